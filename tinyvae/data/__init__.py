@@ -1,0 +1,17 @@
+"""Image data sets by name or by path, as plain NumPy arrays.
+
+    import tinyvae as tv
+    data = tv.data.load("mnist-dynamic")      # or a path: tv.data.load("faces.npy-gray")
+    print(data)                               # mnist-dynamic: 60000 train, 10000 test, 28 x 28, ...
+
+`dataset` says what a data set is and what its name says about its pixels; `files` reads the formats;
+`sources` is the catalogue of the named sets, `readers` reads each, `folders` finds their files and
+`download` fetches the two that have public mirrors; `loading` joins them.
+"""
+
+from tinyvae.data.dataset import PIXELS, DataError, DataSet
+from tinyvae.data.folders import find, verify
+from tinyvae.data.loading import load
+from tinyvae.data.sources import NAMES
+
+__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "find", "load", "verify"]

@@ -1,0 +1,169 @@
+"""`load`: a data set by its name or by the path of its files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tinyvae.data import download, files, folders
+from tinyvae.data.dataset import PIXELS, DataError, DataSet, held_out, split_suffix, treated
+from tinyvae.data.rows import as_grey, as_rows
+from tinyvae.data.sources import NAMES, SOURCES
+
+# What the arrays of an .npz file (or the .npy files of a folder) may be called.
+TRAIN = ("train", "x_train", "X_train", "train_x", "train_images")
+TEST = ("test", "x_test", "X_test", "test_x", "test_images")
+VALID = ("valid", "x_valid", "X_valid", "valid_x", "valid_images")
+TRAIN_LABELS = ("train_labels", "y_train", "Y_train", "train_y", "labels_train")
+TEST_LABELS = ("test_labels", "y_test", "Y_test", "test_y", "labels_test")
+ALL = ("images", "data", "x", "X", "arr_0")
+ALL_LABELS = ("labels", "target", "targets", "y", "Y")
+
+SUFFIXES = ", ".join("-" + pixels for pixels in PIXELS)
+
+
+def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[str] | None = None) -> DataSet:
+    """Load a data set.
+
+    Parameters
+    ----------
+    name
+        A named set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file or of a folder of images;
+        then, if wanted, the treatment of the pixels: -dynamic, -static, -threshold or -gray (see
+        `dataset.py`).
+
+        Without one, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti -gray,
+        and mnist-binarized is what it is. Of a path, values that are only 0 and 1 are -static, all others
+        -gray.
+    data_dir
+        Where the named sets are looked for first; then in $TINYVAE_DATA and in the user's cache. MNIST and
+        Fashion-MNIST are fetched into the cache if they are in none of them.
+
+    Notes
+    -----
+    Splits: digits 1497 / 300 at random, frey-faces by time, olivetti by person, the others as published (see
+    `readers.py`). Of a path, an .npz with `train` and `test` (also `x_train`, `train_images`, ...) or a
+    folder with train.npy and test.npy is taken as it is; otherwise a tenth, at least one image, is held out
+    at random. Splits and static draws are the same for everyone.
+
+    An .npy is memory-mapped: the two of a folder are used where they lie (if uint8, or float32), a single
+    one is read once for the split. Integers are taken for 0..255 unless they are only 0 and 1; floats must
+    be in [0, 1].
+
+    Raises
+    ------
+    DataError
+        An unknown name or suffix, missing files, or data that cannot be used. A sentence says what was
+        found, what was expected and what to do.
+    """
+    full = os.fspath(name)
+    base, pixels = (full, None) if full in SOURCES else split_suffix(full)
+    if base in SOURCES:
+        return _load_named(base, pixels, data_dir)
+    # a path that ends like a suffix but exists as it stands is that path
+    for text, wanted in ((full, None), (base, pixels)):
+        if text and (path := Path(text).expanduser()).exists():
+            data = _load_path(path)
+            chosen = wanted or ("static" if data.is_bits else "gray")
+            return treated(replace(data, name=f"{text}-{chosen}"), chosen)
+    raise _unknown(full)
+
+
+def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] | None) -> DataSet:
+    source = SOURCES[name]
+    if source.files and data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise DataError(f"there is no folder {os.fspath(data_dir)}; expected one with {source.folder} in it.")
+    if name == "mnist-binarized" and pixels not in (None, "static"):
+        raise DataError(
+            f"{name}-{pixels} cannot be, for its file holds bits that its author drew once, no grey values; "
+            f"expected mnist-binarized, or mnist-{pixels}, which starts from grey."
+        )
+    folder = folders.locate(source, data_dir)
+    if folder is None:
+        if not source.mirrors:
+            raise folders.not_found(source, data_dir)
+        folder = folders.search_folders(source, data_dir)[-1]
+        download.fetch(source, folder)
+    folders.check_sizes(source, folder)
+    chosen = pixels or source.pixels
+    data = treated(source.read(folder), chosen)
+    # the fixed bits of mnist-binarized are one thing with or without "-static", and keep one name
+    return data if name == "mnist-binarized" else replace(data, name=f"{name}-{chosen}")
+
+
+def _load_path(path: Path) -> DataSet:
+    """The grey data set of a file or folder."""
+    try:
+        arrays = files.read(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}); expected {files.FORMATS}.") from error
+
+    def pick(names: tuple[str, ...]) -> np.ndarray | None:
+        return next((arrays[key] for key in names if key in arrays), None)
+
+    train, test, valid = pick(TRAIN), pick(TEST), pick(VALID)
+    if train is not None and test is not None:
+        parts = [("train", train), ("test", test)] + ([] if valid is None else [("valid", valid)])
+        labels = [_labels(path, pick(TRAIN_LABELS), train), _labels(path, pick(TEST_LABELS), test)]
+    else:
+        images = pick(ALL + TRAIN) if len(arrays) > 1 else next(iter(arrays.values()), None)
+        if images is None:
+            raise DataError(
+                f"{path} has the arrays {', '.join(arrays) or '(none)'}; expected train and test, or images."
+            )
+        parts, labels = [("images", images)], [_labels(path, pick(ALL_LABELS + TRAIN_LABELS), images)]
+    rows, shapes = zip(*(as_rows(array, f"{path} ({key})") for key, array in parts), strict=True)
+    if len(set(shapes)) > 1:
+        sizes = ", ".join(f"{key} {shape}" for (key, _), shape in zip(parts, shapes, strict=True))
+        raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
+    grey, scale = as_grey(list(rows), str(path))
+    if len(parts) == 1:
+        return _split(path, grey[0], shapes[0], scale, labels[0])
+    return DataSet(
+        str(path), grey[0], grey[1], shapes[0], scale, train_labels=labels[0], test_labels=labels[1],
+        valid=None if valid is None else grey[2],
+    )
+
+
+def _split(
+    path: Path, images: np.ndarray, shape: tuple[int, int], scale: float, labels: np.ndarray | None
+) -> DataSet:
+    count = len(images)
+    if count < 2:
+        raise DataError(f"{path} holds {count} image; expected at least 2, one to train and one to test.")
+    train, test = held_out(count, max(1, count // 10))
+    return DataSet(
+        str(path), images[train], images[test], shape, scale,
+        train_labels=None if labels is None else labels[train],
+        test_labels=None if labels is None else labels[test],
+    )
+
+
+def _labels(path: Path, labels: np.ndarray | None, images: np.ndarray) -> np.ndarray | None:
+    if labels is None:
+        return None
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "bui":
+        raise DataError(
+            f"{path} has {labels.dtype} labels of shape {labels.shape}; expected integers of shape "
+            f"{images.shape[:1]}, one an image (one-hot labels become that by labels.argmax(1))."
+        )
+    return labels.astype(np.int64)
+
+
+def _unknown(name: str) -> DataError:
+    """The error for a name that is neither a set nor a path: what was it meant to be?"""
+    known = [*NAMES, *(f"{base}-{pixels}" for base in NAMES for pixels in PIXELS)]
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    base, _, suffix = name.rpartition("-")
+    if base in SOURCES or (base and Path(base).expanduser().exists()):
+        return DataError(f"unknown suffix -{suffix} of {base}; expected {SUFFIXES}.{hint}")
+    if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
+        return DataError(f"there is no file or folder {name}; expected {files.FORMATS}.")
+    return DataError(
+        f"unknown data set {name!r}; expected {', '.join(NAMES)}, or the path of {files.FORMATS}.{hint}"
+    )
