@@ -225,7 +225,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove and return the temporary files that a killed run left in `folder`; nobody else may write there."""
+    """Remove and return the temporary files that a killed run left; nobody may be writing in `folder`."""
     left = sorted(file for file in Path(folder).glob(".*.tmp") if file.name.split(".")[-2].isdigit())
     for temporary in left:
         temporary.unlink(missing_ok=True)

@@ -17,9 +17,14 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+from tinyvae.rules import INDEX, rule
+from tinyvae.tensor import Tensor, apply
 
 # The multipliers and the key increments ("Weyl constants") of Philox 4x32.
 M0, M1 = 0xD2511F53, 0xCD9E8D57
@@ -45,6 +50,7 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], xp: Any = n
     return c0, c1, c2, c3
 
 
+@cache
 def stream_number(stream: str) -> int:
     """The 32-bit number of a named stream: a shuffle can never disturb the noise, for they differ in the key."""
     return zlib.crc32(stream.encode())
@@ -99,3 +105,56 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     """
     bits = words(seed, stream, step, 0, 2 * count).reshape(-1, 2)
     return np.argsort((bits[:, 0] << np.uint64(32)) | bits[:, 1], kind="stable").astype(np.int64)
+
+
+# ---- noise as an operation -------------------------------------------------------------------------------------------
+
+# standard normal numbers of the step that the array `clock` holds, so that a replay draws anew
+rule("normal", lambda xp, clock, out, seed, stream, site, shape, dtype:
+     _into(out, normal(seed, stream, int(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
+# and uniform ones in [0, 1)
+rule("uniform", lambda xp, clock, out, seed, stream, site, shape, dtype:
+     _into(out, uniform(seed, stream, int(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
+
+
+def _into(out: Any, value: Any) -> Any:
+    if out is None:
+        return value
+    out[...] = value
+    return out
+
+
+class Noise:
+    """The draws of one stream within a step, each at a site of its own.
+
+    `clock` is an int64 array whose first element is the step; a launch or the caller changes it, and every draw
+    made by `normal` reads it when it runs. `restart` begins the next step: sites count from 0 again.
+    """
+
+    def __init__(self, seed: int, stream: str = "noise", clock: np.ndarray | None = None) -> None:
+        self.seed, self.stream, self.site = seed, stream, 0
+        self.clock = np.zeros(1, np.int64) if clock is None else clock
+
+    def restart(self, step: int | None = None) -> Noise:
+        """Sites from 0; with `step`, the clock is set too."""
+        self.site = 0
+        if step is not None:
+            self.clock[0] = step
+        return self
+
+    def next_site(self) -> int:
+        """The number of the next draw: two draws of one step never share counters."""
+        self.site += 1
+        return self.site - 1
+
+    def normal(self, shape: Sequence[int], dtype: Any = np.float32) -> Tensor:
+        """Standard normal numbers."""
+        return self._draw("normal", shape, dtype)
+
+    def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Tensor:
+        """Uniform numbers in [0, 1)."""
+        return self._draw("uniform", shape, dtype)
+
+    def _draw(self, kind: str, shape: Sequence[int], dtype: Any) -> Tensor:
+        return apply(kind, Tensor(self.clock), seed=self.seed, stream=self.stream, site=self.next_site(),
+                     shape=tuple(shape), dtype=np.dtype(dtype))

@@ -1,0 +1,45 @@
+"""Bernoulli pixels, from logits: log(p / (1 - p)). Nothing is clipped; saturated logits stay exact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.tensor import Tensor, apply
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+
+class Bernoulli(Distribution):
+    """x in {0, 1} with p(x = 1) = sigmoid(logits)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return self.logits.sigmoid()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        # x log p + (1 - x) log(1 - p) = x l - log(1 + exp(l)) (AEVB appendix C.1)
+        return apply("bernoulli_log_prob", self.logits, x)[0]
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        u = noise.uniform((samples, *self.logits.shape), self.logits.dtype)
+        return (u < self.mean).cast(self.logits.dtype)
+
+    def entropy(self) -> Tensor:
+        # log(1 + exp(l)) - l sigmoid(l); at l = +-inf the product would be inf * 0, where the entropy is 0
+        finite = (abs(self.logits) < np.inf).where(self.logits, 0.0)
+        term = finite.softplus() - finite * finite.sigmoid()
+        return (abs(self.logits) < np.inf).where(term, 0.0).sum(-1)
+
+
+@closed_form(Bernoulli, Bernoulli)
+def _kl(q: Bernoulli, p: Bernoulli) -> Tensor:
+    # q log q/p + (1-q) log (1-q)/(1-p), with log sigmoid(l) = -softplus(-l)
+    a, b = q.logits, p.logits
+    return a.sigmoid() * ((-b).softplus() - (-a).softplus()) + (-a).sigmoid() * (b.softplus() - a.softplus())

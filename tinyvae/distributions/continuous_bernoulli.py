@@ -1,0 +1,58 @@
+"""Grey pixels in [0, 1] by the continuous Bernoulli (Loaiza-Ganem & Cunningham 2019).
+
+Its density is C(l) p^x (1 - p)^(1 - x) with p = sigmoid(l): the Bernoulli's formula with the constant that makes it
+integrate to 1 over [0, 1], which "BCE on grey pixels" leaves out. In logits the constant is l / tanh(l / 2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyvae.distributions.base import Distribution
+from tinyvae.tensor import Tensor, apply
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+SMALL = 0.1  # below it a series of four terms is exact to float64, where the formulas' digits begin to cancel
+TINY = 1e-3  # likewise for a draw, whose formula cancels much later
+
+
+class ContinuousBernoulli(Distribution):
+    """x in [0, 1] with density proportional to exp(x l)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def _split(self, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
+        """Which logits are small; the small ones, else 0; the others, else 1: each formula sees what it can take."""
+        small = abs(self.logits) < bound
+        return small, small.where(self.logits, 0.0), small.where(1.0, self.logits)
+
+    def log_constant(self) -> Tensor:
+        """log C(l) = log(l / tanh(l / 2)), elementwise; log 2 at l = 0."""
+        small, near, far = self._split()
+        z = near * near
+        series = 0.6931471805599453 + z * (1 / 12 - z * (7 / 1440 - z * (31 / 90720 - z * (127 / 4838400))))
+        return small.where(series, (far / (0.5 * far).tanh()).log())
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        """E[x] = 1 / (1 - exp(-l)) - 1 / l; 1/2 at l = 0."""
+        small, near, far = self._split()
+        z = near * near
+        series = 0.5 + near * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z / 1209600)))
+        return small.where(series, -1 / (-far).expm1() - 1 / far)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return apply("bernoulli_log_prob", self.logits, x)[0] + self.log_constant().sum(-1)
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        # the inverse of the distribution function, x(u) = log(1 + u (exp(l) - 1)) / l. It is taken for -|l|, where exp
+        # cannot overflow, and mirrored for l > 0: x -> 1 - x exchanges l and -l
+        u = noise.uniform((samples, *self.logits.shape), self.logits.dtype)
+        small, near, far = self._split(TINY)
+        rising, size = far > 0, abs(far)
+        v = rising.where(1 - u, u)
+        falling = -(v * (-size).expm1()).log1p() / size
+        return small.where(u + 0.5 * near * u * (1 - u) * (1 + near * (1 - 2 * u) / 3), rising.where(1 - falling, falling))

@@ -1,0 +1,95 @@
+"""The normal distribution with a diagonal covariance, and its squashed form for grey pixels.
+
+The parameter is `logvar` = log sigma^2 everywhere, in the name; sigma = exp(logvar / 2) is formed in one place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.tensor import Tensor, apply
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Normal(Distribution):
+    """N(mu, exp(logvar)), elementwise. `joint` holds both side by side, where a network made them so."""
+
+    def __init__(self, mu: Tensor, logvar: Tensor, joint: Tensor | None = None) -> None:
+        self.mu, self.logvar, self.joint = mu, logvar, joint
+        self.mean = mu
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> Normal:
+        """From one tensor (batch, 2 n): mu in the first half of the last axis, logvar in the second."""
+        return cls(*joint.split(2), joint=joint)
+
+    @classmethod
+    def standard(cls, size: int, dtype: Any = np.float32) -> Normal:
+        """N(0, 1) in `size` dimensions."""
+        return cls(Tensor(np.zeros(size, dtype)), Tensor(np.zeros(size, dtype)))
+
+    @property
+    def sigma(self) -> Tensor:
+        """The standard deviation."""
+        return (0.5 * self.logvar).exp()
+
+    def is_standard(self) -> bool:
+        """Is this the fixed N(0, 1), a constant and not the result of an operation?"""
+        return all(t.launch is None and not t.requires_grad and not np.any(t.data) for t in (self.mu, self.logvar))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        d = x - self.mu
+        return (-0.5 * (LOG_2PI + self.logvar + d * d * (-self.logvar).exp())).sum(-1)
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        # the reparameterization trick: eps ~ N(0, 1) outside, z = mu + sigma eps a smooth function of (mu, logvar)
+        eps = noise.normal((samples, *self.mu.shape), self.mu.dtype)
+        return self.mu + self.sigma * eps
+
+    def entropy(self) -> Tensor:
+        return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
+
+    def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        if self.joint is None or not (isinstance(prior, Normal) and prior.is_standard()):
+            return super().sample_with_kl(prior, noise, samples)
+        eps = noise.normal((samples, *self.mu.shape), self.mu.dtype)
+        return apply("gaussian_sample_kl", self.joint, eps)
+
+
+@closed_form(Normal, Normal)
+def _kl(q: Normal, p: Normal) -> Tensor:
+    # 1/2 (sigma_q^2 / sigma_p^2 + (mu_q - mu_p)^2 / sigma_p^2 - 1 - log sigma_q^2 / sigma_p^2); AEVB appendix B
+    d, ratio = q.mu - p.mu, q.logvar - p.logvar
+    return 0.5 * (ratio.exp() + d * d * (-p.logvar).exp() - 1 - ratio)
+
+
+class GreyNormal(Distribution):
+    """Grey pixels: N(sigmoid(a), exp(logvar)), the mean inside (0, 1) (AEVB section 5, Frey faces).
+
+    `joint` (batch, 2 n) holds a and logvar side by side. A density: log_prob may be above 0.
+    """
+
+    def __init__(self, joint: Tensor) -> None:
+        self.joint = joint
+        self.activation, self.logvar = joint.split(2)
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return self.activation.sigmoid()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return apply("gaussian_log_prob", self.joint, x)[0]
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        return Normal(self.mean, self.logvar).sample(noise, samples)
+
+    def entropy(self) -> Tensor:
+        return Normal(self.mean, self.logvar).entropy()

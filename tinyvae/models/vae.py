@@ -1,0 +1,115 @@
+"""The variational auto-encoder: p(z) = N(0, 1), p(x|z) by a decoder network, q(z|x) by an encoder network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyvae.distributions import Bernoulli, ContinuousBernoulli, GreyNormal, Normal
+from tinyvae.layers import MLP, Parameters
+from tinyvae.noise import Noise
+from tinyvae.tensor import Tensor
+
+# Each likelihood: the distribution, and how many numbers the decoder gives for one pixel.
+LIKELIHOODS: dict[str, tuple[Callable[[Tensor], Any], int]] = {
+    "bernoulli": (Bernoulli, 1),
+    "gaussian": (GreyNormal, 2),
+    "continuous-bernoulli": (ContinuousBernoulli, 1),
+}
+
+
+class VAE:
+    """A VAE of two multilayer perceptrons that mirror each other.
+
+    Parameters
+    ----------
+    pixels
+        Numbers in a datum.
+    hidden
+        Width of the hidden layer, or widths of several, encoder first; the decoder has them in reverse.
+    latent
+        Dimensions of z.
+    activation
+        `relu`, `tanh` or `softplus`.
+    likelihood
+        `bernoulli` for pixels in {0, 1}; for grey pixels `gaussian` (mean in (0, 1), free variance) or
+        `continuous-bernoulli`.
+    init
+        `glorot`, or `aevb` for N(0, 0.01^2) as in the paper.
+    data_mean
+        If given, (pixels,) in [0, 1]: the decoder's output bias starts where it reproduces this mean.
+    """
+
+    def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
+                 likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
+                 data_mean: np.ndarray | None = None, device: str = "cpu") -> None:
+        widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+        if min((pixels, latent, *widths), default=0) < 1 or not widths:
+            raise ValueError(f"found sizes pixels={pixels}, hidden={widths}, latent={latent}; each must be at least 1")
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"found likelihood {likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
+        if device != "cpu":
+            raise ValueError(f"found device {device!r}; this version computes on the CPU only: device='cpu'")
+        self.config = {"pixels": pixels, "hidden": list(widths), "latent": latent, "activation": activation,
+                       "likelihood": likelihood, "init": init, "seed": seed, "dtype": np.dtype(dtype).name}
+        self._family, per_pixel = LIKELIHOODS[likelihood]
+        encoder, decoder = (pixels, *widths, 2 * latent), (latent, *reversed(widths), per_pixel * pixels)
+        self.parameters = Parameters(MLP.shapes("encoder", encoder) | MLP.shapes("decoder", decoder), np.dtype(dtype))
+        self.encoder = MLP(self.parameters, "encoder", len(encoder) - 1, activation)
+        self.decoder = MLP(self.parameters, "decoder", len(decoder) - 1, activation)
+        self.prior = Normal.standard(latent, self.dtype)
+        self.parameters.initialise(init, seed)
+        if data_mean is not None:
+            p = np.clip(data_mean, 1e-3, 1 - 1e-3)
+            self.decoder.layers[-1].bias.data[:pixels] = np.log(p / (1 - p))
+
+    dtype = property(lambda self: self.parameters.flat.dtype)
+    pixels = property(lambda self: self.config["pixels"])
+    latent = property(lambda self: self.config["latent"])
+
+    # ---- the two directions ------------------------------------------------------------------------------------------
+
+    def q(self, x: Tensor) -> Normal:
+        """The encoder: q(z|x) = N(mu(x), exp(logvar(x))) for x (batch, pixels)."""
+        return Normal.from_joint(self.encoder(x))
+
+    def likelihood(self, z: Tensor) -> Any:
+        """The decoder: p(x|z) for z (..., latent)."""
+        return self._family(self.decoder(z))
+
+    # ---- on plain arrays ---------------------------------------------------------------------------------------------
+
+    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """mu and logvar of q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
+        posterior = self.q(self._tensor(x, self.pixels, "x"))
+        return posterior.mu.numpy(), posterior.logvar.numpy()
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        return self.likelihood(self._tensor(z, self.latent, "z")).mean.numpy()
+
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+        """The mean image decoded from the posterior mean, (batch, pixels)."""
+        return self.decode(self.encode(x)[0])
+
+    def generate(self, count: int, seed: int = 0) -> np.ndarray:
+        """Mean images of `count` draws from the prior, (count, pixels)."""
+        return self.decode(Noise(seed, "generate").normal((count, self.latent), self.dtype).numpy())
+
+    def _tensor(self, values: Any, width: int, name: str) -> Tensor:
+        array = np.ascontiguousarray(values, dtype=self.dtype)
+        if array.ndim != 2 or array.shape[1] != width:
+            raise ValueError(f"found {name} of shape {array.shape}; this model takes (batch, {width})")
+        return Tensor(array)
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
+        return f"VAE({sizes}, {self.config['activation']}, {self.config['likelihood']}, {self.parameters.count:,} parameters)"
+
+
+def bits_per_dimension(nats: float, pixels: int) -> float:
+    """Nats a datum as bits a pixel."""
+    return nats / (math.log(2) * pixels)

@@ -1,0 +1,263 @@
+"""The calculus: one row an operation, with its value, one derivative for each input, and where to test it.
+
+    rule(name, value, grads, domain)
+
+`value(xp, *arrays, out, **attributes)` computes with plain arrays into `out` (None: a new array). A row marked
+`view` takes no `out` and returns a view of its input, which costs nothing when the tape is replayed.
+
+`grads` holds one function for each input: `(g, y, *inputs, **attributes)` gives the derivative of the loss by that
+input, from g, the derivative by the output y. None in its place means that no gradient flows. These functions are
+written in Tensor algebra, reached only as methods of their arguments, so this file imports nothing, a gradient is
+itself differentiable, and the backward sweep is made of ordinary operations that the tape records. An input that
+was broadcast gets a gradient of the broadcast shape: the walk sums it back, once, for all rows.
+
+`domain` gives each input the interval from which the property tests draw it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Interval(NamedTuple):
+    """Where an input is drawn from in the tests. Only numbers have derivatives; other kinds may be of any type."""
+
+    low: float
+    high: float
+    kind: str = "number"
+
+
+ANY = Interval(-3, 3)
+POSITIVE = Interval(0.1, 4)
+NONZERO = Interval(0.3, 3)
+ABOVE_MINUS_ONE = Interval(-0.8, 3)
+UNIT = Interval(0, 1)
+INDEX = Interval(0, 0, "index")  # whole numbers: indices, counters
+FLAG = Interval(0, 1, "flag")  # truth values
+DATA = Interval(0, 255, "data")  # stored pixels, state that operations change
+
+
+class Rule:
+    """A row of the table. `writes` lists the inputs that an operation changes in place instead of giving an output."""
+
+    def __init__(self, name: str, value: Callable | None, grads: Any, domain: tuple[Interval, ...] | Interval,
+                 view: bool = False, outputs: int = 1, writes: tuple[int, ...] = ()) -> None:
+        self.name, self.value, self.grads, self.domain = name, value, grads, domain
+        self.view, self.outputs, self.writes = view, outputs, writes
+        self.kernel: Callable | None = None  # for a namespace, a faster function with the signature of `value`, or None
+        self.twin: Callable | None = None  # or, in place of `value`: the same thing as a composition of other rows
+        self.constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
+
+    def flows(self, i: int) -> bool:
+        """Does a gradient flow from the output to input `i`?"""
+        return not (isinstance(self.grads, tuple) and self.grads[i] is None)
+
+    def domain_of(self, i: int) -> Interval:
+        """The interval of input `i`; a row with any number of inputs has one interval for all of them."""
+        return self.domain if isinstance(self.domain, Interval) else self.domain[i]
+
+    def __repr__(self) -> str:
+        return f"<rule {self.name}>"
+
+
+TABLE: dict[str, Rule] = {}
+
+
+def rule(name: str, value: Callable | None = None, grads: Any = None, domain: Any = (ANY,), **options: Any) -> Rule:
+    """Add a row to the table; a name can be taken only once."""
+    if name in TABLE:
+        raise ValueError(f"the operation {name!r} exists already; choose another name")
+    TABLE[name] = Rule(name, value, grads, domain, **options)
+    return TABLE[name]
+
+
+def elementwise(function: str) -> Callable:
+    """The value of a row that is a NumPy function of the same name for one or two arrays."""
+    return lambda xp, *arrays, out: getattr(xp, function)(*arrays, out=out)
+
+
+# ---- arithmetic ------------------------------------------------------------------------------------------------------
+
+rule("add", elementwise("add"), (lambda g, y, a, b: g, lambda g, y, a, b: g), (ANY, ANY))
+rule("sub", elementwise("subtract"), (lambda g, y, a, b: g, lambda g, y, a, b: -g), (ANY, ANY))
+rule("mul", elementwise("multiply"), (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a), (ANY, ANY))
+rule("div", elementwise("divide"), (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b), (ANY, NONZERO))
+rule("neg", elementwise("negative"), (lambda g, y, a: -g,))
+# a**b has the slope log(a) a**b in b; at a = 0 that is 0 for b > 0, where log(a) alone would give 0 * -inf
+rule("pow", elementwise("power"),
+     (lambda g, y, a, b: g * b * a ** (b - 1),
+      lambda g, y, a, b: g * y * (a == 0).where(1.0, a).log()), (POSITIVE, ANY))
+rule("sqrt", elementwise("sqrt"), (lambda g, y, a: g * 0.5 / y,), (POSITIVE,))
+rule("abs", elementwise("absolute"), (lambda g, y, a: g * a.sign(),), (NONZERO,))
+rule("sign", elementwise("sign"), (None,), (NONZERO,))
+
+# ---- exponentials ----------------------------------------------------------------------------------------------------
+
+rule("exp", elementwise("exp"), (lambda g, y, a: g * y,))
+rule("log", elementwise("log"), (lambda g, y, a: g / a,), (POSITIVE,))
+rule("expm1", elementwise("expm1"), (lambda g, y, a: g * (y + 1),))
+rule("log1p", elementwise("log1p"), (lambda g, y, a: g / (a + 1),), (ABOVE_MINUS_ONE,))
+rule("tanh", elementwise("tanh"), (lambda g, y, a: g * (1 - y * y),))
+
+
+def _sigmoid(xp: Any, a: Any, out: Any) -> Any:
+    # 1 / (1 + exp(-a)) for a >= 0 and exp(a) / (1 + exp(a)) below: exp never overflows, small values keep their digits
+    small = xp.exp(-xp.abs(a))
+    return xp.divide(xp.where(a >= 0, xp.ones_like(small), small), 1 + small, out=out)
+
+
+rule("sigmoid", _sigmoid, (lambda g, y, a: g * y * (-a).sigmoid(),))
+# log(1 + exp(a)) = max(a, 0) + log(1 + exp(-|a|))
+rule("softplus", lambda xp, a, out: xp.add(xp.maximum(a, 0), xp.log1p(xp.exp(-xp.abs(a))), out=out),
+     (lambda g, y, a: g * a.sigmoid(),))
+
+# ---- choices ---------------------------------------------------------------------------------------------------------
+# Where two values tie, each gets half of the gradient.
+
+rule("relu", lambda xp, a, out: xp.maximum(a, 0, out=out), (lambda g, y, a: (a > 0).where(g, 0.0),), (NONZERO,))
+rule("maximum", elementwise("maximum"),
+     (lambda g, y, a, b: g * ((a > b).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype)),
+      lambda g, y, a, b: g * ((b > a).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype))), (ANY, ANY))
+rule("minimum", elementwise("minimum"),
+     (lambda g, y, a, b: g * ((a < b).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype)),
+      lambda g, y, a, b: g * ((b < a).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype))), (ANY, ANY))
+
+
+def _where(xp: Any, flag: Any, a: Any, b: Any, out: Any) -> Any:
+    if out is None:
+        return xp.where(flag, a, b)
+    xp.copyto(out, b)
+    xp.copyto(out, a, where=flag)
+    return out
+
+
+rule("where", _where, (None, lambda g, y, flag, a, b: flag.where(g, 0.0), lambda g, y, flag, a, b: flag.where(0.0, g)),
+     (FLAG, ANY, ANY))
+for _name in ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"):
+    rule(_name, elementwise(_name), (None, None), (ANY, ANY))
+# truth values as the numbers 0 and 1
+rule("cast", lambda xp, flag, out, dtype: flag.astype(dtype) if out is None else xp.copyto(out, flag) or out,
+     (None,), (FLAG,))
+
+# ---- reductions ------------------------------------------------------------------------------------------------------
+# `axis` is a tuple of axes, sorted and not negative; `keepdims` keeps them with length 1.
+
+
+def _spread(g: Any, a: Any, axis: tuple[int, ...]) -> Any:
+    """A reduced tensor back over the shape of `a`: the reduced axes return, as repetitions."""
+    kept = tuple(1 if i in axis else n for i, n in enumerate(a.shape))
+    return g.reshape(kept).broadcast_to(a.shape)
+
+
+def _count(a: Any, axis: tuple[int, ...]) -> int:
+    count = 1
+    for i in axis:
+        count *= a.shape[i]
+    return count
+
+
+def _max_grad(g: Any, y: Any, a: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    winners = (a == _spread(y, a, axis)).cast(g.dtype)
+    return _spread(g, a, axis) * winners / _spread(winners.sum(axis), a, axis)
+
+
+def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    # the largest term is factored out, unless it is infinite: then plain arithmetic has the right limits
+    top = xp.amax(a, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    total = xp.sum(xp.exp(a - top), axis=axis, keepdims=keepdims)
+    return xp.add(xp.log(total), top if keepdims else xp.squeeze(top, axis=axis), out=out)
+
+
+rule("sum", lambda xp, a, out, axis, keepdims: xp.sum(a, axis=axis, keepdims=keepdims, out=out),
+     (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))
+rule("mean", lambda xp, a, out, axis, keepdims: xp.mean(a, axis=axis, keepdims=keepdims, out=out),
+     (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
+rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
+rule("logsumexp", _logsumexp,
+     (lambda g, y, a, axis, keepdims: _spread(g, a, axis) * (a - _spread(y, a, axis)).exp(),))
+rule("log_softmax",
+     lambda xp, a, out, axis: xp.subtract(a, _logsumexp(xp, a, None, axis, True), out=out),
+     (lambda g, y, a, axis: g - y.exp() * g.sum(axis, keepdims=True),))
+
+# ---- products --------------------------------------------------------------------------------------------------------
+# The last two axes are multiplied, the others are batches: (..., m, k) @ (..., k, n) = (..., m, n).
+
+rule("matmul", elementwise("matmul"),
+     (lambda g, y, a, b: g @ b.swap(), lambda g, y, a, b: a.swap() @ g), (ANY, ANY))
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+rule("reshape", lambda xp, a, shape: a.reshape(shape), (lambda g, y, a, shape: g.reshape(a.shape),), view=True)
+rule("transpose", lambda xp, a, axes: a.transpose(axes),
+     (lambda g, y, a, axes: g.transpose(tuple(axes.index(i) for i in range(len(axes)))),), view=True)
+# the gradient has the broadcast shape, and the walk sums it
+rule("broadcast_to", lambda xp, a, shape: xp.broadcast_to(a, shape), (lambda g, y, a, shape: g,), view=True)
+rule("slice", lambda xp, a, key: a[key], (lambda g, y, a, key: g.unslice(key=key, shape=a.shape),), view=True)
+rule("stop", lambda xp, a: a[...], (None,), view=True)
+# into unbroken memory, whatever the strides of the input
+rule("copy", lambda xp, a, out: xp.array(a, order="C") if out is None else xp.copyto(out, a) or out, (lambda g, y, a: g,))
+
+# `a` into the array `home`, in place
+rule("store", lambda xp, a, home: xp.copyto(home, a), domain=(ANY, ANY), writes=(1,))
+
+
+def _unslice(xp: Any, g: Any, out: Any, key: Any, shape: tuple[int, ...]) -> Any:
+    out = xp.empty(shape, dtype=g.dtype) if out is None else out
+    out[...] = 0
+    out[key] = g
+    return out
+
+
+rule("unslice", _unslice, (lambda g, y, a, key, shape: g[key],))
+rule("split", lambda xp, a, axis, parts: tuple(xp.split(a, parts, axis=axis)),
+     lambda gs, ys, a, axis, parts: (gs[0].concatenate(*gs[1:], axis=axis),), view=True, outputs=-1)
+
+
+def _concatenate_grads(g: Any, y: Any, *parts: Any, axis: int) -> tuple[Any, ...]:
+    start, slices = 0, []
+    for part in parts:
+        stop = start + part.shape[axis]
+        slices.append(g[(slice(None),) * axis + (slice(start, stop),)])
+        start = stop
+    return tuple(slices)
+
+
+rule("concatenate", lambda xp, *arrays, out, axis: xp.concatenate(arrays, axis=axis, out=out), _concatenate_grads, ANY)
+
+
+def _gather(xp: Any, a: Any, index: Any, out: Any) -> Any:
+    if index.size and not (-len(a) <= int(index.min()) and int(index.max()) < len(a)):
+        raise IndexError(f"gather found indices from {index.min()} to {index.max()}; expected them below {len(a)}")
+    return xp.take(a, index, axis=0, out=out, mode="wrap")  # checked above: `wrap` only spares NumPy a second buffer
+
+
+def _scatter(xp: Any, g: Any, index: Any, out: Any, rows: int) -> Any:
+    out = xp.empty((rows, *g.shape[index.ndim :]), dtype=g.dtype) if out is None else out
+    out[...] = 0
+    xp.add.at(out, index, g)
+    return out
+
+
+rule("gather", _gather, (lambda g, y, a, index: g.scatter(index, rows=a.shape[0]), None), (ANY, INDEX))
+rule("scatter", _scatter, (lambda g, y, a, index, rows: g[index], None), (ANY, INDEX))
+
+# ---- special functions -----------------------------------------------------------------------------------------------
+
+rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,))
+
+
+def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
+    # SciPy computes in float64 whatever it is given; the row answers in the type of its input
+    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(order, a)
+    if out is None:
+        return value.astype(a.dtype)
+    out[...] = value
+    return out
+
+
+# the n-th derivative of digamma; each is the derivative of the one before, so the row is closed
+rule("polygamma", _polygamma, (lambda g, y, a, order: g * a.polygamma(order + 1),), (POSITIVE,))
+rule("erf", lambda xp, a, out: xp.special.erf(a, out=out),
+     (lambda g, y, a: g * 1.1283791670955126 * (-a * a).exp(),))  # 2 / sqrt(pi)

@@ -1,0 +1,247 @@
+"""The tape: operations as a list of launches, walked backwards for derivatives, printed, and run again.
+
+Running an operation makes one `Launch`: a function, its input tensors, the arrays it wrote. A tensor points to the
+launch that made it and the launch to its inputs, so without a `Tape` a graph lives just as long as its tensors.
+A `Tape` only keeps the launches in order. The arrays of a recorded launch stay where they are, so a recorded step
+is a program over fixed buffers: `replay()` runs the list again, without building a graph or allocating a result.
+Whatever must change from one replay to the next (the batch, the step number, the learning rate) lives in arrays
+that launches read, never in a Python number, for that would be frozen into the program.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyvae.devices import Array
+from tinyvae.rules import Rule
+
+if TYPE_CHECKING:
+    from tinyvae.tensor import Tensor
+
+_serial = itertools.count()
+_recording: list[Tape] = []
+
+
+class TapeError(RuntimeError):
+    """A value would be frozen into a recorded program, or belongs to another one."""
+
+
+def recording() -> Tape | None:
+    """The tape that records now, if any."""
+    return _recording[-1] if _recording else None
+
+
+class Launch:
+    """One run of an operation. `outputs` are plain arrays: pointing to tensors would tie launch and tensor in a loop."""
+
+    __slots__ = ("attributes", "call", "inputs", "outputs", "rule", "serial", "tape", "xp")
+
+    def __init__(self, rule: Rule, call: Callable, xp: Any, inputs: Sequence[Tensor], outputs: list[Array],
+                 attributes: dict[str, Any]) -> None:
+        self.serial = next(_serial)
+        self.rule, self.call, self.xp = rule, call, xp
+        self.inputs, self.outputs, self.attributes = inputs, outputs, attributes
+        self.tape = recording()
+        if self.tape is not None:
+            self.tape.launches.append(self)
+
+    def bind(self) -> Callable[[], Any]:
+        """The launch as a call without arguments, over the arrays it has now."""
+        arrays = [tensor.data for tensor in self.inputs]
+        if self.rule.writes:
+            return partial(self.call, self.xp, *arrays, **self.attributes)
+        out = self.outputs[0] if self.rule.outputs == 1 else tuple(self.outputs)
+        return partial(self.call, self.xp, *arrays, out=out, **self.attributes)
+
+    @property
+    def flops(self) -> int:
+        """Arithmetic operations, an elementary function counted as one: of a product 2 m k n, else one an element."""
+        if self.rule.name == "matmul":
+            return 2 * self.outputs[0].size * self.inputs[0].shape[-1]
+        return 0 if self.rule.view else max(array.size for array in self._arrays())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written, each array once."""
+        return 0 if self.rule.view else sum(array.nbytes for array in self._arrays())
+
+    def _arrays(self) -> list[Array]:
+        return [tensor.data for tensor in self.inputs] + list(self.outputs)
+
+    def __str__(self) -> str:
+        shapes = ", ".join(str(tensor.shape) for tensor in self.inputs)
+        return f"{self.rule.name}({shapes})"
+
+
+class Tape:
+    """Records every operation run inside `with Tape() as tape:`; read it with `print`, run it again with `replay`."""
+
+    def __init__(self) -> None:
+        self.launches: list[Launch] = []
+        self._program: list[Callable[[], Any]] | None = None
+
+    def __enter__(self) -> Tape:
+        if recording() is self:
+            raise TapeError("this tape is recording already; use a second Tape for a second program")
+        _recording.append(self)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _recording.remove(self)
+
+    def program(self) -> list[Launch]:
+        """The launches that do work when replayed: a view of a fixed buffer stays valid by itself."""
+        return [launch for launch in self.launches if not launch.rule.view]
+
+    def replay(self) -> None:
+        """Run the recorded launches again, in order, into the same arrays."""
+        if self._program is None:
+            if recording() is self:
+                raise TapeError("replay() inside the recording: leave the `with` block first")
+            self._program = [launch.bind() for launch in self.program()]
+        with np.errstate(all="ignore"):
+            for call in self._program:
+                call()
+
+    def give_home(self, tensor: Tensor, home: Array) -> bool:
+        """Let the launch that made `tensor` write into `home` instead of an array of its own, if nobody reads that.
+
+        So a weight's gradient lands in its part of the flat gradient vector without a copy.
+        """
+        launch = tensor.launch
+        if launch is None or launch.tape is not self or launch.rule.view or launch.rule.writes:
+            return False
+        own = launch.outputs[tensor.index]
+        readers = (t for later in self.launches for t in later.inputs if t.launch is launch and t.index == tensor.index)
+        if any(readers):
+            return False
+        home[...] = own
+        launch.outputs[tensor.index] = tensor.data = home
+        return True
+
+    def profile(self, rounds: int = 50, reset: Callable[[], Any] = lambda: None) -> list[tuple[Launch, float]]:
+        """Each working launch with its median time in seconds over `rounds` replays, `reset` called before each."""
+        calls = [(launch, launch.bind()) for launch in self.program()]
+        seconds = np.empty((rounds, len(calls)))
+        with np.errstate(all="ignore"):
+            for i in range(rounds):
+                reset()
+                for j, (_, call) in enumerate(calls):
+                    start = time.perf_counter()
+                    call()
+                    seconds[i, j] = time.perf_counter() - start
+        return [(launch, float(np.median(seconds[:, j]))) for j, (launch, _) in enumerate(calls)]
+
+    def __len__(self) -> int:
+        return len(self.launches)
+
+    def __str__(self) -> str:
+        rows = [("", "operation", "inputs", "outputs", "FLOP", "bytes")]
+        for number, launch in enumerate(self.launches):
+            inputs = " ".join("x".join(map(str, t.shape)) or "1" for t in launch.inputs)
+            outputs = " ".join("x".join(map(str, a.shape)) or "1" for a in launch.outputs)
+            name = launch.rule.name + (" (view)" if launch.rule.view else "")
+            if launch.rule.writes:
+                outputs = "in place"
+            rows.append((str(number), name, inputs, outputs, f"{launch.flops:,}", f"{launch.bytes:,}"))
+        total = ("", f"{len(self.program())} launches", "", "", f"{sum(a.flops for a in self.launches):,}",
+                 f"{sum(a.bytes for a in self.launches):,}")
+        rows.append(total)
+        widths = [max(len(row[i]) for row in rows) for i in range(6)]
+        left = (False, True, True, True, False, False)
+        lines = ["  ".join(c.ljust(w) if ok else c.rjust(w) for c, w, ok in zip(row, widths, left, strict=True)).rstrip()
+                 for row in rows]
+        return "\n".join(lines)
+
+
+# ---- the backward sweep ----------------------------------------------------------------------------------------------
+
+Key = tuple[int, int]
+
+
+def key(tensor: Tensor) -> Key:
+    """What names a tensor in the sweep: its launch's serial and output number, or for a leaf its identity."""
+    return (tensor.launch.serial, tensor.index) if tensor.launch else (-1, id(tensor))
+
+
+def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Tensor]:
+    """Derivatives of sum(seed * output) by each wanted tensor that `output` depends on, by `key`.
+
+    The chain rule from the last launch to the first. It is a loop, so depth is no limit; launches are taken by
+    serial, so sums are formed in a fixed order; only launches on a path to a wanted tensor are visited.
+    """
+    goals = {key(tensor) for tensor in wanted}
+    useful = _paths(output, goals)
+    make = type(seed)
+    gradients: dict[Key, Tensor] = {key(output): seed}
+    waiting = [-launch.serial for launch in [output.launch] if launch and launch.serial in useful]
+    queued = set(waiting)
+    while waiting:
+        launch = useful[-heapq.heappop(waiting)]
+        g, y = [], []
+        for i, array in enumerate(launch.outputs):
+            name = (launch.serial, i)
+            received = gradients.get(name) if name in goals else gradients.pop(name, None)
+            g.append(make(launch.xp.zeros_like(array)) if received is None else received)
+            y.append(make(array, True, launch, i))
+        for i, contribution in _contributions(launch, g, y, goals, useful):
+            source = launch.inputs[i]
+            contribution, name = unbroadcast(contribution, source.shape), key(source)
+            gradients[name] = gradients[name] + contribution if name in gradients else contribution
+            if name[0] in useful and -name[0] not in queued:
+                queued.add(-name[0])
+                heapq.heappush(waiting, -name[0])
+    return {name: gradients[name] for name in goals if name in gradients}
+
+
+def _paths(output: Tensor, goals: set[Key]) -> dict[int, Launch]:
+    """The launches through which `output` depends on a goal, by serial."""
+    reached: dict[int, Launch] = {}
+    stack = [output]
+    while stack:
+        launch = stack.pop().launch
+        if launch is not None and launch.serial not in reached:
+            reached[launch.serial] = launch
+            stack.extend(tensor for tensor in launch.inputs if tensor.requires_grad)
+    useful: dict[int, Launch] = {}
+    for serial in sorted(reached):
+        if any(_is_asked(reached[serial], i, goals, useful) for i in range(len(reached[serial].inputs))):
+            useful[serial] = reached[serial]
+    return useful
+
+
+def _is_asked(launch: Launch, i: int, goals: set[Key], useful: dict[int, Launch]) -> bool:
+    tensor = launch.inputs[i]
+    name = key(tensor)
+    return tensor.requires_grad and launch.rule.flows(i) and (name in goals or name[0] in useful)
+
+
+def _contributions(launch: Launch, g: list[Tensor], y: list[Tensor], goals: set[Key],
+                   useful: dict[int, Launch]) -> Iterable[tuple[int, Tensor]]:
+    """The gradient that a launch passes to each input that is asked for."""
+    rule, inputs, attributes = launch.rule, launch.inputs, launch.attributes
+    if rule.grads is None:
+        raise TapeError(f"{rule.name} is a fused operation and has no second derivative; "
+                        "compute under `with tinyvae.fused(False):`, where every operation has one")
+    one = rule.outputs == 1
+    asked = [i for i in range(len(inputs)) if _is_asked(launch, i, goals, useful)]
+    if callable(rule.grads):
+        together = rule.grads(g[0] if one else g, y[0] if one else y, *inputs, **attributes)
+        return [(i, together[i]) for i in asked]
+    return [(i, rule.grads[i](g[0], y[0], *inputs, **attributes)) for i in asked]
+
+
+def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum a gradient over the axes along which the input of shape `shape` was repeated."""
+    if g.shape == shape:
+        return g
+    extra = g.ndim - len(shape)
+    repeated = (i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
+    return g.sum((*range(extra), *repeated)).reshape(shape)
