@@ -232,11 +232,12 @@ def test_check_shapes_names_the_first_difference() -> None:
     arrays: dict[str, Any] = {"b": np.zeros((2, 3), np.float32), "c": np.zeros(4)}
     expected: dict[str, Any] = {"b": ((2, 3), "float32"), "c": ((4,), np.float64)}
     checkpoint.check_shapes(arrays, expected, "run/last")
-    for change, words in [
+    changes: list[tuple[dict[str, Any], list[str]]] = [
         ({"a": ((1,), "float32")}, ["lacks 'a'", "float32 (1,)"]),
         ({"b": ((2, 4), "float32")}, ["'b'", "float32 (2, 3)", "float32 (2, 4)"]),
         ({"c": ((4,), "float32")}, ["'c'", "float64 (4,)", "float32 (4,)"]),
-    ]:
+    ]
+    for change, words in changes:
         with pytest.raises(CheckpointError) as caught:
             checkpoint.check_shapes(arrays, expected | change, "run/last")
         assert all(word in str(caught.value) for word in ["run/last", *words])
