@@ -61,8 +61,8 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path} is truncated or damaged ({error}); get it again.") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
         raise DataError(
-            f"{path} has the magic number '{content[:4].hex(' ')}'; expected that of IDX: 00 00, a type code and "
-            "the number of axes (images of bytes: 00 00 08 03)."
+            f"{path} has the magic number '{content[:4].hex(' ')}'; expected that of IDX: 00 00, a type code "
+            "and the number of axes (images of bytes: 00 00 08 03)."
         )
     axes, dtype = content[3], np.dtype(IDX_TYPES[content[2]])
     start = 4 + 4 * axes
@@ -94,7 +94,8 @@ def read_npy(path: Path) -> np.ndarray:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file by name; arrays of strings are left out, objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here, for np.load leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise _numpy_error(path, error) from error
@@ -118,7 +119,7 @@ def read_mat(path: Path, key: str) -> np.ndarray:
 
     try:
         arrays = scipy.io.loadmat(path, variable_names=[key])
-    except (ValueError, TypeError, OSError, EOFError, NotImplementedError, struct.error, zlib.error) as error:
+    except Exception as error:  # SciPy's reader raises what it stumbles over, MatReadError among others
         raise DataError(f"{path} is not a MATLAB 5 file, as expected ({error}); get it again.") from error
     if key not in arrays:
         raise DataError(f"{path} has no array {key!r}; get the original file again.")

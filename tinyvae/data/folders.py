@@ -64,8 +64,8 @@ def find(name: str, data_dir: Folder = None) -> dict[str, Any]:
     """Where the files of a named set are, without reading them: for `tinyvae doctor`.
 
     Returns a dictionary that is ready for JSON: `name`; `found`; `folder`, or None (the digits come with
-    scikit-learn and have none); `searched`, the folders; `fetched`, whether `load` fetches the set where it is
-    not found; `advice`, what to do where it is not found, else "".
+    scikit-learn and have none); `searched`, the folders; `fetched`, whether `load` fetches the set where it
+    is not found; `advice`, what to do where it is not found, else "".
 
     Raises DataError for an unknown name, never for files that are missing or of the wrong size.
     """
