@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import write_bytes
+from tinyvae.checkpoint import write_bytes
 
 DPI = 200
 TILE = 88  # the side of an enlarged image in pixels, about: 11 mm on paper
@@ -229,7 +229,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
 
 
 def _images(name: str, images: np.ndarray, shape: Shape, axes: int = 2) -> np.ndarray:
-    """The images, of `axes` axes, as (..., rows, columns), or a ValueError that says what is wrong with them."""
+    """The images, of `axes` axes, as (..., rows, columns), or a ValueError that says what is wrong."""
     images = np.asarray(images)
     rows, columns = shape
     if images.ndim != axes or images.shape[-1] != rows * columns or not images.size:
