@@ -238,6 +238,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_bytes(path, text.encode())
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value of a JSON file; ValueError if it holds none."""
+    return json.loads(_read(path))
+
+
 def _write_all(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:  # the system may take less than it is offered: 2 GiB at most, or what is left on the disk

@@ -139,6 +139,14 @@ class Tape:
                     seconds[i, j] = time.perf_counter() - start
         return [(launch, float(np.median(seconds[:, j]))) for j, (launch, _) in enumerate(calls)]
 
+    def first_nonfinite(self) -> tuple[Launch, Array] | None:
+        """The first launch with a result that is not finite, and that result."""
+        for launch in self.launches:
+            for array in launch.outputs:
+                if array.dtype.kind == "f" and not launch.xp.isfinite(array).all():
+                    return launch, array
+        return None
+
     def __len__(self) -> int:
         return len(self.launches)
 

@@ -431,16 +431,23 @@ def _binarised_rows(stored: Array, index: Array, clock: Array, seed: Any, stream
     # pixel (i, j) is number i * width + j of the draw; 1 with the probability of its grey value
     width = out.shape[1]
     zero, one, unit = out.dtype.type(0), out.dtype.type(1), out.dtype.type(2.0**-24)
-    for block in range((out.size + 3) // 4):
-        r = _philox(np.uint64(block), np.uint64(site), np.uint64(clock[0]), np.uint64(0), np.uint64(seed), np.uint64(stream))
-        for k in range(4):
-            n = 4 * block + k
-            if n < out.size:
-                i = n // width
-                word = r[0] if k == 0 else (r[1] if k == 1 else (r[2] if k == 2 else r[3]))
-                u = out.dtype.type(word >> np.uint64(8)) * unit
-                grey = out.dtype.type(stored[index[i], n - i * width]) / scale
-                out[i, n - i * width] = one if u < grey else zero
+    c1, c2 = np.uint64(site), np.uint64(clock[0])
+    k0, k1 = np.uint64(seed), np.uint64(stream)
+    words = np.empty(width + 8, np.uint32)
+    for i in range(out.shape[0]):
+        first = (i * width) // 4
+        blocks = ((i + 1) * width + 3) // 4 - first
+        for block in range(blocks):  # all words of the row first: a loop without branches, which is vectorised
+            r = _philox(np.uint64(first + block), c1, c2, np.uint64(0), k0, k1)
+            words[4 * block] = r[0]
+            words[4 * block + 1] = r[1]
+            words[4 * block + 2] = r[2]
+            words[4 * block + 3] = r[3]
+        skip = i * width - 4 * first
+        row = index[i]
+        for j in range(width):
+            u = out.dtype.type(words[skip + j] >> np.uint32(8)) * unit
+            out[i, j] = one if u < out.dtype.type(stored[row, j]) / scale else zero
 
 
 def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> Array:
@@ -476,11 +483,14 @@ def _add_scaled(g: Array, theta: Array, factor: Any) -> None:
 @kernel()
 def _adam(theta: Array, g: Array, m: Array, v: Array, clip: Any, rate: Any, beta1: Any, beta2: Any, correct: Any,
           epsilon: Any) -> None:
-    one = theta.dtype.type(1)
+    # a weight whose pixel is never on has moments that fade into denormal numbers, ten times slower: they become 0
+    zero, one, tiny = theta.dtype.type(0), theta.dtype.type(1), theta.dtype.type(1e-30)
     for i in range(theta.size):
         d = clip * g[i]
-        m[i] = beta1 * m[i] + (one - beta1) * d
-        v[i] = beta2 * v[i] + (one - beta2) * d * d
+        first = beta1 * m[i] + (one - beta1) * d
+        second = beta2 * v[i] + (one - beta2) * d * d
+        m[i] = zero if abs(first) < tiny else first
+        v[i] = zero if second < tiny else second
         theta[i] -= rate * m[i] / (np.sqrt(v[i] * correct) + epsilon)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def read_npy(path: Path) -> np.ndarray:
     """
     try:
         array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except Exception as error:  # a damaged header raises SyntaxError, TokenError, MemoryError, ...
         raise _numpy_error(path, error) from error
     return array
 
@@ -97,7 +96,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         # opened here, for np.load leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # as in read_npy, and BadZipFile, zlib.error, NotImplementedError, ...
         raise _numpy_error(path, error) from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise DataError(f"{path} is a zip archive with other files than arrays; expected one of np.savez.")
@@ -110,11 +109,11 @@ def _numpy_error(path: Path, error: Exception) -> DataError:
             f"{path} holds Python objects, which could run code when loaded; expected numbers: save "
             "np.stack(list(images)), which is one array."
         )
-    return DataError(f"{path} cannot be read ({error}): truncated or damaged; write it again with np.save.")
+    return DataError(f"{path} cannot be read ({error}): truncated, damaged or too large; write it again.")
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    """One array of a MATLAB 5 file."""
+    """One array of a MATLAB 5 file. SciPy's reader can crash on a damaged one: compare its SHA-256 first."""
     import scipy.io
 
     try:

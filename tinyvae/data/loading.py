@@ -89,6 +89,8 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
         folder = folders.search_folders(source, data_dir)[-1]
         download.fetch(source, folder)
     folders.check_sizes(source, folder)
+    if source.fragile:
+        folders.verify(name, data_dir)
     chosen = pixels or source.pixels
     data = treated(source.read(folder), chosen)
     # the fixed bits of mnist-binarized are one thing with or without "-static", and keep one name

@@ -33,6 +33,7 @@ class Source:
     mirrors : addresses that the file names are appended to, in the order in which they are tried
     derived : the files were repacked from the original. Another packing of the same pixels is as good, so
         loading checks the arrays and not the size.
+    fragile : the reader can crash on a damaged file, so loading checks SHA-256 and not only the size
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     origin: str = ""
     mirrors: tuple[str, ...] = ()
     derived: bool = False
+    fragile: bool = False
 
 
 DIGITS = Source("digits", "dynamic", readers.read_digits)
@@ -105,6 +107,7 @@ FREY_FACES = Source(
         ),
     ),
     origin="https://cs.nyu.edu/~roweis/data/frey_rawface.mat",
+    fragile=True,
 )
 
 OLIVETTI = Source(

@@ -1,0 +1,285 @@
+"""Training: the first step is recorded, every other is the same list of launches run again.
+
+`Training` holds the state of a run, all of it in arrays, and does steps and epochs; `fit` trains a model in memory
+or into a run folder (runs.py), which can be resumed after any interruption with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from tinyvae import bounds
+from tinyvae.batches import BATCH, CURSOR, STEP, Batches
+from tinyvae.checkpoint import fingerprint
+from tinyvae.data import DataSet
+from tinyvae.evidence import evaluate
+from tinyvae.noise import Noise, permutation
+from tinyvae.optimizers import FINITE, KL_WEIGHT, NORM, Optimizer
+from tinyvae.rules import ANY, DATA, rule
+from tinyvae.tape import Tape, TapeError
+from tinyvae.tensor import Tensor, apply, grad
+
+# The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms, and over sound steps
+# the gradient norm and the count; skipped steps.
+DATA_COUNT, RECONSTRUCTION, KL, NORMS, SOUND, SKIPPED = range(6)
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
+
+
+def _accumulate(xp: Any, reconstruction: Any, kl: Any, totals: Any, control: Any) -> None:
+    if control[FINITE] != 1.0:
+        totals[SKIPPED] += 1
+        return
+    totals[:SKIPPED] += (len(kl), reconstruction.sum(dtype=np.float64), kl.sum(dtype=np.float64), control[NORM], 1)
+
+
+rule("accumulate", _accumulate, domain=(ANY, ANY, DATA, DATA), writes=(2,))
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or its gradient was not finite; `report` says where it began."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. `warmup` is in epochs, the others in their natural units."""
+
+    epochs: int = 10
+    batch: int = 100
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    schedule: str = "constant"  # of the learning rate over the whole run: constant, linear, cosine
+    bound: str = "elbo-b"
+    samples: int = 1  # draws of z a datum
+    beta: float = 1.0  # weight of the KL in the objective; the reported bound always has weight 1
+    warmup: float = 0.0  # epochs over which the KL's weight rises from 0 to beta
+    free_bits: float = 0.0  # nats a latent dimension that the objective does not charge for
+    clip: float = 0.0  # largest gradient norm; 0: unbounded
+    weight_prior: bool = False  # a N(0, 1) prior over the weights, as in AEVB section 5
+    data_mean_bias: bool = False  # start the decoder's output bias at the data's mean
+    on_nonfinite: str = "stop"  # or skip: leave out a batch whose loss or gradient is not finite
+    validation: int = 0  # data held out of the training part, to choose the best epoch
+    patience: int = 0  # stop after so many epochs without a better validation bound; 0: never
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        bad = [f"{name}={getattr(self, name)} ({need})" for name, ok, need in (
+            ("epochs", self.epochs >= 0, "at least 0"), ("batch", self.batch >= 1, "at least 1"),
+            ("lr", self.lr > 0 and math.isfinite(self.lr), "above 0"), ("samples", self.samples >= 1, "at least 1"),
+            ("beta", self.beta >= 0, "at least 0"), ("warmup", self.warmup >= 0, "at least 0"),
+            ("free_bits", self.free_bits >= 0, "at least 0"), ("clip", self.clip >= 0, "at least 0"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("bound", self.bound in bounds.BOUNDS, f"one of {', '.join(bounds.BOUNDS)}"),
+            ("optimizer", self.optimizer in Optimizer.CHOICES, f"one of {', '.join(Optimizer.CHOICES)}"),
+            ("on_nonfinite", self.on_nonfinite in ("stop", "skip"), "stop or skip"),
+            ("validation", self.validation >= 0, "at least 0"), ("patience", self.patience >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295"),
+        ) if not ok]  # fmt: skip
+        if bad:
+            raise ValueError(f"found {'; '.join(bad)}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
+                             f"{', '.join(field.name for field in fields(cls))}")
+        return cls(**values)
+
+
+class Training:
+    """The state of a run and its steps. Everything that changes is in the arrays of `state()`."""
+
+    def __init__(self, model: Any, data: DataSet, settings: Settings) -> None:
+        if data.dimensions != model.pixels:
+            raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {model.pixels}")
+        self.model, self.settings = model, settings
+        self.data = hold_out(data, settings.validation, settings.seed)
+        if settings.patience and self.data.valid is None:
+            raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
+                             "choosing by the test data would make its bound too good")
+        self.clock = np.zeros(3, np.int64)
+        self.totals = np.zeros(6)
+        self.epoch = 0  # epochs completed
+        self.best, self.best_epoch = -math.inf, 0
+        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat)
+        self.noise = Noise(settings.seed, "noise", self.clock)
+        self.batches = Batches(self.data.train, data.scale, settings.batch, settings.seed, data.pixels == "dynamic",
+                               model.dtype, self.clock)
+        self._programs: dict[int, tuple[Tape, int]] = {}  # by batch size: the tape, and how often it was compared
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every array that a step changes, by name; the parameters are one vector here."""
+        moments = {f"optimizer.{name}": vector for name, vector in self.optimizer.moments.items()}
+        return {"parameters": self.model.parameters.flat, **moments, "training.control": self.optimizer.control,
+                "training.clock": self.clock, "training.totals": self.totals}
+
+    def finished(self) -> bool:
+        """Have all epochs been done, or has patience run out?"""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
+
+    # ---- one step ----------------------------------------------------------------------------------------------------
+
+    def _loss(self, size: int) -> tuple[Tensor, bounds.Terms, Tensor]:
+        """Forward and backward of the batch at the cursor: the loss in nats per datum, the bound's terms, the rates."""
+        model, settings = self.model, self.settings
+        x, rates = self.batches.next(size)
+        self.noise.restart()
+        if settings.free_bits:
+            posterior = model.q(x)
+            terms = bounds.terms(model, lambda _: posterior, x, self.noise, settings.samples, settings.bound)
+            charged = bounds.free_bits_kl(posterior, model.prior, settings.free_bits)
+        else:
+            terms = bounds.terms(model, model.q, x, self.noise, settings.samples, settings.bound)
+            charged = terms.kl.mean()
+        loss = rates[KL_WEIGHT] * charged - terms.reconstruction.mean()
+        model.parameters.collect(grad(loss, list(model.parameters)))
+        return loss, terms, rates
+
+    def _build(self, size: int) -> None:
+        """One whole step as operations. Whoever records this can replay it."""
+        settings = self.settings
+        loss, terms, rates = self._loss(size)
+        self.optimizer.step(loss, self.model.parameters.gradient, rates, settings.clip or math.inf,
+                            1 / self.batches.count if settings.weight_prior else 0.0)
+        apply("accumulate", terms.reconstruction, terms.kl, Tensor(self.totals), Tensor(self.optimizer.control))
+        self.batches.tick(size)
+
+    def _record(self, size: int) -> Tape:
+        with np.errstate(all="ignore"), Tape() as tape:
+            self._build(size)
+        return tape
+
+    def step(self) -> None:
+        """Train on the batch at the cursor and move on."""
+        size = self.batches.size_now()
+        tape, compared = self._programs.get(size, (None, 0))
+        if tape is None:
+            self._programs[size] = (self._record(size), 0)
+        elif compared < 2:
+            self._compare(tape, size)
+            self._programs[size] = (tape, compared + 1)
+        else:
+            tape.replay()
+        if self.optimizer.control[FINITE] != 1.0 and self.settings.on_nonfinite == "stop":
+            raise self._fault(size)
+
+    def _compare(self, tape: Tape, size: int) -> None:
+        """Do a step by replay and again by recording it anew; both must leave the same bits."""
+        state = self.state()
+        before = {name: array.copy() for name, array in state.items()}
+        tape.replay()
+        after = {name: array.tobytes() for name, array in state.items()}
+        for name, array in state.items():
+            array[...] = before[name]
+        again = self._record(size)
+        if all(array.tobytes() == after[name] for name, array in state.items()):
+            return
+        for ours, theirs in zip(tape.launches, again.launches, strict=True):
+            if any(a.tobytes() != b.tobytes() for a, b in zip(ours.outputs, theirs.outputs, strict=True)):
+                raise TapeError(f"a replayed step differs from the same step run anew, first in {ours}: a value that "
+                                "changes from step to step was frozen into the recording")
+        raise TapeError("a replayed step leaves another state than the same step run anew")
+
+    def _fault(self, size: int) -> NonFiniteError:
+        """Run the step that went wrong again, eagerly, and name the first operation whose result is not finite."""
+        self.clock -= (1, size, 1)
+        report = {"epoch": self.epoch + 1, "batch": int(self.clock[BATCH]), "step": int(self.clock[STEP]),
+                  "seed": self.settings.seed,
+                  "indices": self.batches.order[self.clock[CURSOR] : self.clock[CURSOR] + size].tolist()}
+        with np.errstate(all="ignore"), Tape() as tape:
+            self._loss(size)
+        launch, values = tape.first_nonfinite() or (None, self.model.parameters.gradient)
+        finite = values[np.isfinite(values)]
+        shown = f"finite part from {finite.min():.3g} to {finite.max():.3g}" if finite.size else "nothing finite"
+        report |= {"operation": str(launch or "the gradient's norm"), "nan": int(np.isnan(values).sum()),
+                   "inf": int(np.isinf(values).sum()), "size": int(values.size)}
+        return NonFiniteError(
+            f"not finite in epoch {report['epoch']}, batch {report['batch']} (step {report['step']}): first in "
+            f"{report['operation']}, {report['nan']} NaN and {report['inf']} infinite of {report['size']} values, {shown}; "
+            "no parameter was changed by this step. A smaller --lr or --clip 100 helps most often; "
+            "--on-nonfinite skip leaves such batches out", report)
+
+    # ---- epochs ------------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """Lay out the order and the rates of the epoch that `epoch` and the clock point into."""
+        if not self.clock[STEP] and self.settings.data_mean_bias:
+            self._start_bias()
+        self.batches.begin(self.epoch)
+        settings, steps = self.settings, self.batches.steps
+        for i in range(steps):
+            done = self.epoch + i / steps
+            self.batches.plan[i] = (settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs)),
+                                    settings.beta * min(1.0, (done + 1 / steps) / settings.warmup if settings.warmup else 1.0))
+
+    def _start_bias(self) -> None:
+        mean = np.zeros(self.model.pixels)
+        for start in range(0, len(self.data.train), 1000):
+            mean += self.data.train[start : start + 1000].sum(0, dtype=np.float64)
+        p = np.clip(mean / (len(self.data.train) * self.data.scale), 1e-3, 1 - 1e-3)
+        self.model.decoder.layers[-1].bias.data[: self.model.pixels] = np.log(p / (1 - p))
+
+    def steps(self) -> Iterator[int]:
+        """Do the rest of the current epoch, giving the number of batches done after each."""
+        self.begin_epoch()
+        while self.clock[BATCH] < self.batches.steps:
+            self.step()
+            yield int(self.clock[BATCH])
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""
+        totals, count = self.totals, max(self.totals[DATA_COUNT], 1)
+        sound = max(totals[SOUND], 1)
+        record: dict[str, Any] = {
+            "epoch": self.epoch + 1, "step": int(self.clock[STEP]), "data": self.data.name,
+            "train_elbo": (totals[RECONSTRUCTION] - totals[KL]) / count,
+            "train_reconstruction": totals[RECONSTRUCTION] / count, "train_kl": totals[KL] / count,
+            "train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
+            "skipped": int(totals[SKIPPED]), "learning_rate": float(self.batches.plan[-1, 0]),
+            "kl_weight": float(self.batches.plan[-1, 1]),
+        }  # fmt: skip
+        for part in ("valid", "test"):
+            if getattr(self.data, part) is not None:
+                result = evaluate(self.model, self.data, part=part)
+                record |= {f"{part}_{key}": getattr(result, key) for key in (
+                    "elbo", "elbo_stderr", "reconstruction", "kl", "data_count")}
+        record |= {"active_units": result.active_units, "active_threshold": result.active_threshold,
+                   "kl_per_dimension": result.kl_per_dimension, "fingerprint": fingerprint(self.model.parameters.arrays())}
+        self.epoch += 1
+        self.clock[CURSOR] = self.clock[BATCH] = 0
+        self.totals[...] = 0
+        score = record["valid_elbo" if self.data.valid is not None else "train_elbo"]
+        record["best"] = bool(score > self.best)
+        if record["best"]:
+            self.best, self.best_epoch = score, self.epoch
+        return record
+
+
+def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
+    """Move `count` training data into the validation part, chosen by the stream "split"."""
+    if not count:
+        return data
+    from dataclasses import replace
+
+    if count >= len(data.train):
+        raise ValueError(f"found validation={count} of {len(data.train)} training data; some must be left to train on")
+    order = permutation(seed, "split", 0, len(data.train))
+    return replace(data, train=data.train[np.sort(order[count:])], valid=data.train[np.sort(order[:count])],
+                   train_labels=None if data.train_labels is None else data.train_labels[np.sort(order[count:])])
