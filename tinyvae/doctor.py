@@ -1,7 +1,7 @@
 """What this machine offers to tinyvae, what is wrong with it, and what to do about it.
 
-Each probe looks at one part and gives a line: `status` is "ok", "note" (slower or less than could be, but it
-works) or "fault"; `found` says what is there; `cure` what to do; `details`, if any, are for a program to read.
+Each probe looks at one part and gives a line: `status` is "ok", "note" (it works, but slower or with less
+than could be) or "fault"; `found` says what is there, `cure` what to do; `details`, if any, are for programs.
 A probe may meet any kind of broken installation, so whatever it raises becomes a fault of its own.
 """
 
@@ -38,7 +38,8 @@ def report(data_dir: str | os.PathLike[str] | None = None) -> Report:
                 warnings.simplefilter("ignore")  # the line says what matters
                 lines[name] = probe(data_dir) if probe is _data else probe()
         except Exception as error:  # a fault that no probe foresaw is still a fault, and the others go on
-            lines[name] = _fault(f"the check failed: {_reason(error)}", "reinstall tinyvae, or report this line")
+            cure = "reinstall tinyvae, or report this line"
+            lines[name] = _fault(f"the check failed: {_reason(error)}", cure)
     return lines
 
 
@@ -122,8 +123,9 @@ def _blas() -> Line:
             return _note(found, f"unset {variable} for faster products (their last bits change)", blas)
         return _note(found, "upgrade NumPy: its BLAS does not know this processor", blas)
     if blas["threads"] and blas["threads"] > timing.usable_cores():
-        cure = f"set OPENBLAS_NUM_THREADS={timing.usable_cores()}: more threads than cores wait for each other"
-        return _note(f"{found} on {timing.usable_cores()} cores", cure, blas)
+        cores = timing.usable_cores()
+        cure = f"set OPENBLAS_NUM_THREADS={cores}: more threads than cores wait for each other"
+        return _note(f"{found} on {cores} cores", cure, blas)
     return _ok(found, blas)
 
 
@@ -160,7 +162,7 @@ def _cache() -> Line:
     folders = [Path(os.environ["NUMBA_CACHE_DIR"])] if os.environ.get("NUMBA_CACHE_DIR") else []
     kernels = importlib.util.find_spec("tinyvae_kernels")
     if kernels is None:
-        return _fault("the package tinyvae_kernels is missing", "reinstall tinyvae, or add kernels/ to PYTHONPATH")
+        return _fault("tinyvae_kernels is missing", "reinstall tinyvae, or add kernels/ to PYTHONPATH")
     folders += [Path(kernels.origin).parent / "__pycache__"] if kernels.origin else []
     home = os.path.expanduser("~")
     cache = os.environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if home != "~" else "")
@@ -236,8 +238,8 @@ def _cupy() -> Line:
     if cupy is None and not reason:
         return _note("not installed", f"with an NVIDIA GPU: {_extra(version)}")
     if len(wheels) > 1:
-        others = " ".join(wheels)
-        return _fault(f"{', '.join(wheels)} overwrite each other", f"pip uninstall {others}; {_extra(version)}")
+        cure = f"pip uninstall {' '.join(wheels)}; {_extra(version)}"
+        return _fault(f"{', '.join(wheels)} overwrite each other", cure)
     if cupy is None:
         return _fault(reason, f"pip uninstall {' '.join(wheels) or 'cupy'}; {_extra(version)}")
     wheel = wheels[0] if wheels else "cupy"
@@ -256,12 +258,13 @@ def _nvrtc() -> Line:
         major, minor = importlib.import_module("cupy.cuda.nvrtc").getVersion()
     except Exception as error:
         wheel = (_wheels() or ["cupy-cuda13x"])[0]
-        return _fault(f"the compiler of GPU kernels is missing: {_reason(error)}", f'pip install "{wheel}[ctk]"')
+        found = f"the compiler of GPU kernels is missing: {_reason(error)}"
+        return _fault(found, f'pip install "{wheel}[ctk]"')
     return _ok(f"NVRTC {major}.{minor}")
 
 
 def _gpu() -> Line:
-    """Compile and run one kernel. (On the default stream: a Stream made in vain complains when it is deleted.)"""
+    """Compile and run a kernel, on the default stream: a Stream made in vain complains at its end."""
     cupy, _ = _import_cupy()
     hindrance = "CuPy is not there" if cupy is None else _driver_state()[1]
     if hindrance:
@@ -270,7 +273,7 @@ def _gpu() -> Line:
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         three = int(cupy.arange(3).sum())
     except Exception as error:
-        return _fault(f"a kernel could not be run: {_reason(error)}", "see the lines on CuPy, driver and NVRTC")
+        return _fault(f"cannot run a kernel: {_reason(error)}", "see the lines on CuPy, driver and NVRTC")
     if three != 3:
         return _fault(f"the GPU computes 0 + 1 + 2 = {three}", "see the lines on CuPy and driver")
     name = properties["name"]
