@@ -362,7 +362,8 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
     size = float(np.clip(9000 / len(means), 2.5, 18))
     colours = np.array(LABELS)[index % len(LABELS)]
     for radius in (1, 2) if len(pair) == 2 else ():
-        axes.add_patch(Circle((0, 0), radius, fill=False, color=PALE, linewidth=0.7, linestyle=(0, (4, 3))))
+        style = {"fill": False, "color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
+        axes.add_patch(Circle((0, 0), radius, **style))
     axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order: no class on top
     _axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if len(pair) == 2 else ""))
     axes.set_xlabel(f"$z_{{{pair[0]}}}$", fontsize=10, color=INK)
