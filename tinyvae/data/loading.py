@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,29 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
             chosen = wanted or ("static" if data.is_bits else "gray")
             return treated(replace(data, name=f"{text}-{chosen}"), chosen)
     raise _unknown(full)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a run must know of its data before it reads them."""
+
+    name: str
+    shape: tuple[int, int]
+    count: int  # training data
+    likelihood: str
+
+
+def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
+    """The outline of a data set: of a named one without reading its files, of a path by loading it."""
+    full = os.fspath(name)
+    base, pixels = (full, None) if full in SOURCES else split_suffix(full)
+    if base not in SOURCES:
+        data = load(name, data_dir)
+        return Outline(data.name, data.shape, len(data.train), data.likelihood)
+    source = SOURCES[base]
+    chosen = pixels or source.pixels
+    full = base if base == "mnist-binarized" else f"{base}-{chosen}"
+    return Outline(full, source.shape, source.count, PIXELS[chosen])
 
 
 def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] | None) -> DataSet:

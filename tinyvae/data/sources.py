@@ -27,6 +27,7 @@ class Source:
     Attributes
     ----------
     pixels : the treatment that the name means without a suffix
+    shape, count : (rows, columns) of an image and the number of training images, known without reading
     read : takes the folder of the files and returns the grey data set
     folder : its folder within a data folder
     origin : where a person gets the files
@@ -38,6 +39,8 @@ class Source:
 
     name: str
     pixels: str
+    shape: tuple[int, int]
+    count: int
     read: Callable[[Path], DataSet]
     folder: str = ""
     files: tuple[SourceFile, ...] = ()
@@ -47,10 +50,10 @@ class Source:
     fragile: bool = False
 
 
-DIGITS = Source("digits", "dynamic", readers.read_digits)
+DIGITS = Source("digits", "dynamic", (8, 8), 1497, readers.read_digits)
 
 MNIST = Source(
-    "mnist", "dynamic", partial(readers.read_mnist, "mnist"), "mnist",
+    "mnist", "dynamic", (28, 28), 60000, partial(readers.read_mnist, "mnist"), "mnist",
     files=tuple(map(
         SourceFile, readers.MNIST_FILES, (9912422, 28881, 1648877, 4542),
         (
@@ -69,7 +72,7 @@ MNIST = Source(
 )
 
 FASHION_MNIST = Source(
-    "fashion-mnist", "dynamic", partial(readers.read_mnist, "fashion-mnist"), "fashion-mnist",
+    "fashion-mnist", "dynamic", (28, 28), 60000, partial(readers.read_mnist, "fashion-mnist"), "fashion-mnist",
     files=tuple(map(
         SourceFile, readers.MNIST_FILES, (26421880, 29515, 4422102, 5148),
         (
@@ -87,7 +90,7 @@ FASHION_MNIST = Source(
 )
 
 OMNIGLOT = Source(
-    "omniglot", "dynamic", readers.read_omniglot, "omniglot",
+    "omniglot", "dynamic", (28, 28), 19280, readers.read_omniglot, "omniglot",
     files=(
         SourceFile(
             "omniglot_28x28.npz", 4142374, "a2a376dfe88158908212c7cee2148b294ec05e4e659ae1b581faf708c3f39815"
@@ -100,7 +103,7 @@ OMNIGLOT = Source(
 )
 
 FREY_FACES = Source(
-    "frey-faces", "gray", readers.read_frey_faces, "freyfaces",
+    "frey-faces", "gray", (28, 20), 1500, readers.read_frey_faces, "freyfaces",
     files=(
         SourceFile(
             "frey_rawface.mat", 1100584, "265a83a23adb081755cd3de375509828e690324d1d60f076b8ecebc840d59c64"
@@ -111,7 +114,7 @@ FREY_FACES = Source(
 )
 
 OLIVETTI = Source(
-    "olivetti", "gray", readers.read_olivetti, "olivetti",
+    "olivetti", "gray", (64, 64), 320, readers.read_olivetti, "olivetti",
     files=(
         SourceFile(
             "olivetti_faces.npz", 1412949, "1bc306c8729a0170c186c82adbabe9ca9b4f3a5bd8a01f37278c167a9f8e6404"
@@ -123,7 +126,7 @@ OLIVETTI = Source(
 )
 
 MNIST_BINARIZED = Source(
-    "mnist-binarized", "static", readers.read_mnist_binarized, "binarized-mnist",
+    "mnist-binarized", "static", (28, 28), 50000, readers.read_mnist_binarized, "binarized-mnist",
     files=(
         SourceFile(
             "binarized_mnist_packed.npz", 2295919,
