@@ -234,7 +234,7 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON in one step; a non-finite number, unknown to JSON, becomes null."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
 
 
@@ -286,7 +286,7 @@ def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None
     A non-finite number is written as null, so that every program can read the file. If the line cannot be
     written whole, it is taken back and CheckpointError is raised.
     """
-    line = json.dumps(_finite(record), allow_nan=False).encode() + b"\n"
+    line = json.dumps(plain(record), allow_nan=False).encode() + b"\n"
     try:
         with open(path, "ab+", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
@@ -324,14 +324,14 @@ def _whole_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, dict[str, An
     return [(line, record) for line in lines if isinstance(record := _decode(line), dict)]
 
 
-def _finite(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value with None for every NaN and infinity in it, and Python's numbers for NumPy's scalars."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [plain(item) for item in value]
     return value

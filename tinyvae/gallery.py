@@ -30,7 +30,7 @@ def by_activity(model: Any, data: DataSet) -> np.ndarray:
     return np.argsort(evaluate(model, data).kl_per_dimension)[::-1]
 
 
-def samples(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
+def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
     """The generator's own: images decoded from draws of the prior."""
     return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
@@ -96,7 +96,7 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """What a finished run shows of itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = [*curves(records, folder), *samples(model, data, folder), *reconstruct(model, data, folder),
+    files = [*curves(records, folder), *sample(model, data, folder), *reconstruct(model, data, folder),
              *traverse(model, data, folder), *latents(model, data, folder)]
     if len(data.test) > 1:
         files += interpolate(model, data, folder)

@@ -61,7 +61,7 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         found, what was expected and what to do.
     """
     full = os.fspath(name)
-    base, pixels = (full, None) if full in SOURCES else split_suffix(full)
+    base, pixels = _parts(full)
     if base in SOURCES:
         return _load_named(base, pixels, data_dir)
     # a path that ends like a suffix but exists as it stands is that path
@@ -85,26 +85,35 @@ class Outline:
 
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
     """The outline of a data set: of a named one without reading its files, of a path by loading it."""
-    full = os.fspath(name)
-    base, pixels = (full, None) if full in SOURCES else split_suffix(full)
+    base, pixels = _parts(os.fspath(name))
     if base not in SOURCES:
         data = load(name, data_dir)
         return Outline(data.name, data.shape, len(data.train), data.likelihood)
     source = SOURCES[base]
     chosen = pixels or source.pixels
-    full = base if base == "mnist-binarized" else f"{base}-{chosen}"
-    return Outline(full, source.shape, source.count, PIXELS[chosen])
+    return Outline(_full_name(base, chosen), source.shape, source.count, PIXELS[chosen])
+
+
+def _parts(name: str) -> tuple[str, str | None]:
+    """The name or path without its suffix, and the suffix. Raises DataError where a named set cannot have it."""
+    base, pixels = (name, None) if name in SOURCES else split_suffix(name)
+    if base == "mnist-binarized" and pixels not in (None, "static"):
+        raise DataError(
+            f"{name} cannot be, for its file holds bits that its author drew once, no grey values; "
+            f"expected mnist-binarized, or mnist-{pixels}, which starts from grey."
+        )
+    return base, pixels
+
+
+def _full_name(base: str, pixels: str) -> str:
+    # the fixed bits of mnist-binarized are one thing with or without "-static", and keep one name
+    return base if base == "mnist-binarized" else f"{base}-{pixels}"
 
 
 def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] | None) -> DataSet:
     source = SOURCES[name]
     if source.files and data_dir is not None and not Path(data_dir).expanduser().is_dir():
         raise DataError(f"there is no folder {os.fspath(data_dir)}; expected one with {source.folder} in it.")
-    if name == "mnist-binarized" and pixels not in (None, "static"):
-        raise DataError(
-            f"{name}-{pixels} cannot be, for its file holds bits that its author drew once, no grey values; "
-            f"expected mnist-binarized, or mnist-{pixels}, which starts from grey."
-        )
     folder = folders.locate(source, data_dir)
     if folder is None:
         if not source.mirrors:
@@ -115,9 +124,7 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
     if source.fragile:
         folders.verify(name, data_dir)
     chosen = pixels or source.pixels
-    data = treated(source.read(folder), chosen)
-    # the fixed bits of mnist-binarized are one thing with or without "-static", and keep one name
-    return data if name == "mnist-binarized" else replace(data, name=f"{name}-{chosen}")
+    return replace(treated(source.read(folder), chosen), name=_full_name(name, chosen))
 
 
 def _load_path(path: Path) -> DataSet:

@@ -1,0 +1,5 @@
+"""python -m tinyvae"""
+
+from tinyvae.cli import main
+
+main()

@@ -1,0 +1,239 @@
+"""The command line: `tinyvae train`, `evaluate`, the pictures, `doctor`.
+
+Results go to standard output, messages to standard error. A mistake of the user ends with one sentence and exit
+code 2, a training that stopped being finite with 1, Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tinyvae.models import VAE
+
+EXAMPLES = {
+    "tinyvae train": "real 8x8 digits, in seconds",
+    "tinyvae train mnist-dynamic --out runs/m": "MNIST, pixels drawn at each use",
+    "tinyvae train faces.npy-gray": "your own images, grey",
+    "tinyvae train --resume runs/m": "go on after any interruption",
+    "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
+    "tinyvae manifold runs/m": "AEVB Figure 4",
+    "tinyvae doctor": "what is wrong with this machine",
+}
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The variational auto-encoder, complete and from scratch.\n\n[bold]Examples[/bold]\n\n"
+    + "\n\n".join(f"{command:<42}{what}" for command, what in EXAMPLES.items()),
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder with mnist/, omniglot/, ... Else $TINYVAE_DATA, else the user's cache.")]
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+Seed = Annotated[int, typer.Option(help="Which draws, which images.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the pictures. Default: RUN/figures.")]
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=(
+        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, a folder "
+        "of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."))] = "digits",
+    out: Annotated[Path | None, typer.Option(help="Run folder to make. Default: runs/DATA, runs/DATA-2, ...")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run instead; only --epochs may be given with it.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data. Default: as many as show 150,000 data, at least 10.")] = None,
+    batch: Annotated[int, typer.Option(help="Data a step.")] = 100,
+    hidden: Annotated[str, typer.Option(help="Width of the hidden layer, or several: 200,200.")] = "400",
+    latent: Annotated[int, typer.Option(help="Dimensions of z.")] = 20,
+    activation: Annotated[str, typer.Option(help="relu, tanh or softplus.")] = "relu",
+    likelihood: Annotated[str | None, typer.Option(help="bernoulli, gaussian or continuous-bernoulli. Default: what the data mean.")] = None,
+    init: Annotated[str, typer.Option(help="glorot, or aevb: N(0, 0.01^2) as in the paper.")] = "glorot",
+    optimizer: Annotated[str, typer.Option(help="adam, adagrad or sgd.")] = "adam",
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear, cosine.")] = "constant",
+    bound: Annotated[str, typer.Option(help="elbo-b (KL in closed form) or elbo-a (all sampled).")] = "elbo-b",
+    samples: Annotated[int, typer.Option(help="Draws of z a datum (L).")] = 1,
+    beta: Annotated[float, typer.Option(help="Weight of the KL in the objective.")] = 1.0,
+    warmup: Annotated[float, typer.Option(help="Epochs over which that weight rises from 0.")] = 0.0,
+    free_bits: Annotated[float, typer.Option(help="Nats a latent dimension that are not charged for.")] = 0.0,
+    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0: unbounded.")] = 0.0,
+    weight_prior: Annotated[bool, typer.Option("--weight-prior", help="A N(0, 1) prior over the weights (AEVB).")] = False,
+    data_mean_bias: Annotated[bool, typer.Option("--data-mean-bias", help="Start the decoder's bias at the data's mean.")] = False,
+    on_nonfinite: Annotated[str, typer.Option(help="stop, or skip: leave out a batch whose loss or gradient is not finite.")] = "stop",
+    validation: Annotated[int, typer.Option(help="Training data held out to choose the best epoch.")] = 0,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better validation ELBO; 0: never.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    as_json: Json = False,
+    pictures: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+) -> None:
+    """Train a VAE: a live bar, one line of numbers an epoch, and a run folder with checkpoints and figures.
+
+    Stop it at any moment, even by kill -9: `tinyvae train --resume RUN` finishes with the same bits.
+    """
+    from tinyvae import checkpoint, display, gallery, runs
+    from tinyvae.training import Settings
+
+    if resume is not None:
+        others = [name for name in given(context) if name not in ("resume", "epochs", "data_dir", "as_json", "pictures")]
+        if others:
+            raise ValueError(f"--resume goes on with the run's own settings, but --{others[0].replace('_', '-')} was given too; "
+                             "leave it out, or start a new run without --resume")
+        path = resume
+    else:
+        from tinyvae import data as data_sets
+        from tinyvae.models import VAE
+
+        outline = data_sets.outline(data, data_dir)
+        chosen = {f.name: value for f in fields(Settings) if (value := context.params.get(f.name)) is not None}
+        chosen["epochs"] = max(10, round(150_000 / outline.count)) if epochs is None else epochs
+        settings = Settings(**chosen)
+        model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation, likelihood or outline.likelihood, init,
+                    seed, number_type(dtype), device=device)
+        path = out or unused(Path("runs") / outline.name.replace(os.sep, "_"))
+        runs.RunFolder.create(path, model, outline.name, settings, data_dir)
+    run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir)
+    say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
+    say(f"{'resuming' if resume else 'run folder'} {run.path}, {training.epoch} of {training.settings.epochs} epochs done")
+    say(display.heading(training))
+    view = display.TrainingView(training, as_json)
+    with view.live():
+        run.train(training, view.on_step, view.on_epoch)
+    if pictures:
+        records = checkpoint.read_lines(run.metrics)
+        files = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
+        say(f"{len(files)} pictures in {run.figures}: {', '.join(file.name for file in files)}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    importance_samples: Annotated[int, typer.Option("--importance-samples", "-k", help="Draws for log p(x); 0: none.")] = 0,
+    part: Annotated[str, typer.Option(help="Which data: test, train or valid.")] = "test",
+    data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
+    from tinyvae import display
+    from tinyvae import evidence
+
+    if part not in ("test", "train", "valid"):
+        raise ValueError(f"found part {part!r}; expected test, train or valid")
+    model, data_set = opened(run, data, data_dir)
+    result = evidence.evaluate(model, data_set, importance_samples, seed, part)
+    if as_json:
+        print(json.dumps(display.checked(result.to_dict()), indent=2))
+    else:
+        display.console().print(display.evaluation_table(result))
+
+
+def picture(name: str, help_text: str) -> None:
+    """Add the command that draws one kind of picture."""
+
+    def command(run: Run, out: Out = None, data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
+                seed: Seed = 0, data_dir: DataDir = None) -> None:
+        from tinyvae import gallery
+
+        model, data_set = opened(run, data, data_dir)
+        folder = out or (run if run.is_dir() else run.parent) / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        draw = getattr(gallery, name)
+        for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
+            print(file)
+
+    app.command(name, help=help_text)(command)
+
+
+picture("sample", "Images of the generator: decoded from draws of the prior.")
+picture("reconstruct", "Test images above what the model makes of them.")
+picture("traverse", "A digit as one feature varies: PNG and GIF, a row for each of the most used latents.")
+picture("interpolate", "From one test image to another through latent space: PNG and GIF.")
+picture("manifold", "The latent plane, by the inverse normal distribution function (AEVB Figure 4).")
+picture("latents", "Where the test data lie in latent space, and the nats of each dimension.")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """What this machine offers, what is wrong with it, and what to do about it."""
+    from tinyvae import doctor as examination
+
+    report = examination.report(data_dir)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        examination.show(report)
+    raise typer.Exit(1 if examination.faults(report) else 0)
+
+
+# ---- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def given(context: Any) -> list[str]:
+    """The options that stand on the command line."""
+    return [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+
+
+def widths(text: str) -> list[int]:
+    """"400" or "200,200" as a list of numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"found --hidden {text!r}; expected one width or several: 400, or 200,200") from None
+
+
+def number_type(name: str) -> str:
+    if name not in ("float32", "float64"):
+        raise ValueError(f"found --dtype {name!r}; expected float32 or float64")
+    return name
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, ... that does not exist."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def opened(run: Path, data: str | None, data_dir: str | None) -> tuple[VAE, Any]:
+    """The model of a run and the data it was trained on, or others."""
+    from tinyvae import checkpoint, runs
+    from tinyvae import data as data_sets
+
+    model = runs.load(run)
+    _, meta = checkpoint.load(run if run.is_file() else runs.RunFolder(run).last)
+    remembered = runs.RunFolder(run if run.is_dir() else run.parent).config().get("data_dir")
+    return model, data_sets.load(data or meta["data"], data_dir or remembered)
+
+
+def main() -> None:
+    """The entry point: errors that are the user's to mend become one sentence."""
+    from tinyvae.checkpoint import CheckpointError
+    from tinyvae.training import NonFiniteError
+
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app(standalone_mode=True)
+    except NonFiniteError as fault:
+        sys.exit(f"tinyvae: {fault}") 
+    except (CheckpointError, ValueError, OSError) as fault:
+        print(f"tinyvae: {fault}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as fault:
+        print(f"tinyvae: {fault or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,114 @@
+"""What a person sees of a run in the terminal: a progress bar, one line an epoch, tables with units."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tinyvae.evidence import Evaluation
+from tinyvae.training import Training
+
+HIGHER, LOWER = "higher is better", "lower is better"
+
+
+def console(stderr: bool = False) -> Any:
+    """A rich console; plain text where nobody looks."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class TrainingView:
+    """Shows a training as it goes: a bar on a terminal, a line an epoch everywhere, JSON lines if asked."""
+
+    def __init__(self, training: Training, as_json: bool = False) -> None:
+        self.training, self.as_json = training, as_json
+        self._progress: Any = None
+        self._task: Any = None
+        self._console = console()
+
+    @contextmanager
+    def live(self) -> Iterator[TrainingView]:
+        """Within this block the bar moves."""
+        if self.as_json or not sys.stdout.isatty():
+            yield self
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TextColumn("batches"),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            self._progress = progress
+            self._task = progress.add_task("", total=self.training.batches.steps, epoch=self._epoch())
+            yield self
+        self._progress = None
+
+    def _epoch(self) -> str:
+        return f"{self.training.epoch + 1}/{self.training.settings.epochs}"
+
+    def on_step(self, training: Training, done: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, epoch=self._epoch())
+
+    def on_epoch(self, record: dict[str, Any], timings: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps(checked(record)), flush=True)
+        else:
+            self._console.print(epoch_line(record, timings, self.training), markup=False)
+
+
+def heading(training: Training) -> str:
+    """What the columns of the epoch lines are."""
+    data = training.data
+    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x {data.shape[1]} pixels; "
+            f"{training.model}\nELBO in nats per datum (higher is better) on training and test data, "
+            "the latter with its standard error")
+
+
+def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Training) -> str:
+    """One epoch: bounds, terms, active units, speed, and the fingerprint of the parameters."""
+    valid = f"  valid {record['valid_elbo']:.2f}" if "valid_elbo" in record else ""
+    skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
+    return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record['train_elbo']:.2f}{valid}  "
+            f"test {record['test_elbo']:.2f} ± {record['test_elbo_stderr']:.2f}  "
+            f"(reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  "
+            f"active {record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})  "
+            f"{timings['data_per_second']:,.0f} data/s  {record['fingerprint']}{skipped}")
+
+
+def evaluation_table(result: Evaluation) -> Any:
+    """Every number with its unit, direction, standard error and count."""
+    from rich.table import Table
+
+    table = Table(title=f"{result.data}, {result.data_count:,} test data", title_justify="left", box=None,
+                  padding=(0, 2, 0, 0), header_style="dim")
+    for name, justify in (("quantity", "left"), ("value", "right"), ("std. error", "right"), ("unit", "left"), ("direction", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+
+    def row(name: str, value: float, error: float | None, unit: str, direction: str) -> None:
+        table.add_row(name, f"{value:.3f}", "" if error is None else f"{error:.3f}", unit, direction)
+
+    nats = "nats per datum"
+    row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)
+    row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
+    row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
+    row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
+    if result.log_evidence is not None:
+        k = result.importance_samples
+        row(f"log p(x), {k} samples", result.log_evidence, result.log_evidence_stderr, nats, f"{HIGHER}; low on average")
+        row("effective samples", result.effective_samples or 0.0, result.effective_samples_stderr, f"of {k}", HIGHER)
+    table.add_row("active units", str(result.active_units), "", f"of {len(result.kl_per_dimension)}",
+                  f"posterior mean's variance > {result.active_threshold:g}")
+    for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
+        row(f"KL of z{j}", value, error, nats, "information used")
+    return table
+
+
+def checked(value: Any) -> Any:
+    """The value as JSON can hold it: NumPy's numbers as Python's, what is not finite as null."""
+    from tinyvae.checkpoint import plain
+
+    return plain(value)
