@@ -19,6 +19,7 @@ import tinyvae.data as data
 from tinyvae import noise
 from tinyvae.data import folders, readers
 from tinyvae.data.dataset import DataSet, above_half, draw_static, held_out, treated
+from tinyvae.data.loading import Outline, outline
 from tinyvae.data.sources import SOURCES
 
 FALSE_ALARM = 1e-6  # chance that a right sampler fails a statistical test here
@@ -165,8 +166,22 @@ def test_mnist_binarized_is_larochelles_bits():
 
 @pytest.mark.parametrize("pixels", ["gray", "dynamic", "threshold"])
 def test_mnist_binarized_has_no_other_treatment(pixels):
-    with pytest.raises(data.DataError, match=rf"bits .* expected mnist-binarized, or mnist-{pixels}"):
-        data.load(f"mnist-binarized-{pixels}")
+    for function in (data.load, outline):
+        with pytest.raises(data.DataError, match=rf"bits .* expected mnist-binarized, or mnist-{pixels}"):
+            function(f"mnist-binarized-{pixels}")
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_outline_is_known_without_the_files(name):
+    full, train, _, shape, _, likelihood, *_ = FACTS[name]
+    assert outline(name) == outline(full) == Outline(full, shape, train, likelihood)
+
+
+def test_the_outline_of_a_path_is_that_of_its_data(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((20, 5, 7)))
+    path = str(tmp_path / "a.npy")
+    assert outline(path) == Outline(f"{path}-static", (5, 7), 18, "bernoulli")
+    assert outline(path + "-gray") == Outline(f"{path}-gray", (5, 7), 18, "gaussian")
 
 
 def test_digits_are_scikit_learns():

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import struct
-from functools import partial
+from dataclasses import replace
 
 import pooch
 import pytest
@@ -18,7 +18,10 @@ CONTENT = {"a.gz": b"the first file", "b.gz": b"the second file"}
 
 def source(content, read=None):
     named = [SourceFile(name, len(body), hashlib.sha256(body).hexdigest()) for name, body in content.items()]
-    return Source("mnist", "gray", read, "mnist", tuple(named), "https://origin.invalid/", MIRRORS)
+    return Source(
+        "mnist", "gray", shape=(2, 2), count=6, read=read, folder="mnist", files=tuple(named),
+        origin="https://origin.invalid/", mirrors=MIRRORS,
+    )
 
 
 @pytest.fixture
@@ -100,8 +103,8 @@ def test_a_wrong_size_in_the_catalogue_is_noticed(network, tmp_path):
     served, _ = network
     body = CONTENT["a.gz"]
     served.update({mirror + "a.gz": body for mirror in MIRRORS})
-    file = SourceFile("a.gz", 3, hashlib.sha256(body).hexdigest())
-    wrong = Source("mnist", "gray", None, "mnist", (file,), "", MIRRORS)
+    right = source({"a.gz": body})
+    wrong = replace(right, files=(replace(right.files[0], size=3),))
     with pytest.raises(data.DataError, match=f"{len(body)} bytes instead of 3"):
         download.fetch(wrong, tmp_path)
 
@@ -152,7 +155,7 @@ def test_load_fetches_into_the_cache_and_then_reads(network, monkeypatch, tmp_pa
         train, train_labels, test, test_labels = (readers.files.read_idx(folder / file) for file in content)
         return readers._grey("mnist", train, test, (2, 2), labels=(train_labels, test_labels))
 
-    monkeypatch.setitem(loading.SOURCES, "mnist", source(content, partial(read)))
+    monkeypatch.setitem(loading.SOURCES, "mnist", source(content, read))
     served.update({MIRRORS[1] + name: body for name, body in content.items()})
     found = data.load("mnist")
     assert found.name == "mnist-gray"

@@ -95,7 +95,7 @@ def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | Non
 
 
 def _parts(name: str) -> tuple[str, str | None]:
-    """The name or path without its suffix, and the suffix. Raises DataError where a named set cannot have it."""
+    """The name or path without its suffix, and the suffix; DataError where a named set cannot have it."""
     base, pixels = (name, None) if name in SOURCES else split_suffix(name)
     if base == "mnist-binarized" and pixels not in (None, "static"):
         raise DataError(

@@ -72,7 +72,8 @@ MNIST = Source(
 )
 
 FASHION_MNIST = Source(
-    "fashion-mnist", "dynamic", (28, 28), 60000, partial(readers.read_mnist, "fashion-mnist"), "fashion-mnist",
+    "fashion-mnist", "dynamic", (28, 28), 60000, partial(readers.read_mnist, "fashion-mnist"),
+    folder="fashion-mnist",
     files=tuple(map(
         SourceFile, readers.MNIST_FILES, (26421880, 29515, 4422102, 5148),
         (
