@@ -161,9 +161,15 @@ class Training:
         apply("accumulate", terms.reconstruction, terms.kl, Tensor(self.totals), Tensor(self.optimizer.control))
         self.batches.tick(size)
 
-    def _record(self, size: int) -> Tape:
-        with np.errstate(all="ignore"), Tape() as tape:
+    def eager(self, size: int) -> None:
+        """Do one whole step without a tape."""
+        with np.errstate(all="ignore"):
             self._build(size)
+
+    def record(self, size: int) -> Tape:
+        """Do one whole step and keep it as a program."""
+        with Tape() as tape:
+            self.eager(size)
         return tape
 
     def step(self) -> None:
@@ -171,7 +177,7 @@ class Training:
         size = self.batches.size_now()
         tape, compared = self._programs.get(size, (None, 0))
         if tape is None:
-            self._programs[size] = (self._record(size), 0)
+            self._programs[size] = (self.record(size), 0)
         elif compared < 2:
             self._compare(tape, size)
             self._programs[size] = (tape, compared + 1)
@@ -188,7 +194,7 @@ class Training:
         after = {name: array.tobytes() for name, array in state.items()}
         for name, array in state.items():
             array[...] = before[name]
-        again = self._record(size)
+        again = self.record(size)
         if all(array.tobytes() == after[name] for name, array in state.items()):
             return
         for ours, theirs in zip(tape.launches, again.launches, strict=True):

@@ -1,0 +1,1 @@
+"""Benchmarks and reproductions, from a checkout: `python -m benchmarks`."""

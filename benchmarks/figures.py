@@ -1,0 +1,56 @@
+"""Figures in README and docs come from committed results files: between two marks stands what a file says.
+
+    <!--figure reproduce/...-->102.01<!--/figure-->     a number: results file, path within it, format
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+
+MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->(?P<text>.*?)<!--/figure-->", re.DOTALL)
+
+
+def documents() -> list[Path]:
+    """The files that may hold figures."""
+    return [results.ROOT / "README.md", *sorted((results.ROOT / "docs").glob("*.md"))]
+
+
+def value(file: str, path: str) -> Any:
+    """Follow `rows[setting=epoch 10].value` into a results file."""
+    found: Any = results.read(file)
+    for part in path.split("."):
+        name, _, condition = part.partition("[")
+        found = found[name]
+        if condition:
+            wanted = dict(pair.split("=", 1) for pair in condition.rstrip("]").split(","))
+            found = next(row for row in found if all(str(row[key]) == text for key, text in wanted.items()))
+    return found
+
+
+def filled(text: str) -> str:
+    """The document with every figure as its results file has it."""
+    def insert(match: re.Match[str]) -> str:
+        shown = format(value(match["file"], match["path"]), match["format"])
+        return f"<!--figure {match['file']}:{match['path']}:{match['format']}-->{shown}<!--/figure-->"
+
+    return MARK.sub(insert, text)
+
+
+def run(check: bool) -> None:
+    """Rewrite the documents, or only report the ones that are not up to date (exit code 1)."""
+    stale = []
+    for document in documents():
+        before = document.read_text()
+        after = filled(before)
+        if before != after:
+            stale.append(document.name)
+            if not check:
+                document.write_text(after)
+    print(f"{'out of date' if check else 'renewed'}: {', '.join(stale) or 'nothing'}")
+    if check and stale:
+        sys.exit(1)

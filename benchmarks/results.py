@@ -1,0 +1,36 @@
+"""A results file: what was measured, on what, from which commit."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tinyvae import checkpoint, timing
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / "results"
+
+
+def commit() -> str:
+    """The commit of the checkout, marked if files were changed since; "unknown" outside of one."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("-changed" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """One JSON file: the rows, the commit, the machine."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.json"
+    checkpoint.write_json(path, {"name": name, "commit": commit(), **more, "rows": rows, "environment": timing.environment()})
+    return path
+
+
+def read(name: str) -> dict[str, Any]:
+    """A committed results file."""
+    return checkpoint.read_json(FOLDER / f"{name}.json")
