@@ -67,7 +67,7 @@ def accelerate(name: str, kernel: Callable) -> None:
     @functools.cache
     def choose(device: str) -> Callable | None:
         kernels = load(device)
-        return kernels and (lambda xp, *arrays, **attributes: kernel(kernels, *arrays, **attributes))
+        return kernels and (lambda xp, *arrays, **attributes: kernel(kernels, *arrays, **attributes))  # type: ignore[return-value]
 
     TABLE[name].kernel = lambda xp: choose(xp.device)
 

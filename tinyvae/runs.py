@@ -167,7 +167,7 @@ def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C (SIGINT) and SIGTERM ask to stop after the current step; a second Ctrl-C stops at once."""
-    asked = []
+    asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
         if asked:

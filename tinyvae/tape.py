@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyvae import listing
 from tinyvae.devices import Array
 from tinyvae.rules import Rule
 
@@ -59,21 +59,6 @@ class Launch:
             return partial(self.call, self.xp, *arrays, **self.attributes)
         out = self.outputs[0] if self.rule.outputs == 1 else tuple(self.outputs)
         return partial(self.call, self.xp, *arrays, out=out, **self.attributes)
-
-    @property
-    def flops(self) -> int:
-        """Arithmetic operations, an elementary function counted as one: of a product 2 m k n, else one an element."""
-        if self.rule.name == "matmul":
-            return 2 * self.outputs[0].size * self.inputs[0].shape[-1]
-        return 0 if self.rule.view else max(array.size for array in self._arrays())
-
-    @property
-    def bytes(self) -> int:
-        """Bytes read and written, each array once."""
-        return 0 if self.rule.view else sum(array.nbytes for array in self._arrays())
-
-    def _arrays(self) -> list[Array]:
-        return [tensor.data for tensor in self.inputs] + list(self.outputs)
 
     def __str__(self) -> str:
         shapes = ", ".join(str(tensor.shape) for tensor in self.inputs)
@@ -128,16 +113,7 @@ class Tape:
 
     def profile(self, rounds: int = 50, reset: Callable[[], Any] = lambda: None) -> list[tuple[Launch, float]]:
         """Each working launch with its median time in seconds over `rounds` replays, `reset` called before each."""
-        calls = [(launch, launch.bind()) for launch in self.program()]
-        seconds = np.empty((rounds, len(calls)))
-        with np.errstate(all="ignore"):
-            for i in range(rounds):
-                reset()
-                for j, (_, call) in enumerate(calls):
-                    start = time.perf_counter()
-                    call()
-                    seconds[i, j] = time.perf_counter() - start
-        return [(launch, float(np.median(seconds[:, j]))) for j, (launch, _) in enumerate(calls)]
+        return listing.profile(self, rounds, reset)
 
     def first_nonfinite(self) -> tuple[Launch, Array] | None:
         """The first launch with a result that is not finite, and that result."""
@@ -151,22 +127,7 @@ class Tape:
         return len(self.launches)
 
     def __str__(self) -> str:
-        rows = [("", "operation", "inputs", "outputs", "FLOP", "bytes")]
-        for number, launch in enumerate(self.launches):
-            inputs = " ".join("x".join(map(str, t.shape)) or "1" for t in launch.inputs)
-            outputs = " ".join("x".join(map(str, a.shape)) or "1" for a in launch.outputs)
-            name = launch.rule.name + (" (view)" if launch.rule.view else "")
-            if launch.rule.writes:
-                outputs = "in place"
-            rows.append((str(number), name, inputs, outputs, f"{launch.flops:,}", f"{launch.bytes:,}"))
-        total = ("", f"{len(self.program())} launches", "", "", f"{sum(a.flops for a in self.launches):,}",
-                 f"{sum(a.bytes for a in self.launches):,}")
-        rows.append(total)
-        widths = [max(len(row[i]) for row in rows) for i in range(6)]
-        left = (False, True, True, True, False, False)
-        lines = ["  ".join(c.ljust(w) if ok else c.rjust(w) for c, w, ok in zip(row, widths, left, strict=True)).rstrip()
-                 for row in rows]
-        return "\n".join(lines)
+        return listing.table(self)
 
 
 # ---- the backward sweep ----------------------------------------------------------------------------------------------
@@ -209,8 +170,8 @@ def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Te
     return {name: gradients[name] for name in goals if name in gradients}
 
 
-def _paths(output: Tensor, goals: set[Key]) -> dict[int, Launch]:
-    """The launches through which `output` depends on a goal, by serial."""
+def history(output: Tensor) -> list[Launch]:
+    """The launches that `output` depends on through tensors with derivatives, in the order they ran."""
     reached: dict[int, Launch] = {}
     stack = [output]
     while stack:
@@ -218,10 +179,15 @@ def _paths(output: Tensor, goals: set[Key]) -> dict[int, Launch]:
         if launch is not None and launch.serial not in reached:
             reached[launch.serial] = launch
             stack.extend(tensor for tensor in launch.inputs if tensor.requires_grad)
+    return [reached[serial] for serial in sorted(reached)]
+
+
+def _paths(output: Tensor, goals: set[Key]) -> dict[int, Launch]:
+    """The launches through which `output` depends on a goal, by serial."""
     useful: dict[int, Launch] = {}
-    for serial in sorted(reached):
-        if any(_is_asked(reached[serial], i, goals, useful) for i in range(len(reached[serial].inputs))):
-            useful[serial] = reached[serial]
+    for launch in history(output):
+        if any(_is_asked(launch, i, goals, useful) for i in range(len(launch.inputs))):
+            useful[launch.serial] = launch
     return useful
 
 

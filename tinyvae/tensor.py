@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from tinyvae.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of
 from tinyvae.rules import TABLE, Rule
-from tinyvae.tape import Launch, TapeError, key, recording, walk
+from tinyvae.tape import Launch, TapeError, history, key, recording, walk
 
 Axis = int | Sequence[int] | None
+
+
+def _unary(name: str) -> Callable[[Tensor], Tensor]:
+    return lambda self: apply(name, self)
+
+
+def _binary(name: str) -> Callable[[Tensor, Any], Tensor]:
+    return lambda self, other: apply(name, self, other)
+
+
+def _reflected(name: str) -> Callable[[Tensor, Any], Tensor]:
+    return lambda self, other: apply(name, other, self)
+
+
+def _reduction(name: str) -> Callable[..., Tensor]:
+    """A method `(axis=None, keepdims=False)`; axis is one axis, several, or None for all."""
+    return lambda self, axis=None, keepdims=False: apply(name, self, axis=self._axes(axis), keepdims=keepdims)
 
 
 class Tensor:
@@ -74,67 +91,23 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
-    def stop(self) -> Tensor:
-        """The same values, through which no gradient flows."""
-        return apply("stop", self)
-
     def __setitem__(self, where: Any, value: Any) -> NoReturn:
         raise TypeError("item assignment would change a value that a derivative may need; build a new tensor with "
                         "flag.where(a, b) or a.concatenate(b, axis=0)")
 
-    # ---- arithmetic --------------------------------------------------------------------------------------------------
+    # ---- operations: each is the row of its name in rules.py ---------------------------------------------------------
 
-    def __add__(self, other: Any) -> Tensor:
-        return apply("add", self, other)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return apply("sub", self, other)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return apply("mul", self, other)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return apply("div", self, other)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return apply("pow", self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return apply("sub", other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return apply("div", other, self)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return apply("pow", other, self)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __neg__(self) -> Tensor:
-        return apply("neg", self)
-
-    def __abs__(self) -> Tensor:
-        return apply("abs", self)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return apply("greater", self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return apply("greater_equal", self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return apply("less", self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return apply("less_equal", self, other)
-
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return apply("equal", self, other)
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return apply("not_equal", self, other)
-
+    __add__, __sub__, __mul__, __truediv__, __pow__ = map(_binary, ("add", "sub", "mul", "div", "pow"))
+    __radd__, __rsub__, __rmul__, __rtruediv__, __rpow__ = map(_reflected, ("add", "sub", "mul", "div", "pow"))
+    __gt__, __ge__, __lt__, __le__ = map(_binary, ("greater", "greater_equal", "less", "less_equal"))
+    __eq__, __ne__ = map(_binary, ("equal", "not_equal"))  # type: ignore[assignment]
     __hash__ = object.__hash__
+    __neg__, __abs__ = map(_unary, ("neg", "abs"))
+    exp, log, expm1, log1p, sqrt, sign = map(_unary, ("exp", "log", "expm1", "log1p", "sqrt", "sign"))
+    tanh, sigmoid, softplus, relu = map(_unary, ("tanh", "sigmoid", "softplus", "relu"))
+    lgamma, erf, stop = map(_unary, ("lgamma", "erf", "stop"))  # `stop`: the same values, but no gradient flows
+    maximum, minimum = map(_binary, ("maximum", "minimum"))
+    sum, mean, max, logsumexp = map(_reduction, ("sum", "mean", "max", "logsumexp"))
 
     def __matmul__(self, other: Any) -> Tensor:
         return matmul(self, other)
@@ -146,12 +119,6 @@ class Tensor:
         """`a` where this tensor of truth values is true, `b` elsewhere."""
         return apply("where", self, a, b)
 
-    def maximum(self, other: Any) -> Tensor:
-        return apply("maximum", self, other)
-
-    def minimum(self, other: Any) -> Tensor:
-        return apply("minimum", self, other)
-
     def cast(self, dtype: Any) -> Tensor:
         """Truth values as the numbers 0 and 1."""
         return apply("cast", self, dtype=np.dtype(dtype))
@@ -162,20 +129,6 @@ class Tensor:
 
     def digamma(self) -> Tensor:
         return self.polygamma(0)
-
-    # ---- reductions --------------------------------------------------------------------------------------------------
-
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return apply("sum", self, axis=self._axes(axis), keepdims=keepdims)
-
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return apply("mean", self, axis=self._axes(axis), keepdims=keepdims)
-
-    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return apply("max", self, axis=self._axes(axis), keepdims=keepdims)
-
-    def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return apply("logsumexp", self, axis=self._axes(axis), keepdims=keepdims)
 
     def log_softmax(self, axis: int = -1) -> Tensor:
         return apply("log_softmax", self, axis=self._axes(axis))
@@ -239,21 +192,10 @@ class Tensor:
 
     def backward(self) -> None:
         """Add the derivatives of this scalar to the `grad` of every leaf it depends on (twice called, twice added)."""
-        leaves = _leaves(self)
+        inputs = [self, *(tensor for launch in history(self) for tensor in launch.inputs)]
+        leaves = list({id(t): t for t in inputs if t.requires_grad and t.launch is None}.values())
         for leaf, g in zip(leaves, grad(self, leaves), strict=True):
             leaf.grad = Tensor(g.data.copy() if leaf.grad is None else leaf.grad.data + g.data)
-
-
-def _unary(name: str) -> Any:
-    def method(self: Tensor) -> Tensor:
-        return apply(name, self)
-
-    method.__name__, method.__doc__ = name, f"The elementwise {name}."
-    return method
-
-
-for _name in ("exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "relu", "sqrt", "sign", "lgamma", "erf"):
-    setattr(Tensor, _name, _unary(_name))
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -269,12 +211,10 @@ def matmul(a: Any, b: Any) -> Tensor:
     a, b = (t if isinstance(t, Tensor) else Tensor(t) for t in (a, b))
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul found shapes {a.shape} and {b.shape}; expected (..., m, k) and (..., k, n)")
-    left = a.reshape(1, -1) if a.ndim == 1 else a
-    right = b.reshape(-1, 1) if b.ndim == 1 else b
-    product = apply("matmul", left, right)
-    shape = product.shape[: -1 if b.ndim == 1 else None]
-    return product.reshape(shape[:-2] + shape[-1:] if a.ndim == 1 and b.ndim > 1 else shape[:-1] if a.ndim == 1 else
-                           shape) if 1 in (a.ndim, b.ndim) else product
+    if a.ndim > 1 and b.ndim > 1:
+        return apply("matmul", a, b)
+    product = matmul(a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
+    return product[(..., *[0] * (a.ndim == 1), *[slice(None) if b.ndim > 1 else 0])]
 
 
 # ---- running an operation --------------------------------------------------------------------------------------------
@@ -386,23 +326,13 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     start = Tensor(xp.ones_like(output.data)) if seed is None else seed if isinstance(seed, Tensor) else Tensor(seed)
     if start.shape != output.shape:
         raise ValueError(f"the seed has shape {start.shape}; expected that of the output, {output.shape}")
-    found = walk(output, wanted, start)
-    return [found[key(t)] if key(t) in found else Tensor(xp.zeros_like(t.data)) for t in wanted]
-
-
-def _leaves(output: Tensor) -> list[Tensor]:
-    """The leaves with requires_grad that `output` depends on, in the order of their first use."""
-    reached: dict[int, Launch] = {}
-    leaves = {id(output): output} if output.launch is None and output.requires_grad else {}
-    stack = [output]
-    while stack:
-        launch = stack.pop().launch
-        if launch is not None and launch.serial not in reached:
-            reached[launch.serial] = launch
-            stack.extend(tensor for tensor in launch.inputs if tensor.requires_grad)
-    for serial in sorted(reached):
-        leaves.update({id(t): t for t in reached[serial].inputs if t.requires_grad and t.launch is None})
-    return list(leaves.values())
+    found, results, taken = walk(output, wanted, start), [], {id(start)}
+    for tensor in wanted:
+        g = found[key(tensor)] if key(tensor) in found else Tensor(xp.zeros_like(tensor.data))
+        # a rule may pass a gradient on as it is, or a view of it: every result gets memory of its own
+        results.append(apply("copy", g) if id(g) in taken or g.data.base is not None else g)
+        taken.add(id(g))
+    return results
 
 
 def deposit(tensor: Tensor, home: Array) -> None:

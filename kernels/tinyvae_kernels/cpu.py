@@ -21,11 +21,11 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 Array = np.ndarray
-HELPER = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
 SUM = {"contract", "nsz", "reassoc"}  # a row's sum may be formed in vector lanes; no flag here assumes away NaN
 
 
-def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Any]:  # type: ignore[assignment]
+def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Any]:
     """Compile at first use, and keep the machine code on disk where a folder for it can be written."""
 
     def compiled(function: Callable) -> Any:
@@ -41,7 +41,7 @@ def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Any]
 # ---- elementary functions --------------------------------------------------------------------------------------------
 
 
-def _bitcast(name: str, source: Any, target: Any) -> Any:
+def _bitcast(source: Any, target: Any) -> Any:
     @intrinsic
     def cast(typing: Any, i: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -49,12 +49,11 @@ def _bitcast(name: str, source: Any, target: Any) -> Any:
 
         return target(source), generate
 
-    cast.__name__ = name
     return cast
 
 
-_as_float32 = _bitcast("_as_float32", types.int32, types.float32)
-_as_float64 = _bitcast("_as_float64", types.int64, types.float64)
+_as_float32 = _bitcast(types.int32, types.float32)
+_as_float64 = _bitcast(types.int64, types.float64)
 
 
 @njit(**HELPER)
@@ -166,7 +165,7 @@ def _for_both_types(name: str, single: Any, double: Any) -> Any:
         raise TypeError(f"{name} is for compiled kernels only")
 
     # (lambdas, because Numba wants the signatures of both functions equal, annotations included)
-    overload(stub, jit_options=HELPER)(
+    overload(stub, jit_options=HELPER)(  # type: ignore[arg-type]
         lambda x: (lambda x: single(x)) if x == types.float32 else (lambda x: double(x))
     )
     return stub

@@ -29,7 +29,8 @@ class Normal(Distribution):
     @classmethod
     def from_joint(cls, joint: Tensor) -> Normal:
         """From one tensor (batch, 2 n): mu in the first half of the last axis, logvar in the second."""
-        return cls(*joint.split(2), joint=joint)
+        mu, logvar = joint.split(2)
+        return cls(mu, logvar, joint)
 
     @classmethod
     def standard(cls, size: int, dtype: Any = np.float32) -> Normal:
