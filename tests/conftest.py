@@ -1,0 +1,81 @@
+"""One profile for all property tests, and two rules for every test: leave no global state behind, and where
+TINYVAE_REQUIRE_ALL is set, skip nothing for want of data, Numba or a compiler."""
+
+import os
+
+import hypothesis
+import numpy as np
+import pytest
+
+from tinyvae import tape
+from tinyvae.devices import NAMESPACES
+from tinyvae.rules import TABLE
+
+hypothesis.settings.register_profile(
+    "tinyvae",
+    deadline=None,  # the first example may compile a kernel
+    derandomize=bool(os.environ.get("CI")),  # the same examples in every run of CI, new ones at a desk
+    print_blob=True,  # how to reproduce a failure
+    database=None,  # no memory of earlier runs
+    max_examples=25,
+)
+hypothesis.settings.load_profile("tinyvae")
+
+
+# ---- no test leaves global state behind ----------------------------------------------
+
+
+def _global_state():
+    return {
+        "tapes that record": list(tape._recording),
+        "the switch of the fused kernels": {name: xp.kernels for name, xp in NAMESPACES.items()},
+        "NumPy's error handling": np.geterr(),
+        "the rows of the table": dict(TABLE),
+    }
+
+
+def _restore(state):
+    """So that one leak fails one test, not all that follow."""
+    tape._recording[:] = state["tapes that record"]
+    for name in set(NAMESPACES) - set(state["the switch of the fused kernels"]):
+        del NAMESPACES[name]
+    for name, on in state["the switch of the fused kernels"].items():
+        NAMESPACES[name].kernels = on
+    np.seterr(**state["NumPy's error handling"])
+    TABLE.clear()
+    TABLE.update(state["the rows of the table"])
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks():
+    before = _global_state()
+    yield
+    after = _global_state()
+    changed = [what for what in before if before[what] != after[what]]
+    if changed:
+        _restore(before)
+    assert not changed, f"the test changed and did not restore: {', '.join(changed)}"
+
+
+# ---- skips ---------------------------------------------------------------------------
+# A skip says what is missing. Where everything is meant to be there, it is a failure; "optional: ..." stays a skip.
+
+
+def _refuse_skip(report):
+    if os.environ.get("TINYVAE_REQUIRE_ALL") != "1" or not report.skipped or hasattr(report, "wasxfail"):
+        return report
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith("optional:"):
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nTINYVAE_REQUIRE_ALL=1 refuses skips for want of something"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _refuse_skip((yield))
