@@ -42,7 +42,10 @@ class ContinuousBernoulli(Distribution):
         small, near, far = self._split()
         z = near * near
         series = 0.5 + near * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z / 1209600)))
-        return small.where(series, -1 / (-far).expm1() - 1 / far)
+        # for -|l| first, where exp cannot overflow (not in the derivative either), then mirrored as the samples are
+        rising, size = far > 0, abs(far)
+        falling = (-size).exp() / (-size).expm1() + 1 / size
+        return small.where(series, rising.where(1 - falling, falling))
 
     def log_prob(self, x: Tensor) -> Tensor:
         return apply("bernoulli_log_prob", self.logits, x)[0] + self.log_constant().sum(-1)
