@@ -71,11 +71,13 @@ class Tape:
     def __init__(self) -> None:
         self.launches: list[Launch] = []
         self._program: list[Callable[[], Any]] | None = None
+        self._homes: set[Key] = set()
 
     def __enter__(self) -> Tape:
         if recording() is self:
             raise TapeError("this tape is recording already; use a second Tape for a second program")
         _recording.append(self)
+        self._program = None
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -103,11 +105,11 @@ class Tape:
         launch = tensor.launch
         if launch is None or launch.tape is not self or launch.rule.view or launch.rule.writes:
             return False
-        own = launch.outputs[tensor.index]
-        readers = (t for later in self.launches for t in later.inputs if t.launch is launch and t.index == tensor.index)
-        if any(readers):
+        name = key(tensor)
+        if name in self._homes or any(key(t) == name for later in self.launches for t in later.inputs):
             return False
-        home[...] = own
+        self._homes.add(name)
+        home[...] = launch.outputs[tensor.index]
         launch.outputs[tensor.index] = tensor.data = home
         return True
 
