@@ -167,7 +167,12 @@ class Tensor:
         """A slice, as a view; or rows by a tensor or array of whole numbers, along the first axis."""
         if isinstance(where, (Tensor, np.ndarray, list)):
             return apply("gather", self, where)
-        return apply("slice", self, key=where)
+        key = where if isinstance(where, tuple) else (where,)
+        if any(isinstance(part, (Tensor, np.ndarray, list, bool)) for part in key):
+            raise TypeError("slice found an array among several indices; take rows by one array of whole numbers, then "
+                            "slice the result: x[index][:, 2]")
+        # the `...` makes a single number a view as well, which a replay renews
+        return apply("slice", self, key=key if ... in key else (*key, ...))
 
     def concatenate(self, *others: Any, axis: int = 0) -> Tensor:
         return apply("concatenate", self, *others, axis=self._axes(axis)[0])
