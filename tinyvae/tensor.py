@@ -197,6 +197,8 @@ class Tensor:
 
     def backward(self) -> None:
         """Add the derivatives of this scalar to the `grad` of every leaf it depends on (twice called, twice added)."""
+        if recording() is not None:
+            raise TapeError("backward() inside a tape: its result would not be renewed by a replay; use tinyvae.grad")
         inputs = [self, *(tensor for launch in history(self) for tensor in launch.inputs)]
         leaves = list({id(t): t for t in inputs if t.requires_grad and t.launch is None}.values())
         for leaf, g in zip(leaves, grad(self, leaves), strict=True):
@@ -276,6 +278,8 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
         elif here is not xp:
             raise DeviceError(f"{row.name} found one input on {xp.device} and one on {here.device}; nothing moves by "
                               f"itself: make both on one device with device={xp.device!r}")
+        if row.domain_of(i).kind == "flag" and tensor.dtype != bool:
+            raise TypeError(f"{row.name} found {tensor.dtype} in place of truth values; compare first: (a > 0).where(b, c)")
         if row.domain_of(i).kind != "number":
             continue
         if tensor.dtype not in FLOATS:
