@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.tensor import Tensor
+import numpy as np
+
+from tinyvae.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -37,6 +39,21 @@ class Distribution:
         return self.sample(noise, samples), kl(self, prior)
 
 
+def log_prob_of_rows(name: str, parameters: Tensor, x: Tensor, each: int = 1) -> Tensor:
+    """log p(x) by a likelihood's row, which takes x (batch, n) and parameters (..., batch, each * n): others are spread.
+
+    The kernels trust these shapes, so they are checked here.
+    """
+    if parameters.shape[-1] != each * x.shape[-1]:
+        raise ValueError(f"{name} found parameters of shape {parameters.shape} and data of shape {x.shape}; expected "
+                         f"{each} for each of the last axis's {x.shape[-1]} elements")
+    if x.ndim == 2 and parameters.shape[-2:-1] == x.shape[:1]:
+        return apply(name, parameters, x)[0]
+    lead = np.broadcast_shapes(parameters.shape[:-1], x.shape[:-1])
+    flat = [t.broadcast_to((*lead, t.shape[-1])).reshape(-1, t.shape[-1]) for t in (parameters, x)]
+    return apply(name, *flat)[0].reshape(lead)
+
+
 _KL: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}
 
 
@@ -55,8 +72,8 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor:
     pair = (type(q), type(p))
     if pair not in _KL:
         known = ", ".join(f"{a.__name__}/{b.__name__}" for a, b in _KL)
-        raise TypeError(f"no closed form of KL({pair[0].__name__} || {pair[1].__name__}) is known (there are: {known}); "
-                        "use the sampled bound, elbo-a")
+        raise TypeError(f"no closed form of KL({pair[0].__name__} || {pair[1].__name__}) is known (there are: "
+                        f"{known}); use the sampled bound, elbo-a")
     return _KL[pair](q, p)
 
 
