@@ -21,15 +21,19 @@ def _step(quick: Annotated[bool, typer.Option("--quick", help="Few rounds of the
 
 
 @app.command(name="reproduce")
-def _reproduce(name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(reproduce.NAMES)}; default: all.")] = None,
-               quick: Annotated[bool, typer.Option("--quick", help="The same code on little data: shows that it runs.")] = False,
-               out: Out = results.FOLDER) -> None:
+def _reproduce(
+    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(reproduce.NAMES)}; default: all.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The same code on little data: shows that it runs.")] = False,
+    out: Out = results.FOLDER,
+) -> None:
     """Train as published and compare with the published number; writes benchmarks/results/NAME.json."""
     reproduce.run(name, quick, out)
 
 
 @app.command(name="figures")
-def _figures(check: Annotated[bool, typer.Option("--check", help="Only say whether they are up to date.")] = False) -> None:
+def _figures(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether they are up to date.")] = False,
+) -> None:
     """Insert the figures of the committed results files into README.md and the docs."""
     figures.run(check)
 

@@ -1,6 +1,6 @@
 """Figures in README and docs come from committed results files: between two marks stands what a file says.
 
-    <!--figure reproduce/...-->102.01<!--/figure-->     a number: results file, path within it, format
+    <!--figure FILE:PATH:FORMAT-->102.01<!--/figure-->     FILE.json, the place in it, how to print the number
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import results
 
-MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->(?P<text>.*?)<!--/figure-->", re.DOTALL)
+MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->.*?<!--/figure-->", re.DOTALL)
 
 
 def documents() -> list[Path]:

@@ -15,7 +15,8 @@ FOLDER = ROOT / "benchmarks" / "results"
 def commit() -> str:
     """The commit of the checkout, marked if files were changed since; "unknown" outside of one."""
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("-changed" if git("status", "--porcelain", "-uno") else "")
@@ -27,7 +28,8 @@ def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path
     """One JSON file: the rows, the commit, the machine."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
-    checkpoint.write_json(path, {"name": name, "commit": commit(), **more, "rows": rows, "environment": timing.environment()})
+    head = {"name": name, "commit": commit(), **more}
+    checkpoint.write_json(path, head | {"rows": rows, "environment": timing.environment()})
     return path
 
 

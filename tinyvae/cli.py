@@ -36,48 +36,57 @@ app = typer.Typer(
     + "\n\n".join(f"{command:<42}{what}" for command, what in EXAMPLES.items()),
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DataDir = Annotated[str | None, typer.Option(help="Folder with mnist/, omniglot/, ... Else $TINYVAE_DATA, else the user's cache.")]
+
+
+def opt(text: str, *names: str, **more: Any) -> Any:
+    """An option with its help."""
+    return typer.Option(*names, help=text, **more)
+
+
+Json = Annotated[bool, opt("Print JSON instead of text.", "--json")]
+DataDir = Annotated[str | None, opt("Folder with mnist/, ... Else $TINYVAE_DATA, else the user's cache.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
-Seed = Annotated[int, typer.Option(help="Which draws, which images.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for the pictures. Default: RUN/figures.")]
+Seed = Annotated[int, opt("Which draws, which images.")]
+Data = Annotated[str | None, opt("Other data than the run's own.")]
+Out = Annotated[Path | None, opt("Folder for the pictures. Default: RUN/figures.")]
 
 
 @app.command()
 def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=(
-        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, a folder "
-        "of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."))] = "digits",
-    out: Annotated[Path | None, typer.Option(help="Run folder to make. Default: runs/DATA, runs/DATA-2, ...")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run instead; only --epochs may be given with it.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data. Default: as many as show 150,000 data, at least 10.")] = None,
-    batch: Annotated[int, typer.Option(help="Data a step.")] = 100,
-    hidden: Annotated[str, typer.Option(help="Width of the hidden layer, or several: 200,200.")] = "400",
-    latent: Annotated[int, typer.Option(help="Dimensions of z.")] = 20,
-    activation: Annotated[str, typer.Option(help="relu, tanh or softplus.")] = "relu",
-    likelihood: Annotated[str | None, typer.Option(help="bernoulli, gaussian or continuous-bernoulli. Default: what the data mean.")] = None,
-    init: Annotated[str, typer.Option(help="glorot, or aevb: N(0, 0.01^2) as in the paper.")] = "glorot",
-    optimizer: Annotated[str, typer.Option(help="adam, adagrad or sgd.")] = "adam",
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear, cosine.")] = "constant",
-    bound: Annotated[str, typer.Option(help="elbo-b (KL in closed form) or elbo-a (all sampled).")] = "elbo-b",
-    samples: Annotated[int, typer.Option(help="Draws of z a datum (L).")] = 1,
-    beta: Annotated[float, typer.Option(help="Weight of the KL in the objective.")] = 1.0,
-    warmup: Annotated[float, typer.Option(help="Epochs over which that weight rises from 0.")] = 0.0,
-    free_bits: Annotated[float, typer.Option(help="Nats a latent dimension that are not charged for.")] = 0.0,
-    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0: unbounded.")] = 0.0,
-    weight_prior: Annotated[bool, typer.Option("--weight-prior", help="A N(0, 1) prior over the weights (AEVB).")] = False,
-    data_mean_bias: Annotated[bool, typer.Option("--data-mean-bias", help="Start the decoder's bias at the data's mean.")] = False,
-    on_nonfinite: Annotated[str, typer.Option(help="stop, or skip: leave out a batch whose loss or gradient is not finite.")] = "stop",
-    validation: Annotated[int, typer.Option(help="Training data held out to choose the best epoch.")] = 0,
-    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better validation ELBO; 0: never.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
+        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
+    ))] = "digits",
+    out: Annotated[Path | None, opt("Run folder to make. Default: runs/DATA, runs/DATA-2, ...")] = None,
+    resume: Annotated[Path | None, opt("Go on with this run; with it only --epochs.", metavar="RUN")] = None,
+    epochs: Annotated[int | None, opt("Passes over the data. Default: 150,000 data, at least 10 passes.")] = None,
+    batch: Annotated[int, opt("Data a step.")] = 100,
+    hidden: Annotated[str, opt("Width of the hidden layer, or several: 200,200.")] = "400",
+    latent: Annotated[int, opt("Dimensions of z.")] = 20,
+    activation: Annotated[str, opt("relu, tanh or softplus.")] = "relu",
+    likelihood: Annotated[str | None, opt("bernoulli, gaussian, continuous-bernoulli. Default: by the data.")] = None,
+    init: Annotated[str, opt("glorot, or aevb: N(0, 0.01^2) as in the paper.")] = "glorot",
+    optimizer: Annotated[str, opt("adam, adagrad or sgd.")] = "adam",
+    lr: Annotated[float, opt("Learning rate.")] = 1e-3,
+    schedule: Annotated[str, opt("Of the learning rate: constant, linear, cosine.")] = "constant",
+    bound: Annotated[str, opt("elbo-b (KL in closed form) or elbo-a (all sampled).")] = "elbo-b",
+    samples: Annotated[int, opt("Draws of z a datum (L).")] = 1,
+    beta: Annotated[float, opt("Weight of the KL in the objective.")] = 1.0,
+    warmup: Annotated[float, opt("Epochs over which that weight rises from 0.")] = 0.0,
+    free_bits: Annotated[float, opt("Nats a latent dimension that are not charged for.")] = 0.0,
+    clip: Annotated[float, opt("Largest gradient norm; 0: unbounded.")] = 0.0,
+    weight_prior: Annotated[bool, opt("A N(0, 1) prior over the weights (AEVB).", "--weight-prior")] = False,
+    data_mean_bias: Annotated[bool, opt("Decoder's bias starts at the data's mean.", "--data-mean-bias")] = False,
+    on_nonfinite: Annotated[str, opt("stop or skip, where a loss or gradient is not finite.")] = "stop",
+    validation: Annotated[int, opt("Training data held out to choose the best epoch.")] = 0,
+    patience: Annotated[int, opt("Epochs without a better validation ELBO before stopping; 0: no.")] = 0,
+    seed: Annotated[int, opt("Of everything random.")] = 0,
+    dtype: Annotated[str, opt("float32 or float64.")] = "float32",
     data_dir: DataDir = None,
-    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    device: Annotated[str, opt("cpu.")] = "cpu",
     as_json: Json = False,
-    pictures: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+    pictures: Annotated[bool, opt("Draw the figures at the end.")] = True,
 ) -> None:
     """Train a VAE: a live bar, one line of numbers an epoch, and a run folder with checkpoints and figures.
 
@@ -87,10 +96,11 @@ def train(
     from tinyvae.training import Settings
 
     if resume is not None:
-        others = [name for name in given(context) if name not in ("resume", "epochs", "data_dir", "as_json", "pictures")]
+        allowed = ("resume", "epochs", "data_dir", "as_json", "pictures")
+        others = [name for name in given(context) if name not in allowed]
         if others:
-            raise ValueError(f"--resume goes on with the run's own settings, but --{others[0].replace('_', '-')} was given too; "
-                             "leave it out, or start a new run without --resume")
+            raise ValueError("--resume goes on with the run's own settings, but "
+                             f"{others[0].replace('_', '-')} was given too; leave it out, or start a new run without --resume")
         path = resume
     else:
         from tinyvae import data as data_sets
@@ -100,13 +110,14 @@ def train(
         chosen = {f.name: value for f in fields(Settings) if (value := context.params.get(f.name)) is not None}
         chosen["epochs"] = max(10, round(150_000 / outline.count)) if epochs is None else epochs
         settings = Settings(**chosen)
-        model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation, likelihood or outline.likelihood, init,
-                    seed, number_type(dtype), device=device)
+        model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation,
+                    likelihood or outline.likelihood, init, seed, number_type(dtype), device=device)
         path = out or unused(Path("runs") / outline.name.replace(os.sep, "_"))
         runs.RunFolder.create(path, model, outline.name, settings, data_dir)
     run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
-    say(f"{'resuming' if resume else 'run folder'} {run.path}, {training.epoch} of {training.settings.epochs} epochs done")
+    say(f"{'resuming' if resume else 'run folder'} {run.path}, "
+        f"{training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
     view = display.TrainingView(training, as_json)
     with view.live():
@@ -120,16 +131,15 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    importance_samples: Annotated[int, typer.Option("--importance-samples", "-k", help="Draws for log p(x); 0: none.")] = 0,
-    part: Annotated[str, typer.Option(help="Which data: test, train or valid.")] = "test",
-    data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
+    importance_samples: Annotated[int, opt("Draws for log p(x); 0: none.", "--importance-samples", "-k")] = 0,
+    part: Annotated[str, opt("Which data: test, train or valid.")] = "test",
+    data: Data = None,
     seed: Seed = 0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
-    from tinyvae import display
-    from tinyvae import evidence
+    from tinyvae import display, evidence
 
     if part not in ("test", "train", "valid"):
         raise ValueError(f"found part {part!r}; expected test, train or valid")
@@ -144,8 +154,7 @@ def evaluate(
 def picture(name: str, help_text: str) -> None:
     """Add the command that draws one kind of picture."""
 
-    def command(run: Run, out: Out = None, data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
-                seed: Seed = 0, data_dir: DataDir = None) -> None:
+    def command(run: Run, out: Out = None, data: Data = None, seed: Seed = 0, data_dir: DataDir = None) -> None:
         from tinyvae import gallery
 
         model, data_set = opened(run, data, data_dir)
@@ -230,7 +239,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except NonFiniteError as fault:
-        sys.exit(f"tinyvae: {fault}") 
+        sys.exit(f"tinyvae: {fault}")
     except (CheckpointError, ValueError, OSError) as fault:
         print(f"tinyvae: {fault}", file=sys.stderr)
         sys.exit(2)

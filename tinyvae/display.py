@@ -63,9 +63,9 @@ class TrainingView:
 def heading(training: Training) -> str:
     """What the columns of the epoch lines are."""
     data = training.data
-    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x {data.shape[1]} pixels; "
-            f"{training.model}\nELBO in nats per datum (higher is better) on training and test data, "
-            "the latter with its standard error")
+    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x "
+            f"{data.shape[1]} pixels; {training.model}\nELBO in nats per datum (higher is better) on training "
+            "and test data, the latter with its standard error")
 
 
 def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Training) -> str:
@@ -85,8 +85,8 @@ def evaluation_table(result: Evaluation) -> Any:
 
     table = Table(title=f"{result.data}, {result.data_count:,} test data", title_justify="left", box=None,
                   padding=(0, 2, 0, 0), header_style="dim")
-    for name, justify in (("quantity", "left"), ("value", "right"), ("std. error", "right"), ("unit", "left"), ("direction", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("quantity", "value", "std. error", "unit", "direction"):
+        table.add_column(name, justify="right" if name in ("value", "std. error") else "left")
 
     def row(name: str, value: float, error: float | None, unit: str, direction: str) -> None:
         table.add_row(name, f"{value:.3f}", "" if error is None else f"{error:.3f}", unit, direction)
@@ -98,7 +98,8 @@ def evaluation_table(result: Evaluation) -> Any:
     row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
     if result.log_evidence is not None:
         k = result.importance_samples
-        row(f"log p(x), {k} samples", result.log_evidence, result.log_evidence_stderr, nats, f"{HIGHER}; low on average")
+        row(f"log p(x), {k} samples", result.log_evidence, result.log_evidence_stderr, nats,
+            f"{HIGHER}; low on average")
         row("effective samples", result.effective_samples or 0.0, result.effective_samples_stderr, f"of {k}", HIGHER)
     table.add_row("active units", str(result.active_units), "", f"of {len(result.kl_per_dimension)}",
                   f"posterior mean's variance > {result.active_threshold:g}")

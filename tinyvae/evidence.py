@@ -63,7 +63,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     if importance_samples < 0:
         raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
     noise = Noise(seed, "evaluate")
-    columns: dict[str, list[np.ndarray]] = {"reconstruction": [], "kl": [], "mu": [], "evidence": [], "effective": []}
+    columns: dict[str, list[np.ndarray]] = {key: [] for key in ("reconstruction", "kl", "mu", "evidence", "effective")}
     with np.errstate(all="ignore"):
         for number, x in enumerate(batches_of(model, data, seed, part)):
             noise.restart(number)
@@ -76,7 +76,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
                 evidence, effective = log_evidence(model, posterior, x, noise, importance_samples)
                 columns["evidence"].append(evidence)
                 columns["effective"].append(effective)
-    reconstruction, kl, mu = (np.concatenate(columns[name]).astype(np.float64) for name in ("reconstruction", "kl", "mu"))
+    reconstruction, kl, mu = (np.concatenate(columns[key]).astype(np.float64) for key in ("reconstruction", "kl", "mu"))
     total_kl = kl.sum(1)
     elbo, elbo_error = mean_and_error(reconstruction - total_kl)
     r, r_error = mean_and_error(reconstruction)
@@ -84,8 +84,8 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     each, each_error = mean_and_error(kl)
     more: dict[str, float] = {}
     if importance_samples:
-        more["log_evidence"], more["log_evidence_stderr"] = mean_and_error(np.concatenate(columns["evidence"]))
-        more["effective_samples"], more["effective_samples_stderr"] = mean_and_error(np.concatenate(columns["effective"]))
+        for key, column in (("log_evidence", "evidence"), ("effective_samples", "effective")):
+            more[key], more[f"{key}_stderr"] = mean_and_error(np.concatenate(columns[column]))
     name = data.name if isinstance(data, DataSet) else "array"
     return Evaluation(name, len(mu), elbo, elbo_error, r, r_error, k, k_error, -elbo / (math.log(2) * model.pixels),
                       each.tolist(), each_error.tolist(), int((mu.var(0) > ACTIVE).sum()), ACTIVE, importance_samples,
@@ -104,7 +104,7 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
     else:
         stored, scale = np.ascontiguousarray(data), 1.0
     if stored.ndim != 2 or stored.shape[1] != model.pixels or not len(stored):
-        raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), count at least 1")
+        raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), count above 0")
     for number, start in enumerate(range(0, len(stored), BATCH)):
         if draw is not None:
             draw.restart(number)

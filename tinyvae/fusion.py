@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LOG_2PI = math.log(2 * math.pi)
 
 
-class fused:  # noqa: N801 - reads as a statement: `with fused(False):`
+class fused:
     """Run fused operations by their kernels (True) or by their readable twins (False), from now on or in a block."""
 
     def __init__(self, on: bool = True) -> None:
@@ -67,7 +67,9 @@ def accelerate(name: str, kernel: Callable) -> None:
     @functools.cache
     def choose(device: str) -> Callable | None:
         kernels = load(device)
-        return kernels and (lambda xp, *arrays, **attributes: kernel(kernels, *arrays, **attributes))  # type: ignore[return-value]
+        if kernels is None:
+            return None
+        return lambda xp, *arrays, **attributes: kernel(kernels, *arrays, **attributes)
 
     TABLE[name].kernel = lambda xp: choose(xp.device)
 
@@ -160,17 +162,18 @@ fuse("gaussian_log_prob", _gaussian, _likelihood_grads, (ANY, UNIT), 2, (1,))
 fuse("scale_rows", lambda g, a: g.reshape(*g.shape, 1) * a, domain=(ANY, ANY))
 
 
-# ---- rows with a readable value of their own ---------------------------------------------------------------------------
+# ---- rows with a readable value of their own -------------------------------------------------------------------------
 # (their values stand in noise.py, batches.py and optimizers.py)
 
 
-def _normal(kernels: ModuleType, clock: Any, out: Any, seed: int, stream: str, site: int, shape: Any, dtype: Any) -> Any:
+def _normal(kernels: ModuleType, clock: Any, out: Any, seed: int, stream: str, site: int, shape: Any,
+            dtype: Any) -> Any:
     out = np.empty(shape, dtype) if out is None else out
     return kernels.normal(clock, out, seed, stream_number(stream), site)
 
 
-def _binarised_rows(kernels: ModuleType, stored: Any, index: Any, clock: Any, out: Any, seed: int, stream: str, site: int,
-                    scale: float, dtype: Any) -> Any:
+def _binarised_rows(kernels: ModuleType, stored: Any, index: Any, clock: Any, out: Any, seed: int, stream: str,
+                    site: int, scale: float, dtype: Any) -> Any:
     out = np.empty((len(index), stored.shape[1]), dtype) if out is None else out
     return kernels.binarised_rows(stored, index, clock, out, seed, stream_number(stream), site, scale)
 

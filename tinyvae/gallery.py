@@ -50,7 +50,7 @@ def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions:
     for row, j in enumerate(used):
         z[row, :, j] = SPAN
     frames = model.decode(z.reshape(-1, model.latent)).reshape(len(used), len(SPAN), -1)
-    table = figures.traversal(frames, data.shape, folder / "traversal.png", values=SPAN.tolist(), dimensions=used.tolist())
+    table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), used.tolist())
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "traversal.gif")]
 
 
@@ -106,7 +106,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
 
 
 def _smooth(model: Any, z: np.ndarray) -> np.ndarray:
-    """The frames of an animation over the same path with finer steps: (steps, tiles, pixels) from z (tiles, steps, latent)."""
+    """An animation along the same path in finer steps: (steps, tiles, pixels) from z (tiles, steps, latent)."""
     tiles, steps, latent = z.shape
     at = np.linspace(0, steps - 1, 3 * steps - 2)
     left = np.minimum(at.astype(int), steps - 2)

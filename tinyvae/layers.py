@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class MLP:
     def shapes(prefix: str, sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters of layers with these widths."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
             shapes[f"{prefix}.{i}.weight"], shapes[f"{prefix}.{i}.bias"] = (inputs, outputs), (outputs,)
         return shapes
 

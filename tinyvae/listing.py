@@ -41,8 +41,12 @@ def table(tape: Tape) -> str:
                  f"{sum(map(traffic, tape.launches)):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     numeric = (True, False, False, False, True, True)
-    return "\n".join("  ".join(cell.rjust(width) if right else cell.ljust(width)
-                               for cell, width, right in zip(row, widths, numeric, strict=True)).rstrip() for row in rows)
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = zip(row, widths, numeric, strict=True)
+        return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip()
+
+    return "\n".join(map(line, rows))
 
 
 def _shape(array: Array) -> str:

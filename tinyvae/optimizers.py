@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -88,7 +88,7 @@ _row("sgd", _sgd, 1)
 class Optimizer:
     """One of `adam`, `adagrad`, `sgd` over a flat parameter vector; its moments are flat vectors too."""
 
-    CHOICES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
+    CHOICES: ClassVar[dict[str, tuple[tuple[str, ...], dict[str, float]]]] = {
         "adam": (("m", "v"), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
         "adagrad": (("total",), {"epsilon": 0.0}),
         "sgd": (("velocity",), {"momentum": 0.9}),

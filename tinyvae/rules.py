@@ -197,7 +197,8 @@ rule("broadcast_to", lambda xp, a, shape: xp.broadcast_to(a, shape), (lambda g, 
 rule("slice", lambda xp, a, key: a[key], (lambda g, y, a, key: g.unslice(key=key, shape=a.shape),), view=True)
 rule("stop", lambda xp, a: a[...], (None,), view=True)
 # into unbroken memory, whatever the strides of the input
-rule("copy", lambda xp, a, out: xp.array(a, order="C") if out is None else xp.copyto(out, a) or out, (lambda g, y, a: g,))
+rule("copy", lambda xp, a, out: xp.array(a, order="C") if out is None else xp.copyto(out, a) or out,
+     (lambda g, y, a: g,))
 
 # `a` into the array `home`, in place
 rule("store", lambda xp, a, home: xp.copyto(home, a), domain=(ANY, ANY), writes=(1,))

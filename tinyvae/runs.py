@@ -42,11 +42,14 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config_file, self.last, self.best = (self.path / n for n in ("config.json", "last.safetensors", "best.safetensors"))
-        self.metrics, self.timings, self.figures = (self.path / n for n in ("metrics.jsonl", "timings.jsonl", "figures"))
+        self.config_file = self.path / "config.json"
+        self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
+        self.metrics, self.timings = self.path / "metrics.jsonl", self.path / "timings.jsonl"
+        self.figures = self.path / "figures"
 
     @classmethod
-    def create(cls, path: str | Path, model: VAE, data: str, settings: Settings, data_dir: str | None = None) -> RunFolder:
+    def create(cls, path: str | Path, model: VAE, data: str, settings: Settings,
+               data_dir: str | None = None) -> RunFolder:
         """Make the folder with config.json and the checkpoint of step 0; never over another run."""
         run = cls(path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
@@ -68,21 +71,22 @@ class RunFolder:
             raise CheckpointError(f"{self.path} does not exist; start a run with: tinyvae train --out {self.path}")
         if self.path.is_file():
             if self.path.name == "best.safetensors":
-                raise CheckpointError(f"{self.path} holds parameters for use only, without the optimizer's state, so it "
-                                      f"cannot be resumed; resume the folder: tinyvae train --resume {self.path.parent}")
+                raise CheckpointError(f"{self.path} holds parameters for use only, without the optimizer's state, so "
+                                      "it cannot be resumed; resume the folder: "
+                                      f"tinyvae train --resume {self.path.parent}")
             raise CheckpointError(f"{self.path} is a file; give the run's folder: {self.path.parent}")
         for file in (self.config_file, self.last):
             if not file.exists():
-                raise CheckpointError(f"{self.path} has no {file.name}: the run was stopped before it began, so there is "
-                                      f"nothing to resume; empty the folder and start again with: tinyvae train DATA --out "
-                                      f"{self.path}")
+                raise CheckpointError(f"{self.path} has no {file.name}: the run was stopped before it began, so there "
+                                      "is nothing to resume; remove the folder and start again with: "
+                                      f"tinyvae train DATA --out {self.path}")
         try:
             config = checkpoint.read_json(self.config_file)
             assert config["format"] == "tinyvae-run"
             assert {"model", "data", "settings"} <= set(config)
         except (ValueError, AssertionError, KeyError, TypeError):
-            raise CheckpointError(f"{self.config_file} is not the configuration of a tinyvae run; if it was edited, undo "
-                                  "that, or start a new run") from None
+            raise CheckpointError(f"{self.config_file} is not the configuration of a tinyvae run; if it was edited, "
+                                  "undo that, or start a new run") from None
         return config
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
@@ -106,8 +110,8 @@ class RunFolder:
         """Put the state of last.safetensors into a training, and cut the logs back to it."""
         arrays, meta = checkpoint.load(self.last)
         if meta.get("kind") != "last":
-            raise CheckpointError(f"{self.last} holds no training state (it is a {meta.get('kind')!r} checkpoint), so it "
-                                  "cannot be resumed; put the run's own last.safetensors back")
+            raise CheckpointError(f"{self.last} holds no training state (it is a {meta.get('kind')!r} checkpoint), so "
+                                  "it cannot be resumed; put the run's own last.safetensors back")
         state = training.state()
         parameters = training.model.parameters
         expected = {name: (array.shape, array.dtype) for name, array in parameters.arrays().items()}
@@ -137,7 +141,8 @@ class RunFolder:
                     raise
                 if interrupted():
                     self.save_last(training)
-                    raise Interrupted(f"interrupted; the state is saved, go on with: tinyvae train --resume {self.path}")
+                    raise Interrupted("interrupted; the state is saved, go on with: "
+                                      f"tinyvae train --resume {self.path}")
 
 
 def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,
@@ -208,7 +213,8 @@ def fit(model: VAE, data: Any, out: str | Path | None = None, on_step: OnStep | 
     return checkpoint.read_lines(run.metrics)
 
 
-def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_dir: str | None = None) -> tuple[RunFolder, Training]:
+def prepare(path: str | Path, data: Any = None, epochs: int | None = None,
+            data_dir: str | None = None) -> tuple[RunFolder, Training]:
     """A run folder and its training, restored to the last checkpoint. `epochs` sets a new goal."""
     run = RunFolder(path)
     config = run.config()
@@ -256,5 +262,5 @@ def _warn_if_other_blas(environment: dict[str, Any]) -> None:
     differing = [f"{key} {then[key]} then, {now.get(key)} now" for key in ("library", "version", "kernel", "threads")
                  if key in then and then[key] != now.get(key)]
     if differing:
-        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits will differ from "
-                      "those of an uninterrupted run", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits will "
+                      "differ from those of an uninterrupted run", RuntimeWarning, stacklevel=3)

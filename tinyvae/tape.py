@@ -39,7 +39,7 @@ def recording() -> Tape | None:
 
 
 class Launch:
-    """One run of an operation. `outputs` are plain arrays: pointing to tensors would tie launch and tensor in a loop."""
+    """One run of an operation. `outputs` are arrays: pointing to tensors would tie launch and tensor in a loop."""
 
     __slots__ = ("attributes", "call", "inputs", "outputs", "rule", "serial", "tape", "xp")
 

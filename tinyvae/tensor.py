@@ -283,8 +283,8 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
         if row.domain_of(i).kind != "number":
             continue
         if tensor.dtype not in FLOATS:
-            raise TypeError(f"{row.name} found numbers of type {tensor.dtype}; expected float32 or float64: convert the "
-                            "array with .astype(numpy.float32) first")
+            raise TypeError(f"{row.name} found numbers of type {tensor.dtype}; expected float32 or float64: convert "
+                            "the array with .astype(numpy.float32) first")
         if kind is None:
             kind = tensor.dtype
         elif tensor.dtype != kind:
@@ -330,8 +330,8 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
                          ".sum() or .mean(), or pass seed=")
     for tensor in wanted:
         if not tensor.requires_grad:
-            raise ValueError(f"a derivative by {tensor.name or 'a tensor'} of shape {tensor.shape} was asked for, but it "
-                             "was made without requires_grad=True")
+            raise ValueError(f"a derivative by {tensor.name or 'a tensor'} of shape {tensor.shape} was asked for, but "
+                             "it was made without requires_grad=True")
     start = Tensor(xp.ones_like(output.data)) if seed is None else seed if isinstance(seed, Tensor) else Tensor(seed)
     if start.shape != output.shape:
         raise ValueError(f"the seed has shape {start.shape}; expected that of the output, {output.shape}")

@@ -88,8 +88,8 @@ def _compare(value: Callable[[list[np.ndarray]], float], points: list[np.ndarray
                                   for s in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7))
                 expected = _difference(value, points, i, direction, step)
                 raise GradientError(f"the {what} by input {i} at {where} is {found!r}; the central difference is "
-                                    f"{expected!r} (relative error {error:.1e}, allowed {tolerance:.0e}); the error by step "
-                                    f"size: {table}{_kink(value, points, i, direction, step)}")
+                                    f"{expected!r} (relative error {error:.1e}, allowed {tolerance:.0e}); the error by "
+                                    f"step size: {table}{_kink(value, points, i, direction, step)}")
             worst = max(worst, error)
     return worst
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -218,8 +217,8 @@ class Training:
                    "inf": int(np.isinf(values).sum()), "size": int(values.size)}
         return NonFiniteError(
             f"not finite in epoch {report['epoch']}, batch {report['batch']} (step {report['step']}): first in "
-            f"{report['operation']}, {report['nan']} NaN and {report['inf']} infinite of {report['size']} values, {shown}; "
-            "no parameter was changed by this step. A smaller --lr or --clip 100 helps most often; "
+            f"{report['operation']}, {report['nan']} NaN and {report['inf']} infinite of {report['size']} values, "
+            f"{shown}; no parameter was changed by this step. A smaller --lr or --clip 100 helps most often; "
             "--on-nonfinite skip leaves such batches out", report)
 
     # ---- epochs ------------------------------------------------------------------------------------------------------
@@ -232,8 +231,9 @@ class Training:
         settings, steps = self.settings, self.batches.steps
         for i in range(steps):
             done = self.epoch + i / steps
-            self.batches.plan[i] = (settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs)),
-                                    settings.beta * min(1.0, (done + 1 / steps) / settings.warmup if settings.warmup else 1.0))
+            rate = settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs))
+            risen = min(1.0, (done + 1 / steps) / settings.warmup) if settings.warmup else 1.0
+            self.batches.plan[i] = (rate, settings.beta * risen)
 
     def _start_bias(self) -> None:
         mean = np.zeros(self.model.pixels)
@@ -266,8 +266,8 @@ class Training:
                 result = evaluate(self.model, self.data, part=part)
                 record |= {f"{part}_{key}": getattr(result, key) for key in (
                     "elbo", "elbo_stderr", "reconstruction", "kl", "data_count")}
-        record |= {"active_units": result.active_units, "active_threshold": result.active_threshold,
-                   "kl_per_dimension": result.kl_per_dimension, "fingerprint": fingerprint(self.model.parameters.arrays())}
+        record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
+        record["fingerprint"] = fingerprint(self.model.parameters.arrays())
         self.epoch += 1
         self.clock[CURSOR] = self.clock[BATCH] = 0
         self.totals[...] = 0
@@ -282,8 +282,6 @@ def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
     """Move `count` training data into the validation part, chosen by the stream "split"."""
     if not count:
         return data
-    from dataclasses import replace
-
     if count >= len(data.train):
         raise ValueError(f"found validation={count} of {len(data.train)} training data; some must be left to train on")
     order = permutation(seed, "split", 0, len(data.train))

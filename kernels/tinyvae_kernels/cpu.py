@@ -411,8 +411,10 @@ def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
 def _normal(clock: Array, seed: Any, stream: Any, site: Any, out: Array) -> None:
     scale, offset = out.dtype.type(2.0**-32), out.dtype.type(2.0**-33)
     turn, two = out.dtype.type(2 * math.pi), out.dtype.type(2)
+    c1, c2 = np.uint64(site), np.uint64(clock[0])
+    k0, k1 = np.uint64(seed), np.uint64(stream)
     for block in range((out.size + 3) // 4):
-        r = _philox(np.uint64(block), np.uint64(site), np.uint64(clock[0]), np.uint64(0), np.uint64(seed), np.uint64(stream))
+        r = _philox(np.uint64(block), c1, c2, np.uint64(0), k0, k1)
         for half in range(2):
             i = 4 * block + 2 * half
             if i < out.size:

@@ -107,7 +107,8 @@ class VAE:
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
-        return f"VAE({sizes}, {self.config['activation']}, {self.config['likelihood']}, {self.parameters.count:,} parameters)"
+        kind = f"{self.config['activation']}, {self.config['likelihood']}"
+        return f"VAE({sizes}, {kind}, {self.parameters.count:,} parameters)"
 
 
 def bits_per_dimension(nats: float, pixels: int) -> float:
