@@ -40,7 +40,7 @@ class Distribution:
 
 
 def log_prob_of_rows(name: str, parameters: Tensor, x: Tensor, each: int = 1) -> Tensor:
-    """log p(x) by a likelihood's row, which takes x (batch, n) and parameters (..., batch, each * n): others are spread.
+    """log p(x) by a likelihood's row: it takes x (batch, n) and parameters (..., batch, each * n); others are spread.
 
     The kernels trust these shapes, so they are checked here.
     """

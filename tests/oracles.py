@@ -1,0 +1,101 @@
+"""Models whose evidence, posterior and bounds are known exactly, and noise that makes an expectation exact.
+
+The linear-Gaussian model is p(z) = N(0, I), p(x|z) = N(W z + b, diag(s^2)). Then
+
+    p(x) = N(b, W W^T + diag(s^2)),    p(z|x) = N(S W^T diag(1/s^2) (x - b), S),    S = (I + W^T diag(1/s^2) W)^-1.
+"""
+
+import math
+
+import numpy as np
+
+from tinyvae.distributions import Normal
+from tinyvae.tensor import Tensor
+
+
+class LinearGaussian:
+    """The model, as `tinyvae.bounds` takes it: a prior, and a likelihood for z (..., latent)."""
+
+    def __init__(self, weight, bias, variance):
+        self.weight, self.bias, self.variance = (np.array(a, np.float64) for a in (weight, bias, variance))
+        self.pixels, self.latent = self.weight.shape
+        self.dtype = np.dtype(np.float64)
+        self.prior = Normal.standard(self.latent, np.float64)
+
+    @classmethod
+    def of_one_dimension(cls):
+        """p(z) = N(0, 1), p(x|z) = N(2z, 0.25): log p(1.3) = -1.8412, posterior N(0.6118, 0.0588)."""
+        return cls([[2.0]], [0.0], [0.25])
+
+    @classmethod
+    def random(cls, pixels, latent, seed):
+        rng = np.random.default_rng(seed)
+        return cls(rng.standard_normal((pixels, latent)), rng.standard_normal(pixels), rng.uniform(0.2, 2, pixels))
+
+    def likelihood(self, z):
+        rows = z.reshape(-1, self.latent) @ self.weight.T.copy() + self.bias
+        mean = rows.reshape(*z.shape[:-1], self.pixels)
+        return Normal(mean, Tensor(np.log(self.variance)))
+
+    # ---- exact answers -----------------------------------------------------------------------------------------------
+
+    def log_evidence(self, x):
+        """log p(x) of each row."""
+        covariance = self.weight @ self.weight.T + np.diag(self.variance)
+        d = x - self.bias
+        quadratic = np.einsum("ni,ij,nj->n", d, np.linalg.inv(covariance), d)
+        return -0.5 * (self.pixels * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
+
+    def posterior(self, x):
+        """The mean of p(z|x) for each row, (count, latent), and its covariance, (latent, latent)."""
+        by_noise = self.weight.T / self.variance
+        covariance = np.linalg.inv(np.eye(self.latent) + by_noise @ self.weight)
+        return (x - self.bias) @ by_noise.T @ covariance, covariance
+
+    def kl_to_posterior(self, mu, logvar, x):
+        """KL(N(mu, diag(exp(logvar))) || p(z|x)) of each row."""
+        mean, covariance = self.posterior(x)
+        precision, d = np.linalg.inv(covariance), mean - mu
+        trace = np.exp(logvar) @ np.diag(precision)
+        quadratic = np.einsum("ni,ij,nj->n", d, precision, d)
+        return 0.5 * (trace + quadratic - self.latent + np.linalg.slogdet(covariance)[1] - logvar.sum(-1))
+
+    def best_diagonal(self, x):
+        """The diagonal q that maximises the bound: the posterior's mean, and one over its precision's diagonal."""
+        mean, covariance = self.posterior(x)
+        logvar = -np.log(np.diag(np.linalg.inv(covariance)))
+        return mean, np.broadcast_to(logvar, mean.shape).copy()
+
+
+def fixed(mu, logvar, family=Normal):
+    """An inference model that answers N(mu, exp(logvar)) whatever x is."""
+    return lambda x: family(Tensor(np.array(mu, np.float64)), Tensor(np.array(logvar, np.float64)))
+
+
+class Nodes:
+    """Instead of noise: 2 n points of mean 0 and covariance 1 in n dimensions, +-sqrt(n) along each axis.
+
+    Their plain average is the exact expectation over N(0, I) of every polynomial of degree 3 or less (the cubature of
+    that degree), hence of a linear-Gaussian model's log densities, which are quadratic.
+    """
+
+    def __init__(self, latent):
+        self.samples = 2 * latent
+        self.points = math.sqrt(latent) * np.concatenate([np.eye(latent), -np.eye(latent)])
+
+    def normal(self, shape, dtype=np.float64):
+        assert shape[0] == self.samples, f"ask for {self.samples} samples"
+        return Tensor(np.broadcast_to(self.points[:, None], shape).astype(dtype))
+
+
+class Given:
+    """Instead of noise: the numbers that are given, (samples, batch, n), in the order in which they are asked for."""
+
+    def __init__(self, eps):
+        self.eps, self.used = np.array(eps), 0
+
+    def normal(self, shape, dtype=np.float64):
+        part = self.eps[self.used : self.used + shape[0]]
+        assert part.shape == tuple(shape), f"asked for {shape}, {part.shape} are left"
+        self.used += shape[0]
+        return Tensor(part.astype(dtype))
