@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import figures, reproduce, results, step
+from benchmarks import figures, pictures, reproduce, results, step
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Out = Annotated[Path, typer.Option(help="Folder of the results files.")]
@@ -28,6 +28,12 @@ def _reproduce(
 ) -> None:
     """Train as published and compare with the published number; writes benchmarks/results/NAME.json."""
     reproduce.run(name, quick, out)
+
+
+@app.command(name="pictures")
+def _pictures() -> None:
+    """Train what the README shows and put its pictures into docs/pictures."""
+    pictures.run()
 
 
 @app.command(name="figures")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import tinyvae as tv
 from benchmarks import results
-from tinyvae.training import NonFiniteError
+from tinyvae.training import TrainingError
 
 console = Console(highlight=False, soft_wrap=True)
 SEED = 0
@@ -87,13 +87,13 @@ def aevb_step_size(quick: bool) -> list[dict[str, Any]]:
         out = Path(folder) / "run"
         try:
             tv.fit(net, data, out=out, seed=SEED, epochs=2, **(AEVB | {"lr": 0.1}))
-        except NonFiniteError as error:
+        except TrainingError as error:
             fault = str(error)
         kept = tv.evaluate(tv.load(out), data)
     seconds = time.perf_counter() - start
-    sound = kept.elbo == kept.elbo  # the checkpoint on disk is a model with a finite bound
+    sound = bool(fault) and kept.elbo > -600  # reported, and what is on disk is no worse than the untrained model
     row = _row("step size 0.1", {"data": data.name, "test_elbo": kept.elbo, "test_elbo_stderr": kept.elbo_stderr,
-                                 "test_data_count": kept.data_count, "epoch": 2}, seconds,
+                                 "test_data_count": kept.data_count, "epoch": 0}, seconds,
                "divergence is reported, the last good checkpoint kept", sound)
     return [row | {"reported": fault or "nothing: the run stayed finite"}]
 

@@ -78,7 +78,7 @@ def train(
     clip: Annotated[float, opt("Largest gradient norm; 0: unbounded.")] = 0.0,
     weight_prior: Annotated[bool, opt("A N(0, 1) prior over the weights (AEVB).", "--weight-prior")] = False,
     data_mean_bias: Annotated[bool, opt("Decoder's bias starts at the data's mean.", "--data-mean-bias")] = False,
-    on_nonfinite: Annotated[str, opt("stop or skip, where a loss or gradient is not finite.")] = "stop",
+    on_nonfinite: Annotated[str, opt("stop; or skip a batch that is not finite.")] = "stop",
     validation: Annotated[int, opt("Training data held out to choose the best epoch.")] = 0,
     patience: Annotated[int, opt("Epochs without a better validation ELBO before stopping; 0: no.")] = 0,
     seed: Annotated[int, opt("Of everything random.")] = 0,
@@ -100,7 +100,7 @@ def train(
         others = [name for name in given(context) if name not in allowed]
         if others:
             raise ValueError("--resume goes on with the run's own settings, but "
-                             f"{others[0].replace('_', '-')} was given too; leave it out, or start a new run without --resume")
+                             f"{others[0].replace('_', '-')} was given too; leave it out, or start a new run")
         path = resume
     else:
         from tinyvae import data as data_sets
@@ -233,12 +233,12 @@ def opened(run: Path, data: str | None, data_dir: str | None) -> tuple[VAE, Any]
 def main() -> None:
     """The entry point: errors that are the user's to mend become one sentence."""
     from tinyvae.checkpoint import CheckpointError
-    from tinyvae.training import NonFiniteError
+    from tinyvae.training import TrainingError
 
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         app(standalone_mode=True)
-    except NonFiniteError as fault:
+    except TrainingError as fault:
         sys.exit(f"tinyvae: {fault}")
     except (CheckpointError, ValueError, OSError) as fault:
         print(f"tinyvae: {fault}", file=sys.stderr)

@@ -27,7 +27,7 @@ from tinyvae import checkpoint, timing
 from tinyvae import data as data_sets
 from tinyvae.checkpoint import CheckpointError
 from tinyvae.models import VAE
-from tinyvae.training import NonFiniteError, Settings, Training
+from tinyvae.training import Settings, Training, TrainingError
 
 OnStep = Callable[[Training, int], None]
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -99,7 +99,7 @@ class RunFolder:
         """The whole state, after any step."""
         state = {name: array for name, array in training.state().items() if name != "parameters"}
         self._save_last(training.model, training.settings, training.data.name, state, epoch=training.epoch,
-                        best=training.best, best_epoch=training.best_epoch)
+                        best=training.best, best_epoch=training.best_epoch, first_loss=training.first_loss)
 
     def save_best(self, training: Training, record: dict[str, Any]) -> None:
         """The parameters alone, with the record of their epoch."""
@@ -123,7 +123,8 @@ class RunFolder:
             if name in arrays:
                 array[...] = arrays[name]
         training.epoch = meta["epoch"]
-        training.best, training.best_epoch = meta.get("best", training.best), meta.get("best_epoch", 0)
+        for name in ("best", "best_epoch", "first_loss"):
+            setattr(training, name, meta.get(name, getattr(training, name)))
         for log in (self.metrics, self.timings):
             checkpoint.cut_lines(log, lambda record: record.get("epoch", 0) <= training.epoch)
         checkpoint.sweep(self.path)
@@ -136,8 +137,8 @@ class RunFolder:
             while not training.finished():
                 try:
                     _epoch(training, interrupted, on_step, on_epoch, self)
-                except NonFiniteError as fault:
-                    checkpoint.write_json(self.path / "nonfinite.json", fault.report)
+                except TrainingError as fault:
+                    checkpoint.write_json(self.path / "fault.json", {"message": str(fault), **fault.report})
                     raise
                 if interrupted():
                     self.save_last(training)

@@ -279,7 +279,7 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
             raise DeviceError(f"{row.name} found one input on {xp.device} and one on {here.device}; nothing moves by "
                               f"itself: make both on one device with device={xp.device!r}")
         if row.domain_of(i).kind == "flag" and tensor.dtype != bool:
-            raise TypeError(f"{row.name} found {tensor.dtype} in place of truth values; compare first: (a > 0).where(b, c)")
+            raise TypeError(f"{row.name} found {tensor.dtype}; expected truth values: compare first, as in a > 0")
         if row.domain_of(i).kind != "number":
             continue
         if tensor.dtype not in FLOATS:

@@ -24,9 +24,9 @@ from tinyvae.rules import ANY, DATA, rule
 from tinyvae.tape import Tape, TapeError
 from tinyvae.tensor import Tensor, apply, grad
 
-# The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms, and over sound steps
-# the gradient norm and the count; skipped steps.
-DATA_COUNT, RECONSTRUCTION, KL, NORMS, SOUND, SKIPPED = range(6)
+# The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms and what was minimised,
+# and over sound steps the gradient norm and the count; skipped steps.
+DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: 1 - progress,
@@ -34,22 +34,31 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def _accumulate(xp: Any, reconstruction: Any, kl: Any, totals: Any, control: Any) -> None:
+def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, control: Any) -> None:
     if control[FINITE] != 1.0:
         totals[SKIPPED] += 1
         return
-    totals[:SKIPPED] += (len(kl), reconstruction.sum(dtype=np.float64), kl.sum(dtype=np.float64), control[NORM], 1)
+    sums = reconstruction.sum(dtype=np.float64), kl.sum(dtype=np.float64)
+    totals[:SKIPPED] += (len(kl), *sums, len(kl) * np.float64(loss), control[NORM], 1)
 
 
-rule("accumulate", _accumulate, domain=(ANY, ANY, DATA, DATA), writes=(2,))
+rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,))
 
 
-class NonFiniteError(ArithmeticError):
-    """The loss or its gradient was not finite; `report` says where it began."""
+class TrainingError(ArithmeticError):
+    """Training cannot go on from here; `report` holds the details."""
 
     def __init__(self, message: str, report: dict[str, Any]) -> None:
         super().__init__(message)
         self.report = report
+
+
+class NonFiniteError(TrainingError):
+    """The loss or its gradient was not finite."""
+
+
+class DivergedError(TrainingError):
+    """The objective is far worse than that of the untrained model."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Settings:
     clip: float = 0.0  # largest gradient norm; 0: unbounded
     weight_prior: bool = False  # a N(0, 1) prior over the weights, as in AEVB section 5
     data_mean_bias: bool = False  # start the decoder's output bias at the data's mean
-    on_nonfinite: str = "stop"  # or skip: leave out a batch whose loss or gradient is not finite
+    on_nonfinite: str = "stop"  # also when training diverges; or skip: leave out a batch that is not finite
     validation: int = 0  # data held out of the training part, to choose the best epoch
     patience: int = 0  # stop after so many epochs without a better validation bound; 0: never
     seed: int = 0
@@ -111,7 +120,8 @@ class Training:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
         self.clock = np.zeros(3, np.int64)
-        self.totals = np.zeros(6)
+        self.totals = np.zeros(7)
+        self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
         self.optimizer = Optimizer(settings.optimizer, model.parameters.flat)
@@ -157,7 +167,7 @@ class Training:
         loss, terms, rates = self._loss(size)
         self.optimizer.step(loss, self.model.parameters.gradient, rates, settings.clip or math.inf,
                             1 / self.batches.count if settings.weight_prior else 0.0)
-        apply("accumulate", terms.reconstruction, terms.kl, Tensor(self.totals), Tensor(self.optimizer.control))
+        apply("accumulate", *terms, loss, Tensor(self.totals), Tensor(self.optimizer.control))
         self.batches.tick(size)
 
     def eager(self, size: int) -> None:
@@ -184,6 +194,8 @@ class Training:
             tape.replay()
         if self.optimizer.control[FINITE] != 1.0 and self.settings.on_nonfinite == "stop":
             raise self._fault(size)
+        if math.isnan(self.first_loss) and self.totals[SOUND] == 1:
+            self.first_loss = self.totals[OBJECTIVE] / self.totals[DATA_COUNT]
 
     def _compare(self, tape: Tape, size: int) -> None:
         """Do a step by replay and again by recording it anew; both must leave the same bits."""
@@ -249,8 +261,20 @@ class Training:
             self.step()
             yield int(self.clock[BATCH])
 
+    def _check_divergence(self) -> None:
+        """A too large step can throw the weights far out without any number becoming infinite."""
+        mean = self.totals[OBJECTIVE] / max(self.totals[DATA_COUNT], 1)
+        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels)
+        if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
+            epoch = self.epoch + 1
+            raise DivergedError(
+                f"diverged in epoch {epoch}: the objective was {mean:.1f} nats per datum on average (lower is better), "
+                f"that of the untrained model {self.first_loss:.1f}; nothing of this epoch was saved. Use a smaller --lr",
+                {"epoch": epoch, "objective": mean, "first_objective": self.first_loss})
+
     def end_epoch(self) -> dict[str, Any]:
         """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""
+        self._check_divergence()
         totals, count = self.totals, max(self.totals[DATA_COUNT], 1)
         sound = max(totals[SOUND], 1)
         record: dict[str, Any] = {

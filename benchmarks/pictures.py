@@ -1,0 +1,33 @@
+"""The pictures of the README, from the trainings that it names."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import tinyvae as tv
+from benchmarks import results
+from tinyvae import gallery
+
+FOLDER = results.ROOT / "docs" / "pictures"
+
+
+def run() -> None:
+    """Digits as the first command trains them, MNIST with 20 latents and with 2."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    digits, mnist = tv.data.load("digits"), tv.data.load("mnist-dynamic")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data, latent, epochs in (("digits", digits, 20, 100), ("mnist", mnist, 20, 10), ("plane", mnist, 2, 20)):
+            model = tv.VAE(data.dimensions, hidden=400, latent=latent)
+            records = tv.fit(model, data, epochs=epochs)
+            print(f"{name}: test ELBO {records[-1]['test_elbo']:.2f} nats per datum after {epochs} passes")
+            out = Path(folder) / name
+            out.mkdir()
+            drawn = [gallery.manifold(model, data, out)] if latent == 2 else [gallery.sample(model, data, out),
+                                                                              gallery.traverse(model, data, out)]
+            for files in drawn:
+                for file in files:
+                    kind = "mnist" if name == "plane" else name
+                    if file.name in ("samples.png", "manifold.png") or (name == "digits" and file.suffix == ".gif"):
+                        shutil.copy(file, FOLDER / f"{kind}-{file.name}")
