@@ -114,7 +114,12 @@ def train(
                     likelihood or outline.likelihood, init, seed, number_type(dtype), device=device)
         path = out or unused(Path("runs") / outline.name.replace(os.sep, "_"))
         runs.RunFolder.create(path, model, outline.name, settings, data_dir)
-    run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir)
+    try:
+        run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir)
+    except ValueError:  # data and options do not fit together: nothing was begun, so nothing is left behind
+        if resume is None:
+            runs.RunFolder(path).discard()
+        raise
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
     say(f"{'resuming' if resume else 'run folder'} {run.path}, "
         f"{training.epoch} of {training.settings.epochs} epochs done")

@@ -236,7 +236,8 @@ def _cupy() -> Line:
     cupy, reason = _import_cupy()
     wheels = _wheels()
     if cupy is None and not reason:
-        return _note("not installed", f"with an NVIDIA GPU: {_extra(version)}")
+        return _note("not installed", "not needed: this version trains on the CPU; for tensors on an NVIDIA GPU: "
+                     f"{_extra(version)}")
     if len(wheels) > 1:
         cure = f"pip uninstall {' '.join(wheels)}; {_extra(version)}"
         return _fault(f"{', '.join(wheels)} overwrite each other", cure)

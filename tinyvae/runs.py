@@ -65,6 +65,12 @@ class RunFolder:
         run._save_last(model, settings, data, {}, epoch=0)
         return run
 
+    def discard(self) -> None:
+        """Take a folder away that `create` made and nothing was trained in."""
+        for file in (self.config_file, self.last):
+            file.unlink(missing_ok=True)
+        self.path.rmdir()
+
     def config(self) -> dict[str, Any]:
         """What config.json says; refused with the cure if the run was stopped before it began."""
         if not self.path.exists():

@@ -114,6 +114,9 @@ class Training:
     def __init__(self, model: Any, data: DataSet, settings: Settings) -> None:
         if data.dimensions != model.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {model.pixels}")
+        if model.config["likelihood"] == "bernoulli" and data.pixels == "gray":
+            raise ValueError(f"a Bernoulli likelihood needs pixels of 0 and 1, and {data.name} is grey: take -dynamic, "
+                             "-static or -threshold, or --likelihood gaussian or continuous-bernoulli")
         self.model, self.settings = model, settings
         self.data = hold_out(data, settings.validation, settings.seed)
         if settings.patience and self.data.valid is None:
@@ -269,7 +272,7 @@ class Training:
             epoch = self.epoch + 1
             raise DivergedError(
                 f"diverged in epoch {epoch}: the objective was {mean:.1f} nats per datum on average (lower is better), "
-                f"that of the untrained model {self.first_loss:.1f}; nothing of this epoch was saved. Use a smaller --lr",
+                f"that of the untrained model {self.first_loss:.1f}; this epoch was not saved. Try a smaller --lr",
                 {"epoch": epoch, "objective": mean, "first_objective": self.first_loss})
 
     def end_epoch(self) -> dict[str, Any]:
