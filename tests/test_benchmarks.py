@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*words):
-    return subprocess.run([sys.executable, "-m", "benchmarks", *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_reproductions_run_in_their_quick_form(tmp_path):
