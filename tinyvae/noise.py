@@ -132,6 +132,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, stream: str = "noise", clock: np.ndarray | None = None) -> None:
+        words(seed, stream, 0, 0, 0)  # refuses a seed that does not fit, which a kernel would not see
         self.seed, self.stream, self.site = seed, stream, 0
         self.clock = np.zeros(1, np.int64) if clock is None else clock
 
