@@ -278,8 +278,8 @@ class Training:
     def end_epoch(self) -> dict[str, Any]:
         """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""
         self._check_divergence()
-        totals, count = self.totals, max(self.totals[DATA_COUNT], 1)
-        sound = max(totals[SOUND], 1)
+        totals = self.totals
+        count, sound = (totals[i] or math.nan for i in (DATA_COUNT, SOUND))  # all skipped: a mean of nothing
         record: dict[str, Any] = {
             "epoch": self.epoch + 1, "step": int(self.clock[STEP]), "data": self.data.name,
             "train_elbo": (totals[RECONSTRUCTION] - totals[KL]) / count,
