@@ -299,7 +299,9 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
 
 
 def _plain(row: Rule, tensors: Sequence[Tensor]) -> bool:
-    """Can the kernel serve these inputs: unbroken memory, and no derivative that only the twin has?"""
+    """Can the kernel serve these inputs: shapes, unbroken memory, and no derivative that only the twin has?"""
+    if row.fits is not None and not row.fits(*(tensor.shape for tensor in tensors)):
+        return False
     return all(tensor.data.flags.c_contiguous and not (tensor.requires_grad and i in row.constants)
                for i, tensor in enumerate(tensors))
 
