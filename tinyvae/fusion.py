@@ -75,10 +75,14 @@ def accelerate(name: str, kernel: Callable) -> None:
 
 
 def fuse(name: str, twin: Callable, grads: Any = None, domain: Any = (ANY,), outputs: int = 1,
-         constants: tuple[int, ...] = ()) -> None:
-    """A row whose value is the kernel of its name, and which runs `twin` where the kernel cannot serve."""
+         constants: tuple[int, ...] = (), fits: Callable[..., bool] | None = None) -> None:
+    """A row whose value is the kernel of its name, and which runs `twin` where the kernel cannot serve.
+
+    A kernel trusts the shapes it is given: `fits` says of the inputs' shapes whether they are its own, so that what
+    broadcasts in another way goes to the twin, and what is wrong gets the twin's error instead of foreign memory.
+    """
     row = rule(name, None, grads, domain, outputs=outputs)
-    row.twin, row.constants = twin, constants
+    row.twin, row.constants, row.fits = twin, constants, fits
     accelerate(name, lambda kernels, *arrays, **attributes: getattr(kernels, name)(*arrays, **attributes))
 
 
@@ -106,8 +110,10 @@ def _activation_grad(g: Tensor, y: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 # activation(pre + bias)
-fuse("bias_activation", _activation, _activation_grads, (ANY, ANY))
-fuse("bias_activation_grad", _activation_grad, domain=(ANY, ANY), outputs=2)
+fuse("bias_activation", _activation, _activation_grads, (ANY, ANY),
+     fits=lambda pre, bias: bias == pre[-1:] and bias[0] > 0)
+fuse("bias_activation_grad", _activation_grad, domain=(ANY, ANY), outputs=2,
+     fits=lambda g, y: g == y and y[-1] > 0)
 
 
 # ---- the sampled posterior -------------------------------------------------------------------------------------------
@@ -133,8 +139,10 @@ def _sample_kl_grad(dz: Tensor, dkl: Tensor, joint: Tensor, eps: Tensor) -> Tens
 
 
 # z = mu + sigma eps and KL(q(z|x) || N(0, 1)), from (mu, logvar) side by side; eps is (samples, batch, latent)
-fuse("gaussian_sample_kl", _sample_kl, _sample_kl_grads, (ANY, ANY), outputs=2, constants=(1,))
-fuse("gaussian_sample_kl_grad", _sample_kl_grad, domain=(ANY, ANY, ANY, ANY))
+fuse("gaussian_sample_kl", _sample_kl, _sample_kl_grads, (ANY, ANY), outputs=2, constants=(1,),
+     fits=lambda joint, eps: len(eps) == 3 and joint == (eps[1], 2 * eps[2]))
+fuse("gaussian_sample_kl_grad", _sample_kl_grad, domain=(ANY, ANY, ANY, ANY),
+     fits=lambda dz, dkl, joint, eps: len(eps) == 3 and dz == eps and dkl == eps[1:2] and joint == (eps[1], 2 * eps[2]))
 
 
 # ---- likelihoods -----------------------------------------------------------------------------------------------------
@@ -155,11 +163,20 @@ def _likelihood_grads(g: Any, y: Any, parameters: Tensor, x: Tensor) -> tuple[Te
     return g[0].contiguous().apply("scale_rows", y[1]), None
 
 
+def _of_rows(parameters: tuple[int, ...], x: tuple[int, ...], per_pixel: int) -> bool:
+    """Parameters (..., batch, per_pixel * pixels) and x (batch, pixels), or one x for all."""
+    return (len(x) == 2 <= len(parameters) and x[0] in (1, parameters[-2]) and 0 not in x
+            and parameters[-1] == per_pixel * x[1])
+
+
 # log p(x) of each row, x in {0, 1}: sum of x l - log(1 + exp(l)) over the pixels
-fuse("bernoulli_log_prob", _bernoulli, _likelihood_grads, (ANY, UNIT), 2, (1,))
+fuse("bernoulli_log_prob", _bernoulli, _likelihood_grads, (ANY, UNIT), 2, (1,),
+     fits=lambda logits, x: _of_rows(logits, x, 1))
 # log p(x) of each row under N(sigmoid(a), exp(logvar)), from (a, logvar) side by side
-fuse("gaussian_log_prob", _gaussian, _likelihood_grads, (ANY, UNIT), 2, (1,))
-fuse("scale_rows", lambda g, a: g.reshape(*g.shape, 1) * a, domain=(ANY, ANY))
+fuse("gaussian_log_prob", _gaussian, _likelihood_grads, (ANY, UNIT), 2, (1,),
+     fits=lambda joint, x: _of_rows(joint, x, 2))
+fuse("scale_rows", lambda g, a: g.reshape(*g.shape, 1) * a, domain=(ANY, ANY),
+     fits=lambda g, a: g == a[:-1] and a[-1] > 0)
 
 
 # ---- rows with a readable value of their own -------------------------------------------------------------------------
