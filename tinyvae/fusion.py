@@ -111,9 +111,9 @@ def _activation_grad(g: Tensor, y: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 # activation(pre + bias)
 fuse("bias_activation", _activation, _activation_grads, (ANY, ANY),
-     fits=lambda pre, bias: bias == pre[-1:] and bias[0] > 0)
+     fits=lambda pre, bias: bias == pre[-1:] > (0,))
 fuse("bias_activation_grad", _activation_grad, domain=(ANY, ANY), outputs=2,
-     fits=lambda g, y: g == y and y[-1] > 0)
+     fits=lambda g, y: g == y and y[-1:] > (0,))
 
 
 # ---- the sampled posterior -------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ fuse("bernoulli_log_prob", _bernoulli, _likelihood_grads, (ANY, UNIT), 2, (1,),
 fuse("gaussian_log_prob", _gaussian, _likelihood_grads, (ANY, UNIT), 2, (1,),
      fits=lambda joint, x: _of_rows(joint, x, 2))
 fuse("scale_rows", lambda g, a: g.reshape(*g.shape, 1) * a, domain=(ANY, ANY),
-     fits=lambda g, a: g == a[:-1] and a[-1] > 0)
+     fits=lambda g, a: g == a[:-1] and a[-1:] > (0,))
 
 
 # ---- rows with a readable value of their own -------------------------------------------------------------------------
