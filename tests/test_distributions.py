@@ -169,7 +169,7 @@ def test_data_of_another_width_are_refused():
     # a kernel would read beside the row
     for distribution in (Bernoulli(T(MU)), ContinuousBernoulli(T(MU)), GreyNormal(joint(MU, LOGVAR))):
         for width in (2, 4):
-            with pytest.raises(ValueError, match=r"found parameters of shape .* and data of shape"):
+            with pytest.raises(ValueError, match=r"mul cannot combine shapes|sub cannot combine shapes"):
                 distribution.log_prob(T(np.zeros((2, width))))
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tinyvae.tensor import Tensor, apply
+from tinyvae.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -37,21 +35,6 @@ class Distribution:
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         """A sample and KL(self || prior), which a family may compute in one pass."""
         return self.sample(noise, samples), kl(self, prior)
-
-
-def log_prob_of_rows(name: str, parameters: Tensor, x: Tensor, each: int = 1) -> Tensor:
-    """log p(x) by a likelihood's row: it takes x (batch, n) and parameters (..., batch, each * n); others are spread.
-
-    The kernels trust these shapes, so they are checked here.
-    """
-    if parameters.shape[-1] != each * x.shape[-1]:
-        raise ValueError(f"{name} found parameters of shape {parameters.shape} and data of shape {x.shape}; expected "
-                         f"{each} for each of the last axis's {x.shape[-1]} elements")
-    if x.ndim == 2 and parameters.shape[-2:-1] == x.shape[:1]:
-        return apply(name, parameters, x)[0]
-    lead = np.broadcast_shapes(parameters.shape[:-1], x.shape[:-1])
-    flat = [t.broadcast_to((*lead, t.shape[-1])).reshape(-1, t.shape[-1]) for t in (parameters, x)]
-    return apply(name, *flat)[0].reshape(lead)
 
 
 _KL: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form, log_prob_of_rows
-from tinyvae.tensor import Tensor
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -25,7 +25,7 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         # x log p + (1 - x) log(1 - p) = x l - log(1 + exp(l)) (AEVB appendix C.1)
-        return log_prob_of_rows("bernoulli_log_prob", self.logits, x)
+        return apply("bernoulli_log_prob", self.logits, x)[0]
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         u = noise.uniform((samples, *self.logits.shape), self.logits.dtype)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, log_prob_of_rows
-from tinyvae.tensor import Tensor
+from tinyvae.distributions.base import Distribution
+from tinyvae.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -48,7 +48,7 @@ class ContinuousBernoulli(Distribution):
         return small.where(series, rising.where(1 - falling, falling))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return log_prob_of_rows("bernoulli_log_prob", self.logits, x) + self.log_constant().sum(-1)
+        return apply("bernoulli_log_prob", self.logits, x)[0] + self.log_constant().sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # the inverse of the distribution function, x(u) = log(1 + u (exp(l) - 1)) / l. It is taken for -|l|, where exp

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form, log_prob_of_rows
+from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.tensor import Tensor, apply
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class GreyNormal(Distribution):
         return self.activation.sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return log_prob_of_rows("gaussian_log_prob", self.joint, x, each=2)
+        return apply("gaussian_log_prob", self.joint, x)[0]
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return Normal(self.mean, self.logvar).sample(noise, samples)
