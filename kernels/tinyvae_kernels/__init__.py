@@ -11,8 +11,8 @@ from types import ModuleType
 
 NAMES = (
     "bias_activation", "bias_activation_grad", "gaussian_sample_kl", "gaussian_sample_kl_grad",
-    "bernoulli_log_prob", "gaussian_log_prob", "scale_rows", "normal", "uniform", "binarised_rows",
-    "guard", "adam", "adagrad", "sgd",
+    "bernoulli_log_prob", "gaussian_log_prob", "scale_rows", "normal", "binarised_rows",
+    "sum_of_squares", "add_scaled", "adam", "adagrad", "sgd",
 )  # fmt: skip
 _MODULES = {"cpu": "tinyvae_kernels.cpu"}
 
