@@ -374,21 +374,21 @@ def _scale_rows(g: Array, a: Array, out: Array) -> None:
 def bernoulli_log_prob(logits: Array, x: Array, out: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """log p(x) of each row under Bernoulli pixels, (..., batch), and its derivative by the logits, x - sigmoid."""
     total, residual = out if out is not None else (np.empty(logits.shape[:-1], logits.dtype), np.empty_like(logits))
-    _bernoulli(_rows(logits), x, total.reshape(-1), _rows(residual))
+    _bernoulli(_rows(logits), x, _flat(total), _rows(residual))
     return total, residual
 
 
 def gaussian_log_prob(joint: Array, x: Array, out: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by joint = (a, logvar)."""
     total, residual = out if out is not None else (np.empty(joint.shape[:-1], joint.dtype), np.empty_like(joint))
-    _gaussian(_rows(joint), x, total.reshape(-1), _rows(residual))
+    _gaussian(_rows(joint), x, _flat(total), _rows(residual))
     return total, residual
 
 
 def scale_rows(g: Array, a: Array, out: Array | None) -> Array:
     """g[..., None] * a."""
     out = np.empty_like(a) if out is None else out
-    _scale_rows(g.reshape(-1), _rows(a), _rows(out))
+    _scale_rows(_flat(g), _rows(a), _rows(out))
     return out
 
 
@@ -453,7 +453,7 @@ def _binarised_rows(stored: Array, index: Array, clock: Array, seed: Any, stream
 
 def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> Array:
     """Standard normal numbers of the address (seed, stream, clock[0], site) into `out`."""
-    _normal(clock, seed, stream, site, out.reshape(-1))
+    _normal(clock, seed, stream, site, _flat(out))
     return out
 
 
@@ -541,8 +541,13 @@ def sgd(theta: Array, g: Array, velocity: Array, clip: float, rate: float, momen
     _sgd(theta, g, velocity, kind(clip), kind(rate), kind(momentum))
 
 
-def _rows(a: Array) -> Array:
-    """(..., n) as (rows, n), without a copy."""
+def _flat(a: Array) -> Array:
+    """All elements in one row, without a copy."""
     if not a.flags.c_contiguous:
         raise ValueError(f"found an array of strides {a.strides}; a kernel needs unbroken (C-contiguous) memory")
-    return a.reshape(-1, a.shape[-1])
+    return a.reshape(-1)
+
+
+def _rows(a: Array) -> Array:
+    """(..., n) as (rows, n), without a copy."""
+    return _flat(a).reshape(-1, a.shape[-1])
