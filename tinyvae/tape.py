@@ -105,11 +105,13 @@ class Tape:
         launch = tensor.launch
         if launch is None or launch.tape is not self or launch.rule.view or launch.rule.writes:
             return False
-        name = key(tensor)
+        name, own = key(tensor), launch.outputs[tensor.index]
+        if home.shape != own.shape or home.dtype != own.dtype or not home.flags.c_contiguous:
+            return False
         if name in self._homes or any(key(t) == name for later in self.launches for t in later.inputs):
             return False
         self._homes.add(name)
-        home[...] = launch.outputs[tensor.index]
+        home[...] = own
         launch.outputs[tensor.index] = tensor.data = home
         return True
 
