@@ -280,6 +280,18 @@ def test_two_homes_of_one_value():
         assert_same_bits(home, scale)
 
 
+def test_deposit_into_broken_memory_copies():
+    """A kernel writes unbroken memory only; every second place of a vector, or another type, is reached by a copy."""
+    pre, homes = leaf(np.zeros((2, 3))), [np.zeros((2, 6))[:, ::2], np.zeros((2, 3), np.float32)]
+    with tv.Tape() as tape:
+        for home in homes:
+            deposit(tv.apply("bias_activation", pre, np.ones(3), kind="tanh"), home)
+    pre.data[...] = 1
+    tape.replay()
+    for home in homes:
+        assert_close(home, np.full((2, 3), np.tanh(2)), 2)
+
+
 def test_deposit_without_a_tape():
     home = np.zeros(2)
     deposit(leaf([1.0, 2.0]) * 2.0, home)
