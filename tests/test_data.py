@@ -181,7 +181,7 @@ def test_the_outline_of_a_path_is_that_of_its_data(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((20, 5, 7)))
     path = str(tmp_path / "a.npy")
     assert outline(path) == Outline(f"{path}-static", (5, 7), 18, "bernoulli")
-    assert outline(path + "-gray") == Outline(f"{path}-gray", (5, 7), 18, "gaussian")
+    assert outline(path + "-gray") == Outline(f"{path}-gray", (5, 7), 18, "continuous-bernoulli")
 
 
 def test_digits_are_scikit_learns():
@@ -303,7 +303,7 @@ def test_dynamic_and_gray_keep_the_grey_values():
     dynamic, gray = data.load("digits-dynamic"), data.load("digits-gray")
     assert sha(dynamic.train, dynamic.test) == sha(gray.train, gray.test)
     assert (dynamic.scale, dynamic.pixels, dynamic.likelihood) == (16.0, "dynamic", "bernoulli")
-    assert (gray.scale, gray.pixels, gray.likelihood) == (16.0, "gray", "gaussian")
+    assert (gray.scale, gray.pixels, gray.likelihood) == (16.0, "gray", "continuous-bernoulli")
 
 
 @pytest.mark.parametrize("pixels", data.PIXELS)

@@ -189,7 +189,7 @@ def test_integers_are_bytes(tmp_path, dtype):
     images = grey(4, 9)
     found = data.load(saved(tmp_path / "a.npy", images.astype(dtype)))
     assert (found.train.dtype, found.scale) == (np.uint8, 255)
-    assert (found.pixels, found.likelihood) == ("gray", "gaussian")
+    assert (found.pixels, found.likelihood) == ("gray", "continuous-bernoulli")
     assert np.array_equal(found.train, images[held_out(4, 1)[0]])
 
 
@@ -231,7 +231,7 @@ def test_a_suffix_on_a_path(tmp_path, pixels):
     path = saved(tmp_path / "a.npy", images)
     found = data.load(f"{path}-{pixels}")
     assert (found.name, found.pixels) == (f"{path}-{pixels}", pixels)
-    assert found.likelihood == ("gaussian" if pixels == "gray" else "bernoulli")
+    assert found.likelihood == ("continuous-bernoulli" if pixels == "gray" else "bernoulli")
     stored = images[held_out(400, 40)[0]]
     if pixels in ("gray", "dynamic"):
         assert found.scale == 255

@@ -68,7 +68,7 @@ def train(
     likelihood: Annotated[str | None, opt("bernoulli, gaussian, continuous-bernoulli. Default: by the data.")] = None,
     init: Annotated[str, opt("glorot, or aevb: N(0, 0.01^2) as in the paper.")] = "glorot",
     optimizer: Annotated[str, opt("adam, adagrad or sgd.")] = "adam",
-    lr: Annotated[float, opt("Learning rate.")] = 1e-3,
+    lr: Annotated[float | None, opt("Learning rate. Default: 1e-3; 3e-4 with the gaussian.")] = None,
     schedule: Annotated[str, opt("Of the learning rate: constant, linear, cosine.")] = "constant",
     bound: Annotated[str, opt("elbo-b (KL in closed form) or elbo-a (all sampled).")] = "elbo-b",
     samples: Annotated[int, opt("Draws of z a datum (L).")] = 1,
@@ -109,9 +109,12 @@ def train(
         outline = data_sets.outline(data, data_dir)
         chosen = {f.name: value for f in fields(Settings) if (value := context.params.get(f.name)) is not None}
         chosen["epochs"] = max(10, round(150_000 / outline.count)) if epochs is None else epochs
+        likelihood = likelihood or outline.likelihood
+        # with a free variance, a step of 1e-3 on thousands of pixels can throw the decoder far out
+        chosen.setdefault("lr", 3e-4 if likelihood == "gaussian" else 1e-3)
         settings = Settings(**chosen)
-        model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation,
-                    likelihood or outline.likelihood, init, seed, number_type(dtype), device=device)
+        model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation, likelihood, init,
+                    seed, number_type(dtype), device=device)
         path = out or unused(Path("runs") / outline.name.replace(os.sep, "_"))
         runs.RunFolder.create(path, model, outline.name, settings, data_dir)
     try:

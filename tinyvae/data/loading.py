@@ -91,7 +91,7 @@ def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | Non
         return Outline(data.name, data.shape, len(data.train), data.likelihood)
     source = SOURCES[base]
     chosen = pixels or source.pixels
-    return Outline(_full_name(base, chosen), source.shape, source.count, PIXELS[chosen])
+    return Outline(_full_name(base, chosen), source.shape, source.count, source.likelihood(chosen))
 
 
 def _parts(name: str) -> tuple[str, str | None]:
@@ -124,7 +124,8 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
     if source.fragile:
         folders.verify(name, data_dir)
     chosen = pixels or source.pixels
-    return replace(treated(source.read(folder), chosen), name=_full_name(name, chosen))
+    data = treated(source.read(folder), chosen)
+    return replace(data, name=_full_name(name, chosen), likelihood=source.likelihood(chosen))
 
 
 def _load_path(path: Path) -> DataSet:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tinyvae.data import readers
-from tinyvae.data.dataset import DataError, DataSet
+from tinyvae.data.dataset import PIXELS, DataError, DataSet
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Source:
     mirrors : addresses that the file names are appended to, in the order in which they are tried
     derived : the files were repacked from the original. Another packing of the same pixels is as good, so
         loading checks the arrays and not the size.
+    grey_likelihood : what its grey pixels mean by default
     fragile : the reader can crash on a damaged file, so loading checks SHA-256 and not only the size
     """
 
@@ -48,6 +49,11 @@ class Source:
     mirrors: tuple[str, ...] = ()
     derived: bool = False
     fragile: bool = False
+    grey_likelihood: str = PIXELS["gray"]
+
+    def likelihood(self, pixels: str) -> str:
+        """What a treatment of the pixels means by default."""
+        return self.grey_likelihood if pixels == "gray" else PIXELS[pixels]
 
 
 DIGITS = Source("digits", "dynamic", (8, 8), 1497, readers.read_digits)
@@ -111,6 +117,7 @@ FREY_FACES = Source(
         ),
     ),
     origin="https://cs.nyu.edu/~roweis/data/frey_rawface.mat",
+    grey_likelihood="gaussian",
     fragile=True,
 )
 
@@ -123,6 +130,7 @@ OLIVETTI = Source(
     ),
     origin="the array `faces` of https://cs.nyu.edu/~roweis/data/olivettifaces.mat, saved as images = "
     "faces.T.reshape(400, 64, 64).transpose(0, 2, 1) and target = np.uint8(np.arange(400) // 10)",
+    grey_likelihood="gaussian",
     derived=True,
 )
 
