@@ -482,14 +482,14 @@ def _add_scaled(g: Array, theta: Array, factor: Any) -> None:
 
 
 @kernel()
-def _adam(theta: Array, g: Array, m: Array, v: Array, clip: Any, rate: Any, beta1: Any, beta2: Any, correct: Any,
-          epsilon: Any) -> None:
+def _adam(theta: Array, g: Array, m: Array, v: Array, clip: Any, rate: Any, beta1: Any, rest1: Any, beta2: Any,
+          rest2: Any, correct: Any, epsilon: Any) -> None:
     # a weight whose pixel is never on has moments that fade into denormal numbers, ten times slower: they become 0
-    zero, one, tiny = theta.dtype.type(0), theta.dtype.type(1), theta.dtype.type(1e-30)
+    zero, tiny = theta.dtype.type(0), theta.dtype.type(1e-30)
     for i in range(theta.size):
         d = clip * g[i]
-        first = beta1 * m[i] + (one - beta1) * d
-        second = beta2 * v[i] + (one - beta2) * d * d
+        first = beta1 * m[i] + rest1 * d
+        second = beta2 * v[i] + rest2 * d * d
         m[i] = zero if abs(first) < tiny else first
         v[i] = zero if second < tiny else second
         theta[i] -= rate * m[i] / (np.sqrt(v[i] * correct) + epsilon)
@@ -526,7 +526,8 @@ def adam(theta: Array, g: Array, m: Array, v: Array, clip: float, rate: float, b
          correct: float, epsilon: float) -> None:
     """One step of Adam in place; `rate` holds the first moment's bias correction, `correct` the second's."""
     kind = theta.dtype.type
-    _adam(theta, g, m, v, kind(clip), kind(rate), kind(beta1), kind(beta2), kind(correct), kind(epsilon))
+    rest1, rest2 = kind(1 - beta1), kind(1 - beta2)  # formed in float64: in float32 1 - 0.999 has only five digits
+    _adam(theta, g, m, v, kind(clip), kind(rate), kind(beta1), rest1, kind(beta2), rest2, kind(correct), kind(epsilon))
 
 
 def adagrad(theta: Array, g: Array, total: Array, clip: float, rate: float, epsilon: float) -> None:
