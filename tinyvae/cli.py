@@ -128,8 +128,12 @@ def train(
         f"{training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
     view = display.TrainingView(training, as_json)
-    with view.live():
-        run.train(training, view.on_step, view.on_epoch)
+    try:
+        with view.live():
+            run.train(training, view.on_step, view.on_epoch)
+    except runs.Interrupted as stop:  # the command framework would end here without a word
+        print(f"tinyvae: {stop}", file=sys.stderr)
+        raise typer.Exit(130) from None
     if pictures:
         records = checkpoint.read_lines(run.metrics)
         files = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
