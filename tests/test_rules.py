@@ -143,16 +143,16 @@ CASES = {
 ELSEWHERE = {
     "store": "changes its input in place; see deposit in test_tape.py",
     "normal": "draws noise; see test_noise.py", "uniform": "draws noise; see test_noise.py",
-    "next_indices": "reads a cursor; see the tests of batches",
-    "next_rates": "reads a cursor; see the tests of batches",
-    "tick": "moves a clock in place; see the tests of batches",
-    "grey_rows": "reads stored pixels; see the tests of batches",
+    "next_indices": "reads a cursor; see test_batches.py",
+    "next_rates": "reads a cursor; see test_batches.py",
+    "tick": "moves a clock in place; see test_batches.py",
+    "grey_rows": "reads stored pixels; see test_batches.py",
     "binarised_rows": "draws noise; see test_noise.py",
     "guard": "writes a flag in place; see test_kernels.py",
     "weight_prior": "changes the gradient in place; see test_kernels.py",
     "adam": "updates in place; see test_kernels.py", "adagrad": "updates in place; see test_kernels.py",
     "sgd": "updates in place; see test_kernels.py",
-    "accumulate": "adds to totals in place; see the tests of training",
+    "accumulate": "adds to totals in place; see test_training.py",
 }  # fmt: skip
 
 # The same values by another road: Python's math, SciPy, or a loop.
