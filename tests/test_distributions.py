@@ -3,6 +3,8 @@
 Each check is a function, and is also run on a family made wrong on purpose, which must fail it.
 """
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from scipy import integrate, special, stats
@@ -138,6 +140,35 @@ def test_continuous_bernoulli_integrates_to_1(logit):
     check_continuous_bernoulli(ContinuousBernoulli, logit)
     with pytest.raises(AssertionError):
         check_continuous_bernoulli(WithoutConstant, logit)
+
+
+def exactly(logit):
+    """log C(l) and the mean with 60 digits: log(l / tanh(l / 2)), and 1 / (1 - exp(-l)) - 1 / l."""
+    with localcontext() as context:
+        context.prec = 60
+        l = Decimal(logit)
+        constant = (l * (l.exp() + 1) / (l.exp() - 1)).ln()
+        return float(constant), float(1 / (1 - (-l).exp()) - 1 / l)
+
+
+def check_digits(distribution, logits):
+    constants, means = np.array([exactly(logit) for logit in logits]).T
+    assert_close(distribution.log_constant().numpy()[0], constants, 4, "log C")
+    # 1 / (1 - exp(-l)) - 1 / l loses up to two digits where the series takes over
+    assert_close(distribution.mean.numpy()[0], means, 20, "mean")
+
+
+def test_continuous_bernoulli_keeps_its_digits():
+    # every term of the series counts: each changes the value beside 0.1 by more than its rounding
+    logits = [*CB_LOGITS, 1e-3, 0.09, -0.07, 0.11, 3.0, 700.0]
+    check_digits(ContinuousBernoulli(T([logits])), logits)
+
+    class WithoutLastTerm(ContinuousBernoulli):
+        def log_constant(self):
+            return super().log_constant() + (abs(self.logits) < 0.1).where(self.logits**8.0 * (127 / 4838400), 0.0)
+
+    with pytest.raises(AssertionError, match="log C"):
+        check_digits(WithoutLastTerm(T([logits])), logits)
 
 
 def test_continuous_bernoulli_at_zero_is_uniform():

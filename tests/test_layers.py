@@ -6,6 +6,7 @@ from scipy import special, stats
 from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 
 import tinyvae as tv
+from tinyvae import noise
 from tinyvae.layers import ACTIVATIONS, ALIGN, MLP, Linear, Parameters
 from tinyvae.noise import Noise
 from tinyvae.tape import Tape
@@ -180,6 +181,17 @@ def test_aevb_is_normal_with_standard_deviation_one_hundredth():
     check_aevb(np.concatenate([t.data.reshape(-1) for t in parameters]))  # biases too
     with pytest.raises(AssertionError):  # N(0, 0.01) read as a variance
         check_aevb(10 * parameters["encoder.0.weight"].data)
+
+
+def test_initial_values_are_their_noise():
+    # the number of a parameter is its site: the same on every machine, and to the last digit
+    glorot, aevb = (tv.VAE(9, 5, 2, init=init, seed=7).parameters for init in ("glorot", "aevb"))
+    for site, (name, tensor) in enumerate(glorot.tensors.items()):
+        shape, drawn = tensor.shape, noise.normal(7, "init", 0, site, tensor.shape, np.float32)
+        assert_same_bits(aevb[name].data, np.float32(0.01) * drawn, name)
+        if tensor.ndim == 2:
+            bound, u = np.float32(np.sqrt(6 / sum(shape))), noise.uniform(7, "init", 0, site, shape, np.float32)
+            assert_same_bits(tensor.data, bound * (2 * u - 1), name)
 
 
 @pytest.mark.parametrize("init", ["glorot", "aevb"])

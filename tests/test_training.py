@@ -246,6 +246,18 @@ def test_free_bits_change_the_objective_and_not_the_reported_divergence():
     assert np.abs(free - g).max() > 1e-3
 
 
+def test_the_weight_prior_is_shared_by_all_data():
+    # -log N(theta; 0, 1) once for the whole set: theta / N in the gradient of a datum (AEVB section 5)
+    gradients = {}
+    for prior in (False, True):
+        training = start(dtype="float64", weight_prior=prior)
+        theta = training.model.parameters.flat.copy()
+        training.begin_epoch()
+        training.step()
+        gradients[prior] = training.model.parameters.gradient
+    assert_close(gradients[True] - gradients[False], theta / 26, 8)
+
+
 def test_the_gradient_is_that_of_the_bound():
     # by finite differences of the loss itself, along one direction, in float64
     training = start(dtype="float64", beta=2.0)
