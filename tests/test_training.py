@@ -3,16 +3,19 @@
 import dataclasses
 import itertools
 import math
+import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import special
-from support import assert_close, assert_same_bits
+from support import ROOT, assert_close, assert_same_bits
 
 import tinyvae as tv
 from tinyvae.batches import BATCH, CURSOR, STEP
 from tinyvae.data import DataSet
+from tinyvae.data.sources import SOURCES
 from tinyvae.optimizers import CLIP, FINITE, UPDATES
 from tinyvae.rules import TABLE
 from tinyvae.tape import TapeError
@@ -516,6 +519,30 @@ def test_training_learns_digits():
     assert records[-1]["test_kl"] == pytest.approx(sum(records[-1]["kl_per_dimension"]))
     # and the same check sees a model that was only initialised
     assert not before > pixel_means + 3
+
+
+def real(name):
+    """A real data set from $TINYVAE_DATA, else from ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("TINYVAE_DATA") or ROOT.parent / "shared" / "data")
+    source = SOURCES[name.rpartition("-")[0]]
+    for file in source.files:
+        path = folder / source.folder / file.name
+        if not path.is_file():
+            pytest.skip(f"no data: {path} is missing; set TINYVAE_DATA to a folder that has it")
+    return tv.data.load(name, folder)
+
+
+def test_training_learns_mnist():
+    # after two passes over a tenth of it, far above the pixels' means, which give -205.78 nats
+    data = real("mnist-dynamic")
+    part = dataclasses.replace(data, train=data.train[:6000], test=data.test[:2000])
+    records = tv.fit(tv.VAE(784, hidden=100, latent=10), part, epochs=2, batch=50, lr=2e-3)
+    p = np.clip(data.train.mean(0) / 255, 1e-6, 1 - 1e-6)
+    grey = data.test / 255
+    pixel_means = (grey * np.log(p) + (1 - grey) * np.log(1 - p)).sum(1).mean()
+    assert abs(pixel_means + 205.8) <= 0.2
+    assert -160 < records[-1]["test_elbo"] < -80
+    assert records[-1]["active_units"] >= 5
 
 
 def test_accumulate_counts_only_sound_steps():
