@@ -52,10 +52,11 @@ def test_a_step_that_differs_is_not_timed(monkeypatch):
         training = honest(*size)
         begin = training.begin_epoch
         made.append(training)
+        number = len(made)
 
         def wrong():
             begin()
-            if len(made) == 2:
+            if number == 2:
                 training.batches.plan[:, 0] *= 2
 
         training.begin_epoch = wrong

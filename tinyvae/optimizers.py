@@ -60,7 +60,7 @@ def _adagrad(theta: Array, g: Array, total: Array, clip: float, rate: float, eps
     d = g * clip
     total += d**2
     root = np.sqrt(total) + epsilon
-    theta -= rate * np.divide(d, root, out=np.zeros_like(d), where=root > 0)
+    theta -= rate * np.divide(d, root, out=np.zeros_like(d), where=root != 0)
 
 
 def _sgd(theta: Array, g: Array, velocity: Array, clip: float, rate: float, momentum: float) -> None:

@@ -27,6 +27,7 @@ from tinyvae.tensor import Tensor, apply, grad
 # The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms and what was minimised,
 # and over sound steps the gradient norm and the count; skipped steps.
 DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)
+SETTLED = 100  # steps after which an objective worse than the untrained model's is no overshoot any more
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: 1 - progress,
@@ -265,9 +266,12 @@ class Training:
             yield int(self.clock[BATCH])
 
     def _check_divergence(self) -> None:
-        """A too large step can throw the weights far out without any number becoming infinite."""
+        """A too large step can throw the weights far out without any number becoming infinite.
+
+        The first steps may overshoot and recover (Adagrad's always have full length), so they are allowed much more.
+        """
         mean = self.totals[OBJECTIVE] / max(self.totals[DATA_COUNT], 1)
-        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels)
+        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.clock[STEP] >= SETTLED else 100)
         if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
             epoch = self.epoch + 1
             raise DivergedError(
