@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import special
 from support import ROOT, assert_close, assert_same_bits
+from threadpoolctl import threadpool_limits
 
 import tinyvae as tv
 from tinyvae.batches import BATCH, CURSOR, STEP
@@ -536,7 +537,8 @@ def test_training_learns_mnist():
     # after two passes over a tenth of it, far above the pixels' means, which give -205.78 nats
     data = real("mnist-dynamic")
     part = dataclasses.replace(data, train=data.train[:6000], test=data.test[:2000])
-    records = tv.fit(tv.VAE(784, hidden=100, latent=10), part, epochs=2, batch=50, lr=2e-3)
+    with threadpool_limits(1):  # two BLAS threads wait for each other where the cores are busy: 20 times slower
+        records = tv.fit(tv.VAE(784, hidden=100, latent=10), part, epochs=2, batch=50, lr=2e-3)
     p = np.clip(data.train.mean(0) / 255, 1e-6, 1 - 1e-6)
     grey = data.test / 255
     pixel_means = (grey * np.log(p) + (1 - grey) * np.log(1 - p)).sum(1).mean()
