@@ -400,3 +400,12 @@ def test_a_warning_is_one_line(run, digits, monkeypatch):
     assert code == 0
     assert err.startswith("warning: the run began under another BLAS")
     assert len(err.strip().splitlines()) == 1
+
+
+def test_parts_are_those_the_run_was_trained_on(run, tmp_path):
+    """What --validation held out is judged as the validation part, and is no training data any more."""
+    assert run("train", "--epochs", 1, "--hidden", 8, "--validation", 97, "--out", "run", "--no-pictures")[0] == 0
+    for part, count in (("valid", 97), ("train", 1400), ("test", 300)):
+        code, out, err = run("evaluate", "run", "--part", part, "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["data_count"] == count

@@ -298,3 +298,12 @@ def test_what_cannot_be_evaluated_is_refused():
     for shape in ((5, 8), (0, 9), (9,)):
         with pytest.raises(ValueError, match=r"this model takes \(count, 9\)"):
             evaluate(model, np.zeros(shape))
+
+
+@pytest.mark.parametrize("wrong", [255.0, -0.1, np.nan])
+def test_pixels_of_an_array_outside_0_to_1_are_refused(wrong):
+    """Bytes given by mistake would get a number that looks like a bound."""
+    images = np.zeros((3, 9), np.float32)
+    images[1, 2] = wrong
+    with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]: divide bytes by 255"):
+        evaluate(vae(), images)

@@ -20,7 +20,18 @@ from tinyvae.data.sources import SOURCES
 from tinyvae.optimizers import CLIP, FINITE, UPDATES
 from tinyvae.rules import TABLE
 from tinyvae.tape import TapeError
-from tinyvae.training import KL, RECONSTRUCTION, SKIPPED, NonFiniteError, Settings, Training, hold_out
+from tinyvae.training import (
+    DATA_COUNT,
+    KL,
+    OBJECTIVE,
+    RECONSTRUCTION,
+    SKIPPED,
+    DivergedError,
+    NonFiniteError,
+    Settings,
+    Training,
+    hold_out,
+)
 
 WIDTH = 6
 
@@ -461,7 +472,7 @@ def test_data_mean_bias_starts_at_the_pixels_mean():
 
 
 BAD = [("epochs", -1), ("batch", 0), ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("samples", 0),
-       ("beta", -0.1), ("beta", math.nan), ("warmup", -1.0), ("warmup", math.nan), ("free_bits", -1.0),
+       ("beta", -0.1), ("beta", math.nan), ("beta", math.inf), ("warmup", -1.0), ("warmup", math.nan), ("free_bits", -1.0),
        ("free_bits", math.nan), ("clip", -1.0), ("clip", math.nan), ("schedule", "step"), ("bound", "iwae"),
        ("optimizer", "lion"), ("on_nonfinite", "ignore"), ("validation", -1), ("patience", -1), ("seed", -1),
        ("seed", 2**32)]  # fmt: skip
@@ -555,3 +566,41 @@ def test_accumulate_counts_only_sound_steps():
     row.value(np, np.full(2, np.nan), np.full(2, np.nan), np.array(np.nan), totals, np.array([0.0, 1.0, 2.0, 1.0]))
     sound[SKIPPED] += 1
     assert_same_bits(totals, sound)
+
+
+# ---- divergence without infinities -----------------------------------------------------------------------------------
+
+
+def thrown_out(tmp_path, **settings):
+    """A step size that throws the weights far out in the first epoch, into a run folder."""
+    data = data_set(count=800)
+    model = tv.VAE(WIDTH, hidden=20, latent=2, activation="tanh", init="aevb")
+    return tv.fit(model, data, out=tmp_path / "run", batch=4, epochs=2, optimizer="sgd", lr=3.0, clip=1e9, **settings)
+
+
+def test_a_run_far_worse_than_the_untrained_model_is_stopped_and_not_saved(tmp_path):
+    """No number is infinite, and yet nothing of it may replace the last good checkpoint."""
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: .* that of the untrained model"):
+        thrown_out(tmp_path)
+    kept = tv.load(tmp_path / "run")
+    fresh = tv.VAE(WIDTH, hidden=20, latent=2, activation="tanh", init="aevb")
+    assert kept.parameters.flat.tobytes() == fresh.parameters.flat.tobytes()
+    assert "diverged" in (tmp_path / "run" / "fault.json").read_text()
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_skip_goes_on_all_the_same(tmp_path):
+    """`on_nonfinite=skip` says to go on whatever happens; the check above is what stops it otherwise."""
+    assert len(thrown_out(tmp_path, on_nonfinite="skip")) == 2
+
+
+def test_an_early_overshoot_is_no_divergence(tmp_path):
+    """The first hundred steps may be worse than the untrained model, as Adagrad's are, which have full length."""
+    training = start(batch=4)
+    training.begin_epoch()
+    training.step()
+    training.totals[OBJECTIVE] = (training.first_loss + 50) * training.totals[DATA_COUNT]
+    training._check_divergence()
+    training.clock[STEP] = 100
+    with pytest.raises(DivergedError):
+        training._check_divergence()

@@ -233,13 +233,16 @@ def unused(path: Path) -> Path:
 
 def opened(run: Path, data: str | None, data_dir: str | None) -> tuple[VAE, Any]:
     """The model of a run and the data it was trained on, or others."""
-    from tinyvae import checkpoint, runs
     from tinyvae import data as data_sets
+    from tinyvae import runs
+    from tinyvae.training import hold_out
 
     model = runs.load(run)
-    _, meta = checkpoint.load(run if run.is_file() else runs.RunFolder(run).last)
-    remembered = runs.RunFolder(run if run.is_dir() else run.parent).config().get("data_dir")
-    return model, data_sets.load(data or meta["data"], data_dir or remembered)
+    config = runs.RunFolder(run if run.is_dir() else run.parent).config()
+    data_set = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
+    if data is None:  # the parts that the run trained on and was chosen by
+        data_set = hold_out(data_set, config["settings"]["validation"], config["settings"]["seed"])
+    return model, data_set
 
 
 def main() -> None:

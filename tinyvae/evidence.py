@@ -103,6 +103,9 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
             draw = Noise(seed, f"evaluate-binarise-{part}")
     else:
         stored, scale = np.ascontiguousarray(data), 1.0
+        if stored.size and not (stored.min() >= 0 and stored.max() <= 1):  # NaN fails too
+            raise ValueError(f"found pixels from {stored.min()} to {stored.max()}; expected numbers in [0, 1]: divide "
+                             "bytes by 255 first, or give a data set of tv.data.load")
     if stored.ndim != 2 or stored.shape[1] != model.pixels or not len(stored):
         raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), count above 0")
     for number, start in enumerate(range(0, len(stored), BATCH)):

@@ -88,8 +88,8 @@ class Settings:
         bad = [f"{name}={getattr(self, name)} ({need})" for name, ok, need in (
             ("epochs", self.epochs >= 0, "at least 0"), ("batch", self.batch >= 1, "at least 1"),
             ("lr", self.lr > 0 and math.isfinite(self.lr), "above 0"), ("samples", self.samples >= 1, "at least 1"),
-            ("beta", self.beta >= 0, "at least 0"), ("warmup", self.warmup >= 0, "at least 0"),
-            ("free_bits", self.free_bits >= 0, "at least 0"), ("clip", self.clip >= 0, "at least 0"),
+            ("beta", 0 <= self.beta < math.inf, "at least 0"), ("warmup", 0 <= self.warmup < math.inf, "at least 0"),
+            ("free_bits", 0 <= self.free_bits < math.inf, "at least 0"), ("clip", self.clip >= 0, "at least 0"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("bound", self.bound in bounds.BOUNDS, f"one of {', '.join(bounds.BOUNDS)}"),
             ("optimizer", self.optimizer in Optimizer.CHOICES, f"one of {', '.join(Optimizer.CHOICES)}"),
