@@ -472,8 +472,9 @@ def test_data_mean_bias_starts_at_the_pixels_mean():
 
 
 BAD = [("epochs", -1), ("batch", 0), ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("samples", 0),
-       ("beta", -0.1), ("beta", math.nan), ("beta", math.inf), ("warmup", -1.0), ("warmup", math.nan), ("free_bits", -1.0),
-       ("free_bits", math.nan), ("clip", -1.0), ("clip", math.nan), ("schedule", "step"), ("bound", "iwae"),
+       ("beta", -0.1), ("beta", math.nan), ("warmup", -1.0), ("warmup", math.nan), ("free_bits", -1.0),
+       ("beta", math.inf), ("free_bits", math.nan), ("clip", -1.0), ("clip", math.nan), ("schedule", "step"),
+       ("bound", "iwae"),
        ("optimizer", "lion"), ("on_nonfinite", "ignore"), ("validation", -1), ("patience", -1), ("seed", -1),
        ("seed", 2**32)]  # fmt: skip
 
