@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
 from benchmarks import reproduce, step
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,6 +11,8 @@ import pytest
 import tinyvae
 
 ROOT = Path(__file__).resolve().parent.parent
+if not (ROOT / "setup.py").is_file():
+    pytest.skip("optional: setup.py and the sources are not here, only the tests", allow_module_level=True)
 
 
 def test_setup_lists_every_package():

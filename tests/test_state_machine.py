@@ -207,4 +207,4 @@ def test_a_wrong_engine_is_found(monkeypatch, name, grads):
     make_wrong(monkeypatch, name, grads=grads)
     with pytest.raises(AssertionError, match="rounding units"):
         run_state_machine_as_test(Engine, settings=settings(
-            max_examples=300, stateful_step_count=15, derandomize=True, phases=[Phase.generate]))  # fmt: skip
+            max_examples=3000, stateful_step_count=15, derandomize=True, phases=[Phase.generate]))  # fmt: skip

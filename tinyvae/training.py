@@ -275,8 +275,8 @@ class Training:
         if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
             epoch = self.epoch + 1
             raise DivergedError(
-                f"diverged in epoch {epoch}: the objective was {mean:.1f} nats per datum on average (lower is better), "
-                f"that of the untrained model {self.first_loss:.1f}; this epoch was not saved. Try a smaller --lr",
+                f"diverged in epoch {epoch}: the objective was {mean:.4g} nats per datum on average (lower is better), "
+                f"that of the untrained model {self.first_loss:.4g}; this epoch was not saved. Try a smaller --lr",
                 {"epoch": epoch, "objective": mean, "first_objective": self.first_loss})
 
     def end_epoch(self) -> dict[str, Any]:
