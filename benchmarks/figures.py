@@ -27,7 +27,7 @@ def value(file: str, path: str) -> Any:
         name, _, condition = part.partition("[")
         found = found[name]
         if condition:
-            wanted = dict(pair.split("=", 1) for pair in condition.rstrip("]").split(","))
+            wanted = dict(pair.split("=", 1) for pair in condition.rstrip("]").split("&"))
             found = next(row for row in found if all(str(row[key]) == text for key, text in wanted.items()))
     return found
 
