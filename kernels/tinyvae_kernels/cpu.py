@@ -396,34 +396,37 @@ def scale_rows(g: Array, a: Array, out: Array | None) -> Array:
 
 
 @njit(**HELPER)
-def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    low = np.uint64(0xFFFFFFFF)
+def _words(first: Any, site: Any, step: Any, attempt: Any, seed: Any, stream: Any, lanes: Array, words: Array) -> None:
+    # Philox 4x32-10: four words for each counter from `first` on, as many as `lanes` (4, counters) has room for. The
+    # rounds are the outer loop and the counters the inner one, so that a round is done for many counters at once
+    blocks = lanes.shape[1]
+    c0, c1, c2, c3 = lanes[0], lanes[1], lanes[2], lanes[3]
+    for b in range(blocks):
+        c0[b], c1[b], c2[b], c3[b] = np.uint32(first + b), np.uint32(site), np.uint32(step), np.uint32(attempt)
+    k0, k1 = np.uint32(seed), np.uint32(stream)
     for _ in range(10):
-        p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (
-            (p1 >> np.uint64(32)) ^ c1 ^ k0, p1 & low, (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & low,
-        )  # fmt: skip
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    return c0, c1, c2, c3
+        for b in range(blocks):
+            p0, p1 = np.uint64(c0[b]) * np.uint64(0xD2511F53), np.uint64(c2[b]) * np.uint64(0xCD9E8D57)
+            c0[b], c2[b] = np.uint32(p1 >> np.uint64(32)) ^ c1[b] ^ k0, np.uint32(p0 >> np.uint64(32)) ^ c3[b] ^ k1
+            c1[b], c3[b] = np.uint32(p1), np.uint32(p0)
+        k0, k1 = np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
+    for b in range(blocks):
+        words[4 * b], words[4 * b + 1], words[4 * b + 2], words[4 * b + 3] = c0[b], c1[b], c2[b], c3[b]
 
 
 @kernel()
 def _normal(clock: Array, seed: Any, stream: Any, site: Any, out: Array) -> None:
     scale, offset = out.dtype.type(2.0**-32), out.dtype.type(2.0**-33)
     turn, two = out.dtype.type(2 * math.pi), out.dtype.type(2)
-    c1, c2 = np.uint64(site), np.uint64(clock[0])
-    k0, k1 = np.uint64(seed), np.uint64(stream)
-    for block in range((out.size + 3) // 4):
-        r = _philox(np.uint64(block), c1, c2, np.uint64(0), k0, k1)
-        for half in range(2):
-            i = 4 * block + 2 * half
-            if i < out.size:
-                a, b = (r[0], r[1]) if half == 0 else (r[2], r[3])
-                radius = math.sqrt(-two * math.log(out.dtype.type(a) * scale + offset))
-                angle = turn * (out.dtype.type(b) * scale)
-                out[i] = radius * math.cos(angle)
-                if i + 1 < out.size:
-                    out[i + 1] = radius * math.sin(angle)
+    lanes, words = np.empty((4, 64), np.uint32), np.empty(256, np.uint32)
+    for start in range(0, out.size, 256):
+        _words(start // 4, site, clock[0], 0, seed, stream, lanes, words)
+        for i in range(start, min(start + 256, out.size), 2):
+            a, b = out.dtype.type(words[i - start]), out.dtype.type(words[i - start + 1])
+            radius, angle = math.sqrt(-two * math.log(a * scale + offset)), turn * (b * scale)
+            out[i] = radius * math.cos(angle)
+            if i + 1 < out.size:
+                out[i + 1] = radius * math.sin(angle)
 
 
 @kernel()
@@ -432,22 +435,14 @@ def _binarised_rows(stored: Array, index: Array, clock: Array, seed: Any, stream
     # pixel (i, j) is number i * width + j of the draw; 1 with the probability of its grey value
     width = out.shape[1]
     zero, one, unit = out.dtype.type(0), out.dtype.type(1), out.dtype.type(2.0**-24)
-    c1, c2 = np.uint64(site), np.uint64(clock[0])
-    k0, k1 = np.uint64(seed), np.uint64(stream)
-    words = np.empty(width + 8, np.uint32)
+    lanes, words = np.empty((4, width // 4 + 2), np.uint32), np.empty(4 * (width // 4 + 2), np.uint32)
     for i in range(out.shape[0]):
         first = (i * width) // 4
-        blocks = ((i + 1) * width + 3) // 4 - first
-        for block in range(blocks):  # all words of the row first: a loop without branches, which is vectorised
-            r = _philox(np.uint64(first + block), c1, c2, np.uint64(0), k0, k1)
-            words[4 * block] = r[0]
-            words[4 * block + 1] = r[1]
-            words[4 * block + 2] = r[2]
-            words[4 * block + 3] = r[3]
+        _words(first, site, clock[0], 0, seed, stream, lanes, words)
         skip = i * width - 4 * first
         row = index[i]
         for j in range(width):
-            u = out.dtype.type(words[skip + j] >> np.uint32(8)) * unit
+            u = out.dtype.type(np.int32(words[skip + j] >> np.uint32(8))) * unit
             out[i, j] = one if u < out.dtype.type(stored[row, j]) / scale else zero
 
 
