@@ -97,7 +97,8 @@ def run(quick: bool, out: Path) -> None:
     rows = []
     for size in SIZES[:1] if quick else SIZES:
         _check_bits(size, steps if size[0] < 100 else steps // 10)
-        rows += _rows(size, timing.measure(_candidates(size), rounds, least=0.05), steps if size[0] < 100 else steps // 10)
+        times = timing.measure(_candidates(size), rounds, least=0.05)
+        rows += _rows(size, times, steps if size[0] < 100 else steps // 10)
     for row in rows:
         table.add_row(row["size"], str(row["batch"]), row["step"], f"{row['microseconds']:,.0f}",
                       f"{row['lower_quartile']:,.0f} to {row['upper_quartile']:,.0f}",

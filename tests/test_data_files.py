@@ -460,7 +460,8 @@ def test_a_folder_with_an_array_that_is_truncated(tmp_path):
 
 def test_paths_that_are_not_there(tmp_path):
     refused(tmp_path / "a.npy", r"there is no file or folder .*a.npy; expected an .npy, .npz or IDX")
-    refused(f"{tmp_path / 'a.npy'}-gray", "there is no file or folder")
+    with pytest.raises(data.DataError, match=r"there is no file or folder .*a.npy; expected"):  # without the suffix
+        data.load(f"{tmp_path / 'a.npy'}-gray")
     refused(tmp_path / "folder", "there is no file or folder")
     path = saved(tmp_path / "b.npy", grey(4, 9))
     with pytest.raises(data.DataError, match=r"unknown suffix -grey of .*b.npy; expected -dynamic, -static"):
@@ -484,3 +485,20 @@ def test_a_mat_file_without_the_array(tmp_path):
     assert np.array_equal(files.read_mat(tmp_path / "a.mat", "gg"), grey(4, 9))
     with pytest.raises(data.DataError, match="has no array 'ff'"):
         files.read_mat(tmp_path / "a.mat", "ff")
+
+
+def test_a_relative_path_means_the_same_in_every_folder(tmp_path, monkeypatch):
+    """A run remembers where its data are, and is resumed from another folder."""
+    saved(tmp_path / "b.npy", grey(4, 9))
+    monkeypatch.chdir(tmp_path)
+    for name, absolute in (("b.npy", "b.npy"), ("b.npy-threshold", "b.npy-threshold")):
+        assert data.anywhere(name) == str(tmp_path / absolute)
+    assert data.anywhere("mnist-static") == "mnist-static"
+    assert data.anywhere("nothing.npy") == "nothing.npy"
+
+
+def test_integers_that_are_nearly_black_get_a_warning(tmp_path):
+    """The digits of scikit-learn as they come, 0 to 16, would be taken for almost black bytes."""
+    images = np.arange(34).reshape(2, 17).astype(np.uint8) % 17
+    with pytest.warns(UserWarning, match=r"integers from 0 to 16.* store np.float32\(images / 16\)"):
+        data.load(saved(tmp_path / "b.npy", images))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tinyvae as tv
+from tinyvae.rules import TABLE
 from tinyvae.testing import GradientError, check_gradients
 
 # Rows as a user would write them, right and wrong: f(x, y) = x y, and a product of matrices.
@@ -156,3 +157,25 @@ def test_fused_rows_are_checked_as_fused_and_twice_as_twins():
     pre, bias = points((2, 3))[0], points(3)[1]
     check_gradients(lambda p, b: tv.apply("bias_activation", p, b, kind="softplus"), pre, bias, order=2)
     assert tv.devices.CPU.kernels
+
+
+@pytest.mark.parametrize("order", [0, 3, 1.5])
+def test_orders_that_are_not_checked_are_refused(order):
+    """An order that is silently not checked would be a check that cannot fail."""
+    with pytest.raises(ValueError, match=r"expected 1 .* or 2"):
+        check_gradients(lambda a: a * a, np.ones(3), order=order)
+
+
+def test_a_row_that_ignores_its_out_is_refused():
+    """Its values are right once; a replay would leave the old ones."""
+    tv.rule("forgetful", lambda xp, a, out: xp.exp(a), (lambda g, y, a: g * y,))
+    try:
+        with pytest.raises(GradientError, match="does every row write into its `out`"):
+            check_gradients(lambda a: tv.apply("forgetful", a), np.ones(3))
+    finally:
+        del TABLE["forgetful"]
+
+
+def test_a_function_that_looks_at_its_values_is_checked_all_the_same():
+    """It cannot be recorded, but differentiated."""
+    check_gradients(lambda a: a * a if float(a.sum()) > 0 else a, np.ones(3))

@@ -230,3 +230,12 @@ def test_plain_arrays_go_in_and_out():
     assert (images != model.generate(7, seed=3)).any()
     with pytest.raises(ValueError, match=r"found x of shape \(6, 3\); this model takes \(batch, 4\)"):
         model.encode(x[:, :3])
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "continuous-bernoulli"])
+def test_a_decoder_that_starts_at_the_data_mean_has_that_mean(likelihood):
+    """With weights of 0 the mean image is the data's, whatever the likelihood's parameter means."""
+    mean = np.array([0.01, 0.1, 0.4999, 0.5, 0.75, 0.99])
+    model = tv.VAE(6, 4, 2, likelihood=likelihood, dtype="float64", data_mean=mean)
+    model.parameters["decoder.1.weight"].data[...] = 0
+    assert np.abs(model.decode(np.zeros((1, 2)))[0] - mean).max() <= 1e-6

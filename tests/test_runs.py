@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -509,3 +510,38 @@ def test_the_folder_has_its_parts(whole):
     run = RunFolder(whole)
     assert {file.name for file in whole.iterdir()} == {
         file.name for file in (run.config_file, run.last, run.best, run.metrics, run.timings)}
+
+
+def test_a_second_process_is_kept_out(images, tmp_path):
+    """Two at once would write every epoch's line twice; the first goes on undisturbed."""
+    tv.fit(vae(), images, out=tmp_path / "run", **SETTINGS | {"epochs": 1, "schedule": "constant"})
+    run = runs.RunFolder(tmp_path / "run")
+    lines = run.metrics.read_bytes()
+    with run.locked(), pytest.raises(CheckpointError, match="in use: another process is training there"):
+        tv.resume(tmp_path / "run", images, epochs=2)
+    assert run.metrics.read_bytes() == lines
+    assert len(tv.resume(tmp_path / "run", images, epochs=2)) == 2  # the lock is free again
+
+
+def test_fewer_epochs_than_were_done_are_refused(images, tmp_path):
+    tv.fit(vae(), images, out=tmp_path / "run", **SETTINGS | {"epochs": 2, "schedule": "constant"})
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="has done 2 epochs already, more than epochs=1"):
+        tv.resume(tmp_path / "run", images, epochs=1)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_more_epochs_under_a_schedule_get_a_warning(images, tmp_path):
+    """A cosine over three epochs is another training than one over two and one more."""
+    tv.fit(vae(), images, out=tmp_path / "run", **SETTINGS | {"epochs": 2, "schedule": "cosine"})
+    with pytest.warns(RuntimeWarning, match="the cosine schedule now runs over 3 epochs, not 2"):
+        tv.resume(tmp_path / "run", images, epochs=3)
+
+
+def test_settings_of_another_type_are_refused(images, tmp_path):
+    """A config.json edited by hand gets a sentence."""
+    tv.fit(vae(), images, out=tmp_path / "run", **SETTINGS | {"epochs": 1})
+    config = tmp_path / "run" / "config.json"
+    config.write_text(re.sub(r'"lr": [^,]*', '"lr": "abc"', config.read_text()))
+    with pytest.raises(ValueError, match="found lr='abc'; expected a value of type float"):
+        tv.resume(tmp_path / "run", images)

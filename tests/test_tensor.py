@@ -312,5 +312,5 @@ def test_a_wrong_row_of_a_user_is_found(own_rows):
 
 
 def test_an_unknown_row():
-    with pytest.raises(KeyError, match="sinh"):
+    with pytest.raises(ValueError, match="there is no operation 'sinh'; there are add, sub"):
         leaf([1.0]).apply("sinh")

@@ -39,7 +39,9 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
     """The terms of estimator A or B for a batch x (batch, pixels), with `samples` draws of z a datum."""
     posterior = q(x)  # q(z|x), (batch, latent)
     if bound == "elbo-b":  # AEVB eq. (7): the KL in closed form, only the reconstruction sampled
-        z, kl = posterior.sample_with_kl(p.prior, noise, samples)  # (samples, batch, latent), (batch,)
+        # z = mu + sigma eps, (samples, batch, latent), and KL = 1/2 sum mu^2 + sigma^2 - 1 - log sigma^2, (batch,):
+        # written out in distributions/normal.py, and as one kernel's twin in fusion.py
+        z, kl = posterior.sample_with_kl(p.prior, noise, samples)
         return Terms(p.likelihood(z).log_prob(x).mean(0), kl)
     if bound == "elbo-a":  # AEVB eq. (6): everything sampled
         z = posterior.sample(noise, samples)

@@ -7,7 +7,6 @@ code 2, a training that stopped being finite with 1, Ctrl-C with 130.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from dataclasses import fields
@@ -49,6 +48,19 @@ Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Seed = Annotated[int, opt("Which draws, which images.")]
 Data = Annotated[str | None, opt("Other data than the run's own.")]
 Out = Annotated[Path | None, opt("Folder for the pictures. Default: RUN/figures.")]
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tinyvae {sys.modules['tinyvae'].__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[bool, opt("Show the version.", "--version", callback=show_version, is_eager=True)] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -106,6 +118,7 @@ def train(
         from tinyvae import data as data_sets
         from tinyvae.models import VAE
 
+        data = data_sets.anywhere(data)
         outline = data_sets.outline(data, data_dir)
         chosen = {f.name: value for f in fields(Settings) if (value := context.params.get(f.name)) is not None}
         chosen["epochs"] = max(10, round(150_000 / outline.count)) if epochs is None else epochs
@@ -115,7 +128,7 @@ def train(
         settings = Settings(**chosen)
         model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation, likelihood, init,
                     seed, number_type(dtype), device=device)
-        path = out or unused(Path("runs") / outline.name.replace(os.sep, "_"))
+        path = out or unused(Path("runs") / Path(outline.name).name)
         runs.RunFolder.create(path, model, outline.name, settings, data_dir)
     try:
         run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir)
@@ -151,16 +164,17 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
-    from tinyvae import display, evidence
+    from tinyvae import display, evidence, runs
 
     if part not in ("test", "train", "valid"):
         raise ValueError(f"found part {part!r}; expected test, train or valid")
     model, data_set = opened(run, data, data_dir)
     result = evidence.evaluate(model, data_set, importance_samples, seed, part)
+    kept = runs.parameters_of(run)
     if as_json:
-        print(json.dumps(display.checked(result.to_dict()), indent=2))
+        print(json.dumps(display.checked(result.to_dict() | {"part": part} | kept), indent=2))
     else:
-        display.console().print(display.evaluation_table(result))
+        display.console().print(display.evaluation_table(result, part, kept))
 
 
 def picture(name: str, help_text: str) -> None:
@@ -250,11 +264,18 @@ def main() -> None:
     from tinyvae.checkpoint import CheckpointError
     from tinyvae.training import TrainingError
 
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show ± gets ? and not an end
+            stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         app(standalone_mode=True)
     except TrainingError as fault:
         sys.exit(f"tinyvae: {fault}")
+    except MemoryError as fault:
+        print(f"tinyvae: out of memory ({fault}); make --hidden, --latent, --samples or --batch smaller",
+              file=sys.stderr)
+        sys.exit(2)
     except (CheckpointError, ValueError, OSError) as fault:
         print(f"tinyvae: {fault}", file=sys.stderr)
         sys.exit(2)

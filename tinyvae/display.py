@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,24 +73,27 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
     """One epoch: bounds, terms, active units, speed, and the fingerprint of the parameters."""
     valid = f"  valid {record['valid_elbo']:.2f}" if "valid_elbo" in record else ""
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
+    error = record["test_elbo_stderr"]  # one datum has none
     return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record['train_elbo']:.2f}{valid}  "
-            f"test {record['test_elbo']:.2f} ± {record['test_elbo_stderr']:.2f}  "
+            f"test {record['test_elbo']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  "
             f"(reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  "
             f"active {record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})  "
             f"{timings['data_per_second']:,.0f} data/s  {record['fingerprint']}{skipped}")
 
 
-def evaluation_table(result: Evaluation) -> Any:
+def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any:
     """Every number with its unit, direction, standard error and count."""
     from rich.table import Table
 
-    table = Table(title=f"{result.data}, {result.data_count:,} test data", title_justify="left", box=None,
-                  padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(title=f"{result.data}, {result.data_count:,} {part} data, one draw of z each; parameters of epoch "
+                        f"{kept['epoch']} ({kept['checkpoint']})", title_justify="left", box=None, padding=(0, 2, 0, 0),
+                  header_style="dim")
     for name in ("quantity", "value", "std. error", "unit", "direction"):
         table.add_column(name, justify="right" if name in ("value", "std. error") else "left")
 
     def row(name: str, value: float, error: float | None, unit: str, direction: str) -> None:
-        table.add_row(name, f"{value:.3f}", "" if error is None else f"{error:.3f}", unit, direction)
+        shown = "" if error is None or math.isnan(error) else f"{error:.3f}"
+        table.add_row(name, f"{value:.3f}", shown, unit, direction)
 
     nats = "nats per datum"
     row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)

@@ -54,6 +54,7 @@ class Evaluation:
         return asdict(self)
 
 
+@np.errstate(all="ignore")  # what is not finite is shown, not warned of
 def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0, seed: int = 0,
              part: str = "test") -> Evaluation:
     """Measure a model on a part of a data set, or on an array (count, pixels) in [0, 1].
@@ -64,18 +65,17 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
         raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
     noise = Noise(seed, "evaluate")
     columns: dict[str, list[np.ndarray]] = {key: [] for key in ("reconstruction", "kl", "mu", "evidence", "effective")}
-    with np.errstate(all="ignore"):
-        for number, x in enumerate(batches_of(model, data, seed, part)):
-            noise.restart(number)
-            posterior = model.q(x)
-            z = posterior.sample(noise)
-            columns["reconstruction"].append(model.likelihood(z).log_prob(x).numpy()[0])
-            columns["kl"].append(kl_per_dimension(posterior, model.prior).numpy())
-            columns["mu"].append(posterior.mean.numpy())
-            if importance_samples:
-                evidence, effective = log_evidence(model, posterior, x, noise, importance_samples)
-                columns["evidence"].append(evidence)
-                columns["effective"].append(effective)
+    for number, x in enumerate(batches_of(model, data, seed, part)):
+        noise.restart(number)
+        posterior = model.q(x)
+        z = posterior.sample(noise)
+        columns["reconstruction"].append(model.likelihood(z).log_prob(x).numpy()[0])
+        columns["kl"].append(kl_per_dimension(posterior, model.prior).numpy())
+        columns["mu"].append(posterior.mean.numpy())
+        if importance_samples:
+            evidence, effective = log_evidence(model, posterior, x, noise, importance_samples)
+            columns["evidence"].append(evidence)
+            columns["effective"].append(effective)
     reconstruction, kl, mu = (np.concatenate(columns[key]).astype(np.float64) for key in ("reconstruction", "kl", "mu"))
     total_kl = kl.sum(1)
     elbo, elbo_error = mean_and_error(reconstruction - total_kl)

@@ -73,7 +73,7 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 
     With more than two latents the two most used ones vary, and the others are 0, their prior's mean.
     """
-    used = [0, 1] if model.latent == 2 else by_activity(model, data)[:2].tolist()
+    used = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
     if model.latent < 2:
         raise ValueError("the model has 1 latent dimension; a manifold needs two: use traverse")
     z = np.zeros((side * side, model.latent))

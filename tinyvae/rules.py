@@ -58,17 +58,15 @@ class Rule:
         """The interval of input `i`; a row with any number of inputs has one interval for all of them."""
         return self.domain if isinstance(self.domain, Interval) else self.domain[i]
 
-    def __repr__(self) -> str:
-        return f"<rule {self.name}>"
-
 
 TABLE: dict[str, Rule] = {}
 
 
-def rule(name: str, value: Callable | None = None, grads: Any = None, domain: Any = (ANY,), **options: Any) -> Rule:
-    """Add a row to the table; a name can be taken only once."""
-    if name in TABLE:
-        raise ValueError(f"the operation {name!r} exists already; choose another name")
+def rule(name: str, value: Callable | None = None, grads: Any = None, domain: Any = (ANY,), replace: bool = False,
+         **options: Any) -> Rule:
+    """Add a row to the table; a name can be taken only once, unless `replace` says that the row is meant to change."""
+    if name in TABLE and not replace:
+        raise ValueError(f"the operation {name!r} exists already; choose another name, or pass replace=True")
     TABLE[name] = Rule(name, value, grads, domain, **options)
     return TABLE[name]
 

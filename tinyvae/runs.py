@@ -13,6 +13,7 @@ this order: best, metrics line, last. Whatever is cut off in between is done aga
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -64,6 +65,26 @@ class RunFolder:
         checkpoint.write_json(run.config_file, config)
         run._save_last(model, settings, data, {}, epoch=0)
         return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within this block no second process may change the run; the system frees a killed process's lock."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: two processes on one run are not noticed there
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(folder)
+            raise CheckpointError(f"{self.path} is in use: another process is training there; wait for it or stop it "
+                                  "first") from None
+        try:
+            yield
+        finally:
+            os.close(folder)
 
     def discard(self) -> None:
         """Take a folder away that `create` made and nothing was trained in."""
@@ -139,7 +160,7 @@ class RunFolder:
 
     def train(self, training: Training, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> None:
         """All that is left to do, with a checkpoint after every epoch and after Ctrl-C."""
-        with _interruptible() as interrupted:
+        with self.locked(), _interruptible() as interrupted:
             while not training.finished():
                 try:
                     _epoch(training, interrupted, on_step, on_epoch, self)
@@ -228,12 +249,21 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None,
     settings = Settings.from_dict(config["settings"])
     _warn_if_other_blas(config.get("environment", {}))
     if epochs is not None and epochs != settings.epochs:
+        done = checkpoint.load(run.last)[1].get("epoch", 0)
+        if epochs < done:
+            raise ValueError(f"{run.path} has done {done} epochs already, more than epochs={epochs}; leave --epochs "
+                             "out, or ask for more")
+        if done and settings.schedule != "constant":
+            warnings.warn(f"the {settings.schedule} schedule now runs over {epochs} epochs, not {settings.epochs}: "
+                          "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
         settings = replace(settings, epochs=epochs)
         checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
     model = VAE(**config["model"])
-    data = data_sets.load(config["data"], data_dir or config.get("data_dir")) if data is None else data
+    if data is None or isinstance(data, (str, Path)):
+        data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
     training = Training(model, data, settings)
-    run.restore(training)
+    with run.locked():
+        run.restore(training)
     return run, training
 
 
@@ -261,6 +291,16 @@ def load(path: str | Path) -> VAE:
     checkpoint.check_shapes(stored, expected, file)
     model.parameters.load(arrays)
     return model
+
+
+def parameters_of(path: str | Path) -> dict[str, Any]:
+    """Which parameters `load(path)` gives: the checkpoint's name and the epoch they are from."""
+    file = Path(path)
+    if file.is_dir():
+        run = RunFolder(file)
+        file = run.best if run.best.exists() else run.last
+    meta = checkpoint.load(file)[1]
+    return {"checkpoint": file.name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}
 
 
 def _warn_if_other_blas(environment: dict[str, Any]) -> None:

@@ -154,6 +154,7 @@ def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Te
     useful = _paths(output, goals)
     make = type(seed)
     gradients: dict[Key, Tensor] = {key(output): seed}
+    # a heap gives its smallest entry: negative serials give the latest launch
     waiting = [-launch.serial for launch in [output.launch] if launch and launch.serial in useful]
     queued = set(waiting)
     while waiting:
@@ -206,8 +207,9 @@ def _contributions(launch: Launch, g: list[Tensor], y: list[Tensor], goals: set[
     """The gradient that a launch passes to each input that is asked for."""
     rule, inputs, attributes = launch.rule, launch.inputs, launch.attributes
     if rule.grads is None:
-        raise TapeError(f"{rule.name} is a fused operation and has no second derivative; "
-                        "compute under `with tinyvae.fused(False):`, where every operation has one")
+        raise TapeError(f"{rule.name} is a fused operation and has no second derivative; compute under `with "
+                        "tinyvae.fused(False):`, where every operation has one" if rule.twin else
+                        f"{rule.name} has no derivative; give its row `grads`, or stop the gradient before it: .stop()")
     one = rule.outputs == 1
     asked = [i for i in range(len(inputs)) if _is_asked(launch, i, goals, useful)]
     if callable(rule.grads):

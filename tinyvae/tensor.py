@@ -232,7 +232,9 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
 
     A fused row whose kernel cannot serve these inputs runs its twin instead.
     """
-    row = TABLE[name]
+    row = TABLE.get(name)
+    if row is None:
+        raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
     tensors, xp = _ready(row, inputs)
     call = row.kernel(xp) if row.kernel is not None and xp.kernels and _plain(row, tensors) else None
     if call is None and row.twin is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.fusion import fused
+from tinyvae.tape import Tape, TapeError
 from tinyvae.tensor import Tensor, grad
 
 STEP = 1e-5  # of max(1, |x|): truncation (step^2) and rounding (eps / step) are then both near 1e-10
@@ -25,6 +26,7 @@ class GradientError(AssertionError):
     """A gradient disagrees with the finite difference; the message names input, element and both numbers."""
 
 
+@np.errstate(all="ignore")  # what is not finite is a disagreement, said in a sentence
 def check_gradients(f: Callable[..., Tensor], *arrays: Any, tolerance: float = TOLERANCE, step: float = STEP,
                     seed: int = 0, order: int = 1) -> float:
     """Hold the gradient of `f(*tensors)` against central differences; returns the largest error found.
@@ -33,11 +35,17 @@ def check_gradients(f: Callable[..., Tensor], *arrays: Any, tolerance: float = T
     are checked element by element, larger ones along random directions. `order=2` checks the gradient's own
     gradient too (with the readable twins in place of fused rows, which have no second derivative).
 
-    Errors are relative to max(1, |gradient|). A disagreement raises GradientError with the error at several step
+    The value is also computed into memory that holds NaN, as a replay does: a row must fill its `out`.
+
+    Errors are relative to max(1, |gradient|), so a gradient below `tolerance` in size cannot be told from zero: scale
+    the function up to check one. A disagreement raises GradientError with the error at several step
     sizes: an error that shrinks with the step is truncation, one that grows is rounding, one that stays is a wrong
     gradient or a kink.
     """
+    if order not in (1, 2):
+        raise ValueError(f"found order={order}; expected 1 (the gradient) or 2 (the gradient's gradient too)")
     values = [np.array(array, dtype=np.float64) for array in arrays]
+    _check_replay(f, values)
     rng = np.random.default_rng(seed)
     weights: list[np.ndarray] = []
 
@@ -74,6 +82,26 @@ def check_gradients(f: Callable[..., Tensor], *arrays: Any, tolerance: float = T
 
 
 @np.errstate(all="ignore")  # what is not finite is found by the comparison, not by NumPy's warnings
+def _check_replay(f: Callable[..., Tensor], values: list[np.ndarray]) -> None:
+    """Record `f`, spoil every result, and run the record: all rows must write their values again."""
+    try:
+        with Tape() as tape:
+            out = f(*(Tensor(value.copy(), requires_grad=True) for value in values))
+    except TapeError:  # f looks at a value on its way (a branch, a float): it cannot be replayed, only differentiated
+        return
+    expected = out.data.copy()
+    for launch in tape.program():
+        for array in launch.outputs:
+            if array.dtype.kind == "f":
+                array[...] = np.nan
+    tape.replay()
+    same = np.isclose(out.data, expected, rtol=1e-12, atol=0, equal_nan=True)
+    if not same.all():
+        where = np.unravel_index(int(np.argmin(same)), same.shape)
+        raise GradientError(f"run again into its own results, the function gives {out.data[where]!r} where it gave "
+                            f"{expected[where]!r}, at {tuple(map(int, where))}: does every row write into its `out`?")
+
+
 def _compare(value: Callable[[list[np.ndarray]], float], points: list[np.ndarray], gradients: list[np.ndarray],
              rng: np.random.Generator, tolerance: float, step: float, what: str) -> float:
     worst = 0.0

@@ -106,6 +106,10 @@ class Settings:
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
                              f"{', '.join(field.name for field in fields(cls))}")
+        for field in fields(cls):
+            kinds = (int, float) if field.type == "float" else {"int": int, "str": str, "bool": bool}[str(field.type)]
+            if field.name in values and not isinstance(values[field.name], kinds):
+                raise ValueError(f"found {field.name}={values[field.name]!r}; expected a value of type {field.type}")
         return cls(**values)
 
 
@@ -113,6 +117,9 @@ class Training:
     """The state of a run and its steps. Everything that changes is in the arrays of `state()`."""
 
     def __init__(self, model: Any, data: DataSet, settings: Settings) -> None:
+        if not isinstance(data, DataSet):
+            raise TypeError(f"found data of type {type(data).__name__}; expected a DataSet: tv.data.load(name) or "
+                            "tv.DataSet(name, train, test, shape, scale)")
         if data.dimensions != model.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {model.pixels}")
         if model.config["likelihood"] == "bernoulli" and data.pixels == "gray":
@@ -255,8 +262,7 @@ class Training:
         mean = np.zeros(self.model.pixels)
         for start in range(0, len(self.data.train), 1000):
             mean += self.data.train[start : start + 1000].sum(0, dtype=np.float64)
-        p = np.clip(mean / (len(self.data.train) * self.data.scale), 1e-3, 1 - 1e-3)
-        self.model.decoder.layers[-1].bias.data[: self.model.pixels] = np.log(p / (1 - p))
+        self.model.start_at(mean / (len(self.data.train) * self.data.scale))
 
     def steps(self) -> Iterator[int]:
         """Do the rest of the current epoch, giving the number of batches done after each."""
@@ -270,6 +276,9 @@ class Training:
 
         The first steps may overshoot and recover (Adagrad's always have full length), so they are allowed much more.
         """
+        if not self.totals[SOUND]:
+            raise NonFiniteError(f"all {self.batches.steps} batches of epoch {self.epoch + 1} were skipped: their loss "
+                                 "or gradient was not finite; try a smaller --lr", {"epoch": self.epoch + 1})
         mean = self.totals[OBJECTIVE] / max(self.totals[DATA_COUNT], 1)
         margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.clock[STEP] >= SETTLED else 100)
         if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:

@@ -11,7 +11,7 @@
 
 from tinyvae.data.dataset import PIXELS, DataError, DataSet
 from tinyvae.data.folders import find, verify
-from tinyvae.data.loading import Outline, load, outline
+from tinyvae.data.loading import Outline, anywhere, load, outline
 from tinyvae.data.sources import NAMES
 
-__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "find", "load", "outline", "verify"]
+__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "find", "load", "outline", "verify"]

@@ -73,6 +73,17 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     raise _unknown(full)
 
 
+def anywhere(name: str) -> str:
+    """A name that means the same in every folder: a relative path becomes an absolute one, its suffix kept."""
+    base, _ = _parts(name)
+    if base in SOURCES:
+        return name
+    for path in (name, split_suffix(name)[0]):
+        if Path(path).expanduser().exists():
+            return str(Path(path).expanduser().absolute()) + name[len(path):]
+    return name
+
+
 @dataclass(frozen=True)
 class Outline:
     """What a run must know of its data before it reads them."""
@@ -196,7 +207,7 @@ def _unknown(name: str) -> DataError:
     if base in SOURCES or (base and Path(base).expanduser().exists()):
         return DataError(f"unknown suffix -{suffix} of {base}; expected {SUFFIXES}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
-        return DataError(f"there is no file or folder {name}; expected {files.FORMATS}.")
+        return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {files.FORMATS}.")
     return DataError(
         f"unknown data set {name!r}; expected {', '.join(NAMES)}, or the path of {files.FORMATS}.{hint}"
     )

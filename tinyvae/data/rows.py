@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,9 @@ def as_grey(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], float
         raise DataError(
             f"{what} holds {_range(low, high, parts)}; expected integers from 0 to 255. {_cure(low, high)}"
         )
+    if 1 < high <= 64:
+        warnings.warn(f"{what} holds integers from {low:g} to {high:g}, which divided by 255 are almost black; if "
+                      f"{high:g} is white, store np.float32(images / {high:g}) instead", stacklevel=2)
     return [np.ascontiguousarray(part, np.uint8) for part in parts], 1.0 if high <= 1 else 255.0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinyvae.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ class Distribution:
     """
 
     mean: Tensor
+
+    @classmethod
+    def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
+        """The (first) parameter at which a pixel's mean is `mean`, elementwise; `mean` inside (0, 1)."""
+        return np.log(mean / (1 - mean))  # the inverse of the sigmoid
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x), (..., batch), in nats."""

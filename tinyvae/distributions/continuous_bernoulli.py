@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tinyvae.distributions.base import Distribution
 from tinyvae.tensor import Tensor, apply
 
@@ -46,6 +48,15 @@ class ContinuousBernoulli(Distribution):
         rising, size = far > 0, abs(far)
         falling = (-size).exp() / (-size).expm1() + 1 / size
         return small.where(series, rising.where(1 - falling, falling))
+
+    @classmethod
+    def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
+        low, high = np.full_like(mean, -1e4), np.full_like(mean, 1e4)
+        for _ in range(60):  # the mean rises with the logit: halve the interval
+            middle = 0.5 * (low + high)
+            below = cls(Tensor(middle)).mean.data < mean
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return 0.5 * (low + high)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return apply("bernoulli_log_prob", self.logits, x)[0] + self.log_constant().sum(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tinyvae.noise import Noise
 from tinyvae.tensor import Tensor
 
 # Each likelihood: the distribution, and how many numbers the decoder gives for one pixel.
-LIKELIHOODS: dict[str, tuple[Callable[[Tensor], Any], int]] = {
+LIKELIHOODS: dict[str, tuple[Any, int]] = {
     "bernoulli": (Bernoulli, 1),
     "gaussian": (GreyNormal, 2),
     "continuous-bernoulli": (ContinuousBernoulli, 1),
@@ -47,6 +47,8 @@ class VAE:
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  data_mean: np.ndarray | None = None, device: str = "cpu") -> None:
         widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+        if not all(isinstance(size, int) for size in (pixels, latent, *widths)):
+            raise TypeError(f"found sizes pixels={pixels}, hidden={widths}, latent={latent}; each is a whole number")
         if min((pixels, latent, *widths), default=0) < 1 or not widths:
             raise ValueError(f"found sizes pixels={pixels}, hidden={widths}, latent={latent}; each must be at least 1")
         if likelihood not in LIKELIHOODS:
@@ -63,12 +65,17 @@ class VAE:
         self.prior = Normal.standard(latent, self.dtype)
         self.parameters.initialise(init, seed)
         if data_mean is not None:
-            p = np.clip(data_mean, 1e-3, 1 - 1e-3)
-            self.decoder.layers[-1].bias.data[:pixels] = np.log(p / (1 - p))
+            self.start_at(data_mean)
 
     dtype = property(lambda self: self.parameters.flat.dtype)
     pixels = property(lambda self: self.config["pixels"])
     latent = property(lambda self: self.config["latent"])
+
+    def start_at(self, data_mean: np.ndarray) -> None:
+        """Set the decoder's output bias where, were its weights 0, the mean image is `data_mean`."""
+        mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
+        # of two numbers a pixel (Gaussian), the first half belongs to the mean
+        self.decoder.layers[-1].bias.data[: self.pixels] = self._family.parameter_of_mean(mean)
 
     # ---- the two directions ------------------------------------------------------------------------------------------
 
