@@ -211,3 +211,13 @@ def test_the_import_is_light_and_no_global_state_is_touched() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_curves_mark_the_epoch_that_was_kept(tmp_path):
+    """Not the best test value: that would show a choice by the test data, and an epoch that nobody saved."""
+    records = [{"epoch": 1, "test_elbo": -5.0, "best": True}, {"epoch": 2, "test_elbo": -3.0, "best": False},
+               {"epoch": 3, "test_elbo": -4.0, "best": True}]
+    plain = [{key: value for key, value in record.items() if key != "best"} for record in records]
+    other = [record | {"best": record["epoch"] < 3} for record in records]
+    drawn = [figures.curves(r, tmp_path / f"{n}.png").read_bytes() for n, r in enumerate((records, plain, other))]
+    assert len(set(drawn)) == 3

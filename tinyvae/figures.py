@@ -181,7 +181,8 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     """The course of a training as PNG: ELBO of training and test data, and the two terms of the latter.
 
     `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `test_reconstruction`, `test_kl`, in nats
-    per datum; what is missing or None leaves a gap.
+    per datum; what is missing or None leaves a gap. The last one with a true `best` is the epoch whose parameters
+    were kept; a ring marks it on the test curve (marking the best test value would choose by the test data).
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -205,10 +206,10 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
         if key in known:
             axes.plot(epochs, lines[key], color=colour, label=name, **style)
     _axes(axes, "ELBO, nats per datum (higher is better)")
-    if "test_elbo" in known:
-        best = int(np.nanargmax(lines["test_elbo"]))
-        x, y = epochs[best], lines["test_elbo"][best]
-        label = f"best test: {y:.2f}, epoch {x}".replace("-", "−")
+    kept = max((number for number, record in enumerate(table) if record.get("best")), default=None)
+    if kept is not None and np.isfinite(lines["test_elbo"][kept]):
+        x, y = epochs[kept], lines["test_elbo"][kept]
+        label = f"kept: epoch {x}, test {y:.2f}".replace("-", "−")
         axes.scatter(x, y, marker="o", s=64, facecolor="none", edgecolor=TEST, label=label)
     if axes.lines:
         axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=INK)
