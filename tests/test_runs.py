@@ -516,10 +516,10 @@ def test_a_second_process_is_kept_out(images, tmp_path):
     """Two at once would write every epoch's line twice; the first goes on undisturbed."""
     tv.fit(vae(), images, out=tmp_path / "run", **SETTINGS | {"epochs": 1, "schedule": "constant"})
     run = runs.RunFolder(tmp_path / "run")
-    lines = run.metrics.read_bytes()
+    lines, config = run.metrics.read_bytes(), run.config_file.read_bytes()
     with run.locked(), pytest.raises(CheckpointError, match="in use: another process is training there"):
         tv.resume(tmp_path / "run", images, epochs=2)
-    assert run.metrics.read_bytes() == lines
+    assert (run.metrics.read_bytes(), run.config_file.read_bytes()) == (lines, config)
     assert len(tv.resume(tmp_path / "run", images, epochs=2)) == 2  # the lock is free again
 
 

@@ -164,7 +164,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
-    from tinyvae import display, evidence, runs
+    from tinyvae import checkpoint, display, evidence, runs
 
     if part not in ("test", "train", "valid"):
         raise ValueError(f"found part {part!r}; expected test, train or valid")
@@ -172,7 +172,7 @@ def evaluate(
     result = evidence.evaluate(model, data_set, importance_samples, seed, part)
     kept = runs.parameters_of(run)
     if as_json:
-        print(json.dumps(display.checked(result.to_dict() | {"part": part} | kept), indent=2))
+        print(json.dumps(checkpoint.plain(result.to_dict() | {"part": part} | kept), indent=2))
     else:
         display.console().print(display.evaluation_table(result, part, kept))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tinyvae import checkpoint
 from tinyvae.evidence import Evaluation
 from tinyvae.training import Training
 
@@ -56,7 +57,7 @@ class TrainingView:
 
     def on_epoch(self, record: dict[str, Any], timings: dict[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps(checked(record)), flush=True)
+            print(json.dumps(checkpoint.plain(record)), flush=True)
         else:
             self._console.print(epoch_line(record, timings, self.training), markup=False)
 
@@ -110,10 +111,3 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
     for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
         row(f"KL of z{j}", value, error, nats, "information used")
     return table
-
-
-def checked(value: Any) -> Any:
-    """The value as JSON can hold it: NumPy's numbers as Python's, what is not finite as null."""
-    from tinyvae.checkpoint import plain
-
-    return plain(value)

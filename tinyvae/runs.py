@@ -246,23 +246,23 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None,
     """A run folder and its training, restored to the last checkpoint. `epochs` sets a new goal."""
     run = RunFolder(path)
     config = run.config()
-    settings = Settings.from_dict(config["settings"])
-    _warn_if_other_blas(config.get("environment", {}))
-    if epochs is not None and epochs != settings.epochs:
-        done = checkpoint.load(run.last)[1].get("epoch", 0)
-        if epochs < done:
-            raise ValueError(f"{run.path} has done {done} epochs already, more than epochs={epochs}; leave --epochs "
-                             "out, or ask for more")
-        if done and settings.schedule != "constant":
-            warnings.warn(f"the {settings.schedule} schedule now runs over {epochs} epochs, not {settings.epochs}: "
-                          "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
-        settings = replace(settings, epochs=epochs)
-        checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
-    model = VAE(**config["model"])
-    if data is None or isinstance(data, (str, Path)):
-        data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
-    training = Training(model, data, settings)
-    with run.locked():
+    with run.locked():  # before anything is changed: the new goal, the logs
+        settings = Settings.from_dict(config["settings"])
+        _warn_if_other_blas(config.get("environment", {}))
+        if epochs is not None and epochs != settings.epochs:
+            done = checkpoint.load(run.last)[1].get("epoch", 0)
+            if epochs < done:
+                raise ValueError(f"{run.path} has done {done} epochs already, more than epochs={epochs}; leave "
+                                 "--epochs out, or ask for more")
+            if done and settings.schedule != "constant":
+                warnings.warn(f"the {settings.schedule} schedule now runs over {epochs} epochs, not {settings.epochs}: "
+                              "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
+            settings = replace(settings, epochs=epochs)
+            checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
+        model = VAE(**config["model"])
+        if data is None or isinstance(data, (str, Path)):
+            data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
+        training = Training(model, data, settings)
         run.restore(training)
     return run, training
 
@@ -275,12 +275,15 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
     return checkpoint.read_lines(run.metrics)
 
 
+def _checkpoint_of(path: str | Path) -> Path:
+    """The file that holds the parameters for use: a run's best epoch, else its last; or the file itself."""
+    run = RunFolder(path)
+    return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
+
+
 def load(path: str | Path) -> VAE:
     """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
-    file = Path(path)
-    if file.is_dir():
-        run = RunFolder(file)
-        file = run.best if run.best.exists() else run.last
+    file = _checkpoint_of(path)
     arrays, meta = checkpoint.load(file)
     try:
         model = VAE(**meta["model"])
@@ -295,10 +298,7 @@ def load(path: str | Path) -> VAE:
 
 def parameters_of(path: str | Path) -> dict[str, Any]:
     """Which parameters `load(path)` gives: the checkpoint's name and the epoch they are from."""
-    file = Path(path)
-    if file.is_dir():
-        run = RunFolder(file)
-        file = run.best if run.best.exists() else run.last
+    file = _checkpoint_of(path)
     meta = checkpoint.load(file)[1]
     return {"checkpoint": file.name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}
 

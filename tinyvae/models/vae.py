@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,8 +115,3 @@ class VAE:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
         kind = f"{self.config['activation']}, {self.config['likelihood']}"
         return f"VAE({sizes}, {kind}, {self.parameters.count:,} parameters)"
-
-
-def bits_per_dimension(nats: float, pixels: int) -> float:
-    """Nats a datum as bits a pixel."""
-    return nats / (math.log(2) * pixels)
