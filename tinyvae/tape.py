@@ -54,11 +54,10 @@ class Launch:
 
     def bind(self) -> Callable[[], Any]:
         """The launch as a call without arguments, over the arrays it has now."""
-        arrays = [tensor.data for tensor in self.inputs]
-        if self.rule.writes:
-            return partial(self.call, self.xp, *arrays, **self.attributes)
-        out = self.outputs[0] if self.rule.outputs == 1 else tuple(self.outputs)
-        return partial(self.call, self.xp, *arrays, out=out, **self.attributes)
+        arrays, attributes = [tensor.data for tensor in self.inputs], self.attributes
+        if not self.rule.writes:
+            attributes = attributes | {"out": self.outputs[0] if self.rule.outputs == 1 else tuple(self.outputs)}
+        return getattr(self.call, "bind", partial(partial, self.call))(self.xp, *arrays, **attributes)
 
     def __str__(self) -> str:
         shapes = ", ".join(str(tensor.shape) for tensor in self.inputs)
@@ -92,7 +91,7 @@ class Tape:
         if self._program is None:
             if recording() is self:
                 raise TapeError("replay() inside the recording: leave the `with` block first")
-            self._program = [launch.bind() for launch in self.program()]
+            self._program = _joined([launch.bind() for launch in self.program()])
         with np.errstate(all="ignore"):
             for call in self._program:
                 call()
@@ -132,6 +131,14 @@ class Tape:
 
     def __str__(self) -> str:
         return listing.table(self)
+
+
+def _joined(calls: Iterable[Callable[[], Any]]) -> list[Callable[[], Any]]:
+    """Neighbours that can run as one call, joined: for most steps, all of it."""
+    program = []
+    for join, group in itertools.groupby(calls, key=lambda call: getattr(call, "join", None)):
+        program += [join(list(group))] if join else group
+    return program
 
 
 # ---- the backward sweep ----------------------------------------------------------------------------------------------

@@ -302,9 +302,9 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
 
 def _plain(row: Rule, tensors: Sequence[Tensor]) -> bool:
     """Can the kernel serve these inputs: shapes, unbroken memory, and no derivative that only the twin has?"""
-    if row.fits is not None and not row.fits(*(tensor.shape for tensor in tensors)):
+    if row.fits is not None and not row.fits(*(tensor.data for tensor in tensors)):
         return False
-    return all(tensor.data.flags.c_contiguous and not (tensor.requires_grad and i in row.constants)
+    return all((row.strided or tensor.data.flags.c_contiguous) and not (tensor.requires_grad and i in row.constants)
                for i, tensor in enumerate(tensors))
 
 
