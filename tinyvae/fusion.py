@@ -174,9 +174,10 @@ fuse("gaussian_sample_kl_grad", _sample_kl_grad, domain=(ANY, ANY, ANY, ANY),
 
 
 def _bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, None]:
-    # x log p + (1 - x) log(1 - p); a term with weight 0 is 0, also where its logarithm is infinite
-    on, off = x * (-logits).softplus(), (1 - x) * logits.softplus()
-    return -((x == 0).where(0.0, on) + (x == 1).where(0.0, off)).sum(-1), None
+    # x l - log(1 + exp(l)); at infinite l its limit: 0 if x is the certain value, else -inf
+    finite, certain = x * logits - logits.softplus(), (logits > 0).cast(logits.dtype)
+    limit = (x == certain).where(0.0, x - math.inf)
+    return (abs(logits) == math.inf).where(limit, finite).sum(-1), None
 
 
 def _gaussian(joint: Tensor, x: Tensor) -> tuple[Tensor, None]:

@@ -17,16 +17,16 @@ BLOCK = 64  # counters at a time; each gives four words
 @kernel()
 def _words(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     # The rounds are the outer loop and the counters the inner one, so that a round is done for many counters at once.
-    # n: the words' place, their number, scratch memory, site, seed, stream, the clock
+    # n: the words' place, their number, scratch memory, first counter, site, the clock, attempt, seed, stream
     words, memory = matrix(at_uint32(n[0]), n[1] // (4 * BLOCK), 4 * BLOCK), matrix(at_uint32(n[2]), 4 * parts, BLOCK)
     c0, c1, c2, c3 = memory[4 * part], memory[4 * part + 1], memory[4 * part + 2], memory[4 * part + 3]
-    step = at_int64(n[6])[0]
+    start, site, step, attempt = n[3], n[4], at_int64(n[5])[0], n[6]
     first, last = share(n[1] // (4 * BLOCK), part, parts)
     for block in range(first, last):
         for b in range(BLOCK):
-            c0[b], c1[b] = np.uint32(block * BLOCK + b), np.uint32(n[3])
-            c2[b], c3[b] = np.uint32(step), np.uint32(0)
-        k0, k1 = np.uint32(n[4]), np.uint32(n[5])
+            c0[b], c1[b] = np.uint32(start + block * BLOCK + b), np.uint32(site)
+            c2[b], c3[b] = np.uint32(step), np.uint32(attempt)
+        k0, k1 = np.uint32(n[7]), np.uint32(n[8])
         for _ in range(10):
             for b in range(BLOCK):
                 p0, p1 = np.uint64(c0[b]) * np.uint64(0xD2511F53), np.uint64(c2[b]) * np.uint64(0xCD9E8D57)
@@ -38,11 +38,12 @@ def _words(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             out[4 * b], out[4 * b + 1], out[4 * b + 2], out[4 * b + 3] = c0[b], c1[b], c2[b], c3[b]
 
 
-def _words_job(clock: Array, count: int, seed: int, stream: int, site: int) -> tuple[Array, Job]:
+def _words_job(clock: Array, count: int, seed: int, stream: int, site: int, attempt: int = 0,
+               first: int = 0) -> tuple[Array, Job]:
     """At least `count` words of an address, and the job that draws them."""
     words = np.empty(-(-count // (4 * BLOCK)) * 4 * BLOCK, np.uint32)
     memory = np.empty(4 * BLOCK * team.most, np.uint32)
-    whole = (words, words.size, memory, site, seed, stream, flat(clock))
+    whole = (words, words.size, memory, first, site, flat(clock), attempt, seed, stream)
     return words, Job(_words, (), whole, work=4 * words.size, dtype=np.float32)
 
 
