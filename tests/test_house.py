@@ -30,7 +30,7 @@ LEVELS = (
     "bounds models fusion",
     "evidence testing",
     "training",
-    "runs figures",
+    "runs figures bench",
     "gallery doctor display",
     "cli",
     "__main__",

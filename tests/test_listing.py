@@ -83,7 +83,7 @@ def test_rates_and_shares(dtype):
     launches = tape.program()
     profile = listing.Profile(launches, np.array([[1e-4, 2e-6, 3e-6], [2e-4, 4e-6, 3e-6], [4e-4, 5e-6, 3e-6]]))
     check_rows(profile, PEAKS)
-    assert json.loads(json.dumps(profile.rows()))[1]["inputs"] == "40x20"
+    assert json.loads(json.dumps(profile.rows(PEAKS)))[1]["inputs"] == "40x20"
     with pytest.raises(AssertionError):
         check_rows(profile, Peaks((Level(2**27, 20.0),), PEAKS.product_gigaflops, 2, 5))
 

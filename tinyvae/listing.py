@@ -113,9 +113,8 @@ class Profile(list):
         super().__init__(zip(launches, np.median(rounds, axis=0).tolist(), strict=True))
         self.rounds = rounds
 
-    def rows(self, peaks: machine.Peaks | None = None) -> list[dict[str, Any]]:
+    def rows(self, peaks: machine.Peaks) -> list[dict[str, Any]]:
         """For a JSON file: a dict a launch, with the units in the names."""
-        peaks = peaks or machine.peaks()
         quartiles = np.percentile(self.rounds, (25, 75), axis=0).T if len(self) else []
         found = []
         for (launch, seconds), (low, high) in zip(self, quartiles, strict=True):
@@ -129,8 +128,9 @@ class Profile(list):
             })  # fmt: skip
         return found
 
-    def __repr__(self) -> str:
-        rows = self.rows()
+    def table(self, peaks: machine.Peaks) -> str:
+        """One line a launch, the sums below, and what the columns mean."""
+        rows = self.rows(peaks)
         cells = [("", "operation", "inputs", "outputs", "us", "quartiles", "ns/element", "GB/s", "GFLOP/s", "of peak")]
         for i, row in enumerate(rows):
             cells.append((
@@ -143,8 +143,10 @@ class Profile(list):
         cells.append(("", f"{len(rows)} launches", "", "", f"{took:.1f}", "", "", *_rates_as_text(whole)))
         return (f"{lines(cells, left=(1, 2, 3))}\n"
                 f"medians of {len(self.rounds)} rounds, each launch called by itself; of us and ns lower is better\n"
-                "of peak: of what this machine attains at most for such bytes and FLOP (roofline); higher is better\n"
-                f"peaks: {machine.peaks()}")
+                "of peak: of what this machine attains at most for such bytes and FLOP (roofline); higher is better")
+
+    def __repr__(self) -> str:
+        return f"{self.table(machine.peaks())}\npeaks: {machine.peaks()}"
 
 
 def rates(seconds: float, operations: float, size: float, least: float) -> dict[str, float]:
