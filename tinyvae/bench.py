@@ -176,6 +176,6 @@ def look(net: Net, steps: int = STEPS, rounds: int = 15, least: float = 0.05) ->
     peaks = machine.peaks()
     floor = products(net)
     found, ready, tape = candidates(net)
-    times = timing.measure({**found, FLOOR: in_turn(floor)}, rounds, least=least)
+    times = timing.measure({**found, FLOOR: in_turn(floor)}, rounds, least=least, pause=machine.REST)
     profile = listing.profile(tape, 2 * rounds, lambda: rewind(ready))
     return Look(net, peaks, steps, len(floor), times, profile)

@@ -9,6 +9,7 @@ are held against them: bandwidth by adding two arrays into a third, arithmetic b
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ IN_CACHE, BEYOND, BEYOND_A_CORE = (256 * KILO, 2 * MEGA, 8 * MEGA), 128 * MEGA, 
 MOVED = 400_000_000  # bytes a measurement, so that starting threads (some 0.1 ms) does not count
 SIDES = (256, 512, 768)  # of the square matrices
 ROUNDS = 9
+REST = 0.05  # seconds, in which the threads of a BLAS that was just used stop spinning
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def peaks() -> Peaks:
 def measure(rounds: int = ROUNDS, in_cache: tuple[int, ...] = IN_CACHE, beyond: int | None = None,
             moved: int = MOVED, sides: tuple[int, ...] = SIDES) -> Peaks:
     """Measure anew: `in_cache` are bytes a core, `beyond` and `moved` bytes of all, `sides` those of the matrices."""
+    time.sleep(REST)
     threads = timing.usable_cores()
     beyond = beyond or max(BEYOND, threads * BEYOND_A_CORE)
     sizes = sorted({*(threads * size for size in in_cache), beyond})
