@@ -1,6 +1,5 @@
-"""Adam on all cores by Numba's `parallel=True`.
-Taught: alone it is twice as fast here, but between two products, whose BLAS has threads of its own, it makes the
-three together take 4 to 5 times as long: two pools take the cores from each other."""
+"""Adam on all cores by Numba's `parallel=True`. Taught: alone it is twice as fast here, but between two products, whose
+BLAS has threads of its own, the three take 4 to 5 times as long: two pools take the cores from each other."""
 
 from __future__ import annotations
 
