@@ -19,7 +19,8 @@ import tinyvae as tv
 from tinyvae import checkpoint, cli, runs
 
 SMALL = ["--hidden", "12", "--latent", "2", "--batch", "200"]
-COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor"]
+COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor",
+            "bench"]
 PICTURES = {"sample": {"samples.png"}, "reconstruct": {"reconstructions.png"},
             "traverse": {"traversal.png", "traversal.gif"}, "interpolate": {"interpolation.png", "interpolation.gif"},
             "manifold": {"manifold.png"}, "latents": {"latents.png"}}  # fmt: skip

@@ -66,6 +66,15 @@ def test_a_device_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["a"].seconds == (3.0, 3.0)
 
 
+def test_a_pause_stands_before_each_turn_and_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.candidate(f"({seconds})", 7.0)())
+    candidates = {name: clock.candidate(name, 1.0) for name in "ab"}
+    found = timing.measure(candidates, rounds=2, calls=2, pause=0.5)
+    assert "".join(clock.calls) == "ab" + "(0.5)aa(0.5)bb" + "(0.5)bb(0.5)aa"
+    assert found["a"].seconds == found["b"].seconds == (1.0, 1.0)
+
+
 def test_the_garbage_collector_is_restored() -> None:
     def fail() -> None:
         if not gc.isenabled():

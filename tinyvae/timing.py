@@ -78,6 +78,7 @@ def measure(
     calls: int | Mapping[str, int] | None = None,
     least: float = 2e-3,
     synchronize: Callable[[], Any] | None = None,
+    pause: float = 0.0,
 ) -> dict[str, Timing]:
     """Time `functions` in alternation; what they return is dropped.
 
@@ -88,6 +89,8 @@ def measure(
     calls : how many calls make one round of a candidate, for all or by name; by default as many as take
         `least` seconds. Each is called once before the first round, so that compilation is not counted.
     synchronize : waits until a device has finished; called before the clock is read.
+    pause : seconds of rest before each candidate's turn. A BLAS lets its helper threads spin for some 26 ms after a
+        product, and they would take the next candidate's cores; 0.05 is enough for them to go to sleep.
     """
     if not functions or rounds < 1:
         raise ValueError(f"{len(functions)} functions, {rounds} rounds; give at least one of each")
@@ -109,6 +112,7 @@ def measure(
         for number in range(rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
+                time.sleep(pause)
                 seconds[name].append(_run(functions[name], counts[name], wait) / counts[name])
     finally:
         if collecting:

@@ -1,0 +1,77 @@
+"""What each fused operation is tried on: inputs of the sizes they have in a step of 784-500-20, batch 100."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PIXELS, HIDDEN, LATENT, BATCH = 784, 500, 20, 100
+WEIGHTS = sum((m + 1) * n for m, n in ((PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIXELS)))
+IDLE, BETWEEN = "a quarter idle", "between products"  # the same call under other circumstances
+Arrays = tuple[np.ndarray, ...]
+
+
+class Case(NamedTuple):
+    """One call of an operation. Arrays that hold numbers are float64 with float32 values: the same in both types."""
+
+    operation: str
+    label: str  # what tells it from the operation's other cases
+    arrays: Arrays
+    attributes: dict[str, Any]
+    products: Arrays = ()  # two matrices, multiplied before and after it: its neighbours in a step
+
+    def __str__(self) -> str:
+        return f"{self.operation}, {self.label}" if self.label else self.operation
+
+
+def cases() -> list[Case]:
+    """Every operation that has a kernel, some in several forms; the same numbers at every call."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+        return rounded(scale * rng.normal(size=shape))
+
+    pre, joint, eps = normal(1, BATCH, HIDDEN), normal(BATCH, 2 * LATENT), normal(1, BATCH, LATENT)
+    logits, grey = normal(1, BATCH, PIXELS, scale=3), rounded(rng.random((BATCH, PIXELS)))
+    values = {"tanh": np.tanh(pre), "relu": np.maximum(pre, 0), "softplus": np.logaddexp(0, pre)}
+    found = [Case("bias_activation", "identity", (normal(1, BATCH, PIXELS), normal(PIXELS)), {"kind": "identity"})]
+    for kind, y in values.items():
+        found += [Case("bias_activation", kind, (pre, normal(HIDDEN)), {"kind": kind}),
+                  Case("bias_activation_grad", kind, (normal(1, BATCH, HIDDEN), rounded(y)), {"kind": kind})]
+    found += [
+        Case("gaussian_sample_kl", "", (joint, eps), {}),
+        Case("gaussian_sample_kl_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), joint, eps), {}),
+        Case("bernoulli_log_prob", "", (logits, np.round(grey)), {}),
+        Case("gaussian_log_prob", "", (normal(1, BATCH, 2 * PIXELS), grey), {}),
+        Case("scale_rows", "", (normal(1, BATCH), logits), {}),
+        Case("normal", "", (np.array([7, 0, 0]),),
+             {"seed": 3, "stream": "noise", "site": 0, "shape": (1, BATCH, LATENT), "dtype": None}),
+        Case("binarised_rows", "", (rng.integers(0, 256, (2000, PIXELS)).astype(np.uint8),
+                                    rng.permutation(2000)[:BATCH], np.array([7, 0, 0])),
+             {"seed": 3, "stream": "binarise", "site": 0, "scale": 255.0, "dtype": None}),
+    ]  # fmt: skip
+    theta, g = normal(WEIGHTS, scale=0.05), normal(WEIGHTS)
+    m, v = normal(WEIGHTS, scale=0.1), rounded(normal(WEIGHTS, scale=0.1) ** 2)
+    rates, control = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
+    adam = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    idle = np.arange(WEIGHTS) < WEIGHTS // 4  # weights whose pixel has not been on for long
+    tiny = np.float64(np.float32(1e-40))
+    fading = theta, np.where(idle, 0, g), np.where(idle, tiny, m), np.where(idle, tiny, v)
+    between = normal(BATCH, PIXELS), normal(PIXELS, HIDDEN)
+    return [
+        *found,
+        Case("guard", "", (np.array(1.0), g, control), {"max_norm": math.inf}),
+        Case("weight_prior", "", (g, theta), {"factor": 1e-5}),
+        Case("adam", "", (theta, g, m, v, rates, control), adam),
+        Case("adam", IDLE, (*fading, rates, control), adam),
+        Case("adam", BETWEEN, (theta, g, m, v, rates, control), adam, between),
+        Case("adagrad", "", (theta, g, v, rates, control), {"epsilon": 0.0}),
+        Case("sgd", "", (theta, g, m, rates, control), {"momentum": 0.9}),
+    ]
+
+
+def rounded(a: Any) -> np.ndarray:
+    """float64 numbers that float32 holds, too."""
+    return np.asarray(a, np.float32).astype(np.float64)

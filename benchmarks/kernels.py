@@ -1,0 +1,225 @@
+"""Every fused kernel against its readable twin and against the ladder's losing rungs. Checked first, timed second.
+
+The error is that against the twin in float64, in rounding units: the type's eps times the size of the number, or times
+the root mean square of its array where the number is smaller. An operation whose error passes its bound is not timed,
+and neither is any other. Twin, kernel and rung are recorded as a tape of that one operation and timed as its replay.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import tinyvae as tv
+from benchmarks import results, roofline, rungs
+from benchmarks.cases import BETWEEN, IDLE, Case, cases
+from tinyvae import listing, machine, timing
+from tinyvae.rules import TABLE
+from tinyvae.tape import Launch, Tape
+from tinyvae.tensor import Tensor, apply, grad
+
+TWIN, KERNEL = "twin", "kernel"
+TYPES = np.dtype(np.float32), np.dtype(np.float64)
+# Of these a form leaves threads of the BLAS or of Numba spinning, who would take the next form's cores: each rests
+# before its turn, and its turn is longer, for it begins with threads asleep.
+SPINNING, REST, TURN = ("adam", "matmul"), 0.03, 0.01  # seconds
+# The largest error of each operation, in rounding units of its type.
+BOUNDS: dict[str, float] = {
+    "bias_activation": 4, "bias_activation_grad": 32, "gaussian_sample_kl": 8, "gaussian_sample_kl_grad": 8,
+    "bernoulli_log_prob": 32, "gaussian_log_prob": 32, "scale_rows": 1, "normal": 64, "binarised_rows": 0,
+    "guard": 512, "weight_prior": 2, "adam": 16, "adagrad": 4, "sgd": 4,
+}  # fmt: skip
+
+
+def unmeasured(every: list[Case]) -> list[str]:
+    """Operations that have a kernel, but no case or no bound: each must get one when it enters the table."""
+    known = {case.operation for case in every} & set(BOUNDS)
+    return [name for name, row in TABLE.items() if row.kernel is not None and name not in known]
+
+
+class Error(NamedTuple):
+    """Of one form of an operation, in rounding units of its type."""
+
+    operation: str
+    case: str
+    rung: str
+    dtype: str
+    error_max_units: float
+    error_mean_units: float
+    bound_units: float
+
+
+class Recorded(NamedTuple):
+    """A tape of one operation, and where its inputs and results lie."""
+
+    tape: Tape
+    inputs: list[np.ndarray]
+    results: list[np.ndarray]
+
+    def launches(self, operation: str) -> list[Launch]:
+        """What the operation itself consists of, with the products beside it."""
+        return [launch for launch in self.tape.program() if launch.rule.name in (operation, "matmul")]
+
+
+@contextmanager
+def form(operation: str, rung: str) -> Iterator[None]:
+    """In this block the operation runs as its twin, as its kernel, or as one of its rungs."""
+    row, changed = TABLE[operation], copy.copy(TABLE[operation])
+    if rung not in (TWIN, KERNEL):
+        value = rungs.of(operation)[rung].value
+        changed.kernel = lambda xp: value
+    with tv.fused(rung != TWIN):
+        TABLE[operation] = changed
+        try:
+            yield
+        finally:
+            TABLE[operation] = row
+
+
+def record(case: Case, rung: str, dtype: np.dtype) -> Recorded:
+    """The case in one form and type as a tape."""
+    row = TABLE[case.operation]
+    numbers = [row.domain_of(i).kind == "number" for i in range(len(case.arrays))]
+    arrays = [a.astype(dtype if number else a.dtype) for a, number in zip(case.arrays, numbers, strict=True)]
+    inputs, around = [Tensor(a) for a in arrays], [Tensor(a.astype(dtype)) for a in case.products]
+    inputs[0].requires_grad = numbers[0] and rung == TWIN
+    attributes = {**case.attributes, **({"dtype": dtype} if "dtype" in case.attributes else {})}
+    with form(case.operation, rung), Tape() as tape:
+        if around:
+            apply("matmul", *around)
+        found = apply(case.operation, *inputs, **attributes)
+        if around:
+            apply("matmul", *around)
+        found = found if isinstance(found, tuple) else (found,)
+        if row.outputs == 2 and found[1] is None:  # a likelihood's kernel gives the derivative, too: so must the twin
+            found = found[0], grad(found[0].sum(), inputs[0])
+    return Recorded(tape, arrays, [arrays[i] for i in row.writes] or [tensor.data for tensor in found])
+
+
+def replayed(case: Case, recorded: Recorded) -> list[np.ndarray]:
+    """The results of a replay from the case's inputs, into arrays that held NaN: just what is timed later."""
+    for launch in recorded.tape.program():
+        for array in launch.outputs:
+            array.fill(np.nan if array.dtype.kind == "f" else 0)
+    for array, original in zip(recorded.inputs, case.arrays, strict=True):
+        array[...] = original
+    recorded.tape.replay()
+    return [array.copy() for array in recorded.results]
+
+
+def units(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The error of each number in rounding units; NaN and infinity where there should be none are infinitely wrong."""
+    exact = expected.astype(np.float64)
+    typical = float(np.sqrt(np.mean(exact**2))) or 1.0
+    error = np.abs(found.astype(np.float64) - exact) / (np.finfo(found.dtype).eps * np.maximum(np.abs(exact), typical))
+    return np.where(np.isfinite(error), error, np.inf)
+
+
+def exact(case: Case) -> list[np.ndarray]:
+    """What the twin finds in float64."""
+    return replayed(case, record(case, TWIN, TYPES[1]))
+
+
+def measured_error(case: Case, rung: str, dtype: np.dtype, expected: list[np.ndarray]) -> Error:
+    """The error of a form, in its replay; SystemExit if it passes the operation's bound or if another form ran."""
+    recorded, bound = record(case, rung, dtype), BOUNDS[case.operation]
+    if rung != TWIN and not recorded.launches(case.operation):
+        raise SystemExit(f"{case}: its kernel did not run (the twin did); nothing was timed")
+    eager = [array.tobytes() for array in recorded.results]
+    found = replayed(case, recorded)
+    if [array.tobytes() for array in found] != eager:
+        raise SystemExit(f"{case}, {rung}, {dtype}: a replay leaves other bits than the first call; nothing was timed")
+    every = np.concatenate([units(a, b).reshape(-1) for a, b in zip(found, expected, strict=True)])
+    error = Error(case.operation, case.label, rung, dtype.name, float(every.max()), float(every.mean()), bound)
+    if not error.error_max_units <= bound:  # NaN fails
+        raise SystemExit(f"{case}, {rung}, {dtype}: wrong by {error.error_max_units:.3g} rounding units, allowed "
+                         f"{bound:g}; nothing was timed")
+    return error
+
+
+def forms(case: Case) -> list[str]:
+    """Twin, kernel, and the rungs of the operation."""
+    return [TWIN, KERNEL, *rungs.of(case.operation)]
+
+
+def check(every: list[Case]) -> list[Error]:
+    """The errors of all forms of all cases in both types."""
+    found = []
+    for case in every:
+        expected = exact(case)
+        found += [measured_error(case, rung, dtype, expected) for dtype in TYPES for rung in forms(case)]
+    return found
+
+
+def measure(case: Case, dtype: np.dtype, peaks: machine.Peaks, rounds: int) -> list[dict[str, Any]]:
+    """One row a form, timed in alternation; the rates count what the operation has to move and to compute."""
+    recorded = {rung: record(case, rung, dtype) for rung in forms(case)}
+    replays: Mapping[str, Callable[[], None]] = {rung: one.tape.replay for rung, one in recorded.items()}
+    time.sleep(REST)
+    way = {"least": TURN, "pause": REST} if case.operation in SPINNING else {}
+    times = timing.measure(replays, rounds, **way)
+    launches = recorded[KERNEL].launches(case.operation)
+    flops, moved, held, elements = (sum(map(count, launches)) for count in (
+        listing.flops, listing.traffic, listing.footprint, listing.elements))  # fmt: skip
+    least = peaks.least_seconds(flops, moved, held, dtype)
+    rows = []
+    for rung, t in times.items():
+        low, high = t.quartiles
+        rows.append({
+            "operation": case.operation, "case": case.label, "rung": rung, "dtype": dtype.name,
+            "microseconds": t.median * 1e6, "lower_quartile": low * 1e6, "upper_quartile": high * 1e6,
+            "rounds": rounds, "ns_per_element": t.median * 1e9 / elements,
+            **listing.rates(t.median, flops, moved, least), "times_twin": t.times_faster_than(times[TWIN]),
+            "elements": elements, "flops": flops, "bytes": moved,
+        })  # fmt: skip
+    return rows
+
+
+def table(rows: list[dict[str, Any]], title: str) -> Table:
+    """The rows, every column with its unit and direction."""
+    shown = Table(title=title, box=None, title_justify="left", padding=(0, 2, 0, 0))
+    for heading in ("operation", "form", "error: max, mean (bound), units", "us (lower is better)", "quartiles",
+                    "ns/element", "GB/s", "GFLOP/s", "of peak", "times twin's speed"):  # fmt: skip
+        shown.add_column(heading, justify="left" if heading in ("operation", "form") else "right")
+    for row in rows:
+        name = f"{row['operation']}, {row['case']}" if row["case"] else row["operation"]
+        shown.add_row(
+            name if row["rung"] == TWIN else "", row["rung"],
+            f"{row['error_max_units']:.2g}, {row['error_mean_units']:.2g} ({row['bound_units']:g})",
+            f"{row['microseconds']:,.1f}", f"{row['lower_quartile']:,.1f} to {row['upper_quartile']:,.1f}",
+            f"{row['ns_per_element']:.3g}", f"{row['gigabytes_per_second']:.3g}", f"{row['gigaflops']:.3g}",
+            f"{row['share_of_peak']:.1%}", f"{row['times_twin']:.2f}")  # fmt: skip
+    return shown
+
+
+def run(quick: bool, out: Path) -> None:
+    """Check, time, print; write kernels.json and the roofline plot kernels.svg."""
+    every, rounds = cases(), 5 if quick else 15
+    if missing := unmeasured(every):
+        raise SystemExit(f"{', '.join(missing)}: no case in benchmarks/cases.py or no bound in benchmarks/kernels.py")
+    errors = check(every)
+    of = {error[:4]: error._asdict() for error in errors}
+    peaks = machine.peaks()
+    rows = []
+    for dtype in TYPES[:1] if quick else TYPES:
+        part = [{**of[row["operation"], row["case"], row["rung"], row["dtype"]], **row}
+                for case in every for row in measure(case, dtype, peaks, rounds)]  # fmt: skip
+        title = f"fused operations of 784-500-20, batch 100, {dtype}: each replayed alone, medians of {rounds} rounds"
+        Console(width=190).print(table(part, title))
+        rows += part
+    print(f"""peaks: {peaks}
+of peak: of what this machine attains at most for the operation's bytes and FLOP (roofline); higher is better
+error: against the twin in float64, in rounding units; all were checked against their bounds before any was timed""")
+    path = results.write("kernels", out, rows, quick=quick, errors=[error._asdict() for error in errors],
+                         peaks=peaks.as_dict())
+    points = [row for row in rows if (row["rung"], row["dtype"]) == (KERNEL, "float32")
+              and row["case"] not in (IDLE, BETWEEN)]  # fmt: skip
+    print(f"written: {path}, {roofline.plot(points, peaks, out / 'kernels.svg')}")

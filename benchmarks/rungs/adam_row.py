@@ -1,0 +1,27 @@
+"""What the rungs of Adam share: the row's reading of flag, clip factor, rates and count around a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyvae.optimizers import CLIP, FINITE, LEARNING_RATE, UPDATES
+
+
+def around(loop: Callable, number: Callable | None = None) -> Callable:
+    """The row's value over `loop(theta, g, m, v, clip, rate, beta1, rest1, beta2, rest2, correct, epsilon)`.
+
+    Its numbers are of the type `number`, by default that of the arrays.
+    """
+
+    def value(xp: Any, theta: Any, g: Any, m: Any, v: Any, rates: Any, control: Any, *, beta1: float, beta2: float,
+              epsilon: float) -> None:
+        if control[FINITE] != 1.0:
+            return
+        control[UPDATES] += 1
+        rate = float(rates[LEARNING_RATE]) / (1 - beta1 ** control[UPDATES])
+        correct = 1 / (1 - beta2 ** control[UPDATES])
+        numbers = (control[CLIP], rate, beta1, 1 - beta1, beta2, 1 - beta2, correct, epsilon)
+        loop(theta, g, m, v, *map(number or theta.dtype.type, numbers))
+
+    return value
