@@ -83,7 +83,7 @@ class Tape:
         _recording.remove(self)
 
     def program(self) -> list[Launch]:
-        """The launches that do work when replayed: a view of a fixed buffer stays valid by itself."""
+        """The launches that do work when replayed; a view of a fixed buffer stays valid by itself."""
         return [launch for launch in self.launches if not launch.rule.view]
 
     def replay(self) -> None:
@@ -91,7 +91,9 @@ class Tape:
         if self._program is None:
             if recording() is self:
                 raise TapeError("replay() inside the recording: leave the `with` block first")
-            self._program = _joined([launch.bind() for launch in self.program()])
+            calls, self._program = [launch.bind() for launch in self.program()], []
+            for join, group in itertools.groupby(calls, key=lambda call: getattr(call, "join", None)):
+                self._program += [join(list(group))] if join else group  # neighbours that can run as one call
         with np.errstate(all="ignore"):
             for call in self._program:
                 call()
@@ -131,14 +133,6 @@ class Tape:
 
     def __str__(self) -> str:
         return listing.table(self)
-
-
-def _joined(calls: Iterable[Callable[[], Any]]) -> list[Callable[[], Any]]:
-    """Neighbours that can run as one call, joined: for most steps, all of it."""
-    program = []
-    for join, group in itertools.groupby(calls, key=lambda call: getattr(call, "join", None)):
-        program += [join(list(group))] if join else group
-    return program
 
 
 # ---- the backward sweep ----------------------------------------------------------------------------------------------

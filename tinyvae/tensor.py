@@ -239,9 +239,8 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
     call = row.kernel(xp) if row.kernel is not None and xp.kernels and _plain(row, tensors) else None
     if call is None and row.twin is not None:
         return row.twin(*tensors, **attributes)
-    call = call or row.value
+    call, tape = call or row.value, recording()
     assert call is not None, f"{name} has neither value nor twin"
-    tape = recording()
     if tape is not None:
         _belong(row, tensors, tape)
     arrays = [tensor.data for tensor in tensors]
@@ -250,7 +249,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
         Launch(row, call, xp, tensors, [], attributes)
         return None
     try:
-        result = call(xp, *arrays, **attributes) if row.view else call(xp, *arrays, out=None, **attributes)
+        result = call(xp, *arrays, **({} if row.view else {"out": None}), **attributes)
     except ValueError as fault:  # NumPy names shapes but not the operation
         shapes = " and ".join(str(tensor.shape) for tensor in tensors)
         raise ValueError(f"{name} cannot combine shapes {shapes}: {fault}") from None
