@@ -18,6 +18,7 @@ constant has the type of the data: a plain 0.5 is float64 and would widen float3
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -69,6 +70,8 @@ def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Kern
 
 def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
+    collecting = gc.isenabled()
+    gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
     try:
         forget_stale(function)
         with warnings.catch_warnings():
@@ -76,6 +79,9 @@ def keep(compile: Callable[..., Any], function: Callable) -> Any:
             return compile(cache=True)
     except (RuntimeError, OSError):  # a read-only installation and no home, or a full disk
         return compile()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 # ---- a cache that never lies -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Functions").
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from numba.extending import overload
 from tinyvae_kernels.compiled import HELPER, as_float32, as_float64, as_int32, as_int64
 
 
-@njit(**HELPER)
 def _exp32(x: Any) -> Any:
     # exp(x) = 2**n exp(r), |r| <= log(2) / 2; log(2) in two parts; the polynomial is Cephes' expf. 2**n is applied
     # in two halves, so that it overflows to inf and underflows to 0 by itself; outside [-104, 89] nothing changes
@@ -36,7 +36,6 @@ def _exp32(x: Any) -> Any:
     return (p * (r * r) + r + f(1.0)) * first * as_float32((k - half + np.int32(127)) << np.int32(23))
 
 
-@njit(**HELPER)
 def _exp64(x: Any) -> Any:
     # as above, with Cephes' rational function exp(r) = 1 + 2 r P(r^2) / (Q(r^2) - r P(r^2))
     y = -746.0 if x < -746.0 else (710.0 if x > 710.0 else x)
@@ -51,11 +50,10 @@ def _exp64(x: Any) -> Any:
     return (1.0 + 2.0 * (p / (q - p))) * first * as_float64((k - half + np.int64(1023)) << np.int64(52))
 
 
-@njit(**HELPER)
-def _log1p32(e: Any) -> Any:
-    # for 0 <= e <= 1: log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3, by the series s + s^3/3 + s^5/5 + ...
+def _log1p32(x: Any) -> Any:
+    # for 0 <= x <= 1: log(1 + x) = 2 artanh(s), s = x / (2 + x) <= 1/3, by the series s + s^3/3 + s^5/5 + ...
     f = np.float32
-    s = e / (f(2.0) + e)
+    s = x / (f(2.0) + x)
     z = s * s
     p = f(1 / 15)
     p = p * z + f(1 / 13)
@@ -67,9 +65,8 @@ def _log1p32(e: Any) -> Any:
     return f(2.0) * (s + s * z * p)
 
 
-@njit(**HELPER)
-def _log1p64(e: Any) -> Any:
-    s = e / (2.0 + e)
+def _log1p64(x: Any) -> Any:
+    s = x / (2.0 + x)
     z = s * s
     p = 1 / 33
     p = p * z + 1 / 31
@@ -90,7 +87,6 @@ def _log1p64(e: Any) -> Any:
     return 2.0 * (s + s * z * p)
 
 
-@njit(**HELPER)
 def _tanh32(x: Any) -> Any:
     # near 0 an odd polynomial (Cephes' tanhf); else 1 - 2 / (exp(2 |x|) + 1) with the sign of x
     f = np.float32
@@ -102,11 +98,10 @@ def _tanh32(x: Any) -> Any:
     p = p * z + f(1.33314422036e-1)
     p = p * z + f(-3.33332819422e-1)
     near = p * z * x + x
-    far = f(1.0) - f(2.0) / (_exp32(a + a) + f(1.0))
+    far = f(1.0) - f(2.0) / (exp(a + a) + f(1.0))
     return near if a < f(0.625) else (-far if x < f(0.0) else far)
 
 
-@njit(**HELPER)
 def _tanh64(x: Any) -> Any:
     # near 0 Cephes' rational function x + x z P(z) / Q(z), z = x^2
     a = abs(x)
@@ -114,11 +109,10 @@ def _tanh64(x: Any) -> Any:
     p = (-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z - 1.61468768441708447952e3
     q = ((z + 1.12811678491632931402e2) * z + 2.23548839060100448583e3) * z + 4.84406305325125486048e3
     near = x + x * z * (p / q)
-    far = 1.0 - 2.0 / (_exp64(a + a) + 1.0)
+    far = 1.0 - 2.0 / (exp(a + a) + 1.0)
     return near if a < 0.625 else (-far if x < 0.0 else far)
 
 
-@njit(**HELPER)
 def _log32(x: Any) -> Any:
     # x = 2**e m, sqrt(1/2) <= m < sqrt(2), read from the bits; the rest is Cephes' logf. For positive normal x only
     f = np.float32
@@ -139,7 +133,6 @@ def _log32(x: Any) -> Any:
     return (m + (p * m * z - f(2.12194440e-4) * n - f(0.5) * z)) + f(0.693359375) * n
 
 
-@njit(**HELPER)
 def _log64(x: Any) -> Any:
     bits = as_int64(x)
     e = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
@@ -200,64 +193,59 @@ def _cosine64(r: Any) -> Any:
     return p * (z * z) - 0.5 * z + 1.0
 
 
-# The sine and the cosine of v turns, 0 <= v <= 1: the nearest quarter turn k is taken off, which costs no digit, and
+# The sine and the cosine of x turns, 0 <= x <= 1: the nearest quarter turn k is taken off, which costs no digit, and
 # what is left is at most an eighth of a turn. Each quarter turn makes a sine a cosine and a cosine minus a sine.
 
 
-@njit(**HELPER)
-def _sine_of_turn32(v: Any) -> Any:
+def _sine_of_turn32(x: Any) -> Any:
     f = np.float32
-    q = np.floor(f(4.0) * v + f(0.5))
-    r = (f(4.0) * v - q) * f(1.5707963267948966)
+    q = np.floor(f(4.0) * x + f(0.5))
+    r = (f(4.0) * x - q) * f(1.5707963267948966)
     k = np.int32(q)
     value = _cosine32(r) if k & np.int32(1) else _sine32(r)
     return -value if k & np.int32(2) else value
 
 
-@njit(**HELPER)
-def _cosine_of_turn32(v: Any) -> Any:
+def _cosine_of_turn32(x: Any) -> Any:
     f = np.float32
-    q = np.floor(f(4.0) * v + f(0.5))
-    r = (f(4.0) * v - q) * f(1.5707963267948966)
+    q = np.floor(f(4.0) * x + f(0.5))
+    r = (f(4.0) * x - q) * f(1.5707963267948966)
     k = np.int32(q)
     value = _sine32(r) if k & np.int32(1) else _cosine32(r)
     return -value if (k + np.int32(1)) & np.int32(2) else value
 
 
-@njit(**HELPER)
-def _sine_of_turn64(v: Any) -> Any:
-    q = np.floor(4.0 * v + 0.5)
-    r = (4.0 * v - q) * 1.5707963267948966
+def _sine_of_turn64(x: Any) -> Any:
+    q = np.floor(4.0 * x + 0.5)
+    r = (4.0 * x - q) * 1.5707963267948966
     k = np.int64(q)
     value = _cosine64(r) if k & np.int64(1) else _sine64(r)
     return -value if k & np.int64(2) else value
 
 
-@njit(**HELPER)
-def _cosine_of_turn64(v: Any) -> Any:
-    q = np.floor(4.0 * v + 0.5)
-    r = (4.0 * v - q) * 1.5707963267948966
+def _cosine_of_turn64(x: Any) -> Any:
+    q = np.floor(4.0 * x + 0.5)
+    r = (4.0 * x - q) * 1.5707963267948966
     k = np.int64(q)
     value = _sine64(r) if k & np.int64(1) else _cosine64(r)
     return -value if (k + np.int64(1)) & np.int64(2) else value
 
 
-def _for_both_types(name: str, single: Any, double: Any) -> Any:
-    """One name for helpers of both types; which is meant is decided when a kernel is compiled."""
+def _for_both_types(single: Callable, double: Callable) -> Callable:
+    """One name for the helpers of both types; which is meant is decided when a kernel is compiled."""
 
     def stub(x):  # type: ignore[no-untyped-def]
-        raise TypeError(f"{name} is for compiled kernels only")
+        raise TypeError(f"{single.__name__} is for compiled kernels only")
 
-    # (lambdas, because Numba wants the signatures of both functions equal, annotations included)
-    overload(stub, jit_options=HELPER)(  # type: ignore[arg-type]
-        lambda x: (lambda x: single(x)) if x == types.float32 else (lambda x: double(x))
-    )
+    for function in (single, double):
+        function.__annotations__.clear()  # Numba wants the signatures of function and stub equal, annotations included
+    overload(stub, jit_options=HELPER)(lambda x: single if x == types.float32 else double)  # type: ignore[arg-type]
     return stub
 
 
-exp = _for_both_types("exp", _exp32, _exp64)
-log = _for_both_types("log", _log32, _log64)  # of positive normal numbers
-log1p = _for_both_types("log1p", _log1p32, _log1p64)  # of numbers from 0 to 1
-tanh = _for_both_types("tanh", _tanh32, _tanh64)
-sine_of_turn = _for_both_types("sine_of_turn", _sine_of_turn32, _sine_of_turn64)
-cosine_of_turn = _for_both_types("cosine_of_turn", _cosine_of_turn32, _cosine_of_turn64)
+exp = _for_both_types(_exp32, _exp64)
+log = _for_both_types(_log32, _log64)  # of positive normal numbers
+log1p = _for_both_types(_log1p32, _log1p64)  # of numbers from 0 to 1
+tanh = _for_both_types(_tanh32, _tanh64)
+sine_of_turn = _for_both_types(_sine_of_turn32, _sine_of_turn64)
+cosine_of_turn = _for_both_types(_cosine_of_turn32, _cosine_of_turn64)
