@@ -1,23 +1,65 @@
-"""python -m benchmarks: measure a training step, reproduce published numbers, put figures into the README."""
+"""python -m benchmarks: measure kernels and steps, reproduce published numbers, put figures into the README."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks import figures, pictures, reproduce, results, step
+from benchmarks import figures, pictures, reproduce, results
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-Out = Annotated[Path, typer.Option(help="Folder of the results files.")]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Out = Annotated[Path, typer.Option(help="Folder of the results files and plots.")]
+Quick = Annotated[bool, typer.Option("--quick", help="The smallest sizes in few rounds: shows that it runs, no claim.")]
+Measurement = Callable[[bool, Path], None]
+
+
+def measurements() -> dict[str, Measurement]:
+    """The tables in their order; imported here, for the other commands need none of it."""
+    from benchmarks import kernels, peers, step, sweep
+
+    return {"kernels": kernels.run, "step": step.run, "peers": peers.run, "sweep": sweep.run}
+
+
+@app.callback(invoke_without_command=True)
+def _all(context: typer.Context, quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """Without a command: kernels, step, peers, sweep. Each table is checked before it is timed."""
+    if context.invoked_subcommand is not None:
+        if context.params != {"quick": False, "out": results.FOLDER}:
+            raise typer.BadParameter(f"--quick and --out stand after the command: {context.invoked_subcommand} --quick")
+        return
+    begin = time.perf_counter()
+    for name, run in measurements().items():
+        print(f"\n==== {name}", flush=True)
+        run(quick, out)
+    print(f"\n{time.perf_counter() - begin:.0f} s")
+
+
+@app.command(name="kernels")
+def _kernels(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """Every fused kernel against its readable twin, and the kernels that lost."""
+    measurements()["kernels"](quick, out)
 
 
 @app.command(name="step")
-def _step(quick: Annotated[bool, typer.Option("--quick", help="Few rounds of the small size only.")] = False,
-          out: Out = results.FOLDER) -> None:
-    """A whole training step: replayed and eager, fused kernels and readable twins; checked, then timed."""
-    step.run(quick, out)
+def _step(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """A whole training step: replayed and eager, fused kernels and readable twins."""
+    measurements()["step"](quick, out)
+
+
+@app.command(name="peers")
+def _peers(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """The same step in JAX and PyTorch, where they are installed: pip install '.[peers]'."""
+    measurements()["peers"](quick, out)
+
+
+@app.command(name="sweep")
+def _sweep(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """The replayed step over batch and hidden width."""
+    measurements()["sweep"](quick, out)
 
 
 @app.command(name="reproduce")

@@ -30,7 +30,7 @@ TWIN, KERNEL = "twin", "kernel"
 TYPES = np.dtype(np.float32), np.dtype(np.float64)
 # Of these a form leaves threads of the BLAS or of Numba spinning, who would take the next form's cores: each rests
 # before its turn, and its turn is longer, for it begins with threads asleep.
-SPINNING, REST, TURN = ("adam", "matmul"), 0.03, 0.01  # seconds
+SPINNING, REST, TURN = ("adam", "matmul"), 0.05, 0.01  # seconds
 # The largest error of each operation, in rounding units of its type.
 BOUNDS: dict[str, float] = {
     "bias_activation": 4, "bias_activation_grad": 32, "gaussian_sample_kl": 8, "gaussian_sample_kl_grad": 8,
@@ -70,11 +70,12 @@ class Recorded(NamedTuple):
 
 
 @contextmanager
-def form(operation: str, rung: str) -> Iterator[None]:
-    """In this block the operation runs as its twin, as its kernel, or as one of its rungs."""
+def form(case: Case, rung: str) -> Iterator[None]:
+    """In this block the case's operation runs as its twin, as its kernel, or as one of its rungs."""
+    operation = case.operation
     row, changed = TABLE[operation], copy.copy(TABLE[operation])
     if rung not in (TWIN, KERNEL):
-        value = rungs.of(operation)[rung].value
+        value = rungs.of(operation, case.label)[rung].value
         changed.kernel = lambda xp: value
     with tv.fused(rung != TWIN):
         TABLE[operation] = changed
@@ -92,7 +93,7 @@ def record(case: Case, rung: str, dtype: np.dtype) -> Recorded:
     inputs, around = [Tensor(a) for a in arrays], [Tensor(a.astype(dtype)) for a in case.products]
     inputs[0].requires_grad = numbers[0] and rung == TWIN
     attributes = {**case.attributes, **({"dtype": dtype} if "dtype" in case.attributes else {})}
-    with form(case.operation, rung), Tape() as tape:
+    with form(case, rung), Tape() as tape:
         if around:
             apply("matmul", *around)
         found = apply(case.operation, *inputs, **attributes)
@@ -146,8 +147,8 @@ def measured_error(case: Case, rung: str, dtype: np.dtype, expected: list[np.nda
 
 
 def forms(case: Case) -> list[str]:
-    """Twin, kernel, and the rungs of the operation."""
-    return [TWIN, KERNEL, *rungs.of(case.operation)]
+    """Twin, kernel, and the rungs of the case."""
+    return [TWIN, KERNEL, *rungs.of(case.operation, case.label)]
 
 
 def check(every: list[Case]) -> list[Error]:

@@ -25,9 +25,9 @@ def plot(rows: list[dict[str, Any]], peaks: Peaks, path: Path) -> Path:
 
 def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
     """`rows` as in kernels.json: operation, case, flops, bytes, gigaflops; all float32."""
-    figure = Figure(figsize=(9, 6.2), layout="none")
+    figure = Figure(figsize=(9, 7), layout="none")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.075, 0.17, 0.6, 0.77))
+    axes = figure.add_axes((0.075, 0.19, 0.6, 0.76))
     axes.set(xscale="log", yscale="log", xlabel="intensity (FLOP a byte read or written)",
              ylabel="GFLOP/s (higher is better)")
     title = f"Kernels under the measured roofs of this machine ({peaks.threads} threads), float32"
@@ -38,9 +38,10 @@ def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
     low, high = min(x for x, _, _ in points) / MARGIN, max([ridge, *(x for x, _, _ in points)]) * MARGIN
     bottom = min(y for _, y, _ in points) / MARGIN
     axes.set(xlim=(low, high), ylim=(bottom, product * MARGIN))
-    for level, style in zip(peaks.levels, ("-", "--", "-.", ":"), strict=False):
+    blues = matplotlib.colormaps["Blues"](np.linspace(1, 0.4, len(peaks.levels)))
+    for level, colour in zip(peaks.levels, blues, strict=True):
         x = np.array([low, product / level.gigabytes_per_second])
-        axes.plot(x, x * level.gigabytes_per_second, style, color="tab:blue", linewidth=1,
+        axes.plot(x, x * level.gigabytes_per_second, color=colour, linewidth=1,
                   label=f"{level.gigabytes_per_second:.0f} GB/s, sets up to {readable_bytes(level.working_set_bytes)}")
     top = product / max(level.gigabytes_per_second for level in peaks.levels)
     axes.plot([top, high], [product, product], "k", linewidth=1, label=f"{product:.0f} GFLOP/s, matrix products")

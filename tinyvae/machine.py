@@ -3,7 +3,7 @@
 An operation that moves B bytes and computes F numbers takes at least the longer of B / bandwidth and F / product rate
 (the roofline model; Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model").
 Both are measured here with NumPy alone, on all cores that the process may use, so they owe nothing to the kernels that
-are held against them: bandwidth by adding two arrays into a third, arithmetic by the BLAS's largest product rate.
+are held against them: bandwidth by adding one array to another in place, arithmetic by the BLAS's largest product rate.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import numpy as np
 from tinyvae import timing
 
 KILO, MEGA = 2**10, 2**20
-# Bytes a core: in its own cache, then two sizes in the cache that cores share; beyond caches the larger of the two.
-IN_CACHE, BEYOND, BEYOND_A_CORE = (256 * KILO, 2 * MEGA, 8 * MEGA), 128 * MEGA, 16 * MEGA
+# Bytes a core: in its own cache, then in the cache that cores share; beyond caches the larger of the last two.
+IN_CACHE = 256 * KILO, MEGA, 2 * MEGA, 4 * MEGA, 8 * MEGA
+BEYOND, BEYOND_A_CORE = 128 * MEGA, 16 * MEGA
 MOVED = 400_000_000  # bytes a measurement, so that starting threads (some 0.1 ms) does not count
 SIDES = (256, 512, 768)  # of the square matrices
-ROUNDS = 9
+ROUNDS = 7
 REST = 0.05  # seconds, in which the threads of a BLAS that was just used stop spinning
 
 
@@ -34,7 +35,7 @@ class Level:
     """How fast working sets of up to so many bytes are read and written, all cores together."""
 
     working_set_bytes: int
-    gigabytes_per_second: float  # read and written bytes counted: two arrays read, one written
+    gigabytes_per_second: float  # bytes read and bytes written counted: one array read, one read and written
 
     def __str__(self) -> str:
         return f"{self.gigabytes_per_second:.3g} GB/s at {readable_bytes(self.working_set_bytes)}"
@@ -126,17 +127,19 @@ def measure(rounds: int = ROUNDS, in_cache: tuple[int, ...] = IN_CACHE, beyond: 
 
 
 def _stream(pool: ThreadPoolExecutor, threads: int, size: int, moved: int) -> tuple[Callable[[], Any], int]:
-    """A call that reads and writes a working set of `size` bytes again and again, and how many bytes it moves."""
-    length = size // (3 * threads * 4)
-    passes = max(1, moved // size)
-    sets = [[np.ones(length, np.float32) for _ in range(3)] for _ in range(threads)]
-    # an outer axis of stride 0 makes one call of many passes; NumPy gives up its lock for the whole of it
-    views = [[np.lib.stride_tricks.as_strided(a, (passes, length), (0, a.itemsize)) for a in three] for three in sets]
+    """A call that goes through a working set of `size` bytes again and again, and how many bytes it moves."""
+    length = size // (2 * threads * 4)
+    passes = max(2, 2 * moved // (3 * size))
+    # A sum over an outer axis of stride 0 is one call of many passes, for which NumPy gives up its lock. In place, for
+    # else a cache reads each line that is to be written, which nobody counts.
+    views = [np.lib.stride_tricks.as_strided(np.ones(length, np.float32), (passes, length), (0, 4))
+             for _ in range(threads)]
+    sums = [np.ones(length, np.float32) for _ in range(threads)]
 
     def run() -> None:
-        list(pool.map(lambda three: np.add(three[0], three[1], out=three[2]), views))
+        list(pool.map(lambda view, total: np.add.reduce(view, axis=0, out=total), views, sums))
 
-    return run, 3 * 4 * length * passes * threads
+    return run, 4 * length * (3 * passes - 1) * threads  # the first pass only copies
 
 
 def _product(dtype: str, side: int) -> Callable[[], Any]:

@@ -1,6 +1,7 @@
 """The ladder's losing rungs: earlier or tempting forms of a kernel, kept runnable with what they taught.
 
-Each module has OPERATION, the row it is a form of, and `value`, a function with the signature of that row's value.
+Each module has OPERATION, the row it is a form of, CASES, the labels of the cases (cases.py) in which it has something
+to say, and `value`, a function with the signature of that row's value.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def of(operation: str) -> dict[str, ModuleType]:
-    """The rungs of an operation by name; imported here, for they compile."""
+def of(operation: str, case: str) -> dict[str, ModuleType]:
+    """The rungs of an operation in one of its cases, by name; imported here, for they compile."""
     modules = {name: importlib.import_module(f"benchmarks.rungs.{name}") for name in NAMES}
-    return {name: module for name, module in modules.items() if module.OPERATION == operation}
+    return {name: module for name, module in modules.items() if module.OPERATION == operation and case in module.CASES}

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from benchmarks.cases import IDLE
 from benchmarks.rungs import adam_row
 
-OPERATION = "adam"
+OPERATION, CASES = "adam", (IDLE,)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-OPERATION = "bernoulli_log_prob"
+OPERATION, CASES = "bernoulli_log_prob", ("",)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})

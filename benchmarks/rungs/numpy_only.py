@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-OPERATION = "bernoulli_log_prob"
+OPERATION, CASES = "bernoulli_log_prob", ("",)
 
 
 @cache

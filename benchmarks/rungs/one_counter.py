@@ -10,7 +10,7 @@ from numba import njit
 
 from tinyvae.noise import stream_number
 
-OPERATION = "binarised_rows"
+OPERATION, CASES = "binarised_rows", ("",)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

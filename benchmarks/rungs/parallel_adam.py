@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from benchmarks.cases import BETWEEN
 from benchmarks.rungs import adam_row
 
-OPERATION = "adam"
+OPERATION, CASES = "adam", ("", BETWEEN)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy", fastmath={"contract", "nsz"})

@@ -10,7 +10,7 @@ from numba import njit
 
 from benchmarks.rungs import adam_row
 
-OPERATION = "adam"
+OPERATION, CASES = "adam", ("",)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})

@@ -1,0 +1,64 @@
+"""This library as a contestant: the step of `tv.fit`, and beside it the floor of that step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks import nets
+from benchmarks.nets import Net
+from tinyvae import timing
+from tinyvae.training import DATA_COUNT, OBJECTIVE
+
+
+class Replayed:
+    """See workers.py for what the methods mean; the check takes `reference`, which runs the very step that is timed."""
+
+    def __init__(self, net: Net) -> None:
+        self.steps = nets.steps_an_epoch(net)
+        start = {name: array.copy() for name, array in nets.training(net).state().items()}
+        self.training, self.step, self.tape = nets.replayed(net)
+        self.floor = nets.floor(net, self.tape)
+        self._start = start
+
+    def about(self) -> dict[str, Any]:
+        blas = timing.blas()
+        return {"numpy": timing.installed("numpy"), "numba": timing.installed("numba"), "blas": blas["kernel"],
+                "threads": blas["threads"]}
+
+    def restart(self) -> None:
+        """The state of the first step."""
+        for name, array in self.training.state().items():
+            array[...] = self._start[name]
+
+    def reference(self) -> dict[str, Any]:
+        """A replayed step from the first weights: its batch, its normals, its loss and the gradient it found."""
+        self.restart()
+        self.step()
+        drawn = {launch.rule.name: launch.outputs[0].copy() for launch in self.tape.program() if launch.outputs}
+        x = drawn.get("binarised_rows", drawn.get("grey_rows"))
+        parameters = self.training.model.parameters
+        gradients = {name: slot.copy() for name, slot in parameters._slots.items()}
+        return {"x": x, "eps": drawn["normal"].reshape(len(x), -1), "loss": self._loss(), "gradients": gradients}
+
+    def losses(self, count: int) -> list[float]:
+        self.restart()
+        found = []
+        for _ in range(count):
+            self.training.totals[...] = 0
+            self.step()
+            found.append(self._loss())
+        return found
+
+    def _loss(self) -> float:
+        return float(np.divide(self.training.totals[OBJECTIVE], self.training.totals[DATA_COUNT]))
+
+    def epoch(self) -> None:
+        for _ in range(self.steps):
+            self.step()
+
+    def products(self) -> None:
+        """An epoch of the floor."""
+        for _ in range(self.steps):
+            self.floor()

@@ -1,0 +1,133 @@
+"""The same training step in PyTorch: eager modules with its fused Adam, and the whole step through torch.compile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks import nets
+from benchmarks.nets import Net
+
+BETA1, BETA2, EPSILON, RATE = 0.9, 0.999, 1e-8, 1e-3
+
+
+class VAE(nn.Module):
+    """Two perceptrons; the names are ours, the weights (out, in) as PyTorch has them."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([nn.Linear(net.pixels, net.hidden), nn.Linear(net.hidden, 2 * net.latent)])
+        self.decoder = nn.ModuleList([nn.Linear(net.latent, net.hidden), nn.Linear(net.hidden, net.pixels)])
+        self.first = {name: torch.from_numpy(array.T.copy()) for name, array in nets.weights(net).items()}
+
+    def forward(self, x: Tensor, eps: Tensor) -> Tensor:
+        """-ELBO in nats per datum: estimator B, one draw of z."""
+        mu, logvar = self.encoder[1](torch.relu(self.encoder[0](x))).chunk(2, dim=-1)
+        z = mu + torch.exp(0.5 * logvar) * eps
+        logits = self.decoder[1](torch.relu(self.decoder[0](z)))
+        reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()
+        return (reconstruction + kl) / len(x)
+
+
+class Eager:
+    """See workers.py for what the methods mean."""
+
+    # Tried and no faster: Adam by default and foreach, pixels kept as bytes, torch.bernoulli instead of rand < x (its
+    # loop draws one by one), the loss by softplus, denormals flushed.
+    def __init__(self, net: Net) -> None:
+        self.net, stored = net, nets.data_set(net)
+        self.data = torch.from_numpy(stored.train).float() / stored.scale
+        self.order = list(torch.from_numpy(nets.order(net)))
+        self.model = VAE(net)
+        self.start()
+
+    def start(self) -> None:
+        """The first weights, and no step done."""
+        torch.manual_seed(0)
+        self.model.load_state_dict(self.model.first)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), RATE, (BETA1, BETA2), EPSILON, fused=True)
+
+    def about(self) -> dict[str, Any]:
+        return {"torch": torch.__version__, "threads": torch.get_num_threads(),
+                "capability": torch.backends.cpu.get_cpu_capability()}
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather, draw the pixels if they are dynamic, draw the normals."""
+        x = self.data.index_select(0, index)
+        if self.net.dynamic:
+            x = (torch.rand_like(x) < x).float()
+        return x, torch.randn(self.net.batch, self.net.latent)
+
+    def step(self, x: Tensor, eps: Tensor) -> Tensor:
+        """Forward, backward, Adam; the loss."""
+        loss = self.model(x, eps)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Those of the last step."""
+        return {name: p.grad for name, p in self.model.named_parameters()}
+
+    def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        x, eps = self.batch(self.order[0])
+        return x.numpy(), eps.numpy()
+
+    def loss_and_gradients(self, x: np.ndarray, eps: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        self.start()
+        loss = self.step(torch.from_numpy(x), torch.from_numpy(eps))
+        return float(loss), {name: g.numpy().T.copy() for name, g in self.gradients().items()}
+
+    def losses(self, count: int) -> list[float]:
+        self.start()
+        return [float(self.step(*self.batch(index))) for index in self.order[:count]]
+
+    def epoch(self) -> None:
+        for index in self.order:
+            self.step(*self.batch(index))
+
+
+class Compiled(Eager):
+    """The whole step, Adam included, as one compiled graph."""
+
+    # Tried and no faster: compiling the loss alone beside the fused Adam, or Adam alone; drawing within the graph; one
+    # flat vector; max_autotune; without cpp_wrapper, whose calls between kernels are Python's.
+    def __init__(self, net: Net) -> None:
+        self.compiled = torch.compile(self._step, options={"cpp_wrapper": True})
+        super().__init__(net)
+
+    def start(self) -> None:
+        super().start()
+        if not hasattr(self, "m"):
+            self.p = {name: p.detach() for name, p in self.model.named_parameters()}
+            self.m, self.v = ({name: torch.zeros_like(p) for name, p in self.p.items()} for _ in "mv")
+            self.t = torch.zeros(())
+        for tensor in (self.t, *self.m.values(), *self.v.values()):
+            tensor.zero_()
+
+    def _step(self, x: Tensor, eps: Tensor) -> Tensor:
+        def loss(p: dict[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(self.model, p, (x, eps))
+
+        g, value = torch.func.grad_and_value(loss)(self.p)
+        self.t.add_(1)
+        rate, correct = RATE / (1 - BETA1**self.t), 1 / (1 - BETA2**self.t)
+        for name, p in self.p.items():
+            self.m[name].mul_(BETA1).add_(g[name], alpha=1 - BETA1)
+            self.v[name].mul_(BETA2).addcmul_(g[name], g[name], value=1 - BETA2)
+            p.sub_(rate * self.m[name] / ((self.v[name] * correct).sqrt() + EPSILON))
+        return value
+
+    def step(self, x: Tensor, eps: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.compiled(x, eps)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Adam's first moment after one step from 0 is the gradient times 1 - beta1."""
+        return {name: m / (1 - BETA1) for name, m in self.m.items()}

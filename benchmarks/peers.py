@@ -1,0 +1,132 @@
+"""The same training step here, in JAX and in PyTorch. Checked first, timed second.
+
+Net, weights, data, order of the data and optimizer are the same for all; each draws by its own generator. Peers run as
+their users would run them, in the fastest of the forms that were tried (see the peers' files).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import nets, plots, results, tables, workers
+from benchmarks.nets import Net
+from benchmarks.tables import FLOOR, Row
+from benchmarks.workers import Worker
+
+OURS = "tinyvae"
+# By name: the package that it needs, and the class that takes part.
+PEERS: dict[str, tuple[str, str]] = {
+    "JAX, scan": ("jax", "benchmarks.peer_jax:Scan"),
+    "torch, eager": ("torch", "benchmarks.peer_torch:Eager"),
+    "torch.compile": ("torch", "benchmarks.peer_torch:Compiled"),
+}
+SLOW_TO_START = ("torch.compile",)  # left out of a quick run
+STEPS = 20  # that are compared
+TOLERANCE = 1e-4  # of a loss, and of a gradient by the largest of its array
+DRIFT = 0.02  # of a loss after STEPS steps, for everyone draws other normals
+WORK = f"""a training step: gather the batch, draw its pixels (where they are dynamic), draw normals, forward, backward,
+the loss's value, Adam; {OURS} also checks loss and gradient for NaN and infinity"""
+
+
+def installed(quick: bool) -> dict[str, str]:
+    """The peers that can take part, and a line on each that cannot."""
+    found = {}
+    for name, (package, place) in PEERS.items():
+        if importlib.util.find_spec(package) is None:
+            print(f"{name} is left out: {package} is not installed (pip install '.[peers]')")
+        elif quick and name in SLOW_TO_START:
+            print(f"{name} is left out of a quick run: it compiles for longer than the rest takes")
+        else:
+            found[name] = place
+    return found
+
+
+# ---- the checks ------------------------------------------------------------------------------------------------------
+
+
+def refuse(net: Net, name: str, what: str) -> None:
+    raise SystemExit(f"{net}: {name} {what}; nothing was timed")
+
+
+def check_gradients(net: Net, name: str, reference: dict[str, Any], loss: float, gradients: dict[str, Any]) -> None:
+    """For one batch and one draw of normals, the loss and the gradient by each parameter are ours."""
+    if not abs(loss - reference["loss"]) <= TOLERANCE * abs(reference["loss"]):  # NaN fails
+        refuse(net, name, f"has a loss of {loss:.6g}, {OURS} {reference['loss']:.6g} nats per datum")
+    for parameter, ours in reference["gradients"].items():
+        error = np.abs(gradients[parameter] - ours).max() / np.abs(ours).max()
+        if not error <= TOLERANCE:
+            refuse(net, name, f"differs from {OURS} in the gradient by {parameter} by {error:.2g} of its largest")
+
+
+def check_draws(net: Net, name: str, x: np.ndarray, eps: np.ndarray) -> None:
+    """The first batch holds the rows it should, its pixels drawn if they are dynamic, and the normals are such."""
+    data = nets.data_set(net)
+    grey = data.train[nets.order(net)[0]] / data.scale
+    if not (x.shape == grey.shape and np.isin(x, (0, 1)).all()):
+        refuse(net, name, f"has pixels from {x.min():.3g} to {x.max():.3g} in a batch {x.shape}; expected bits")
+    for weight in (np.ones_like(grey), 2 * grey - 1):  # drawn too often, or from other rows
+        spread = np.sqrt((grey * (1 - grey) * weight**2).sum())  # standard error of the sum; 0 where the bits are fixed
+        if not abs(((x - grey) * weight).sum()) <= 5 * spread:
+            refuse(net, name, "does not gather the first batch, or draws its pixels wrongly")
+    error = 5 / np.sqrt(eps.size)
+    if not (eps.shape == (net.batch, net.latent) and abs(eps.mean()) <= error and abs(eps.var() - 1) <= 1.5 * error):
+        refuse(net, name, f"draws normals of mean {eps.mean():.3g} and variance {eps.var():.3g}")
+
+
+def check_losses(net: Net, name: str, losses: list[float], ours: list[float]) -> None:
+    """After some steps the loss is finite, has fallen, and is where it is for us."""
+    if not (np.isfinite(losses).all() and losses[-1] < losses[0]):
+        refuse(net, name, f"does not train: a loss of {losses[0]:.4g} became {losses[-1]:.4g} in {len(losses)} steps")
+    if not abs(losses[-1] - ours[-1]) <= DRIFT * abs(ours[-1]):
+        refuse(net, name, f"trains to a loss of {losses[-1]:.4g} in {len(losses)} steps, {OURS} to {ours[-1]:.4g}")
+
+
+def check(net: Net, team: dict[str, Worker]) -> None:
+    """All of it, for every contestant; SystemExit at the first that is not the same step."""
+    reference, ours = team[OURS].ask("reference"), team[OURS].ask("losses", STEPS)
+    check_draws(net, OURS, reference["x"], reference["eps"])
+    check_losses(net, OURS, ours, ours)
+    for name, worker in team.items():
+        if name != OURS:
+            answer = worker.ask("loss_and_gradients", reference["x"], reference["eps"])
+            check_gradients(net, name, reference, *answer)
+            check_draws(net, name, *worker.ask("first_batch"))
+            check_losses(net, name, worker.ask("losses", STEPS), ours)
+
+
+# ---- the measurement -------------------------------------------------------------------------------------------------
+
+
+def measure(net: Net, peers: dict[str, str], quick: bool) -> tuple[list[Row], dict[str, Any]]:
+    """Check, then time in alternation; a row a contestant, and what each says of itself."""
+    rounds, least = (5, 0.03) if quick else (15, 0.3)
+    tables.say(f"{net}: starting, compiling and checking {', '.join([OURS, *peers])}")
+    with workers.team({OURS: "benchmarks.peer_tinyvae:Replayed", **peers}, net) as team:
+        check(net, team)
+        tables.say(f"{net}: same loss, gradients and course of {STEPS} steps; timing {rounds} rounds")
+        turns = {FLOOR: (team[OURS], "products"), **{name: (worker, "epoch") for name, worker in team.items()}}
+        times = workers.measure(turns, net, rounds, least, pause=0.1)
+        about = {name: worker.ask("about") for name, worker in team.items()}
+    rows = [tables.row(net, name, t, times[FLOOR], times_our_time=times[OURS].times_faster_than(t))
+            for name, t in times.items()]
+    return rows, about
+
+
+def run(quick: bool, out: Path) -> None:
+    """Print the table; write peers.json and peers.svg."""
+    peers, rows, about = installed(quick), [], {}
+    for net in nets.chosen(quick):
+        found, about = measure(net, peers, quick)
+        rows += found
+    columns = {**tables.NET, "step": lambda row: row["step"], **tables.TIME,
+               f"its time/{OURS}'s": lambda row: f"{row['times_our_time']:.2f}"}
+    tables.show(WORK, columns, rows, tables.NOTE,
+                f"its time/{OURS}'s: the median of the rounds' ratios; above 1 {OURS} is faster",
+                f"checked before: the same loss and gradients to {TOLERANCE:g} for one batch and one draw, and after "
+                f"{STEPS} steps the same loss to {DRIFT:.0%}")
+    path = results.write("peers", out, rows, quick=quick, work=WORK, contestants=about)
+    print(f"written: {path}, {plots.peers(path)}")

@@ -1,0 +1,123 @@
+"""Pictures of the results files, as SVG beside them: the same file gives the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from benchmarks.tables import FLOOR, Row
+from tinyvae import checkpoint
+
+OURS, OTHER, BELOW = "#c8502d", "#8fa3b5", "#3d4a57"
+REPLAYED = "replayed"
+OUR_STEPS = ("tinyvae", REPLAYED)
+STYLE = {"svg.hashsalt": "tinyvae", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9,
+         "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Without the date and the random names that would make each file another."""
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return path
+
+
+def step(path: Path) -> Path:
+    """Milliseconds of each road of a step, a panel a net."""
+    return _bars(path, "One training step: milliseconds, lower is better")
+
+
+def peers(path: Path) -> Path:
+    """Milliseconds of each library's step, a panel a net."""
+    return _bars(path, "One training step in three libraries: milliseconds, lower is better")
+
+
+def _bars(path: Path, title: str) -> Path:
+    with matplotlib.rc_context(STYLE):
+        content = checkpoint.read_json(path)
+        panels: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
+        for row in content["rows"]:
+            size = row["size"], row["batch"], row["data"]
+            panels.setdefault(size, {}).setdefault(row["pixels"], []).append(row)
+        columns = list(dict.fromkeys(row["pixels"] for row in content["rows"]))
+        bars = max(len(rows) for panel in panels.values() for rows in panel.values())
+        figure, grid = plt.subplots(len(panels), len(columns), sharex="row", squeeze=False, layout="constrained",
+                                    figsize=(5 * len(columns), 0.7 + (0.5 + 0.22 * bars) * len(panels)))
+        for (size, panel), line in zip(panels.items(), grid, strict=True):
+            for pixels, axes in zip(columns, line, strict=True):
+                _panel(axes, panel[pixels])
+                axes.tick_params(labelleft=axes is line[0])  # the same names in the whole line
+                axes.set_title(f"{size[0]}, batch {size[1]:,}, {size[2]}, {pixels} pixels")
+        _caption(figure, content, title)
+        return save(figure, path.with_suffix(".svg"))
+
+
+def _panel(axes: Axes, rows: list[Row]) -> None:
+    """A bar a row, first on top, with its quartiles, and a line where the products alone end."""
+    names = [row["step"] for row in rows]
+    values = [row["microseconds"] / 1e3 for row in rows]
+    colours = [OURS if name in OUR_STEPS else BELOW if name == FLOOR else OTHER for name in names]
+    axes.barh(names, values, xerr=_errors(rows, 1e3), color=colours, height=0.7,
+              error_kw={"elinewidth": 0.8, "ecolor": "black"})
+    for i, (row, value) in enumerate(zip(rows, values, strict=True)):
+        end = max(value, row["upper_quartile"] / 1e3)
+        axes.annotate(f"{value:.3g} ms", (end, i), (4, 0), textcoords="offset points", va="center")
+    axes.axvline(values[names.index(FLOOR)], color=BELOW, linewidth=0.8, linestyle=":")
+    axes.invert_yaxis()
+    axes.margins(x=0.18)
+    axes.tick_params(left=False)
+
+
+def _errors(rows: list[Row], unit: float) -> list[list[float]]:
+    return [[(row["microseconds"] - row["lower_quartile"]) / unit for row in rows],
+            [(row["upper_quartile"] - row["microseconds"]) / unit for row in rows]]
+
+
+def sweep(path: Path) -> Path:
+    """Over batch and over hidden width: the time an image takes, and the floor's share of it."""
+    with matplotlib.rc_context(STYLE):
+        content = checkpoint.read_json(path)
+        figure, grid = plt.subplots(2, 2, sharex="col", sharey="row", layout="constrained", figsize=(10, 6))
+        for by, (above, below) in zip(("batch", "hidden"), grid.T, strict=True):
+            rows = [row for row in content["rows"] if row["sweep"] == by]
+            for name, colour in ((FLOOR, BELOW), (REPLAYED, OURS)):
+                found = [row for row in rows if row["step"] == name]
+                sizes, batches = ([row[key] for row in found] for key in (by, "batch"))
+                low, high = ([e / n for e, n in zip(side, batches, strict=True)] for side in _errors(found, 1))
+                line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1.2}
+                above.errorbar(sizes, [row["microseconds_an_image"] for row in found], (low, high), label=name, **line)
+                below.plot(sizes, [100 * row["share_of_floor"] for row in found], **line)
+            net = rows[0]
+            above.set_title(f"{net['size']}, {net['data']}, {net['pixels']} pixels" if by == "batch" else
+                            f"the same with other hidden widths, batch {net['batch']:,}")
+            below.set(xlabel="batch" if by == "batch" else "hidden width", xscale="log")
+            below.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+        for axes in grid.flat:
+            axes.minorticks_off()
+            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        grid[0, 0].set(ylabel="us an image, lower is better", yscale="log")
+        grid[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        grid[0, 0].yaxis.set_minor_locator(NullLocator())
+        grid[0, 0].yaxis.set_major_formatter("{x:g}")
+        grid[1, 0].set(ylabel="floor / step in %, higher is better", ylim=(0, None))
+        grid[0, 0].legend(frameon=False)
+        _caption(figure, content, "A replayed training step and its matrix products alone")
+        return save(figure, path.with_suffix(".svg"))
+
+
+def _caption(figure: Figure, content: dict[str, Any], title: str) -> None:
+    """Title, and below it what it was measured on."""
+    environment = content["environment"]
+    blas, rounds = environment["blas"], max(row["rounds"] for row in content["rows"])
+    machine = f"{environment['cpu']}, {environment['cores']} cores, {blas['library']} with {blas['kernel']} kernels"
+    quick = "; a quick run: no claim" if content["quick"] else ""
+    text = f"{title}\n{machine}; medians and quartiles of {rounds} rounds{quick}"
+    figure.suptitle(text, fontsize=10, x=0.01, ha="left")

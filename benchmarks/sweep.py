@@ -1,0 +1,40 @@
+"""How a replayed step grows: over the batch at one net, and over the hidden width at one batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import nets, plots, results, tables
+from benchmarks.nets import Net
+from benchmarks.step import REPLAYED, check_bits
+from benchmarks.tables import FLOOR, Row
+from tinyvae import timing
+
+NET, BATCHES, WIDTHS = Net(784, 500, 20, 100), (20, 50, 100, 200, 500, 1000, 2000), (64, 128, 256, 512, 1024, 2048)
+STEPS = 5  # that are compared at each size; `step` compares more
+
+
+def measure(net: Net, quick: bool, by: str) -> list[Row]:
+    """Check, then time: the replayed step and its products."""
+    check_bits(net, STEPS)
+    _, step, tape = nets.replayed(net)
+    times = timing.measure({FLOOR: nets.floor(net, tape), REPLAYED: step}, 3 if quick else 15,
+                           least=0.02 if quick else 0.2, pause=0.05)
+    return [tables.row(net, name, t, times[FLOOR], sweep=by, hidden=net.hidden,
+                       microseconds_an_image=t.median * 1e6 / net.batch) for name, t in times.items()]
+
+
+def run(quick: bool, out: Path) -> None:
+    """Print the table; write sweep.json and sweep.svg."""
+    net, batches, widths = (nets.SMALL, BATCHES[:3], WIDTHS[:2]) if quick else (NET, BATCHES, WIDTHS)
+    rows = []
+    for by, sizes in (("batch", batches), ("hidden", widths)):
+        for size in sizes:
+            rows += measure(replace(net, **{by: size}), quick, by)
+            tables.say(f"{by} {size:,}: {rows[-1]['microseconds']:,.0f} us a step")
+    columns = {**tables.NET, **tables.TIME, "us/image": lambda row: f"{row['microseconds_an_image']:.2f}"}
+    tables.show("a training step, replayed, over batch and over hidden width", columns,
+                [row for row in rows if row["step"] == REPLAYED], tables.NOTE, "of us/image lower is better")
+    path = results.write("sweep", out, rows, quick=quick)
+    print(f"written: {path}, {plots.sweep(path)}")

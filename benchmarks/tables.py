@@ -1,0 +1,66 @@
+"""What the tables of the steps share: a row of numbers with their units in the names, and how a row is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.nets import Net
+from tinyvae.timing import Timing
+
+Row = dict[str, Any]
+Columns = dict[str, Callable[[Row], str]]
+
+FLOOR = "products alone"
+NET: Columns = {
+    "net": lambda row: row["size"],
+    "batch": lambda row: f"{row['batch']:,}",
+    "data, pixels": lambda row: f"{row['data']}, {row['pixels']}",
+}
+TIME: Columns = {
+    "us/step": lambda row: f"{row['microseconds']:,.0f}",
+    "quartiles": lambda row: f"{row['lower_quartile']:,.0f} to {row['upper_quartile']:,.0f}",
+    "images/s": lambda row: f"{row['images_per_second']:,.0f}",
+    "floor/step": lambda row: f"{row['share_of_floor']:.0%}",
+}
+LEFT = ("net", "data, pixels", "step")  # columns of text
+NOTE = """of us/step lower is better, of images/s and floor/step higher
+floor/step: the time of the step's matrix products alone over that of the step, in the same rounds; these products are
+NumPy's, over the step's own arrays, by its BLAS with its default threads: above 100 % a step beats them"""
+
+
+def row(net: Net, name: str, timing: Timing, floor: Timing, **more: Any) -> Row:
+    """What one candidate took, in microseconds a step, and against the floor of the same rounds."""
+    low, high = timing.quartiles
+    return {
+        **net.as_dict(), "step": name, "microseconds": timing.median * 1e6, "lower_quartile": low * 1e6,
+        "upper_quartile": high * 1e6, "rounds": len(timing.seconds), "images_per_second": net.batch / timing.median,
+        "share_of_floor": timing.times_faster_than(floor), **more,
+    }  # fmt: skip
+
+
+def show(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
+    """Print a table, the net only where it changes, and what its columns mean."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=True)
+    before: list[str] = []
+    for shown in rows:
+        cells = [read(shown) for read in columns.values()]
+        net, rest = cells[: len(NET)], cells[len(NET) :]
+        table.add_row(*([""] * len(NET) if net == before else net), *rest)
+        before = net
+    print(f"\n{title}\n")
+    Console(width=150, highlight=False).print(table)
+    rounds = sorted({shown["rounds"] for shown in rows})
+    print(f"\nmedians and quartiles of {' or '.join(map(str, rounds))} rounds, the candidates of a net in turn", *notes,
+          sep="\n")
+
+
+def say(message: str) -> None:
+    """Progress, for whoever waits."""
+    print(f"  {message}", file=sys.stderr, flush=True)
