@@ -23,7 +23,7 @@ import numpy as np
 from tinyvae import batches, optimizers  # noqa: F401 - their rows get kernels here
 from tinyvae.devices import NAMESPACES, namespace_of
 from tinyvae.noise import stream_number
-from tinyvae.rules import ANY, TABLE, UNIT, rule
+from tinyvae.rules import ANY, INDEX, TABLE, UNIT, rule
 
 if TYPE_CHECKING:
     from tinyvae.tensor import Tensor
@@ -106,8 +106,27 @@ def _multiplies(a: Any, b: Any) -> bool:
     return kernels is not None and kernels.multiplies(a, b)
 
 
+def _sparse(x: Tensor, w: Tensor) -> tuple[Tensor, None]:
+    return x @ w, None
+
+
+def _sparse_grads(g: Any, y: Any, x: Tensor, w: Tensor) -> tuple[None, Tensor]:
+    return None, g[0].contiguous().apply("sparse_matmul_grad", y[1], x)
+
+
+def _mostly_zeros(x: Any, w: Any) -> bool:
+    """Are these two matrices, the first with so many zeros that it pays to leave them out?"""
+    kernels = load(namespace_of(x).device)
+    return kernels is not None and x.ndim == w.ndim == 2 and x.shape[1:] == w.shape[:1] and kernels.pays(x, w)
+
+
 TABLE["matmul"].fits, TABLE["matmul"].strided = _multiplies, True
 accelerate("matmul")
+# x @ w for data x, whose zeros are left out; the kernel also gives the index of what is not 0
+fuse("sparse_matmul", _sparse, _sparse_grads, (UNIT, ANY), 2, (0,))
+fuse("sparse_matmul_grad", lambda g, index, x: x.swap() @ g, domain=(ANY, INDEX, UNIT),
+     fits=lambda g, index, x: len(x) == 2 and g[:1] == x[:1] and index == (x[0], x[1] + 1))
+TABLE["sparse_matmul"].fits = _mostly_zeros
 
 # ---- a layer's bias and activation -----------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Te
             name = (launch.serial, i)
             received = gradients.get(name) if name in goals else gradients.pop(name, None)
             g.append(make(launch.xp.zeros_like(array)) if received is None else received)
-            y.append(make(array, True, launch, i))
+            y.append(make(array, array.dtype.kind == "f", launch, i))
         for i, contribution in _contributions(launch, g, y, goals, useful):
             source = launch.inputs[i]
             contribution, name = unbroadcast(contribution, source.shape), key(source)

@@ -259,7 +259,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
         made = tuple(Tensor(array) for array in outputs)
     else:
         launch = Launch(row, call, xp, tensors, outputs, attributes)
-        made = tuple(Tensor(array, requires, launch, i) for i, array in enumerate(outputs))
+        made = tuple(Tensor(array, requires and array.dtype in FLOATS, launch, i) for i, array in enumerate(outputs))
     return made[0] if row.outputs == 1 else made
 
 

@@ -164,6 +164,7 @@ as_int32 = _cast(types.float32, types.int32, "bitcast")
 as_int64 = _cast(types.float64, types.int64, "bitcast")
 # a whole number that is an address
 at_int64 = _cast(types.int64, types.CPointer(types.int64), "inttoptr")
+at_int32 = _cast(types.int64, types.CPointer(types.int32), "inttoptr")
 at_uint32 = _cast(types.int64, types.CPointer(types.uint32), "inttoptr")
 at_float32 = _cast(types.int64, types.CPointer(types.float32), "inttoptr")
 at_float64 = _cast(types.int64, types.CPointer(types.float64), "inttoptr")

@@ -11,6 +11,7 @@ from tinyvae_kernels.noise import binarised_rows, grey_rows, normal
 from tinyvae_kernels.optimizers import adagrad, adam, guard, sgd, weight_prior
 from tinyvae_kernels.posterior import gaussian_sample_kl, gaussian_sample_kl_grad
 from tinyvae_kernels.products import matmul, multiplies
+from tinyvae_kernels.sparse import pays, sparse_matmul, sparse_matmul_grad
 from tinyvae_kernels.steps import accumulate, next_indices, next_rates, objective, objective_grad, tick
 
 from tinyvae_kernels import NAMES as __all__  # noqa: F401

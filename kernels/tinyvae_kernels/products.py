@@ -32,24 +32,24 @@ VECTOR, ROWS = (64, 12) if _FEATURES.get("avx512f") else (32, 4) if _FEATURES.ge
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 
 
-def _lane(t: Any) -> tuple[Any, int]:
+def lane(t: Any) -> tuple[Any, int]:
     """LLVM's type for one of Numba's, and its bytes."""
     return (ir.FloatType(), 4) if t == types.float32 else (ir.DoubleType(), 8)
 
 
-class _Writer:
+class Writer:
     """Writes vector instructions for one tile."""
 
     def __init__(self, builder: Any, t: Any, lanes: int = 0) -> None:
         self.builder, self.type = builder, t
-        self.scalar, self.bytes = _lane(t)
+        self.scalar, self.bytes = lane(t)
         self.lanes = lanes or VECTOR // self.bytes
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
 
-    def part(self, lanes: int) -> _Writer:
+    def part(self, lanes: int) -> Writer:
         """The same for shorter vectors."""
-        return _Writer(self.builder, self.type, lanes)
+        return Writer(self.builder, self.type, lanes)
 
     def _intrinsic(self, name: str, result: Any, arguments: list[Any]) -> Any:
         name += f".v{self.lanes}f{8 * self.bytes}"
@@ -111,7 +111,7 @@ def _rows_tile(rows: int, count: int, partial: bool) -> Any:
     def tile(typing: Any, like: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any,
              steps: Any, width: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            w = _Writer(builder, like.dtype)
+            w = Writer(builder, like.dtype)
             _, a, a_row, a_step, b, b_step, c, c_row, steps, width = arguments
             masks = [w.mask(width, v * w.lanes) if partial else None for v in range(count)]
             before, loop = builder.block, builder.append_basic_block("loop")
@@ -178,7 +178,7 @@ def _dot_tile(typing: Any, like: Any, a: Any, a_row: Any, b: Any, b_row: Any, c:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        w = _Writer(builder, like.dtype)
+        w = Writer(builder, like.dtype)
         _, a, a_row, b, b_row, c, c_row, steps, rows, width = arguments
         height, breadth = _dot_shape(w.lanes)
 
@@ -242,9 +242,9 @@ _full_narrow, _four_narrow, _one_narrow = (_rows_tile(rows, 1, True) for rows in
 
 
 @intrinsic
-def _lanes(typing: Any, like: Any) -> Any:
+def lanes_of(typing: Any, like: Any) -> Any:
     """How many numbers of a type a vector register holds."""
-    return types.int64(like), lambda context, builder, signature, arguments: integer(VECTOR // _lane(like.dtype)[1])
+    return types.int64(like), lambda context, builder, signature, arguments: integer(VECTOR // lane(like.dtype)[1])
 
 
 @njit(**HELPER)
@@ -261,7 +261,7 @@ def _ranges(rows: Any, width: Any, panel: Any, part: Any, parts: Any) -> Any:
 def _rows_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     like = p[0]
     a, b, c, rows, width, steps, a_row, a_step, b_step, c_row = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9]
-    panel = 2 * _lanes(like)
+    panel = 2 * lanes_of(like)
     size = c_row // width
     first, last, start, stop = _ranges(rows, width, panel, part, parts)
     for j in range(start, stop, panel):
@@ -296,7 +296,7 @@ def _rows_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 def _dot_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     like = p[0]
     a, b, c, rows, width, steps, a_row, b_row, c_row = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]
-    lanes = _lanes(like)
+    lanes = lanes_of(like)
     height = 4 if lanes > 4 else 2
     breadth = lanes // height
     size = c_row // width
