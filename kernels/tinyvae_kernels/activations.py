@@ -6,53 +6,52 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.compiled import columns, kernel, matrix, share, vector
+from tinyvae_kernels.compiled import columns, kernel, vector
 from tinyvae_kernels.elementary import exp, log1p, tanh
 from tinyvae_kernels.team import Array, Job, Launcher, flat, rows_of
 
 
+# Both ways go over columns: a thread keeps those whose product it made (products.py shares out columns, too), and on the
+# way back it sums their bias gradients from the first row to the last. (Pointers instead of arrays, because an index
+# that starts from anything but 0 might be negative, and Numba would look.)
+
+
 @kernel()
 def _identity(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    pre, bias, out = matrix(p[0], n[0], n[1]), vector(p[1], n[1]), matrix(p[2], n[0], n[1])
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        for j in range(bias.size):
-            out[i, j] = pre[i, j] + bias[j]
+    pre, bias, out, width = p[0], p[1], p[2], n[1]
+    start, stop = columns(width, part, parts)
+    for i in range(n[0]):
+        for j in range(start, stop):
+            out[i * width + j] = pre[i * width + j] + bias[j]
 
 
 @kernel()
 def _tanh(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    pre, bias, out = matrix(p[0], n[0], n[1]), vector(p[1], n[1]), matrix(p[2], n[0], n[1])
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        for j in range(bias.size):
-            out[i, j] = tanh(pre[i, j] + bias[j])
+    pre, bias, out, width = p[0], p[1], p[2], n[1]
+    start, stop = columns(width, part, parts)
+    for i in range(n[0]):
+        for j in range(start, stop):
+            out[i * width + j] = tanh(pre[i * width + j] + bias[j])
 
 
 @kernel()
 def _relu(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    pre, bias, out = matrix(p[0], n[0], n[1]), vector(p[1], n[1]), matrix(p[2], n[0], n[1])
-    zero = pre.dtype.type(0)
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        for j in range(bias.size):
-            a = pre[i, j] + bias[j]
-            out[i, j] = zero if a < zero else a  # a NaN is not below zero, and stays
+    pre, bias, out, width, zero = p[0], p[1], p[2], n[1], vector(p[0], 1).dtype.type(0)
+    start, stop = columns(width, part, parts)
+    for i in range(n[0]):
+        for j in range(start, stop):
+            a = pre[i * width + j] + bias[j]
+            out[i * width + j] = zero if a < zero else a  # a NaN is not below zero, and stays
 
 
 @kernel()
 def _softplus(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    pre, bias, out = matrix(p[0], n[0], n[1]), vector(p[1], n[1]), matrix(p[2], n[0], n[1])
-    zero = pre.dtype.type(0)
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        for j in range(bias.size):
-            a = pre[i, j] + bias[j]
-            out[i, j] = (zero if a < zero else a) + log1p(exp(-abs(a)))
-
-
-# The way back goes over columns: each part sums its columns' bias gradients from the first row to the last. (Pointers
-# instead of arrays, because an index that starts from anything but 0 might be negative, and Numba would look.)
+    pre, bias, out, width, zero = p[0], p[1], p[2], n[1], vector(p[0], 1).dtype.type(0)
+    start, stop = columns(width, part, parts)
+    for i in range(n[0]):
+        for j in range(start, stop):
+            a = pre[i * width + j] + bias[j]
+            out[i * width + j] = (zero if a < zero else a) + log1p(exp(-abs(a)))
 
 
 @kernel()

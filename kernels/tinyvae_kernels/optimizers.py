@@ -121,7 +121,7 @@ def weight_prior(g: Array, theta: Array, factor: float) -> tuple[None, list[Job]
 
 def _update(kernel: Any, arrays: tuple[Array, ...], control: Array, *hyper: float) -> tuple[None, list[Job]]:
     arrays = tuple(map(flat, arrays))
-    return None, [Job(kernel, arrays, (arrays[0].size, flat(control)), hyper, work=2 * arrays[0].size)]
+    return None, [Job(kernel, arrays, (arrays[0].size, flat(control)), hyper, work=arrays[0].size)]
 
 
 @Launcher

@@ -31,6 +31,7 @@ from tinyvae_kernels.compiled import HELPER, Kernel, at_int64, keep, share
 Array = np.ndarray
 MOST = 16  # beyond so many threads a network of this kind has nothing left to share out
 GRAIN = 8192  # simple operations on an element that are worth a part: about 2 us, and showing a job costs 0.3
+LEAST = 8  # parts, or the job stays with the leader: its data are in that core's cache
 PIECES = 4  # parts a thread: more make a late helper cheaper, fewer keep more of a job in one core's cache
 
 # ---- what threads say to each other ----------------------------------------------------------------------------------
@@ -208,7 +209,8 @@ class Team:
 
     def parts(self, work: float) -> int:
         """Into how many parts to cut `work`, counted in simple operations on an element."""
-        return max(1, min(self.most, int(work / GRAIN)))
+        pieces = min(self.most, int(work / GRAIN))
+        return pieces if pieces >= LEAST else 1
 
     def run(self, table: int, length: int, shared: bool) -> None:
         """Run the program at an address; `shared`: some job has parts. Alone if another thread has the team."""
