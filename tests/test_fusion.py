@@ -160,7 +160,7 @@ def check_twin(name, arrays, attributes, dtype, allowed=64):
     assert name not in plain, "the twin is made of other rows"
     for a, b, reference in zip(fast, readable, exact, strict=True):
         assert a.dtype == b.dtype == dtype
-        scale = max(1.0, float(np.abs(reference).max(initial=0.0)), *arrays[0].shape[:1])  # sums over the batch among them
+        scale = max(1.0, float(np.abs(reference).max(initial=0.0)), *arrays[0].shape[:1])  # with sums over the batch
         assert_close(a, b.astype(np.float64), allowed, f"{name} against its twin", scale)
         if dtype == np.float32:
             assert_close(a, reference, allowed, f"{name} against its twin in float64", scale)
@@ -304,8 +304,8 @@ def test_a_wrong_kernel_is_found(monkeypatch, name, fault):
     arrays = [np.random.default_rng(i).uniform(0.1, 0.9, shape) for i, shape in enumerate(shapes)]
     if name.startswith("sparse"):
         x = np.diag(np.full(6, 0.7))[:3]
-        arrays = [x, arrays[1]] if name == "sparse_matmul" else [arrays[0], np.array([[1, i] + [0] * 5 for i in range(3)],
-                                                                                    np.int32), x]
+        index = np.array([[1, i] + [0] * 5 for i in range(3)], np.int32)
+        arrays = [x, arrays[1]] if name == "sparse_matmul" else [arrays[0], index, x]
     arrays[0] -= 3.0 * (name == "objective")  # a value whose fourth digit the allowed error does not cover
     attributes = {"kind": "tanh"} if "activation" in name else {}
     check_twin(name, arrays, attributes, np.float32)

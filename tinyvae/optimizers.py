@@ -24,7 +24,7 @@ LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
 
 
 def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float) -> None:
-    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`; counts it."""
+    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`."""
     norm = math.sqrt(np.sum(np.square(g, dtype=np.float64)))
     control[NORM] = norm
     control[FINITE] = 1.0 if math.isfinite(norm) and bool(np.isfinite(loss)) else 0.0

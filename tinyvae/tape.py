@@ -4,8 +4,8 @@ Running an operation makes one `Launch`: a function, its input tensors, the arra
 launch that made it and the launch to its inputs, so without a `Tape` a graph lives just as long as its tensors.
 A `Tape` only keeps the launches in order. The arrays of a recorded launch stay where they are, so a recorded step
 is a program over fixed buffers: `replay()` runs the list again, without building a graph or allocating a result.
-Whatever must change from one replay to the next (the batch, the step number, the learning rate) lives in arrays
-that launches read, never in a Python number, for that would be frozen into the program.
+What must change from one replay to the next (the batch, the step, the learning rate) lives in arrays that launches
+read, never in a Python number, for that would be frozen into the program.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Tape:
                 raise TapeError("replay() inside the recording: leave the `with` block first")
             calls, self._program = [launch.bind() for launch in self.program()], []
             for join, group in itertools.groupby(calls, key=lambda call: getattr(call, "join", None)):
-                self._program += [join(list(group))] if join else group  # neighbours that can run as one call
+                together = list(group)
+                self._program += [join(together)] if join else together  # neighbours that can run as one call
         with np.errstate(all="ignore"):
             for call in self._program:
                 call()

@@ -8,12 +8,11 @@ import numpy as np
 
 from tinyvae_kernels.compiled import columns, kernel, vector
 from tinyvae_kernels.elementary import exp, log1p, tanh
-from tinyvae_kernels.team import Array, Job, Launcher, flat, rows_of
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of
 
-
-# Both ways go over columns: a thread keeps those whose product it made (products.py shares out columns, too), and on the
-# way back it sums their bias gradients from the first row to the last. (Pointers instead of arrays, because an index
-# that starts from anything but 0 might be negative, and Numba would look.)
+# Both ways go over columns: a thread keeps those whose product it made (products.py shares out columns, too), and on
+# the way back it sums their bias gradients from the first row to the last. (Pointers instead of arrays, because an
+# index that starts from anything but 0 might be negative, and Numba would look.)
 
 
 @kernel()
@@ -113,7 +112,7 @@ _BACKWARD = {"tanh": (_tanh_grad, 1), "relu": (_relu_grad, 1), "softplus": (_sof
 
 
 @Launcher
-def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> tuple[Array, list[Job]]:
+def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> Plan:
     """activation(pre + bias): pre (..., n), bias (n,), result as pre."""
     out = np.empty_like(pre) if out is None else out
     kernel, cost = _FORWARD[kind]
@@ -121,7 +120,7 @@ def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> tu
 
 
 @Launcher
-def bias_activation_grad(g: Array, y: Array, out: tuple[Array, Array] | None, kind: str) -> tuple[Any, list[Job]]:
+def bias_activation_grad(g: Array, y: Array, out: tuple[Array, Array] | None, kind: str) -> Plan:
     """From the gradient g by the activation y: those by pre (as y) and by bias (n,)."""
     before, bias = out if out is not None else (np.empty_like(y), np.empty(y.shape[-1], y.dtype))
     kernel, cost = _BACKWARD[kind]
@@ -130,7 +129,7 @@ def bias_activation_grad(g: Array, y: Array, out: tuple[Array, Array] | None, ki
 
 
 @Launcher
-def bias_grad(g: Array, out: Array | None) -> tuple[Array, list[Job]]:
+def bias_grad(g: Array, out: Array | None) -> Plan:
     """The gradient by a bias, (n,): the sum of g (..., n) over all rows."""
     out = np.empty(g.shape[-1], g.dtype) if out is None else out
     return out, [Job(_column_sums, (flat(g), flat(out)), rows_of(g), work=g.size)]

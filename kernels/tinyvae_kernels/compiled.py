@@ -30,10 +30,11 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 from numba.core import caching
 from numba.core.errors import NumbaWarning
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
 
 HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
 SUM = {"contract", "nsz", "reassoc"}  # a row's sum may be formed in vector lanes; no flag here assumes away NaN
+intrinsic: Any = _intrinsic  # (mypy would take a call of one for a call of its Python function)
 TYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 
 

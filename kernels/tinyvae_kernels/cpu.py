@@ -1,10 +1,11 @@
-"""The kernels for NumPy arrays, in Numba.
+"""The kernels for NumPy arrays, in Numba: this module has the launchers that `tinyvae_kernels.NAMES` lists.
 
 Arrays are C-contiguous (the factors of a product may be transposed) and of one floating type, float32 or float64; a
 launcher refuses others. A launcher allocates its results when `out` is None and otherwise writes into `out`. No
 kernel's bits depend on the number of threads.
 """
 
+# ruff: noqa: F401 - they are looked up by name
 from tinyvae_kernels.activations import bias_activation, bias_activation_grad, bias_grad
 from tinyvae_kernels.likelihoods import bernoulli_log_prob, gaussian_log_prob, scale_rows
 from tinyvae_kernels.noise import binarised_rows, grey_rows, normal
@@ -13,5 +14,3 @@ from tinyvae_kernels.posterior import gaussian_sample_kl, gaussian_sample_kl_gra
 from tinyvae_kernels.products import matmul, multiplies
 from tinyvae_kernels.sparse import pays, sparse_matmul, sparse_matmul_grad
 from tinyvae_kernels.steps import accumulate, next_indices, next_rates, objective, objective_grad, tick
-
-from tinyvae_kernels import NAMES as __all__  # noqa: F401

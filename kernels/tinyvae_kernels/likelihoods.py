@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyvae_kernels.compiled import SUM, kernel, matrix, share, vector
 from tinyvae_kernels.elementary import exp, log1p
-from tinyvae_kernels.team import Array, Job, Launcher, flat, rows_of
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of
 
 
 @kernel(SUM)
@@ -64,8 +64,8 @@ def _scale_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             out[i, j] = g[i] * a[i, j]
 
 
-def _plan(kernel: Any, parameters: Array, x: Array, out: Any) -> tuple[Any, list[Job]]:
-    new = lambda: (np.empty(parameters.shape[:-1], parameters.dtype), np.empty_like(parameters))  # noqa: E731
+def _plan(kernel: Any, parameters: Array, x: Array, out: Any) -> Plan:
+    new = lambda: (np.empty(parameters.shape[:-1], parameters.dtype), np.empty_like(parameters))
     total, residual = out if out is not None else new()
     sizes = (total.size, x.shape[-1], x.shape[0])
     arrays = (flat(parameters), flat(x), flat(total), flat(residual))
@@ -73,19 +73,19 @@ def _plan(kernel: Any, parameters: Array, x: Array, out: Any) -> tuple[Any, list
 
 
 @Launcher
-def bernoulli_log_prob(logits: Array, x: Array, out: tuple[Array, Array] | None) -> tuple[Any, list[Job]]:
+def bernoulli_log_prob(logits: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
     """log p(x) of each row under Bernoulli pixels, (..., batch), and its derivative by the logits, x - sigmoid."""
     return _plan(_bernoulli, logits, x, out)
 
 
 @Launcher
-def gaussian_log_prob(joint: Array, x: Array, out: tuple[Array, Array] | None) -> tuple[Any, list[Job]]:
+def gaussian_log_prob(joint: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
     """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by joint = (a, logvar)."""
     return _plan(_gaussian, joint, x, out)
 
 
 @Launcher
-def scale_rows(g: Array, a: Array, out: Array | None) -> tuple[Array, list[Job]]:
+def scale_rows(g: Array, a: Array, out: Array | None) -> Plan:
     """g[..., None] * a."""
     out = np.empty_like(a) if out is None else out
     return out, [Job(_scale_rows, (flat(g), flat(a), flat(out)), rows_of(a), work=a.size)]

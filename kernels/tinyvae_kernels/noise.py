@@ -9,7 +9,7 @@ from numba import njit
 
 from tinyvae_kernels.compiled import HELPER, at_float32, at_int64, at_uint8, at_uint32, kernel, matrix, share, vector
 from tinyvae_kernels.elementary import cosine_of_turn, log, sine_of_turn
-from tinyvae_kernels.team import Array, Job, Launcher, flat, team
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, team
 
 BLOCK = 64  # counters at a time; each gives four words
 
@@ -116,7 +116,7 @@ def _grey_floats(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> tuple[Array, list[Job]]:
+def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
     """Standard normal numbers of the address (seed, stream, clock[0], site) into `out`."""
     words, draw = _words_job(clock, out.size, seed, stream, site)
     even = out if out.size % 2 == 0 else np.empty(out.size + 1, out.dtype)
@@ -126,7 +126,7 @@ def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> tuple
 
 @Launcher
 def binarised_rows(stored: Array, index: Array, clock: Array, out: Array, seed: int, stream: int, site: int,
-                   scale: float) -> tuple[Array, list[Job]]:
+                   scale: float) -> Plan:
     """The rows `index` of the stored grey images, each pixel drawn 0 or 1 at its grey value; out (batch, pixels)."""
     words, draw = _words_job(clock, out.size, seed, stream, site)
     kernel = _binarise_bytes if stored.dtype == np.uint8 else _binarise_floats
@@ -135,7 +135,8 @@ def binarised_rows(stored: Array, index: Array, clock: Array, out: Array, seed: 
 
 
 @Launcher
-def grey_rows(stored: Array, index: Array, out: Array, scale: float) -> tuple[Array, list[Job]]:
+def grey_rows(stored: Array, index: Array, out: Array, scale: float) -> Plan:
     """The rows `index` of the stored images over `scale`; out (batch, pixels)."""
     kernel = _grey_bytes if stored.dtype == np.uint8 else _grey_floats
-    return out, [Job(kernel, (flat(out),), (*out.shape, flat(index), flat(stored), len(stored)), (scale,), work=out.size)]
+    whole = (*out.shape, flat(index), flat(stored), len(stored))
+    return out, [Job(kernel, (flat(out),), whole, (scale,), work=out.size)]

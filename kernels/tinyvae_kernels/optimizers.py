@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.compiled import SUM, at_float64, kernel, share, vector
-from tinyvae_kernels.team import Array, Job, Launcher, flat
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 FINITE, CLIP, NORM, UPDATES = range(4)  # the places of `control`
 CHUNK = 4096  # numbers whose squares are summed together: fixed, so that the sum does not depend on the threads
@@ -106,38 +106,38 @@ def _sgd(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def guard(loss: Array, g: Array, control: Array, max_norm: float) -> tuple[None, list[Job]]:
-    """Into `control`: the norm of g, the factor that clips it to `max_norm`, whether both are finite; count it if so."""
+def guard(loss: Array, g: Array, control: Array, max_norm: float) -> Plan:
+    """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
     chunks = np.zeros(-(-g.size // CHUNK))
     return None, [Job(_squares, (flat(g),), (g.size, chunks, chunks.size), work=g.size),
                   Job(_verdict, (flat(loss),), (chunks, flat(control), chunks.size), (max_norm,))]
 
 
 @Launcher
-def weight_prior(g: Array, theta: Array, factor: float) -> tuple[None, list[Job]]:
+def weight_prior(g: Array, theta: Array, factor: float) -> Plan:
     """g += factor * theta, in place."""
     return None, [Job(_add_scaled, (flat(g), flat(theta)), (g.size,), (factor,), work=g.size)]
 
 
-def _update(kernel: Any, arrays: tuple[Array, ...], control: Array, *hyper: float) -> tuple[None, list[Job]]:
+def _update(kernel: Any, arrays: tuple[Array, ...], control: Array, *hyper: float) -> Plan:
     arrays = tuple(map(flat, arrays))
     return None, [Job(kernel, arrays, (arrays[0].size, flat(control)), hyper, work=arrays[0].size)]
 
 
 @Launcher
 def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, control: Array, beta1: float, beta2: float,
-         epsilon: float) -> tuple[None, list[Job]]:
+         epsilon: float) -> Plan:
     """One step of Adam in place, with the learning rate rates[0], if `control` says that the step is sound."""
     return _update(_adam, (theta, g, m, v, rates), control, beta1, beta2, epsilon)
 
 
 @Launcher
-def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float) -> tuple[None, list[Job]]:
+def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float) -> Plan:
     """One step of Adagrad in place."""
     return _update(_adagrad, (theta, g, total, rates), control, epsilon)
 
 
 @Launcher
-def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float) -> tuple[None, list[Job]]:
+def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float) -> Plan:
     """One step of gradient descent with momentum, in place."""
     return _update(_sgd, (theta, g, velocity, rates), control, momentum)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyvae_kernels.compiled import SUM, kernel, matrix, share, vector
 from tinyvae_kernels.elementary import exp
-from tinyvae_kernels.team import Array, Job, Launcher, flat
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 # Sizes are (samples, batch, latent); of z and eps, rows number sample * batch + b.
 
@@ -35,7 +35,8 @@ def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 def _sample_kl_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     samples, batch, width = n[0], n[1], n[2]
     dz, dkl = matrix(p[0], samples * batch, width), vector(p[1], batch)
-    joint, eps, out = matrix(p[2], batch, 2 * width), matrix(p[3], samples * batch, width), matrix(p[4], batch, 2 * width)
+    joint, out = matrix(p[2], batch, 2 * width), matrix(p[4], batch, 2 * width)
+    eps = matrix(p[3], samples * batch, width)
     half, one = joint.dtype.type(0.5), joint.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
@@ -50,7 +51,7 @@ def _sample_kl_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None) -> tuple[Any, list[Job]]:
+def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
     """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(0, 1)), (batch,).
 
     `joint` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
@@ -61,7 +62,7 @@ def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None
 
 
 @Launcher
-def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out: Array | None) -> tuple[Any, list[Job]]:
+def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out: Array | None) -> Plan:
     """The gradient by `joint`, from those by z and by KL."""
     out = np.empty_like(joint) if out is None else out
     arrays = (flat(dz), flat(dkl), flat(joint), flat(eps), flat(out))

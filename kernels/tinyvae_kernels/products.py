@@ -20,10 +20,9 @@ import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
 
-from tinyvae_kernels.compiled import HELPER, columns, integer, kernel, share
-from tinyvae_kernels.team import Array, Job, Launcher
+from tinyvae_kernels.compiled import HELPER, integer, intrinsic, kernel, share
+from tinyvae_kernels.team import Array, Job, Launcher, Plan
 
 _FEATURES = llvm.get_host_cpu_features()
 # Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors. Elsewhere than on
@@ -86,7 +85,7 @@ class Writer:
     def spread_value(self, value: Any, vector: Any) -> Any:
         undefined, i32 = ir.Constant(vector, ir.Undefined), ir.IntType(32)
         one = self.builder.insert_element(undefined, value, ir.Constant(i32, 0))
-        return self.builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes))
+        return self.shuffle(one, undefined, [0] * self.lanes)
 
     def mask(self, count: Any, first: int) -> Any:
         """The lanes first, first + 1, ... that are below count."""
@@ -98,7 +97,7 @@ class Writer:
         return self.builder.call(self._intrinsic("llvm.fma", self.vector, [self.vector] * 3), [a, b, c])
 
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes))
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _rows_tile(rows: int, count: int, partial: bool) -> Any:
@@ -125,9 +124,10 @@ def _rows_tile(rows: int, count: int, partial: bool) -> Any:
             for i in range(rows):
                 number = w.spread(builder.add(at, builder.mul(a_row, integer(i))))
                 sums.append([w.multiply_add(number, vectors[v], tile[i][v]) for v in range(count)])
-            for phi, start, following in ((k, steps, builder.sub(k, integer(1))), (at, a, builder.add(at, a_step)),
-                                          (bt, b, builder.add(bt, b_step)),
-                                          *((tile[i][v], w.zero, sums[i][v]) for i in range(rows) for v in range(count))):
+            flow = [(k, steps, builder.sub(k, integer(1))), (at, a, builder.add(at, a_step)),
+                    (bt, b, builder.add(bt, b_step))]
+            flow += [(tile[i][v], w.zero, sums[i][v]) for i in range(rows) for v in range(count)]
+            for phi, start, following in flow:
                 phi.add_incoming(start, before)
                 phi.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed(">", k, integer(1)), loop, after)
@@ -184,7 +184,8 @@ def _dot_tile(typing: Any, like: Any, a: Any, a_row: Any, b: Any, b_row: Any, c:
 
         def lines(pointer: Any, stride: Any, count: Any, most: int) -> list[Any]:
             last = builder.sub(count, integer(1))
-            numbers = [builder.select(builder.icmp_signed("<", integer(i), count), integer(i), last) for i in range(most)]
+            inside = [builder.icmp_signed("<", integer(i), count) for i in range(most)]
+            numbers = [builder.select(inside[i], integer(i), last) for i in range(most)]
             return [builder.add(pointer, builder.mul(stride, i)) for i in numbers]
 
         a_lines, b_lines = lines(a, a_row, rows, height), lines(b, b_row, width, breadth)
@@ -223,9 +224,8 @@ def _dot_tile(typing: Any, like: Any, a: Any, a_row: Any, b: Any, b_row: Any, c:
         mask = short.mask(width, 0)
         for i in range(height):
             with builder.if_then(builder.icmp_signed("<", integer(i), rows)):
-                places = ir.Constant(ir.VectorType(ir.IntType(32), breadth), list(range(i * breadth, (i + 1) * breadth)))
-                short.store(builder.shuffle_vector(total, total, places),
-                            builder.add(c, builder.mul(c_row, integer(i))), mask)
+                row = short.shuffle(total, total, list(range(i * breadth, (i + 1) * breadth)))
+                short.store(row, builder.add(c, builder.mul(c_row, integer(i))), mask)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 9), generate
@@ -260,7 +260,8 @@ def _ranges(rows: Any, width: Any, panel: Any, part: Any, parts: Any) -> Any:
 @kernel()
 def _rows_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     like = p[0]
-    a, b, c, rows, width, steps, a_row, a_step, b_step, c_row = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9]
+    a, b, c, rows, width, steps = n[0], n[1], n[2], n[3], n[4], n[5]
+    a_row, a_step, b_step, c_row = n[6], n[7], n[8], n[9]
     panel = 2 * lanes_of(like)
     size = c_row // width
     first, last, start, stop = _ranges(rows, width, panel, part, parts)
@@ -323,7 +324,7 @@ def _across(a: Array) -> bool:
 
 
 @Launcher
-def matmul(a: Array, b: Array, out: Array | None) -> tuple[Array, list[Job]]:
+def matmul(a: Array, b: Array, out: Array | None) -> Plan:
     """a (m, k) @ b (k, n) as (m, n); either may be a transposed view, not both."""
     (rows, steps), width = a.shape, b.shape[1]
     out = np.empty((rows, width), a.dtype) if out is None else out
@@ -331,5 +332,5 @@ def matmul(a: Array, b: Array, out: Array | None) -> tuple[Array, list[Job]]:
     if _along(b):
         sizes = (a, b, out, rows, width, steps, a.strides[0], a.strides[1], b.strides[0], out.strides[0])
         return out, [Job(_rows_product, (a, b, out), sizes, work=work)]
-    sizes = (a, b, out, rows, width, steps, a.strides[0], b.strides[1], out.strides[0])
-    return out, [Job(_dot_product, (a, b, out), sizes, work=work)]
+    lines = (a, b, out, rows, width, steps, a.strides[0], b.strides[1], out.strides[0])
+    return out, [Job(_dot_product, (a, b, out), lines, work=work)]

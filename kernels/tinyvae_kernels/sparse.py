@@ -14,11 +14,10 @@ from typing import Any
 import llvmlite.ir as ir
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
-from tinyvae_kernels.compiled import at_int32, integer, kernel, matrix, share
+from tinyvae_kernels.compiled import at_int32, integer, intrinsic, kernel, matrix, share
 from tinyvae_kernels.products import VECTOR, Writer, lanes_of
-from tinyvae_kernels.team import Array, Job, Launcher, flat
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 VECTORS = 8  # of a row that are summed together: a panel
 MOST = 0.2  # of the numbers may be other than 0, or the dense product is faster
@@ -71,7 +70,7 @@ _whole, _part = _gather_tile(False), _gather_tile(True)
 
 @kernel()
 def _index_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # for each row the number of its places that are not 0, and these places; no branch that could be mispredicted
+    # for each row the number of its places that are not 0, and these places, then zeros; no branch to be mispredicted
     rows, width = n[0], n[1]
     x, index = matrix(p[0], rows, width), matrix(at_int32(n[2]), rows, width + 1)
     first, last = share(rows, part, parts)
@@ -82,6 +81,8 @@ def _index_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             line[1 + count] = j
             count += 1 if values[j] != 0 else 0
         line[0] = count
+        for j in range(count, width):
+            line[1 + j] = 0
 
 
 @kernel()
@@ -136,11 +137,11 @@ def _job(x: Array, lines: Array, values_bytes: int, step: int, rows: Array, out:
 
 def pays(x: Array, w: Array) -> bool:
     """Are so many of the numbers of x (rows, inputs) zeros that leaving them out is faster than multiplying?"""
-    return bool(VECTOR) and np.count_nonzero(x) < MOST * x.size
+    return VECTOR > 0 and bool(np.count_nonzero(x) < MOST * x.size)
 
 
 @Launcher
-def sparse_matmul(x: Array, w: Array, out: tuple[Array, Array] | None) -> tuple[Any, list[Job]]:
+def sparse_matmul(x: Array, w: Array, out: tuple[Array, Array] | None) -> Plan:
     """x (rows, inputs) @ w (inputs, n), and the index of x: for each row, how many places are not 0, and which."""
     if out is None:
         out = np.empty((len(x), w.shape[1]), w.dtype), np.empty((len(x), x.shape[1] + 1), np.int32)
@@ -150,7 +151,7 @@ def sparse_matmul(x: Array, w: Array, out: tuple[Array, Array] | None) -> tuple[
 
 
 @Launcher
-def sparse_matmul_grad(g: Array, index: Array, x: Array, out: Array | None) -> tuple[Array, list[Job]]:
+def sparse_matmul_grad(g: Array, index: Array, x: Array, out: Array | None) -> Plan:
     """x.T (inputs, rows) @ g (rows, n), with the index of x."""
     out = np.empty((x.shape[1], g.shape[1]), g.dtype) if out is None else out
     lines = np.empty((x.shape[1], len(x) + 1), np.int32)

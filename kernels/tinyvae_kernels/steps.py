@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.compiled import at_float64, at_int64, kernel, matrix, vector
-from tinyvae_kernels.team import Array, Job, Launcher, flat
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 STEP, CURSOR, BATCH = range(3)  # the places of `clock`
 KL_WEIGHT = 1  # a place of `rates`
@@ -81,7 +81,7 @@ def _tick(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def next_indices(order: Array, clock: Array, out: Array | None, batch: int) -> tuple[Array, list[Job]]:
+def next_indices(order: Array, clock: Array, out: Array | None, batch: int) -> Plan:
     """The `batch` indices of `order` from the clock's cursor on."""
     out = np.empty(batch, np.int64) if out is None else out
     whole = (flat(order), flat(clock), flat(out), order.size, batch)
@@ -89,34 +89,34 @@ def next_indices(order: Array, clock: Array, out: Array | None, batch: int) -> t
 
 
 @Launcher
-def next_rates(plan: Array, clock: Array, out: Array | None) -> tuple[Array, list[Job]]:
+def next_rates(plan: Array, clock: Array, out: Array | None) -> Plan:
     """The row of `plan` (batches, rates) for the clock's batch."""
     out = np.empty(plan.shape[1], plan.dtype) if out is None else out
     return out, [Job(_next_rates, (flat(plan), flat(out)), (*plan.shape, flat(clock)))]
 
 
 @Launcher
-def objective(reconstruction: Array, kl: Array, rates: Array, out: Array | None) -> tuple[Array, list[Job]]:
+def objective(reconstruction: Array, kl: Array, rates: Array, out: Array | None) -> Plan:
     """weight * mean(kl) - mean(reconstruction), one number; the weight is rates[1]."""
     out = np.empty((), kl.dtype) if out is None else out
     return out, [Job(_objective, (flat(reconstruction), flat(kl), flat(rates), flat(out)), (kl.size,))]
 
 
 @Launcher
-def objective_grad(g: Array, kl: Array, rates: Array, out: tuple[Array, Array] | None) -> tuple[Any, list[Job]]:
+def objective_grad(g: Array, kl: Array, rates: Array, out: tuple[Array, Array] | None) -> Plan:
     """The gradients of the objective by reconstruction and kl, each (batch,)."""
     both = out if out is not None else (np.empty_like(kl), np.empty_like(kl))
     return both, [Job(_objective_grad, (flat(g), flat(rates), *map(flat, both)), (kl.size,))]
 
 
 @Launcher
-def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, control: Array) -> tuple[None, list[Job]]:
+def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, control: Array) -> Plan:
     """Add a batch to the sums over the epoch, or count it as skipped."""
     arrays = (flat(reconstruction), flat(kl), flat(loss))
     return None, [Job(_accumulate, arrays, (kl.size, flat(totals), flat(control)))]
 
 
 @Launcher
-def tick(clock: Array, batch: int) -> tuple[None, list[Job]]:
+def tick(clock: Array, batch: int) -> Plan:
     """Move the clock past a batch."""
     return None, [Job(_tick, (), (flat(clock), batch), dtype=ANY_TYPE)]

@@ -24,9 +24,8 @@ from typing import Any
 import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
 
-from tinyvae_kernels.compiled import HELPER, Kernel, at_int64, keep, share
+from tinyvae_kernels.compiled import HELPER, Kernel, at_int64, intrinsic, keep, share
 
 Array = np.ndarray
 MOST = 16  # beyond so many threads a network of this kind has nothing left to share out
@@ -98,7 +97,7 @@ def _invoke(typing: Any, address: Any, p: Any, n: Any, s: Any, part: Any, parts:
 
 
 _POSIX = sys.platform != "win32"
-_sched_yield = types.ExternalFunction("sched_yield", types.int32()) if _POSIX else None
+_sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if _POSIX else None
 
 # The places of `board`, an int64 vector: the number of the job shown, its row in the program, the parts done, the call
 # to stop, and from QUEUES on, for each thread, the parts that are meant for it. A queue is one number, so that it is
@@ -254,7 +253,7 @@ def threads() -> int:
     """How many threads a program may use: the processors of this process, or NUMBA_NUM_THREADS if that is set."""
     from numba import config
 
-    return max(1, min(int(config.NUMBA_NUM_THREADS), MOST))
+    return max(1, min(int(config.NUMBA_NUM_THREADS), MOST))  # type: ignore[attr-defined]
 
 
 team = Team(threads())
@@ -297,6 +296,9 @@ class Program:
         team.run(*self._arguments)
 
 
+Plan = tuple[Any, list[Job]]  # a result, and the jobs that make it
+
+
 class Launcher:
     """A function that plans jobs and gives their result, and can be called in two ways.
 
@@ -304,7 +306,7 @@ class Launcher:
     runs the same jobs over the same arrays whenever it is called. Programs join: `Program.join`.
     """
 
-    def __init__(self, plan: Callable[..., tuple[Any, list[Job]]]) -> None:
+    def __init__(self, plan: Callable[..., Plan]) -> None:
         update_wrapper(self, plan)
         self._plan = plan
 
