@@ -87,6 +87,7 @@ FORMULAS = {
 }  # fmt: skip
 OTHERS = {
     "test_noise.py": {"normal", "binarised_rows"}, "test_products.py": {"matmul", "multiplies"},
+    "test_sparse.py": {"pays", "sparse_matmul", "sparse_matmul_grad"},
     "test_step_kernels.py": {"accumulate", "adagrad", "adam", "grey_rows", "guard", "next_indices", "next_rates", "sgd",
                              "tick", "weight_prior"},
 }  # fmt: skip
@@ -201,10 +202,10 @@ def test_wrong_launchers_are_found(name):
 
 
 def test_the_list_of_names():
-    """NAMES lists exactly the launchers of the module and the function `multiplies`, and each is tested."""
+    """NAMES lists exactly the launchers of the module and the two functions that choose them, and each is tested."""
     launchers = {name for name, value in vars(cpu).items() if type(value).__name__ == "Launcher"}
     functions = {name for name, value in vars(cpu).items() if inspect.isfunction(value)}
-    assert functions == {"multiplies"}
+    assert functions == {"multiplies", "pays"}
     assert launchers | functions == set(tinyvae_kernels.NAMES) == set(FORMULAS).union(*OTHERS.values())
     assert len(set(tinyvae_kernels.NAMES)) == len(tinyvae_kernels.NAMES)
     assert tinyvae_kernels.kernels_for("cpu") is cpu
