@@ -156,9 +156,8 @@ def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Te
     useful = _paths(output, goals)
     make = type(seed)
     gradients: dict[Key, Tensor] = {key(output): seed}
-    # a heap gives its smallest entry: negative serials give the latest launch
     waiting = [-launch.serial for launch in [output.launch] if launch and launch.serial in useful]
-    queued = set(waiting)
+    queued = set(waiting)  # negative, because a heap gives its smallest entry: the latest launch
     while waiting:
         launch = useful[-heapq.heappop(waiting)]
         g, y = [], []
