@@ -18,6 +18,7 @@ from support import KERNEL, assert_same_bits, run_parts
 
 import tinyvae as tv
 from tinyvae.data import DataSet
+from tinyvae.rules import TABLE
 from tinyvae.training import Settings, Training
 
 team_module = pytest.importorskip("tinyvae_kernels.team", reason="Numba is missing", exc_type=ImportError)
@@ -284,7 +285,7 @@ def test_a_second_python_thread_runs_alone():
 
 
 def chain(length, rows=48, width=80):
-    """Rows plus a bias, then the sums of their columns, which are the next bias, and so on: cut one way, then the other.
+    """Rows plus a bias, then the sums of their columns, which are the next bias: cut one way, then the other.
 
     Each number depends on all numbers before it, so a part that began too early changes the bits of the end.
     """
@@ -375,10 +376,10 @@ def trained():
     return training
 
 
-@ends
-def test_a_training_has_the_same_bits_with_any_number_of_threads(work_with):
+def check_training(work_with, counts):
+    """The same bits at the end, by one program a step whose jobs are cut into parts."""
     states = {}
-    for count in COUNTS:
+    for count in counts:
         work_with(count)
         training = trained()
         states[count] = {name: array.copy() for name, array in training.state().items()}
@@ -387,8 +388,28 @@ def test_a_training_has_the_same_bits_with_any_number_of_threads(work_with):
         parts = [job.row[4] for program in programs for job in program.jobs]
         assert (max(parts) > 1) == (count > 1)
         assert len(programs) < 4 < len(parts), "the step is not one program"
-    for count, (name, array) in itertools.product(COUNTS, states[1].items()):
+    for count, (name, array) in itertools.product(counts, states[counts[0]].items()):
         assert_same_bits(states[count][name], array, f"{name}, {count} threads")
+
+
+@ends
+def test_a_training_has_the_same_bits_with_any_number_of_threads(work_with):
+    check_training(work_with, COUNTS)
+
+
+@ends
+def test_a_sum_over_the_parts_is_found(work_with, monkeypatch):
+    """A bias gradient whose rows are summed part by part: right to rounding, and not the same bits."""
+    right = TABLE["bias_grad"].kernel
+
+    def by_parts(xp, g, out=None):
+        pieces = np.array_split(g, team_module.team.count)
+        found = np.sum([right(xp)(xp, np.ascontiguousarray(piece), out=None) for piece in pieces], axis=0)
+        return found if out is None else np.copyto(out, found) or out
+
+    monkeypatch.setattr(TABLE["bias_grad"], "kernel", lambda xp: by_parts)
+    with pytest.raises(AssertionError, match="2 threads: the bits differ"):
+        check_training(work_with, (1, 2))
 
 
 # ---- memory --------------------------------------------------------------------------
