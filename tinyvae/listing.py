@@ -143,7 +143,8 @@ class Profile(list):
         cells.append(("", f"{len(rows)} launches", "", "", f"{took:.1f}", "", "", *_rates_as_text(whole)))
         return (f"{lines(cells, left=(1, 2, 3))}\n"
                 f"medians of {len(self.rounds)} rounds, each launch called by itself; of us and ns lower is better\n"
-                "of peak: of what this machine attains at most for such bytes and FLOP (roofline); higher is better")
+                "of peak: of what this machine attains at most for such bytes and FLOP (roofline); higher is better; "
+                "above 100 %:\nit was busier while its peaks were measured")
 
     def __repr__(self) -> str:
         return f"{self.table(machine.peaks())}\npeaks: {machine.peaks()}"
