@@ -166,6 +166,23 @@ def test_a_kernel_that_does_not_run_is_noticed(monkeypatch):
         kernels.check([case_of("gaussian_sample_kl")])
 
 
+def test_a_product_by_numpy_is_not_called_a_kernel(monkeypatch):
+    """Where the row's own value steps in, which has the operation's name, too."""
+    make_wrong(monkeypatch, "matmul", kernel=lambda xp: None)
+    with pytest.raises(SystemExit, match=r"matmul.*: its kernel did not run"):
+        kernels.check([case_of("matmul")])
+
+
+def test_a_processor_without_a_kernel_is_no_fault(monkeypatch):
+    """Products have kernels on some processors only."""
+    make_wrong(monkeypatch, "matmul", fits=lambda *arrays: False)
+    case = case_of("matmul")
+    assert kernels.forms(case) == [kernels.TWIN]
+    assert [error.rung for error in kernels.check([case])] == [kernels.TWIN] * 2
+    row, = kernels.measure(case, kernels.TYPES[0], PEAKS, 2, 0)
+    assert row["flops"] == 2 * 100 * 784 * 500
+
+
 def test_forms_leave_the_table_as_it_was():
     row = TABLE["adam"]
     with pytest.raises(KeyError), kernels.form(case_of("adam"), "nonsense"):

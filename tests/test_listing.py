@@ -49,7 +49,11 @@ def test_operations_of_fused_launches():
     """By hand for two: tanh(pre + bias) is two an element, a product 2 m k n."""
     assert listing.flops(recorded("bias_activation", floats(5, 7), floats(7), kind="tanh")) == 2 * 35
     assert listing.flops(recorded("matmul", floats(5, 7), floats(7, 3))) == 2 * 5 * 7 * 3
-    assert set(listing.FLOPS) | set(listing.OUTPUT_FLOPS) <= set(TABLE), "a count without an operation"
+    x = np.zeros((4, 50), np.float32)
+    x[1, 3] = x[2, 40] = x[2, 41] = 1
+    assert listing.flops(recorded("sparse_matmul", Tensor(x), floats(50, 7))) == 2 * 3 * 7, "zeros are left out"
+    counted = set(listing.FLOPS) | set(listing.SPARSE) | set(listing.OUTPUT_FLOPS)
+    assert counted <= set(TABLE), "a count without an operation"
 
 
 def test_a_profile_is_a_list_of_launches_with_seconds():

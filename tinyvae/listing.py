@@ -26,11 +26,15 @@ FLOPS: dict[str, Callable[..., int]] = {
     "adam": lambda theta, *others: 14 * theta,
     "adagrad": lambda theta, *others: 8 * theta,
     "sgd": lambda theta, *others: 5 * theta,
+    "objective": lambda reconstruction, kl, rates: 2 * kl,
+    "objective_grad": lambda g, kl, rates: 2 * kl,
+    "accumulate": lambda reconstruction, kl, *others: 2 * kl,
     "guard": lambda loss, g, control: 2 * g,
     "weight_prior": lambda g, theta: 2 * g,
 }
 # And by the size of the output, where the input is a store of which only some rows are used.
 OUTPUT_FLOPS = {"normal": 6, "binarised_rows": 3, "grey_rows": 1}
+SPARSE = {"sparse_matmul": 0, "sparse_matmul_grad": 2}  # products that leave out the zeros of this input
 # Of their first input these read as much as they write; and this one does not read what it writes.
 PICKED = ("binarised_rows", "gather", "grey_rows", "next_indices", "next_rates")
 OVERWRITTEN = ("store",)
@@ -43,6 +47,8 @@ def flops(launch: Launch) -> int:
         return 0
     if name == "matmul":
         return 2 * launch.outputs[0].size * launch.inputs[0].shape[-1]
+    if name in SPARSE:  # by the data that are there now
+        return 2 * int(launch.xp.count_nonzero(launch.inputs[SPARSE[name]].data)) * launch.outputs[0].shape[-1]
     if name in FLOPS:
         return FLOPS[name](*(tensor.size for tensor in launch.inputs))
     return OUTPUT_FLOPS.get(name, 1) * elements(launch)
