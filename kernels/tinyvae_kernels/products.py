@@ -327,8 +327,8 @@ def _across(a: Array) -> bool:
 def matmul(a: Array, b: Array, out: Array | None) -> Plan:
     """a (m, k) @ b (k, n) as (m, n); either may be a transposed view, not both."""
     if not multiplies(a, b) or a.shape[1] != b.shape[0]:
-        raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected (m, k) "
-                         "and (k, n), each unbroken along rows or columns, and not both along columns")
+        raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected "
+                         "(m, k) and (k, n), each unbroken along rows or columns, and not both along columns")
     (rows, steps), width = a.shape, b.shape[1]
     out = np.empty((rows, width), a.dtype) if out is None else out
     if flat(out).shape != (rows, width):
