@@ -52,6 +52,29 @@ def cases() -> list[Case]:
                                     rng.permutation(2000)[:BATCH], np.array([7, 0, 0])),
              {"seed": 3, "stream": "binarise", "site": 0, "scale": 255.0, "dtype": None}),
     ]  # fmt: skip
+    x, weight = np.round(grey), normal(PIXELS, HIDDEN, scale=0.05)
+    back, clock = normal(BATCH, HIDDEN), np.array([7, BATCH, 1])
+    pixels = 1.0 * (rng.random((BATCH, PIXELS)) < 0.13)  # as many as are on in the digits of MNIST
+    index = np.zeros((BATCH, PIXELS + 1), np.int32)
+    for line, row in zip(index, pixels, strict=True):
+        line[0] = np.count_nonzero(row)
+        line[1 : 1 + line[0]] = np.flatnonzero(row)
+    terms = rounded(normal(BATCH, scale=10) - 100), rounded(10 * rng.random(BATCH))
+    found += [
+        Case("matmul", "x @ W", (x, weight), {}), Case("matmul", "g @ W.T", (normal(BATCH, HIDDEN), weight.T), {}),
+        Case("matmul", "x.T @ g", (x.T, back), {}),
+        Case("sparse_matmul", "13% on", (pixels, weight), {}),
+        Case("sparse_matmul_grad", "13% on", (back, index, pixels), {}),
+        Case("bias_grad", "", (normal(1, BATCH, PIXELS),), {}),
+        Case("objective", "", (*terms, rounded(np.array([1e-3, 0.5]))), {}),
+        Case("objective_grad", "", (np.array(1.0), terms[1], rounded(np.array([1e-3, 0.5]))), {}),
+        Case("grey_rows", "", (rng.integers(0, 256, (2000, PIXELS)).astype(np.uint8), rng.permutation(2000)[:BATCH]),
+             {"scale": 255.0, "dtype": None}),
+        Case("next_indices", "", (rng.permutation(2000), clock), {"batch": BATCH}),
+        Case("next_rates", "", (rounded(rng.random((20, 2))), clock), {}),
+        Case("tick", "", (clock,), {"batch": BATCH}),
+        Case("accumulate", "", (*terms, np.array(100.0), np.zeros(7), np.array([1.0, 1.0, 3.0, 9.0])), {}),
+    ]  # fmt: skip
     theta, g = normal(WEIGHTS, scale=0.05), normal(WEIGHTS)
     m, v = normal(WEIGHTS, scale=0.1), rounded(normal(WEIGHTS, scale=0.1) ** 2)
     rates, control = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])

@@ -28,14 +28,16 @@ from tinyvae.tensor import Tensor, apply, grad
 
 TWIN, KERNEL = "twin", "kernel"
 TYPES = np.dtype(np.float32), np.dtype(np.float64)
-# Of these a form leaves threads of the BLAS or of Numba spinning, who would take the next form's cores: each rests
-# before its turn, and its turn is longer, for it begins with threads asleep.
-SPINNING, REST, TURN = ("adam", "matmul"), 0.05, 0.01  # seconds
+# Of these a form leaves threads of the BLAS or of Numba spinning, who would take the next form's cores for a tenth of
+# a second: each rests before its turn, and its turn is longer, for it begins with threads asleep.
+SPINNING, REST, TURN = ("adam", "matmul", "sparse_matmul", "sparse_matmul_grad"), 0.15, 0.01  # seconds
 # The largest error of each operation, in rounding units of its type.
 BOUNDS: dict[str, float] = {
     "bias_activation": 4, "bias_activation_grad": 32, "gaussian_sample_kl": 8, "gaussian_sample_kl_grad": 8,
     "bernoulli_log_prob": 32, "gaussian_log_prob": 32, "scale_rows": 1, "normal": 64, "binarised_rows": 0,
-    "guard": 512, "weight_prior": 2, "adam": 16, "adagrad": 4, "sgd": 4,
+    "matmul": 64, "sparse_matmul": 64, "sparse_matmul_grad": 64, "bias_grad": 64, "objective": 8, "objective_grad": 4,
+    "grey_rows": 1, "next_indices": 0, "next_rates": 0, "tick": 0, "accumulate": 512, "guard": 512, "weight_prior": 2,
+    "adam": 16, "adagrad": 4, "sgd": 4,
 }  # fmt: skip
 
 
@@ -100,7 +102,9 @@ def record(case: Case, rung: str, dtype: np.dtype) -> Recorded:
         if around:
             apply("matmul", *around)
         found = found if isinstance(found, tuple) else (found,)
-        if row.outputs == 2 and found[1] is None:  # a likelihood's kernel gives the derivative, too: so must the twin
+        if case.operation == "sparse_matmul":  # the kernel's index is for its own way back
+            found = found[:1]
+        elif row.outputs == 2 and found[1] is None:  # a likelihood's kernel gives the derivative, too: so must the twin
             found = found[0], grad(found[0].sum(), inputs[0])
     return Recorded(tape, arrays, [arrays[i] for i in row.writes] or [tensor.data for tensor in found])
 
@@ -118,9 +122,9 @@ def replayed(case: Case, recorded: Recorded) -> list[np.ndarray]:
 
 def units(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The error of each number in rounding units; NaN and infinity where there should be none are infinitely wrong."""
-    exact = expected.astype(np.float64)
+    exact, kind = expected.astype(np.float64), found.dtype if found.dtype.kind == "f" else np.float64
     typical = float(np.sqrt(np.mean(exact**2))) or 1.0
-    error = np.abs(found.astype(np.float64) - exact) / (np.finfo(found.dtype).eps * np.maximum(np.abs(exact), typical))
+    error = np.abs(found.astype(np.float64) - exact) / (np.finfo(kind).eps * np.maximum(np.abs(exact), typical))
     return np.where(np.isfinite(error), error, np.inf)
 
 

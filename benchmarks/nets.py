@@ -6,7 +6,8 @@ no step that leaves its products to that BLAS is faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -17,11 +18,13 @@ import tinyvae as tv
 from tinyvae.batches import BATCH, CURSOR
 from tinyvae.data.dataset import treated
 from tinyvae.noise import permutation
+from tinyvae.rules import TABLE
 from tinyvae.tape import Tape
 from tinyvae.training import Settings, Training
 
 MADE_UP, MNIST = "made-up", "MNIST"
 ROWS = 20_000  # of made-up data
+REST = 0.15  # seconds before each turn: so long do a BLAS's threads wait for more work in a busy loop
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,19 @@ def replayed(net: Net) -> tuple[Training, Callable[[], None], Tape]:
     return ready, step, tape
 
 
+@contextmanager
+def dense() -> Iterator[None]:
+    """What is recorded in this block multiplies the zeros of its data, too, as the peers and the floor do."""
+    row = TABLE["sparse_matmul"]
+    kernel, row.kernel = row.kernel, None
+    try:
+        yield
+    finally:
+        row.kernel = kernel
+
+
 def floor(net: Net, tape: Tape) -> Callable[[], None]:
-    """The matrix products of the recorded step, in its order, over its arrays, each by NumPy."""
+    """The matrix products of a step recorded in `dense`, in its order, over its arrays, each by NumPy."""
     launches = [launch for launch in tape.program() if launch.rule.name == "matmul"]
     products = [(*(tensor.data for tensor in launch.inputs), launch.outputs[0]) for launch in launches]
     # once forward, twice backward, but for the gradient by the first layer's input, which nobody asks for

@@ -18,9 +18,10 @@ STEPS = 5  # that are compared at each size; `step` compares more
 def measure(net: Net, quick: bool, by: str) -> list[Row]:
     """Check, then time: the replayed step and its products."""
     check_bits(net, STEPS)
-    _, step, tape = nets.replayed(net)
+    with nets.dense():
+        _, step, tape = nets.replayed(net)
     times = timing.measure({FLOOR: nets.floor(net, tape), REPLAYED: step}, 3 if quick else 15,
-                           least=0.02 if quick else 0.2, pause=0.05)
+                           least=0.02 if quick else 0.2, pause=nets.REST)
     return [tables.row(net, name, t, times[FLOOR], sweep=by, hidden=net.hidden,
                        microseconds_an_image=t.median * 1e6 / net.batch) for name, t in times.items()]
 

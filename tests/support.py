@@ -1,6 +1,7 @@
 """What several test files share: the false-alarm rate, comparisons that NaN fails, and rows made wrong on purpose."""
 
 import copy
+import ctypes
 import os
 import subprocess
 import sys
@@ -80,11 +81,27 @@ def make_wrong(monkeypatch, name, **changes):
 # ---- other processes -----------------------------------------------------------------
 
 
-def run_python(code, *options, **environment):
-    """Run a piece of Python in a process of its own that finds both packages; returns the finished process."""
+def run_python(code, *options, timeout=300, **environment):
+    """Run a piece of Python in a process of its own that finds both packages; returns the finished process.
+
+    One that has not ended after `timeout` seconds is killed, and subprocess.TimeoutExpired raised.
+    """
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *options, "-c", code],
         env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+# ---- kernels by hand -----------------------------------------------------------------
+
+KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
+
+
+def run_parts(program, parts):
+    """A program's jobs one after the other, each cut into so many parts, the last part first."""
+    for job in program.jobs:
+        code, p, n, s, _ = job.row
+        for part in reversed(range(parts)):
+            KERNEL(code)(p, n, s, part, parts)

@@ -42,12 +42,17 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
         # z = mu + sigma eps, (samples, batch, latent), and KL = 1/2 sum mu^2 + sigma^2 - 1 - log sigma^2, (batch,):
         # written out in distributions/normal.py, and as one kernel's twin in fusion.py
         z, kl = posterior.sample_with_kl(p.prior, noise, samples)
-        return Terms(p.likelihood(z).log_prob(x).mean(0), kl)
+        return Terms(_over_samples(p.likelihood(z).log_prob(x)), kl)
     if bound == "elbo-a":  # AEVB eq. (6): everything sampled
         z = posterior.sample(noise, samples)
-        kl = (posterior.log_prob(z) - p.prior.log_prob(z)).mean(0)
-        return Terms(p.likelihood(z).log_prob(x).mean(0), kl)
+        kl = _over_samples(posterior.log_prob(z) - p.prior.log_prob(z))
+        return Terms(_over_samples(p.likelihood(z).log_prob(x)), kl)
     raise ValueError(f"found bound {bound!r}; expected one of {', '.join(BOUNDS)}")
+
+
+def _over_samples(values: Tensor) -> Tensor:
+    """The mean of (samples, batch) over the samples; of one, without computing."""
+    return values.reshape(values.shape[1:]) if len(values) == 1 else values.mean(0)
 
 
 def elbo(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,

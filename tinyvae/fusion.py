@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae import batches  # noqa: F401 - its rows get kernels here
-from tinyvae.devices import NAMESPACES
+from tinyvae import batches, optimizers  # noqa: F401 - their rows get kernels here
+from tinyvae.devices import NAMESPACES, namespace_of
 from tinyvae.noise import stream_number
-from tinyvae.optimizers import guard, update
-from tinyvae.rules import ANY, TABLE, UNIT, rule
+from tinyvae.rules import ANY, INDEX, TABLE, UNIT, rule
 
 if TYPE_CHECKING:
     from tinyvae.tensor import Tensor
@@ -61,15 +60,27 @@ def load(device: str) -> ModuleType | None:
         return None
 
 
-def accelerate(name: str, kernel: Callable) -> None:
-    """Give a row a kernel: `kernel(kernels, *arrays, out, **attributes)`, `kernels` being the device's module."""
+class Kernel:
+    """A row's kernel on one device, called like the row's value. `bind` gives it as a call over fixed arrays, which a
+    tape joins with its neighbours into one; `prepare` makes the kernel's arguments of the row's."""
+
+    def __init__(self, launcher: Any, prepare: Callable[..., dict[str, Any]] | None) -> None:
+        self.launcher, self.prepare = launcher, prepare or (lambda arrays, **attributes: attributes)
+
+    def __call__(self, xp: Any, *arrays: Any, **attributes: Any) -> Any:
+        return self.launcher(*arrays, **self.prepare(arrays, **attributes))
+
+    def bind(self, xp: Any, *arrays: Any, **attributes: Any) -> Callable[[], Any]:
+        return self.launcher.bind(*arrays, **self.prepare(arrays, **attributes))
+
+
+def accelerate(name: str, prepare: Callable[..., dict[str, Any]] | None = None) -> None:
+    """Give a row the kernel of its name."""
 
     @functools.cache
-    def choose(device: str) -> Callable | None:
+    def choose(device: str) -> Kernel | None:
         kernels = load(device)
-        if kernels is None:
-            return None
-        return lambda xp, *arrays, **attributes: kernel(kernels, *arrays, **attributes)
+        return None if kernels is None else Kernel(getattr(kernels, name), prepare)
 
     TABLE[name].kernel = lambda xp: choose(xp.device)
 
@@ -82,9 +93,40 @@ def fuse(name: str, twin: Callable, grads: Any = None, domain: Any = (ANY,), out
     broadcasts in another way goes to the twin, and what is wrong gets the twin's error instead of foreign memory.
     """
     row = rule(name, None, grads, domain, outputs=outputs)
-    row.twin, row.constants, row.fits = twin, constants, fits
-    accelerate(name, lambda kernels, *arrays, **attributes: getattr(kernels, name)(*arrays, **attributes))
+    row.twin, row.constants = twin, constants
+    row.fits = fits and (lambda *arrays: fits(*(array.shape for array in arrays)))
+    accelerate(name)
 
+
+# ---- matrix products -------------------------------------------------------------------------------------------------
+
+
+def _multiplies(a: Any, b: Any) -> bool:
+    kernels = load(namespace_of(a).device)
+    return kernels is not None and kernels.multiplies(a, b)
+
+
+def _sparse(x: Tensor, w: Tensor) -> tuple[Tensor, None]:
+    return x @ w, None
+
+
+def _sparse_grads(g: Any, y: Any, x: Tensor, w: Tensor) -> tuple[None, Tensor]:
+    return None, g[0].contiguous().apply("sparse_matmul_grad", y[1], x)
+
+
+def _mostly_zeros(x: Any, w: Any) -> bool:
+    """Are these two matrices, the first with so many zeros that it pays to leave them out?"""
+    kernels = load(namespace_of(x).device)
+    return kernels is not None and x.ndim == w.ndim == 2 and x.shape[1:] == w.shape[:1] and kernels.pays(x, w)
+
+
+TABLE["matmul"].fits, TABLE["matmul"].strided = _multiplies, True
+accelerate("matmul")
+# x @ w for data x, whose zeros are left out; the kernel also gives the index of what is not 0
+fuse("sparse_matmul", _sparse, _sparse_grads, (UNIT, ANY), 2, (0,))
+fuse("sparse_matmul_grad", lambda g, index, x: x.swap() @ g, domain=(ANY, INDEX, UNIT),
+     fits=lambda g, index, x: len(x) == 2 and g[:1] == x[:1] and index == (x[0], x[1] + 1))
+TABLE["sparse_matmul"].fits = _mostly_zeros
 
 # ---- a layer's bias and activation -----------------------------------------------------------------------------------
 
@@ -96,7 +138,7 @@ def _activation(pre: Tensor, bias: Tensor, kind: str) -> Tensor:
 
 def _activation_grads(g: Tensor, y: Tensor, pre: Tensor, bias: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     if kind == "identity":
-        return g, g  # the walk sums the second over the batch
+        return g, g.contiguous().apply("bias_grad")
     return g.contiguous().apply("bias_activation_grad", y, kind=kind)
 
 
@@ -112,6 +154,7 @@ def _activation_grad(g: Tensor, y: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 # activation(pre + bias)
 fuse("bias_activation", _activation, _activation_grads, (ANY, ANY),
      fits=lambda pre, bias: bias == pre[-1:] > (0,))
+fuse("bias_grad", lambda g: g.reshape(-1, g.shape[-1]).sum(0), domain=(ANY,), fits=lambda g: g[-1:] > (0,))
 fuse("bias_activation_grad", _activation_grad, domain=(ANY, ANY), outputs=2,
      fits=lambda g, y: g == y and y[-1:] > (0,))
 
@@ -150,7 +193,12 @@ fuse("gaussian_sample_kl_grad", _sample_kl_grad, domain=(ANY, ANY, ANY, ANY),
 
 
 def _bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, None]:
-    return (x * logits - logits.softplus()).sum(-1), None
+    # x l - log(1 + exp(l)) = (x - [l > 0]) l - log(1 + exp(-|l|)); a certain x costs nothing, also at infinite l
+    above = logits > 0
+    rest = x - above.cast(logits.dtype)
+    linear = rest * logits
+    linear = (abs(logits) == math.inf).where((rest == 0).where(0.0, linear), linear)
+    return (linear - above.where(-logits, logits).softplus()).sum(-1), None
 
 
 def _gaussian(joint: Tensor, x: Tensor) -> tuple[Tensor, None]:
@@ -179,25 +227,55 @@ fuse("scale_rows", lambda g, a: g.reshape(*g.shape, 1) * a, domain=(ANY, ANY),
      fits=lambda g, a: g == a[:-1] and a[-1:] > (0,))
 
 
+# ---- the objective ---------------------------------------------------------------------------------------------------
+
+
+def _objective(reconstruction: Tensor, kl: Tensor, rates: Tensor) -> Tensor:
+    return rates[1] * kl.mean() - reconstruction.mean()
+
+
+def _objective_grads(g: Tensor, y: Tensor, reconstruction: Tensor, kl: Tensor, rates: Tensor) -> tuple[Any, Any, None]:
+    return *g.apply("objective_grad", kl, rates), None
+
+
+def _objective_grad(g: Tensor, kl: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    each = (g / kl.size).reshape(1).broadcast_to(kl.shape)
+    return -each, each * rates[1]
+
+
+# what training minimises, in nats per datum: weight * KL - reconstruction, from both terms (batch,) and the rates
+fuse("objective", _objective, _objective_grads, (ANY, ANY, ANY), constants=(2,),
+     fits=lambda reconstruction, kl, rates: len(kl) == 1 and reconstruction == kl > (0,) and rates == (2,))
+fuse("objective_grad", _objective_grad, domain=(ANY, ANY, ANY), outputs=2,
+     fits=lambda g, kl, rates: g == () and len(kl) == 1 and kl > (0,) and rates == (2,))
+
+
 # ---- rows with a readable value of their own -------------------------------------------------------------------------
-# (their values stand in noise.py, batches.py and optimizers.py)
+# (their values stand in noise.py, batches.py, optimizers.py and training.py)
 
 
-def _normal(kernels: ModuleType, clock: Any, out: Any, seed: int, stream: str, site: int, shape: Any,
-            dtype: Any) -> Any:
+def _normal(arrays: Any, seed: int, stream: str, site: int, shape: Any, dtype: Any, out: Any = None) -> dict[str, Any]:
     out = np.empty(shape, dtype) if out is None else out
-    return kernels.normal(clock, out, seed, stream_number(stream), site)
+    return {"out": out, "seed": seed, "stream": stream_number(stream), "site": site}
 
 
-def _binarised_rows(kernels: ModuleType, stored: Any, index: Any, clock: Any, out: Any, seed: int, stream: str,
-                    site: int, scale: float, dtype: Any) -> Any:
-    out = np.empty((len(index), stored.shape[1]), dtype) if out is None else out
-    return kernels.binarised_rows(stored, index, clock, out, seed, stream_number(stream), site, scale)
+def _binarised_rows(arrays: Any, seed: int, stream: str, site: int, scale: float, dtype: Any,
+                    out: Any = None) -> dict[str, Any]:
+    out = np.empty((len(arrays[1]), arrays[0].shape[1]), dtype) if out is None else out
+    return {"out": out, "seed": seed, "stream": stream_number(stream), "site": site, "scale": scale}
+
+
+def _grey_rows(arrays: Any, scale: float, dtype: Any, out: Any = None) -> dict[str, Any]:
+    return {"out": np.empty((len(arrays[1]), arrays[0].shape[1]), dtype) if out is None else out, "scale": scale}
+
+
+def _stored(stored: Any, index: Any, *_: Any) -> bool:
+    return stored.dtype in (np.uint8, np.float32) and stored.ndim == 2 and index.dtype == np.int64 and index.ndim == 1
 
 
 accelerate("normal", _normal)
 accelerate("binarised_rows", _binarised_rows)
-accelerate("guard", lambda kernels, *arrays, **attributes: guard(kernels.sum_of_squares, *arrays, **attributes))
-accelerate("weight_prior", lambda kernels, g, theta, factor: kernels.add_scaled(g, theta, factor))
-for _name in ("adam", "adagrad", "sgd"):
-    accelerate(_name, lambda kernels, *arrays, _name=_name, **hyper: update(getattr(kernels, _name), *arrays, **hyper))
+accelerate("grey_rows", _grey_rows)
+TABLE["binarised_rows"].fits = TABLE["grey_rows"].fits = _stored
+for _name in ("next_indices", "next_rates", "tick", "guard", "weight_prior", "adam", "adagrad", "sgd"):
+    accelerate(_name)

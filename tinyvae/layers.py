@@ -85,7 +85,9 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # one product, however many samples: (samples * batch, in)
-        pre = (rows @ self.weight).reshape(*x.shape[:-1], self.bias.shape[0])
+        # what has no gradient is data: pixels, which are mostly zeros
+        product = rows @ self.weight if rows.requires_grad else apply("sparse_matmul", rows, self.weight)[0]
+        pre = product.reshape(*x.shape[:-1], self.bias.shape[0])
         return apply("bias_activation", pre, self.bias, kind=self.activation)
 
 

@@ -23,20 +23,20 @@ FINITE, CLIP, NORM, UPDATES = range(4)
 LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
 
 
-def guard(sum_of_squares: Callable[[Array], float], loss: Array, g: Array, control: Array, max_norm: float) -> None:
+def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float) -> None:
     """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`."""
-    norm = math.sqrt(sum_of_squares(g))
+    norm = math.sqrt(np.sum(np.square(g, dtype=np.float64)))
     control[NORM] = norm
     control[FINITE] = 1.0 if math.isfinite(norm) and bool(np.isfinite(loss)) else 0.0
     control[CLIP] = 1.0 if norm <= max_norm else max_norm / norm
+    control[UPDATES] += control[FINITE]
 
 
-def update(method: Callable, theta: Array, g: Array, *rest: Array, **hyper: float) -> None:
+def _update(method: Callable, theta: Array, g: Array, *rest: Array, **hyper: float) -> None:
     """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `control`."""
     *moments, rates, control = rest
     if control[FINITE] != 1.0:
         return
-    control[UPDATES] += 1
     rate, clip = float(rates[LEARNING_RATE]), float(control[CLIP])
     if "beta1" in hyper:
         # Adam's moments start at 0; dividing by 1 - beta^t undoes the bias (Kingma & Ba 2015, algorithm 1)
@@ -70,13 +70,11 @@ def _sgd(theta: Array, g: Array, velocity: Array, clip: float, rate: float, mome
 
 def _row(name: str, method: Callable, moments: int) -> None:
     vectors = 2 + moments
-    rule(name, lambda xp, *arrays, **hyper: update(method, *arrays, **hyper), domain=(*(ANY,) * (vectors + 1), DATA),
+    rule(name, lambda xp, *arrays, **hyper: _update(method, *arrays, **hyper), domain=(*(ANY,) * (vectors + 1), DATA),
          writes=(0, *range(2, vectors), vectors + 1))
 
 
-rule("guard", lambda xp, loss, g, control, max_norm:
-     guard(lambda g: float(np.sum(np.square(g, dtype=np.float64))), loss, g, control, max_norm),
-     domain=(ANY, ANY, DATA), writes=(2,))
+rule("guard", _guard, domain=(ANY, ANY, DATA), writes=(2,))
 # the gradient of a prior N(0, 1 / (N factor)) over the weights, added to that of the loss (AEVB section 5)
 rule("weight_prior", lambda xp, g, theta, factor: xp.add(g, g.dtype.type(factor) * theta, out=g), domain=(ANY, ANY),
      writes=(0,))

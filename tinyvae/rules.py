@@ -48,7 +48,8 @@ class Rule:
         self.kernel: Callable | None = None  # for a namespace, a faster function with the signature of `value`, or None
         self.twin: Callable | None = None  # or, in place of `value`: the same thing as a composition of other rows
         self.constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
-        self.fits: Callable[..., bool] | None = None  # can the kernel serve inputs of these shapes? None: of all
+        self.fits: Callable[..., bool] | None = None  # can the kernel serve these arrays? None: all that are unbroken
+        self.strided = False  # may the kernel's arrays be views with gaps?
 
     def flows(self, i: int) -> bool:
         """Does a gradient flow from the output to input `i`?"""

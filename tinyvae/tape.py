@@ -4,8 +4,8 @@ Running an operation makes one `Launch`: a function, its input tensors, the arra
 launch that made it and the launch to its inputs, so without a `Tape` a graph lives just as long as its tensors.
 A `Tape` only keeps the launches in order. The arrays of a recorded launch stay where they are, so a recorded step
 is a program over fixed buffers: `replay()` runs the list again, without building a graph or allocating a result.
-Whatever must change from one replay to the next (the batch, the step number, the learning rate) lives in arrays
-that launches read, never in a Python number, for that would be frozen into the program.
+What must change from one replay to the next (the batch, the step, the learning rate) lives in arrays that launches
+read, never in a Python number, for that would be frozen into the program.
 """
 
 from __future__ import annotations
@@ -54,11 +54,10 @@ class Launch:
 
     def bind(self) -> Callable[[], Any]:
         """The launch as a call without arguments, over the arrays it has now."""
-        arrays = [tensor.data for tensor in self.inputs]
-        if self.rule.writes:
-            return partial(self.call, self.xp, *arrays, **self.attributes)
-        out = self.outputs[0] if self.rule.outputs == 1 else tuple(self.outputs)
-        return partial(self.call, self.xp, *arrays, out=out, **self.attributes)
+        arrays, attributes = [tensor.data for tensor in self.inputs], self.attributes
+        if not self.rule.writes:
+            attributes = attributes | {"out": self.outputs[0] if self.rule.outputs == 1 else tuple(self.outputs)}
+        return getattr(self.call, "bind", partial(partial, self.call))(self.xp, *arrays, **attributes)
 
     def __str__(self) -> str:
         shapes = ", ".join(str(tensor.shape) for tensor in self.inputs)
@@ -84,7 +83,7 @@ class Tape:
         _recording.remove(self)
 
     def program(self) -> list[Launch]:
-        """The launches that do work when replayed: a view of a fixed buffer stays valid by itself."""
+        """The launches that do work when replayed; a view of a fixed buffer stays valid by itself."""
         return [launch for launch in self.launches if not launch.rule.view]
 
     def replay(self) -> None:
@@ -92,7 +91,10 @@ class Tape:
         if self._program is None:
             if recording() is self:
                 raise TapeError("replay() inside the recording: leave the `with` block first")
-            self._program = [launch.bind() for launch in self.program()]
+            calls, self._program = [launch.bind() for launch in self.program()], []
+            for join, group in itertools.groupby(calls, key=lambda call: getattr(call, "join", None)):
+                together = list(group)
+                self._program += [join(together)] if join else together  # neighbours that can run as one call
         with np.errstate(all="ignore"):
             for call in self._program:
                 call()
@@ -154,9 +156,8 @@ def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Te
     useful = _paths(output, goals)
     make = type(seed)
     gradients: dict[Key, Tensor] = {key(output): seed}
-    # a heap gives its smallest entry: negative serials give the latest launch
     waiting = [-launch.serial for launch in [output.launch] if launch and launch.serial in useful]
-    queued = set(waiting)
+    queued = set(waiting)  # negative, because a heap gives its smallest entry: the latest launch
     while waiting:
         launch = useful[-heapq.heappop(waiting)]
         g, y = [], []
@@ -164,7 +165,7 @@ def walk(output: Tensor, wanted: Iterable[Tensor], seed: Tensor) -> dict[Key, Te
             name = (launch.serial, i)
             received = gradients.get(name) if name in goals else gradients.pop(name, None)
             g.append(make(launch.xp.zeros_like(array)) if received is None else received)
-            y.append(make(array, True, launch, i))
+            y.append(make(array, array.dtype.kind == "f", launch, i))
         for i, contribution in _contributions(launch, g, y, goals, useful):
             source = launch.inputs[i]
             contribution, name = unbroadcast(contribution, source.shape), key(source)

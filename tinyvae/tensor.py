@@ -239,9 +239,8 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
     call = row.kernel(xp) if row.kernel is not None and xp.kernels and _plain(row, tensors) else None
     if call is None and row.twin is not None:
         return row.twin(*tensors, **attributes)
-    call = call or row.value
+    call, tape = call or row.value, recording()
     assert call is not None, f"{name} has neither value nor twin"
-    tape = recording()
     if tape is not None:
         _belong(row, tensors, tape)
     arrays = [tensor.data for tensor in tensors]
@@ -250,7 +249,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
         Launch(row, call, xp, tensors, [], attributes)
         return None
     try:
-        result = call(xp, *arrays, **attributes) if row.view else call(xp, *arrays, out=None, **attributes)
+        result = call(xp, *arrays, **({} if row.view else {"out": None}), **attributes)
     except ValueError as fault:  # NumPy names shapes but not the operation
         shapes = " and ".join(str(tensor.shape) for tensor in tensors)
         raise ValueError(f"{name} cannot combine shapes {shapes}: {fault}") from None
@@ -260,7 +259,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
         made = tuple(Tensor(array) for array in outputs)
     else:
         launch = Launch(row, call, xp, tensors, outputs, attributes)
-        made = tuple(Tensor(array, requires, launch, i) for i, array in enumerate(outputs))
+        made = tuple(Tensor(array, requires and array.dtype in FLOATS, launch, i) for i, array in enumerate(outputs))
     return made[0] if row.outputs == 1 else made
 
 
@@ -302,9 +301,9 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
 
 def _plain(row: Rule, tensors: Sequence[Tensor]) -> bool:
     """Can the kernel serve these inputs: shapes, unbroken memory, and no derivative that only the twin has?"""
-    if row.fits is not None and not row.fits(*(tensor.shape for tensor in tensors)):
+    if row.fits is not None and not row.fits(*(tensor.data for tensor in tensors)):
         return False
-    return all(tensor.data.flags.c_contiguous and not (tensor.requires_grad and i in row.constants)
+    return all((row.strided or tensor.data.flags.c_contiguous) and not (tensor.requires_grad and i in row.constants)
                for i, tensor in enumerate(tensors))
 
 

@@ -18,6 +18,7 @@ from tinyvae.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.checkpoint import fingerprint
 from tinyvae.data import DataSet
 from tinyvae.evidence import evaluate
+from tinyvae.fusion import accelerate
 from tinyvae.noise import Noise, permutation
 from tinyvae.optimizers import FINITE, KL_WEIGHT, NORM, Optimizer
 from tinyvae.rules import ANY, DATA, rule
@@ -44,6 +45,7 @@ def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, c
 
 
 rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,))
+accelerate("accumulate")
 
 
 class TrainingError(ArithmeticError):
@@ -165,10 +167,10 @@ class Training:
             posterior = model.q(x)
             terms = bounds.terms(model, lambda _: posterior, x, self.noise, settings.samples, settings.bound)
             charged = bounds.free_bits_kl(posterior, model.prior, settings.free_bits)
+            loss = rates[KL_WEIGHT] * charged - terms.reconstruction.mean()
         else:
             terms = bounds.terms(model, model.q, x, self.noise, settings.samples, settings.bound)
-            charged = terms.kl.mean()
-        loss = rates[KL_WEIGHT] * charged - terms.reconstruction.mean()
+            loss = apply("objective", *terms, rates)
         model.parameters.collect(grad(loss, list(model.parameters)))
         return loss, terms, rates
 

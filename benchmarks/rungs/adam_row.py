@@ -18,7 +18,6 @@ def around(loop: Callable, number: Callable | None = None) -> Callable:
               epsilon: float) -> None:
         if control[FINITE] != 1.0:
             return
-        control[UPDATES] += 1
         rate = float(rates[LEARNING_RATE]) / (1 - beta1 ** control[UPDATES])
         correct = 1 / (1 - beta2 ** control[UPDATES])
         numbers = (control[CLIP], rate, beta1, 1 - beta1, beta2, 1 - beta2, correct, epsilon)

@@ -10,9 +10,10 @@ import importlib
 from types import ModuleType
 
 NAMES = (
-    "bias_activation", "bias_activation_grad", "gaussian_sample_kl", "gaussian_sample_kl_grad",
-    "bernoulli_log_prob", "gaussian_log_prob", "scale_rows", "normal", "binarised_rows",
-    "sum_of_squares", "add_scaled", "adam", "adagrad", "sgd",
+    "accumulate", "adagrad", "adam", "bernoulli_log_prob", "bias_activation", "bias_activation_grad", "bias_grad",
+    "binarised_rows", "gaussian_log_prob", "gaussian_sample_kl", "gaussian_sample_kl_grad", "grey_rows", "guard",
+    "matmul", "multiplies", "next_indices", "next_rates", "normal", "objective", "objective_grad", "pays", "scale_rows",
+    "sgd", "sparse_matmul", "sparse_matmul_grad", "tick", "weight_prior",
 )  # fmt: skip
 _MODULES = {"cpu": "tinyvae_kernels.cpu"}
 

@@ -1,0 +1,177 @@
+"""How a kernel is written, compiled and kept.
+
+    @kernel()
+    def double(p, n, s, part, parts):
+        a, out = vector(p[0], n[0]), vector(p[1], n[0])
+        first, last = share(n[0], part, parts)
+        for i in range(first, last): ...
+
+`p` points to arrays of the kernel's floating type, `n` holds whole numbers (sizes, and addresses of arrays of other
+types), `s` real numbers. A kernel does the share `part` of `parts` of the work and returns nothing, so any number of
+threads can do it together, and a list of kernels with their arguments is a program that needs no Python (team.py).
+What an element's value is never depends on `parts`: the bits are the same for any number of threads.
+
+Rules, each measured. `error_model="numpy"` on kernels and helpers: a check for division by zero would block
+vectorisation. Helpers are functions of their own, so that a kernel's flags do not loosen their arithmetic. Every
+constant has the type of the data: a plain 0.5 is float64 and would widen float32.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import carray, cfunc, njit, types
+from numba.core import caching
+from numba.core.errors import NumbaWarning
+from numba.extending import intrinsic as _intrinsic
+
+HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+SUM = {"contract", "nsz", "reassoc"}  # a row's sum may be formed in vector lanes; no flag here assumes away NaN
+intrinsic: Any = _intrinsic  # (mypy would take a call of one for a call of its Python function)
+TYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+
+
+class Kernel:
+    """A kernel for float32 and float64; each is compiled when it is first asked for, and kept on disk."""
+
+    def __init__(self, function: Callable, fastmath: set[str]) -> None:
+        self.function, self.name = function, function.__name__.strip("_")
+        self.options: dict[str, Any] = {"error_model": "numpy", "fastmath": fastmath}
+        self._compiled: dict[Any, Any] = {}
+
+    def compiled(self, dtype: Any) -> Any:
+        """Numba's C function for one type."""
+        dtype = np.dtype(dtype)
+        if dtype not in self._compiled:
+            if dtype not in TYPES:
+                raise TypeError(f"{self.name} found numbers of type {dtype}; expected float32 or float64")
+            pointer = types.CPointer(types.CPointer(TYPES[dtype]))
+            whole, real = types.CPointer(types.int64), types.CPointer(types.float64)
+            signature = types.void(pointer, whole, real, types.int64, types.int64)
+            self._compiled[dtype] = keep(lambda **cache: cfunc(signature, **cache, **self.options)(self.function),
+                                         self.function)
+        return self._compiled[dtype]
+
+    def address(self, dtype: Any) -> int:
+        """Where the machine code for one type begins."""
+        return int(self.compiled(dtype).address)
+
+
+def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Kernel]:
+    """Make a kernel of the function below."""
+    return lambda function: Kernel(function, fastmath)
+
+
+def keep(compile: Callable[..., Any], function: Callable) -> Any:
+    """Compile with machine code kept on disk, or without where no folder for it can be written."""
+    collecting = gc.isenabled()
+    gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
+    try:
+        forget_stale(function)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaWarning)  # a cache that cannot be written is no news to a user
+            return compile(cache=True)
+    except (RuntimeError, OSError):  # a read-only installation and no home, or a full disk
+        return compile()
+    finally:
+        if collecting:
+            gc.enable()
+
+
+# ---- a cache that never lies -----------------------------------------------------------------------------------------
+# Numba compiles a kernel anew when its own file has changed, but not when a helper in another file has. Beside the
+# machine code therefore lies the digest of all sources of this package; if it is another, the machine code goes.
+
+_checked: set[Path] = set()
+
+
+def digest() -> str:
+    """Of all sources of this package."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def forget_stale(function: Callable) -> None:
+    """Delete the machine code of other sources from the folder where that of `function` is kept."""
+    folder = Path(caching.FunctionCache(function).cache_path)
+    if folder in _checked:
+        return
+    stamp, now = folder / "tinyvae_kernels.digest", digest()
+    if not stamp.exists() or stamp.read_text() != now:
+        for index in folder.glob("*.nbi"):
+            if index.name.split(".")[0].split("-")[0] in _modules():
+                index.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(now)
+    _checked.add(folder)
+
+
+def _modules() -> set[str]:
+    return {path.stem for path in Path(__file__).parent.glob("*.py")}
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@njit(**HELPER)
+def vector(pointer: Any, size: Any) -> Any:
+    """Memory as an array (size,)."""
+    return carray(pointer, (size,))
+
+
+@njit(**HELPER)
+def matrix(pointer: Any, rows: Any, columns: Any) -> Any:
+    """Memory as an array (rows, columns)."""
+    return carray(pointer, (rows, columns))
+
+
+@njit(**HELPER)
+def share(count: Any, part: Any, parts: Any) -> Any:
+    """The first and the last (exclusive) of `count` that are this part's."""
+    return count * part // parts, count * (part + 1) // parts
+
+
+@njit(**HELPER)
+def columns(count: Any, part: Any, parts: Any) -> Any:
+    """As `share`, in groups of 16, so that two threads do not write to one cache line."""
+    groups = (count + 15) // 16
+    return min(count, 16 * (groups * part // parts)), min(count, 16 * (groups * (part + 1) // parts))
+
+
+def _cast(source: Any, target: Any, operation: str) -> Any:
+    @intrinsic
+    def cast(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, operation)(arguments[0], context.get_value_type(target))
+
+        return target(source), generate
+
+    return cast
+
+
+# the same bits as another type
+as_float32 = _cast(types.int32, types.float32, "bitcast")
+as_float64 = _cast(types.int64, types.float64, "bitcast")
+as_int32 = _cast(types.float32, types.int32, "bitcast")
+as_int64 = _cast(types.float64, types.int64, "bitcast")
+# a whole number that is an address
+at_int64 = _cast(types.int64, types.CPointer(types.int64), "inttoptr")
+at_int32 = _cast(types.int64, types.CPointer(types.int32), "inttoptr")
+at_uint32 = _cast(types.int64, types.CPointer(types.uint32), "inttoptr")
+at_float32 = _cast(types.int64, types.CPointer(types.float32), "inttoptr")
+at_float64 = _cast(types.int64, types.CPointer(types.float64), "inttoptr")
+at_uint8 = _cast(types.int64, types.CPointer(types.uint8), "inttoptr")
+
+
+def integer(value: int) -> Any:
+    """A constant of 64 bits in generated code."""
+    return ir.Constant(ir.IntType(64), value)
