@@ -36,8 +36,8 @@ def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
     product = peaks.product_gigaflops["float32"]
     ridge = product / min(level.gigabytes_per_second for level in peaks.levels)
     low, high = min(x for x, _, _ in points) / MARGIN, max([ridge, *(x for x, _, _ in points)]) * MARGIN
-    bottom = min(y for _, y, _ in points) / MARGIN
-    axes.set(xlim=(low, high), ylim=(bottom, product * MARGIN))
+    heights = [y for _, y, _ in points]  # one may lie above the roof, if that was measured on a busier machine
+    axes.set(xlim=(low, high), ylim=(min(heights) / MARGIN, max([product, *heights]) * MARGIN))
     blues = matplotlib.colormaps["Blues"](np.linspace(1, 0.4, len(peaks.levels)))
     for level, colour in zip(peaks.levels, blues, strict=True):
         x = np.array([low, product / level.gigabytes_per_second])
@@ -63,6 +63,6 @@ def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
     for i, (x, y, text) in enumerate(ordered):
         colour, place = colours(i % 10), (i + 0.5) / len(ordered)
         axes.plot(x, y, "o", color=colour, markersize=5, zorder=3)
-        axes.annotate(f"{text}, {y:.3g}", (x, y), (1.03, place), textcoords="axes fraction", fontsize=8, va="center",
+        axes.annotate(f"{text}, {y:.3g}", (x, y), (1.03, place), textcoords="axes fraction", fontsize=8, va="center", annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7,
                                   "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)})  # fmt: skip

@@ -223,6 +223,17 @@ def test_no_label_covers_another():
     assert overlapping(figure), "the check above can fail"
 
 
+def test_every_point_is_in_the_picture():
+    """Also one far above the roofs: the machine may have been busier when they were measured."""
+    rows = points()
+    rows[0]["gigaflops"], rows[1]["gigaflops"], rows[2]["flops"] = 1e4, 1e-4, 1e7
+    axes = roofline.draw(rows, PEAKS).axes[0]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    assert len(marks) == len(rows)
+    assert all(left < x < right and bottom < y < top for x, y in marks)
+
+
 def test_the_plot_is_reproducible(tmp_path):
     """The same rows give the same bytes: no date, no random identifiers."""
     first, second = (roofline.plot(points(), PEAKS, tmp_path / name / "k.svg").read_bytes() for name in "ab")

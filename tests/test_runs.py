@@ -476,7 +476,7 @@ def test_another_blas_is_warned_of(whole, tmp_path, monkeypatch):
         tv.resume(out)  # under the same one it says nothing
     blas = timing.blas()
     monkeypatch.setattr(timing, "blas", lambda: blas | {"kernel": "Abacus", "threads": 77})
-    expected = r"another BLAS \(kernel .* then, Abacus now; threads .* then, 77 now\).*bits will"
+    expected = r"another BLAS \(kernel .* then, Abacus now; threads .* then, 77 now\).*bits may"
     with pytest.warns(RuntimeWarning, match=expected):
         tv.resume(out)
 

@@ -193,10 +193,12 @@ fuse("gaussian_sample_kl_grad", _sample_kl_grad, domain=(ANY, ANY, ANY, ANY),
 
 
 def _bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, None]:
-    # x l - log(1 + exp(l)); at infinite l its limit: 0 if x is the certain value, else -inf
-    finite, certain = x * logits - logits.softplus(), (logits > 0).cast(logits.dtype)
-    limit = (x == certain).where(0.0, x - math.inf)
-    return (abs(logits) == math.inf).where(limit, finite).sum(-1), None
+    # x l - log(1 + exp(l)) = (x - [l > 0]) l - log(1 + exp(-|l|)); a certain x costs nothing, also at infinite l
+    above = logits > 0
+    rest = x - above.cast(logits.dtype)
+    linear = rest * logits
+    linear = (abs(logits) == math.inf).where((rest == 0).where(0.0, linear), linear)
+    return (linear - above.where(-logits, logits).softplus()).sum(-1), None
 
 
 def _gaussian(joint: Tensor, x: Tensor) -> tuple[Tensor, None]:

@@ -304,10 +304,11 @@ def parameters_of(path: str | Path) -> dict[str, Any]:
 
 
 def _warn_if_other_blas(environment: dict[str, Any]) -> None:
-    """Products of matrices repeat bit for bit only with the same BLAS kernel and number of threads."""
+    """Products that BLAS makes (where our kernels do not serve) repeat only with its kernel and number of threads, and
+    another kernel is a sign of another processor, whose vectors may be shorter."""
     then, now = environment.get("blas") or {}, timing.blas()
     differing = [f"{key} {then[key]} then, {now.get(key)} now" for key in ("library", "version", "kernel", "threads")
                  if key in then and then[key] != now.get(key)]
     if differing:
-        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits will "
+        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits may "
                       "differ from those of an uninterrupted run", RuntimeWarning, stacklevel=3)

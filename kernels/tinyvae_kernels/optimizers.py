@@ -110,7 +110,8 @@ def guard(loss: Array, g: Array, control: Array, max_norm: float) -> Plan:
     """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
     chunks = np.zeros(-(-g.size // CHUNK))
     return None, [Job(_squares, (flat(g),), (g.size, chunks, chunks.size), work=g.size),
-                  Job(_verdict, (flat(loss),), (chunks, flat(control), chunks.size), (max_norm,))]
+                  Job(_verdict, (flat(loss),), (chunks, flat(control), chunks.size), (max_norm,),
+                      dtype=g.dtype)]
 
 
 @Launcher

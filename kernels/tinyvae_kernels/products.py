@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit, types
 
 from tinyvae_kernels.compiled import HELPER, integer, intrinsic, kernel, share
-from tinyvae_kernels.team import Array, Job, Launcher, Plan
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 _FEATURES = llvm.get_host_cpu_features()
 # Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors. Elsewhere than on
@@ -263,7 +263,7 @@ def _rows_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     a, b, c, rows, width, steps = n[0], n[1], n[2], n[3], n[4], n[5]
     a_row, a_step, b_step, c_row = n[6], n[7], n[8], n[9]
     panel = 2 * lanes_of(like)
-    size = c_row // width
+    size = VECTOR // lanes_of(like)
     first, last, start, stop = _ranges(rows, width, panel, part, parts)
     for j in range(start, stop, panel):
         right, left, i = b + j * size, stop - j, first
@@ -300,7 +300,7 @@ def _dot_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     lanes = lanes_of(like)
     height = 4 if lanes > 4 else 2
     breadth = lanes // height
-    size = c_row // width
+    size = VECTOR // lanes
     first, last, start, stop = _ranges(rows, width, 16, part, parts)
     for j in range(start, stop, breadth):
         for i in range(first, last, height):
@@ -326,8 +326,13 @@ def _across(a: Array) -> bool:
 @Launcher
 def matmul(a: Array, b: Array, out: Array | None) -> Plan:
     """a (m, k) @ b (k, n) as (m, n); either may be a transposed view, not both."""
+    if not multiplies(a, b) or a.shape[1] != b.shape[0]:
+        raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected "
+                         "(m, k) and (k, n), each unbroken along rows or columns, and not both along columns")
     (rows, steps), width = a.shape, b.shape[1]
     out = np.empty((rows, width), a.dtype) if out is None else out
+    if flat(out).shape != (rows, width):
+        raise ValueError(f"found a result of shape {out.shape}; expected {(rows, width)}")
     work = rows * width * steps / MULTIPLY_ADDS
     if _along(b):
         sizes = (a, b, out, rows, width, steps, a.strides[0], a.strides[1], b.strides[0], out.strides[0])

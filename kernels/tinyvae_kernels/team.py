@@ -271,11 +271,14 @@ class Job:
 
     def __init__(self, kernel: Kernel, arrays: Sequence[Array], whole: Sequence[Any] = (), real: Sequence[float] = (),
                  work: float = 0, dtype: Any = None) -> None:
+        dtype = np.dtype(arrays[0].dtype if dtype is None else dtype)
+        for array in arrays:
+            if array.dtype != dtype:
+                raise TypeError(f"{kernel.name} found {dtype} and {array.dtype}; a kernel's arrays are of one type")
         p = np.array([address(a) for a in arrays], np.int64)
         n = np.array([address(v) if isinstance(v, np.ndarray) else v for v in whole], np.int64)
         s = np.array(real, np.float64)
-        code = kernel.address(arrays[0].dtype if dtype is None else dtype)
-        self.row = (code, address(p), address(n), address(s), team.parts(work))
+        self.row = (kernel.address(dtype), address(p), address(n), address(s), team.parts(work))
         self.keep = (kernel, arrays, whole, p, n, s)
 
 
