@@ -63,6 +63,7 @@ def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
     for i, (x, y, text) in enumerate(ordered):
         colour, place = colours(i % 10), (i + 0.5) / len(ordered)
         axes.plot(x, y, "o", color=colour, markersize=5, zorder=3)
-        axes.annotate(f"{text}, {y:.3g}", (x, y), (1.03, place), textcoords="axes fraction", fontsize=8, va="center", annotation_clip=False,
+        axes.annotate(f"{text}, {y:.3g}", (x, y), (1.03, place), textcoords="axes fraction", fontsize=8, va="center",
+                      annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7,
                                   "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)})  # fmt: skip
