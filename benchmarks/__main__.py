@@ -19,14 +19,15 @@ Measurement = Callable[[bool, Path], None]
 
 def measurements() -> dict[str, Measurement]:
     """The tables in their order; imported here, for the other commands need none of it."""
-    from benchmarks import kernels, peers, step, sweep
+    from benchmarks import kernels, peers, start, step, sweep
 
-    return {"kernels": kernels.run, "step": step.run, "peers": peers.run, "sweep": sweep.run}
+    return {"kernels": kernels.run, "step": step.run, "peers": peers.run, "sweep": sweep.run,
+            "start": start.run}
 
 
 @app.callback(invoke_without_command=True)
 def _all(context: typer.Context, quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Without a command: kernels, step, peers, sweep. Each table is checked before it is timed."""
+    """Without a command: kernels, step, peers, sweep, start. Each table is checked before it is timed."""
     if context.invoked_subcommand is not None:
         if context.params != {"quick": False, "out": results.FOLDER}:
             raise typer.BadParameter(f"--quick and --out stand after the command: {context.invoked_subcommand} --quick")
@@ -60,6 +61,12 @@ def _peers(quick: Quick = False, out: Out = results.FOLDER) -> None:
 def _sweep(quick: Quick = False, out: Out = results.FOLDER) -> None:
     """The replayed step over batch and hidden width."""
     measurements()["sweep"](quick, out)
+
+
+@app.command(name="start")
+def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """What a first use costs: compiling the kernels, and loading them in the next process."""
+    measurements()["start"](quick, out)
 
 
 @app.command(name="reproduce")

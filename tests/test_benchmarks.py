@@ -186,7 +186,7 @@ def test_without_a_command_all_tables_are_made(monkeypatch, tmp_path):
     def note(name):
         return lambda quick, out: called.append((name, quick, out))
 
-    assert list(main.measurements()) == ["kernels", "step", "peers", "sweep"]
+    assert list(main.measurements()) == ["kernels", "step", "peers", "sweep", "start"]
     monkeypatch.setattr(main, "measurements", lambda: {name: note(name) for name in ("first", "second")})
     done = CliRunner().invoke(main.app, ["--quick", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -199,3 +199,12 @@ def test_options_before_a_command_are_refused(tmp_path):
     done = CliRunner().invoke(main.app, ["--quick", "step"])
     assert done.exit_code == 2
     assert "after the command" in done.output
+
+
+def test_the_first_step_is_timed_with_and_without_compiled_kernels(tmp_path):
+    """Two processes over one cache: the second one compiles nothing."""
+    done = run("start", "--quick", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "start.json").read_text())["rows"]
+    assert [row["kernels"] for row in rows] == ["nothing compiled yet", "from the cache"]
+    assert all(row["seconds"] > 0 for row in rows)

@@ -27,7 +27,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, config, njit, types
 from numba.core import caching
 from numba.core.errors import NumbaWarning
 from numba.extending import intrinsic as _intrinsic
@@ -71,8 +71,9 @@ def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Kern
 
 def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
-    collecting = gc.isenabled()
+    collecting, level = gc.isenabled(), config.OPT  # type: ignore[attr-defined]
     gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
+    config.OPT = type(level)(1)  # type: ignore[attr-defined] # as fast as level 3 here, for five sixths of the time
     try:
         forget_stale(function)
         with warnings.catch_warnings():
@@ -81,6 +82,7 @@ def keep(compile: Callable[..., Any], function: Callable) -> Any:
     except (RuntimeError, OSError):  # a read-only installation and no home, or a full disk
         return compile()
     finally:
+        config.OPT = level  # type: ignore[attr-defined]
         if collecting:
             gc.enable()
 
