@@ -1,5 +1,5 @@
-"""Bernoulli log p(x) with Numba's own exp and log1p: calls into the C library, one number at a time.
-Taught: elementary functions must be arithmetic that LLVM vectorises; this form takes about 20 times as long here."""
+"""Bernoulli log p(x) with Numba's own exp and log1p: calls into the C library, one number at a time. Taught: elementary
+functions must be arithmetic that LLVM vectorises; on one thread this form takes about 20 times as long here."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Adam on all cores by Numba's `parallel=True`. Taught: alone it is twice as fast here, but between two products, whose
-BLAS has threads of its own, the three take 4 to 5 times as long: two pools take the cores from each other."""
+"""Adam on all cores by Numba's `parallel=True`. Taught: alone it is as fast as a kernel can be, but between two products,
+which have threads of their own, the three take about 4 times as long here: two pools take each other's cores."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Adam over float32 with its numbers as Python has them, float64: whatever they take part in is widened, too.
-Taught: each constant in a kernel needs the type of the data; this form takes about 3 times as long here."""
+"""Adam over float32 with its numbers as Python has them, float64: whatever they take part in is widened, too. Taught:
+each constant in a kernel needs the type of the data; on one thread this form takes about 3 times as long here."""
 
 from __future__ import annotations
 

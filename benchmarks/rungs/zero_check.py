@@ -1,5 +1,5 @@
 """Adam under Numba's default `error_model`: before each division it looks for a zero, to raise ZeroDivisionError.
-Taught: that branch keeps LLVM from vectorising the whole loop, which takes about 8 times as long here."""
+Taught: that branch keeps LLVM from vectorising the loop, which on one thread takes about 8 times as long here."""
 
 from __future__ import annotations
 
