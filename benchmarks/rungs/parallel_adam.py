@@ -1,5 +1,5 @@
-"""Adam on all cores by Numba's `parallel=True`. Taught: alone it is as fast as a kernel can be, but between two products
-with threads of their own the three take about 4 times as long here: two pools take each other's cores."""
+"""Adam on all cores by Numba's `parallel=True`. Taught: alone it is as fast as a kernel can be; between two products
+with threads of their own the three take about 4 times as long here, for two pools take each other's cores."""
 
 from __future__ import annotations
 
