@@ -48,7 +48,7 @@ def batch(net: Net, data: jax.Array, index: jax.Array, key: jax.Array) -> tuple[
     return x, jax.random.normal(for_normals, (net.batch, net.latent))
 
 
-# Tried and no faster: pixels kept as bytes, Adam over one flat vector, 4 steps unrolled, a jitted call a step instead
+# Tried and no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps unrolled, a jitted call a step instead
 # of the scan, the generators rbg and unsafe_rbg.
 @partial(jax.jit, static_argnames="net", donate_argnames="carry")
 def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Carry, jax.Array]:
@@ -59,7 +59,7 @@ def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Ca
         value, g = jax.value_and_grad(loss)(p, *batch(net, data, index, now))
         return (*adam(p, g, m, v, t + 1), t + 1, key), value
 
-    return jax.lax.scan(step, carry, order)
+    return jax.lax.scan(step, carry, order, unroll=2)
 
 
 class Scan:
