@@ -31,7 +31,7 @@ TYPES = np.dtype(np.float32), np.dtype(np.float64)
 # Of these a form leaves threads of the BLAS or of Numba spinning, who would take the next form's cores for a tenth of
 # a second: each rests before its turn, and its turn is longer, for it begins with threads asleep.
 PRODUCTS = "matmul", "sparse_matmul", "sparse_matmul_grad"  # which have kernels on some processors only
-SPINNING, REST, TURN = ("adam", *PRODUCTS), 0.15, 0.01  # seconds
+SPINNING, REST, TURN = ("adam", *PRODUCTS), 0.15, 0.05  # seconds
 # The largest error of each operation, in rounding units of its type.
 BOUNDS: dict[str, float] = {
     "bias_activation": 4, "bias_activation_grad": 32, "gaussian_sample_kl": 8, "gaussian_sample_kl_grad": 8,
