@@ -56,14 +56,14 @@ def points(name, dtype):
     """Evenly over the range, closely around 0, and over all magnitudes."""
     rng, limits = np.random.default_rng(0), np.finfo(dtype)
     if name == "log":  # of positive normal numbers; 1 has many neighbours
-        spread = np.exp(np.linspace(np.log(np.longdouble(limits.tiny)), np.log(np.longdouble(limits.max)), 200_001))
-        near = 1 + 10.0 ** rng.uniform(-16, 0, 50_000) * rng.choice([-1, 1], 50_000)
+        spread = np.exp(np.linspace(np.log(np.longdouble(limits.tiny)), np.log(np.longdouble(limits.max)), 100_001))
+        near = 1 + 10.0 ** rng.uniform(-16, 0, 30_000) * rng.choice([-1, 1], 30_000)
         x = np.concatenate([spread, near]).astype(dtype)
         return x[(x >= limits.tiny) & (x <= limits.max)]
     low, high = {"exp": EXP_ENDS[dtype], "tanh": (-25, 25)}.get(name, (0, 1))
     tiny = 10.0 ** rng.uniform(-44 if dtype == np.float32 else -320, 0, 20_000)
     eighths = np.arange(9)[:, None] / 8 + np.concatenate([-tiny[:500], tiny[:500]])  # the borders of a turn's pieces
-    x = np.concatenate([np.linspace(low, high, 200_001), rng.uniform(max(low, -1), min(high, 1), 50_000), tiny, -tiny,
+    x = np.concatenate([np.linspace(low, high, 100_001), rng.uniform(max(low, -1), min(high, 1), 30_000), tiny, -tiny,
                         eighths.ravel()])  # fmt: skip
     x = x.astype(dtype)
     return x[(x >= low) & (x <= high)]

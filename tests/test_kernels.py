@@ -348,58 +348,6 @@ def test_far_log_variances(dtype):
     assert z[0, 1, 0] >= np.finfo(dtype).max or dtype == np.float64
 
 
-# ---- memory --------------------------------------------------------------------------
-
-
-def broken(array):
-    """The same values, every second place of a longer array."""
-    result = np.empty((*array.shape, 2), array.dtype)[..., 0]
-    result[...] = array
-    return result
-
-
-def refused(name, arrays, out, attributes, expected):
-    """Is memory of other strides refused, in clear words? If not, the result must be right and in its place."""
-    try:
-        found = getattr(cpu, name)(*arrays, out=out, **attributes)
-    except ValueError as fault:
-        return bool(re.search(r"strides \(.*\); a kernel needs unbroken \(C-contiguous\) memory", str(fault)))
-    for y, reference in zip(as_tuple(found if out is None else out), expected, strict=True):
-        assert_close(y, reference, 4, name)
-    return False
-
-
-@pytest.mark.parametrize("name", FORMULAS)
-def test_broken_memory_is_refused_or_right(name):
-    """Never a wrong result, never one written into a copy that is lost."""
-    arrays, attributes = make(name, np.random.default_rng(2), 4, 6, 2)
-    expected = as_tuple(getattr(cpu, name)(*arrays, out=None, **attributes))
-    answers = [refused(name, [*arrays[:i], broken(arrays[i]), *arrays[i + 1 :]], None, attributes, expected)
-               for i in range(len(arrays))]  # fmt: skip
-    answers.append(refused(name, arrays, one_or_all([broken(y) for y in expected]), attributes, expected))
-    assert any(answers), name
-
-
-def test_normal_refuses_broken_memory():
-    with pytest.raises(ValueError, match="unbroken"):
-        cpu.normal(np.zeros(1, np.int64), np.empty((4, 2))[:, 0], 0, 0, 0)
-
-
-@pytest.mark.parametrize("name", FORMULAS)
-def test_other_types_are_refused(name):
-    """A kernel sees addresses only: numbers of a second type beside the first would be read as what they are not."""
-    arrays, attributes = make(name, np.random.default_rng(2), 4, 6, 2, np.float64)
-    results = as_tuple(getattr(cpu, name)(*arrays, out=None, **attributes))
-    narrow = [np.empty((2, y.size), np.float32)[0].reshape(y.shape) for y in results]  # room for all
-    with pytest.raises(TypeError, match="float"):
-        getattr(cpu, name)(*arrays, out=one_or_all(narrow), **attributes)
-    read = [i for i in range(len(arrays)) if UNREAD.get(name, {}).get(i) != slice(None)]
-    for i in read:
-        for kind in (np.float16, np.int64, *[np.float32] * (len(read) > 1)):
-            with pytest.raises(TypeError, match="float"):
-                getattr(cpu, name)(*arrays[:i], arrays[i].astype(kind), *arrays[i + 1 :], out=None, **attributes)
-
-
 # ---- the files -----------------------------------------------------------------------
 
 

@@ -316,48 +316,6 @@ def test_weight_prior(dtype):
     assert_same_bits(g, expected.astype(dtype))
 
 
-# ---- memory --------------------------------------------------------------------------
-
-
-def launches(dtype=np.float64):
-    """Each launcher here with arguments that it takes: arrays and attributes."""
-    g, rates, control, clock = np.ones(6, dtype), np.ones(2, dtype), np.ones(4), np.zeros(3, np.int64)
-    few = [np.ones(4, dtype), np.ones(4, dtype), np.array(1.0, dtype)]
-    methods = {name: ([np.ones(6, dtype), g, *np.ones((moments, 6), dtype), rates, control], hyper)
-               for name, (moments, hyper) in METHODS.items()}  # fmt: skip
-    return methods | {
-        "guard": ([few[2], g, control], {"max_norm": 1.0}), "weight_prior": ([g, np.ones(6, dtype)], {"factor": 0.1}),
-        "accumulate": ([*few, np.zeros(7), control], {}), "tick": ([clock], {"batch": 4}),
-        "next_rates": ([np.ones((3, 2), dtype), clock, np.ones(2, dtype)], {}),
-        "next_indices": ([np.arange(9), clock, np.zeros(4, np.int64)], {"batch": 4}),
-        "grey_rows": ([np.ones((3, 5), np.uint8), np.zeros(4, np.int64), np.ones((4, 5), dtype)], {"scale": 2.0}),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", launches())
-def test_broken_memory_is_refused(name):
-    """Every array of these: none is copied, so what a step writes is never lost."""
-    arrays, attributes = launches()[name]
-    getattr(cpu, name)(*arrays, **attributes)
-    for i, array in enumerate(arrays):
-        wide = np.repeat(array[..., None], 2, axis=-1)[..., 0]
-        if wide.flags.c_contiguous:
-            continue
-        with pytest.raises(ValueError, match=r"strides \(.*\); a kernel needs unbroken \(C-contiguous\) memory"):
-            getattr(cpu, name)(*arrays[:i], wide, *arrays[i + 1 :], **attributes)
-
-
-@pytest.mark.parametrize("name", [*METHODS, "guard", "weight_prior", "accumulate", "next_rates"])
-def test_other_types_are_refused(name):
-    """Numbers of two types in one call would be read as what they are not."""
-    arrays, attributes = launches(np.float64)[name]
-    narrow = launches(np.float32)[name][0]
-    for i in (i for i, (a, b) in enumerate(zip(arrays, narrow, strict=True)) if a.dtype != b.dtype):
-        with pytest.raises(TypeError, match="float"):
-            getattr(cpu, name)(*arrays[:i], np.repeat(narrow[i], 2)[: narrow[i].size].reshape(narrow[i].shape),
-                               *arrays[i + 1 :], **attributes)  # fmt: skip
-
-
 # ---- the rows over them --------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ Each check is a process of its own, so that a deadlock or a crash is a failure a
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from support import run_python
@@ -53,10 +54,15 @@ def finished(code, threads=4, timeout=60, **environment):
     return done.stdout.split()
 
 
-def all_finished(codes, threads=(4,)):
-    """The outputs of several, two processes at a time."""
+def together(*calls):
+    """The results of several calls, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(finished, codes, [*threads] * (len(codes) // len(threads))))
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def all_finished(*codes):
+    """The outputs of several processes."""
+    return together(*(partial(finished, code) for code in codes))
 
 
 # ---- no deadlock ---------------------------------------------------------------------
@@ -172,7 +178,7 @@ def test_a_fork_has_helpers_of_its_own():
 
     It must not wait for a thread that it does not have, such as one that ran a program when it was forked.
     """
-    lives, busy = all_finished([FORK + LIVES, FORK + WHILE_BUSY])
+    lives, busy = all_finished(FORK + LIVES, FORK + WHILE_BUSY)
     assert lives == ["3", "0"] * 5
     assert busy == ["3", "0"] * 2
 
@@ -203,22 +209,21 @@ time.sleep(0.05)
 
 
 def test_the_interpreter_ends_cleanly():
-    for how, output in zip(ENDS, all_finished(list(ENDS.values())), strict=True):
+    for how, output in zip(ENDS, all_finished(*ENDS.values()), strict=True):
         assert output == (["late"] if "late" in ENDS[how] else []), how
 
 
-def test_a_handler_that_runs_after_the_helpers_have_ended():
-    """Registered before the kernels were imported, so called after they were shut down: the program runs alone."""
+def test_the_last_handler_and_a_fault():
+    """A handler registered before the kernels were imported runs after the helpers have ended: its program runs alone.
+
+    An exception ends the process with status 1, not with a crash.
+    """
     first = "import atexit\natexit.register(lambda: (check(make()), check(make()), print('last', flush=True)))\n"
-    done = run_python(first + PROGRAMS + "check(make())", timeout=60, NUMBA_NUM_THREADS="4")
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["last"], "")
-
-
-def test_a_fault_is_still_a_fault():
-    """An exception ends the process with status 1, not with a crash."""
-    done = run_python(PROGRAMS + "check(make()); raise KeyError('mine')", timeout=60, NUMBA_NUM_THREADS="4")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "KeyError: 'mine'"
+    run = partial(run_python, timeout=60, NUMBA_NUM_THREADS="4")
+    last, fault = together(lambda: run(first + PROGRAMS + "check(make())"),
+                           lambda: run(PROGRAMS + "check(make()); raise KeyError('mine')"))  # fmt: skip
+    assert (last.returncode, last.stdout.split(), last.stderr) == (0, ["last"], "")
+    assert (fault.returncode, fault.stderr.splitlines()[-1]) == (1, "KeyError: 'mine'")
 
 
 # ---- how many ------------------------------------------------------------------------
@@ -226,9 +231,10 @@ def test_a_fault_is_still_a_fault():
 COUNT = "check(make()); print(team.count, len(team._helpers), threading.active_count(), make().jobs[0].row[4])"
 
 
-def test_numba_num_threads_is_obeyed():
-    """1 means one thread and one part."""
-    for threads, output in zip((1, 3), all_finished([COUNT, COUNT], (1, 3)), strict=True):
+def test_how_many_threads():
+    """NUMBA_NUM_THREADS is obeyed, and 1 means one thread and one part; else the processors of this process count."""
+    answers = together(lambda: finished(COUNT, 1), lambda: finished(COUNT, 3))
+    for threads, output in zip((1, 3), answers, strict=True):
         count, helpers, active, parts = map(int, output)
         assert (count, helpers, active) == (threads, threads - 1, threads)
         assert (parts == 1) == (threads == 1)
@@ -247,9 +253,15 @@ def test_the_processors_of_this_process_count():
 
 
 def test_wrong_results_hangs_and_crashes_are_found():
-    with pytest.raises(AssertionError, match="a wrong result"):
-        finished("p = make(); p.expected[0] += 1; check(p)")
-    with pytest.raises(subprocess.TimeoutExpired):
-        finished("print(threading.Event().wait())", timeout=2)
-    with pytest.raises(AssertionError, match="killed by signal 6"):
-        finished("atexit.register(os.abort)")
+    def fault(kind, code, **options):
+        with pytest.raises(kind) as caught:
+            finished(code, **options)
+        return str(caught.value)
+
+    wrong, _, crash = together(
+        lambda: fault(AssertionError, "p = make(); p.expected[0] += 1; check(p)"),
+        lambda: fault(subprocess.TimeoutExpired, "threading.Event().wait()", timeout=2),
+        lambda: fault(AssertionError, "atexit.register(os.abort)"),
+    )  # fmt: skip
+    assert wrong.startswith("a wrong result")
+    assert crash.startswith("killed by signal 6")
