@@ -48,8 +48,8 @@ def batch(net: Net, data: jax.Array, index: jax.Array, key: jax.Array) -> tuple[
     return x, jax.random.normal(for_normals, (net.batch, net.latent))
 
 
-# Tried and no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps unrolled, a jitted call a step instead
-# of the scan, the generators rbg and unsafe_rbg.
+# Tried and no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps unrolled, a jitted call a step
+# instead of the scan, the generators rbg and unsafe_rbg, vectors of 512 bits.
 @partial(jax.jit, static_argnames="net", donate_argnames="carry")
 def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Carry, jax.Array]:
     """All batches of `order`, (steps, batch), and the loss of each."""

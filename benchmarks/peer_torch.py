@@ -37,8 +37,8 @@ class VAE(nn.Module):
 class Eager:
     """See workers.py for what the methods mean."""
 
-    # Tried and no faster: Adam that is not fused, pixels kept as bytes, torch.bernoulli instead of rand < x, one thread,
-    # denormals flushed, and binary_cross_entropy_with_logits, which takes more passes than softplus.
+    # Tried and no faster: Adam that is not fused, pixels kept as bytes, torch.bernoulli instead of rand < x, denormals
+    # flushed, one thread, and binary_cross_entropy_with_logits, which takes more passes than softplus.
     def __init__(self, net: Net) -> None:
         self.net, stored = net, nets.data_set(net)
         self.data = torch.from_numpy(stored.train).float() / stored.scale

@@ -18,7 +18,7 @@ from tinyvae import checkpoint
 
 OURS, OTHER, BELOW = "#c8502d", "#8fa3b5", "#3d4a57"
 REPLAYED = "replayed"
-OUR_STEPS = ("tinyvae", REPLAYED)
+OUR_STEPS = ("tinyvae", REPLAYED)  # what their names begin with
 STYLE = {"svg.hashsalt": "tinyvae", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9,
          "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
@@ -64,7 +64,7 @@ def _panel(axes: Axes, rows: list[Row]) -> None:
     """A bar a row, first on top, with its quartiles, and a line where the products alone end."""
     names = [row["step"] for row in rows]
     values = [row["microseconds"] / 1e3 for row in rows]
-    colours = [OURS if name in OUR_STEPS else BELOW if name == FLOOR else OTHER for name in names]
+    colours = [OURS if name.startswith(OUR_STEPS) else BELOW if name == FLOOR else OTHER for name in names]
     axes.barh(names, values, xerr=_errors(rows, 1e3), color=colours, height=0.7,
               error_kw={"elinewidth": 0.8, "ecolor": "black"})
     for i, (row, value) in enumerate(zip(rows, values, strict=True)):
