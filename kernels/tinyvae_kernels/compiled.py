@@ -75,11 +75,13 @@ def keep(compile: Callable[..., Any], function: Callable) -> Any:
     gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
     config.OPT = type(level)(1)  # type: ignore[attr-defined] # as fast as level 3 here, for five sixths of the time
     try:
+        if _sources() != LOADED:  # edited since: what is compiled now must not be kept as the new sources' code
+            return compile()
         forget_stale(function)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaWarning)  # a cache that cannot be written is no news to a user
             return compile(cache=True)
-    except (RuntimeError, OSError):  # a read-only installation and no home, or a full disk
+    except Exception:  # a read-only installation and no home, a full disk, a broken file: whatever hinders keeping
         return compile()
     finally:
         config.OPT = level  # type: ignore[attr-defined]
@@ -91,34 +93,39 @@ def keep(compile: Callable[..., Any], function: Callable) -> Any:
 # Numba compiles a kernel anew when its own file has changed, but not when a helper in another file has. Beside the
 # machine code therefore lies the digest of all sources of this package; if it is another, the machine code goes.
 
+FOLDER = Path(__file__).parent
 _checked: set[Path] = set()
 
 
-def digest() -> str:
+def _sources() -> list[tuple[str, int, int]]:
+    return sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in FOLDER.glob("*.py"))
+
+
+def digest() -> bytes:
     """Of all sources of this package."""
     found = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(FOLDER.glob("*.py")):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
+    return found.hexdigest().encode()
+
+
+LOADED = _sources()  # as this process has them
 
 
 def forget_stale(function: Callable) -> None:
-    """Delete the machine code of other sources from the folder where that of `function` is kept."""
+    """Delete the machine code of other sources, and what a power failure left empty, where that of `function` is kept."""
     folder = Path(caching.FunctionCache(function).cache_path)
     if folder in _checked:
         return
     stamp, now = folder / "tinyvae_kernels.digest", digest()
-    if not stamp.exists() or stamp.read_text() != now:
-        for index in folder.glob("*.nbi"):
-            if index.name.split(".")[0].split("-")[0] in _modules():
-                index.unlink(missing_ok=True)
+    modules, stale = {path.stem for path in FOLDER.glob("*.py")}, not stamp.exists() or stamp.read_bytes() != now
+    for index in folder.glob("*.nbi"):
+        if index.name.split(".")[0].split("-")[0] in modules and (stale or not index.stat().st_size):
+            index.unlink(missing_ok=True)
+    if stale:
         folder.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(now)
+        stamp.write_bytes(now)
     _checked.add(folder)
-
-
-def _modules() -> set[str]:
-    return {path.stem for path in Path(__file__).parent.glob("*.py")}
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -134,6 +141,19 @@ def vector(pointer: Any, size: Any) -> Any:
 def matrix(pointer: Any, rows: Any, columns: Any) -> Any:
     """Memory as an array (rows, columns)."""
     return carray(pointer, (rows, columns))
+
+
+@njit(error_model="numpy", fastmath=SUM)
+def total(values: Any) -> Any:
+    """The sum of an array, formed in vector lanes.
+
+    Nothing is written in this loop. Where a loop writes, LLVM looks at run time whether its arrays lie too near to each
+    other for vectors and may take a loop without, which would add in another order.
+    """
+    found = values.dtype.type(0)
+    for i in range(values.size):
+        found += values[i]
+    return found
 
 
 @njit(**HELPER)

@@ -6,42 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.compiled import SUM, kernel, matrix, share, vector
+from tinyvae_kernels.compiled import kernel, matrix, share, total, vector
 from tinyvae_kernels.elementary import exp, log1p
-from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of, team
 
 
-@kernel(SUM)
+@kernel()
 def _bernoulli(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     # x l - log(1 + exp(l)) = (x - [l > 0]) l - log(1 + exp(-|l|)), the product 0 where its first factor is
     rows, width, count = n[0], n[1], n[2]
     logits, x = matrix(p[0], rows, width), matrix(p[1], count, width)
-    total, residual = vector(p[2], rows), matrix(p[3], rows, width)
+    sums, residual, terms = vector(p[2], rows), matrix(p[3], rows, width), matrix(p[4], parts, width)[part]
     zero, one = logits.dtype.type(0), logits.dtype.type(1)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         k = i % count
-        row = zero
         for j in range(width):
             a = logits[i, j]
             e = exp(-abs(a))
             above = x[k, j] - (one if a > zero else zero)
-            row += (zero if above == zero else above * a) - log1p(e)
+            terms[j] = (zero if above == zero else above * a) - log1p(e)
             residual[i, j] = x[k, j] - (e if a < zero else one) / (one + e)
-        total[i] = row
+        sums[i] = total(terms)
 
 
-@kernel(SUM)
+@kernel()
 def _gaussian(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     rows, width, count = n[0], n[1], n[2]
     joint, x = matrix(p[0], rows, 2 * width), matrix(p[1], count, width)
-    total, residual = vector(p[2], rows), matrix(p[3], rows, 2 * width)
+    sums, residual, terms = vector(p[2], rows), matrix(p[3], rows, 2 * width), matrix(p[4], parts, width)[part]
     zero, half, one = joint.dtype.type(0), joint.dtype.type(0.5), joint.dtype.type(1)
     log2pi = joint.dtype.type(1.8378770664093453)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         k = i % count
-        row = zero
         for j in range(width):
             a, logvar = joint[i, j], joint[i, width + j]
             e = exp(-abs(a))
@@ -49,10 +47,10 @@ def _gaussian(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             slope = e / ((one + e) * (one + e))
             precision = exp(-logvar)
             d = x[k, j] - mean
-            row += half * (-log2pi - logvar - d * d * precision)
+            terms[j] = half * (-log2pi - logvar - d * d * precision)
             residual[i, j] = d * precision * slope
             residual[i, width + j] = half * (d * d * precision - one)
-        total[i] = row
+        sums[i] = total(terms)
 
 
 @kernel()
@@ -66,10 +64,10 @@ def _scale_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 def _plan(kernel: Any, parameters: Array, x: Array, out: Any) -> Plan:
     new = lambda: (np.empty(parameters.shape[:-1], parameters.dtype), np.empty_like(parameters))
-    total, residual = out if out is not None else new()
-    sizes = (total.size, x.shape[-1], x.shape[0])
-    arrays = (flat(parameters), flat(x), flat(total), flat(residual))
-    return (total, residual), [Job(kernel, arrays, sizes, work=10 * parameters.size)]
+    sums, residual = out if out is not None else new()
+    sizes, terms = (sums.size, x.shape[-1], x.shape[0]), np.empty(team.most * x.shape[-1], parameters.dtype)
+    arrays = (flat(parameters), flat(x), flat(sums), flat(residual), terms)
+    return (sums, residual), [Job(kernel, arrays, sizes, work=10 * parameters.size)]
 
 
 @Launcher

@@ -6,29 +6,28 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.compiled import SUM, kernel, matrix, share, vector
+from tinyvae_kernels.compiled import kernel, matrix, share, total, vector
 from tinyvae_kernels.elementary import exp
-from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, team
 
 # Sizes are (samples, batch, latent); of z and eps, rows number sample * batch + b.
 
 
-@kernel(SUM)
+@kernel()
 def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     samples, batch, width = n[0], n[1], n[2]
     joint, eps = matrix(p[0], batch, 2 * width), matrix(p[1], samples * batch, width)
-    z, kl = matrix(p[2], samples * batch, width), vector(p[3], batch)
+    z, kl, terms = matrix(p[2], samples * batch, width), vector(p[3], batch), matrix(p[4], parts, width)[part]
     half, one = joint.dtype.type(0.5), joint.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
-        total = joint.dtype.type(0)
         for j in range(width):
             mu, logvar = joint[b, j], joint[b, width + j]
             sigma = exp(half * logvar)
-            total += mu * mu + sigma * sigma - one - logvar
+            terms[j] = mu * mu + sigma * sigma - one - logvar
             for sample in range(samples):
                 z[sample * batch + b, j] = mu + sigma * eps[sample * batch + b, j]
-        kl[b] = half * total
+        kl[b] = half * total(terms)
 
 
 @kernel()
@@ -57,7 +56,7 @@ def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None
     `joint` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
     """
     z, kl = out if out is not None else (np.empty_like(eps), np.empty(joint.shape[0], joint.dtype))
-    arrays = (flat(joint), flat(eps), flat(z), flat(kl))
+    arrays = (flat(joint), flat(eps), flat(z), flat(kl), np.empty(team.most * eps.shape[2], eps.dtype))
     return (z, kl), [Job(_sample_kl, arrays, eps.shape, work=8 * eps.size)]
 
 
