@@ -23,7 +23,7 @@ from tinyvae.training import Settings, Training
 
 team_module = pytest.importorskip("tinyvae_kernels.team", reason="Numba is missing", exc_type=ImportError)
 cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
-from tinyvae_kernels import activations, noise  # noqa: E402
+from tinyvae_kernels import activations  # noqa: E402
 from tinyvae_kernels.team import Job, Program, Team  # noqa: E402
 
 MINUTE = 60
@@ -66,7 +66,6 @@ def work_with(monkeypatch):
     def change(count):
         team = team_of(count)
         monkeypatch.setattr(team_module, "team", team)
-        monkeypatch.setattr(noise, "team", team)  # it makes memory for each part
         return team
 
     return change

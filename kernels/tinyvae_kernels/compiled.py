@@ -113,7 +113,7 @@ LOADED = _sources()  # as this process has them
 
 
 def forget_stale(function: Callable) -> None:
-    """Delete the machine code of other sources, and what a power failure left empty, where that of `function` is kept."""
+    """Delete, where the machine code of `function` is kept, that of other sources, and what a power failure emptied."""
     folder = Path(caching.FunctionCache(function).cache_path)
     if folder in _checked:
         return

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyvae_kernels.compiled import kernel, matrix, share, total, vector
 from tinyvae_kernels.elementary import exp, log1p
-from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of, team
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of, scratch
 
 
 @kernel()
@@ -65,7 +65,7 @@ def _scale_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 def _plan(kernel: Any, parameters: Array, x: Array, out: Any) -> Plan:
     new = lambda: (np.empty(parameters.shape[:-1], parameters.dtype), np.empty_like(parameters))
     sums, residual = out if out is not None else new()
-    sizes, terms = (sums.size, x.shape[-1], x.shape[0]), np.empty(team.most * x.shape[-1], parameters.dtype)
+    sizes, terms = (sums.size, x.shape[-1], x.shape[0]), scratch(x.shape[-1], parameters.dtype)
     arrays = (flat(parameters), flat(x), flat(sums), flat(residual), terms)
     return (sums, residual), [Job(kernel, arrays, sizes, work=10 * parameters.size)]
 

@@ -9,7 +9,7 @@ from numba import njit
 
 from tinyvae_kernels.compiled import HELPER, at_float32, at_int64, at_uint8, at_uint32, kernel, matrix, share, vector
 from tinyvae_kernels.elementary import cosine_of_turn, log, sine_of_turn
-from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, team
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, scratch
 
 BLOCK = 64  # counters at a time; each gives four words
 
@@ -42,7 +42,7 @@ def _words_job(clock: Array, count: int, seed: int, stream: int, site: int, atte
                first: int = 0) -> tuple[Array, Job]:
     """At least `count` words of an address, and the job that draws them."""
     words = np.empty(-(-count // (4 * BLOCK)) * 4 * BLOCK, np.uint32)
-    memory = np.empty(4 * BLOCK * team.most, np.uint32)
+    memory = scratch(4 * BLOCK, np.uint32)
     whole = (words, words.size, memory, first, site, flat(clock), attempt, seed, stream)
     return words, Job(_words, (), whole, work=4 * words.size, dtype=np.float32)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyvae_kernels.compiled import kernel, matrix, share, total, vector
 from tinyvae_kernels.elementary import exp
-from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, team
+from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, scratch
 
 # Sizes are (samples, batch, latent); of z and eps, rows number sample * batch + b.
 
@@ -56,7 +56,7 @@ def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None
     `joint` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
     """
     z, kl = out if out is not None else (np.empty_like(eps), np.empty(joint.shape[0], joint.dtype))
-    arrays = (flat(joint), flat(eps), flat(z), flat(kl), np.empty(team.most * eps.shape[2], eps.dtype))
+    arrays = (flat(joint), flat(eps), flat(z), flat(kl), scratch(eps.shape[2], eps.dtype))
     return (z, kl), [Job(_sample_kl, arrays, eps.shape, work=8 * eps.size)]
 
 

@@ -261,6 +261,11 @@ team = Team(threads())
 # ---- jobs and programs -----------------------------------------------------------------------------------------------
 
 
+def scratch(each: int, dtype: Any) -> Array:
+    """Memory for a job's parts, `each` numbers for every part."""
+    return np.empty(team.most * each, dtype)
+
+
 class Job:
     """One kernel with its arguments: `arrays` of its type, whole numbers or arrays of other types, real numbers.
 
