@@ -12,8 +12,8 @@ threads can do it together, and a list of kernels with their arguments is a prog
 What an element's value is never depends on `parts`: the bits are the same for any number of threads.
 
 Rules, each measured. `error_model="numpy"` on kernels and helpers: a check for division by zero would block
-vectorisation. Helpers are functions of their own, so that a kernel's flags do not loosen their arithmetic. Every
-constant has the type of the data: a plain 0.5 is float64 and would widen float32.
+vectorisation. Helpers are functions of their own, so that a kernel's flags do not loosen their arithmetic, and must be inlined, or a loop that
+calls one stays scalar. Every constant has the type of the data: a plain 0.5 is float64 and would widen float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from numba.core import caching
 from numba.core.errors import NumbaWarning
 from numba.extending import intrinsic as _intrinsic
 
-HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, "forceinline": True}
 SUM = {"contract", "nsz", "reassoc"}  # a row's sum may be formed in vector lanes; no flag here assumes away NaN
 intrinsic: Any = _intrinsic  # (mypy would take a call of one for a call of its Python function)
 TYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
@@ -73,7 +73,7 @@ def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
     collecting, level = gc.isenabled(), config.OPT  # type: ignore[attr-defined]
     gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
-    config.OPT = type(level)(1)  # type: ignore[attr-defined] # as fast as level 3 here, for five sixths of the time
+    config.OPT = type(level)(1)  # type: ignore[attr-defined] # as fast as level 3, with helpers that must be inlined
     try:
         if _sources() != LOADED:  # edited since: what is compiled now must not be kept as the new sources' code
             return compile()
