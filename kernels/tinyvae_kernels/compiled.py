@@ -12,8 +12,9 @@ threads can do it together, and a list of kernels with their arguments is a prog
 What an element's value is never depends on `parts`: the bits are the same for any number of threads.
 
 Rules, each measured. `error_model="numpy"` on kernels and helpers: a check for division by zero would block
-vectorisation. Helpers are functions of their own, so that a kernel's flags do not loosen their arithmetic, and must be inlined, or a loop that
-calls one stays scalar. Every constant has the type of the data: a plain 0.5 is float64 and would widen float32.
+vectorisation. Helpers are functions of their own, so that a kernel's flags do not loosen their arithmetic, and must be
+inlined, or a loop that calls one stays scalar. Every constant has the type of the data: a plain 0.5 is float64 and
+would widen float32.
 """
 
 from __future__ import annotations
