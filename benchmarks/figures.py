@@ -23,7 +23,7 @@ def documents() -> list[Path]:
 def value(file: str, path: str) -> Any:
     """Follow `rows[setting=epoch 10].value` into a results file."""
     found: Any = results.read(file)
-    for part in path.split("."):
+    for part in re.findall(r"[^.\[]+(?:\[[^\]]*\])?", path):  # at dots, but for those of a condition
         name, _, condition = part.partition("[")
         found = found[name]
         if condition:
