@@ -30,6 +30,8 @@ class Parameters:
             places[name] = (end, end + math.prod(shape))
             end = -(-places[name][1] // ALIGN) * ALIGN
         self.flat, self.gradient = np.zeros(end, dtype), np.zeros(end, dtype)
+        self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else (a, *shapes[name])
+                            for name, (a, b) in places.items())
         self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in places.items()}
         self.tensors = {name: Tensor(self.flat[a:b].reshape(shapes[name]), requires_grad=True, name=name)
                         for name, (a, b) in places.items()}

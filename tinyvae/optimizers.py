@@ -23,8 +23,11 @@ FINITE, CLIP, NORM, UPDATES = range(4)
 LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
 
 
-def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float) -> None:
-    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`."""
+def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float, places: Any = ()) -> None:
+    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`.
+
+    `places`, here and below, tells kernels of which matrices g is made, as (first place, rows, columns).
+    """
     norm = math.sqrt(np.sum(np.square(g, dtype=np.float64)))
     control[NORM] = norm
     control[FINITE] = 1.0 if math.isfinite(norm) and bool(np.isfinite(loss)) else 0.0
@@ -32,7 +35,7 @@ def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float) -> N
     control[UPDATES] += control[FINITE]
 
 
-def _update(method: Callable, theta: Array, g: Array, *rest: Array, **hyper: float) -> None:
+def _update(method: Callable, theta: Array, g: Array, *rest: Array, places: Any = (), **hyper: float) -> None:
     """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `control`."""
     *moments, rates, control = rest
     if control[FINITE] != 1.0:
@@ -92,7 +95,7 @@ class Optimizer:
         "sgd": (("velocity",), {"momentum": 0.9}),
     }
 
-    def __init__(self, name: str, theta: Array, **hyper: float) -> None:
+    def __init__(self, name: str, theta: Array, places: tuple[tuple[int, int, int], ...] = (), **hyper: float) -> None:
         if name not in self.CHOICES:
             raise ValueError(f"found optimizer {name!r}; expected one of {', '.join(self.CHOICES)}")
         moments, defaults = self.CHOICES[name]
@@ -101,7 +104,7 @@ class Optimizer:
             raise ValueError(f"{name} has no {', '.join(sorted(unknown))}; it has {', '.join(defaults)}")
         self.name, self.theta, self.hyper = name, theta, {**defaults, **hyper}
         self.moments = {moment: np.zeros_like(theta) for moment in moments}
-        self.control = np.zeros(4)
+        self.control, self.places = np.zeros(4), places
 
     def step(self, loss: Tensor, gradient: Array, rates: Tensor, max_norm: float = math.inf,
              weight_prior: float = 0.0) -> None:
@@ -109,5 +112,5 @@ class Optimizer:
         g, theta, control = Tensor(gradient), Tensor(self.theta), Tensor(self.control)
         if weight_prior:
             apply("weight_prior", g, theta, factor=weight_prior)
-        apply("guard", loss, g, control, max_norm=max_norm)
-        apply(self.name, theta, g, *map(Tensor, self.moments.values()), rates, control, **self.hyper)
+        apply("guard", loss, g, control, max_norm=max_norm, places=self.places)
+        apply(self.name, theta, g, *map(Tensor, self.moments.values()), rates, control, places=self.places, **self.hyper)

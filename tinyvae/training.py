@@ -137,7 +137,7 @@ class Training:
         self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
-        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat)
+        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat, model.parameters.places)
         self.noise = Noise(settings.seed, "noise", self.clock)
         self.batches = Batches(self.data.train, data.scale, settings.batch, settings.seed, data.pixels == "dynamic",
                                model.dtype, self.clock)

@@ -164,10 +164,16 @@ def share(count: Any, part: Any, parts: Any) -> Any:
 
 
 @njit(**HELPER)
+def grouped(count: Any, group: Any, part: Any, parts: Any) -> Any:
+    """As `share`, in groups that stay together."""
+    first, last = share((count + group - 1) // group, part, parts)
+    return min(count, first * group), min(count, last * group)
+
+
+@njit(**HELPER)
 def columns(count: Any, part: Any, parts: Any) -> Any:
-    """As `share`, in groups of 16, so that two threads do not write to one cache line."""
-    groups = (count + 15) // 16
-    return min(count, 16 * (groups * part // parts)), min(count, 16 * (groups * (part + 1) // parts))
+    """As `share`, so that two threads do not write to one cache line."""
+    return grouped(count, 16, part, parts)
 
 
 def _cast(source: Any, target: Any, operation: str) -> Any:

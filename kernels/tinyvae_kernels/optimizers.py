@@ -7,35 +7,39 @@ step to step.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.compiled import SUM, at_float64, kernel, share, vector
-from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
+from tinyvae_kernels.compiled import SUM, at_float64, at_int64, kernel, share, vector
+from tinyvae_kernels.shares import Place, own, table
+from tinyvae_kernels.team import MOST, PIECES, Array, Job, Launcher, Plan, flat
 
 FINITE, CLIP, NORM, UPDATES = range(4)  # the places of `control`
-CHUNK = 4096  # numbers whose squares are summed together: fixed, so that the sum does not depend on the threads
+SLICES = MOST * PIECES  # sums of squares of a matrix: fixed, so that the norm does not depend on the threads
 
 
 @kernel(SUM)
 def _squares(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # one sum a chunk, in float64
-    g, chunks = p[0], at_float64(n[1])
-    first, last = share(n[2], part, parts)
-    for c in range(first, last):
-        total = 0.0
-        for i in range(c * CHUNK, min((c + 1) * CHUNK, n[0])):
-            total += np.float64(g[i]) * np.float64(g[i])
-        chunks[c] = total
+    # one sum a slice of a place, in float64
+    g, sums = p[0], at_float64(n[0])
+    first, last = share(SLICES, part, parts)
+    for place in range(n[2]):
+        for c in range(first, last):
+            start, stop = own(at_int64(n[1]), place, c, SLICES)
+            total = 0.0
+            for i in range(start, stop):
+                total += np.float64(g[i]) * np.float64(g[i])
+            sums[place * SLICES + c] = total
 
 
 @kernel()
 def _verdict(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    loss, control, chunks = p[0][0], at_float64(n[1]), at_float64(n[0])
+    loss, control, sums = p[0][0], at_float64(n[1]), at_float64(n[0])
     total = 0.0
     for c in range(n[2]):
-        total += chunks[c]
+        total += sums[c]
     norm, most = math.sqrt(total), s[0]
     sound = math.isfinite(norm) and math.isfinite(loss)
     control[NORM] = norm
@@ -55,7 +59,7 @@ def _add_scaled(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 @kernel()
 def _adam(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    control = at_float64(n[1])
+    control = at_float64(n[2])
     if control[FINITE] != 1.0:
         return
     theta, g, m, v, t = p[0], p[1], p[2], p[3], vector(p[0], 1).dtype.type
@@ -66,52 +70,58 @@ def _adam(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     beta1, rest1, beta2, rest2, epsilon = t(s[0]), t(1.0 - s[0]), t(s[1]), t(1.0 - s[1]), t(s[2])
     # a weight whose pixel is never on has moments that fade into denormal numbers, ten times slower: they become 0
     zero, tiny = t(0), t(1e-30)
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        d = clip * g[i]
-        mean = beta1 * m[i] + rest1 * d
-        square = beta2 * v[i] + rest2 * d * d
-        mean = zero if abs(mean) < tiny else mean
-        square = zero if square < tiny else square
-        m[i], v[i] = mean, square
-        theta[i] -= rate * mean / (np.sqrt(square * correct) + epsilon)
+    for place in range(n[1]):
+        first, last = own(at_int64(n[0]), place, part, parts)
+        for i in range(first, last):
+            d = clip * g[i]
+            mean = beta1 * m[i] + rest1 * d
+            square = beta2 * v[i] + rest2 * d * d
+            mean = zero if abs(mean) < tiny else mean
+            square = zero if square < tiny else square
+            m[i], v[i] = mean, square
+            theta[i] -= rate * mean / (np.sqrt(square * correct) + epsilon)
 
 
 @kernel()
 def _adagrad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    control = at_float64(n[1])
+    control = at_float64(n[2])
     if control[FINITE] != 1.0:
         return
     theta, g, total, t = p[0], p[1], p[2], vector(p[0], 1).dtype.type
     clip, rate, epsilon, zero = t(control[CLIP]), p[3][0], t(s[0]), t(0)
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        d = clip * g[i]
-        total[i] += d * d
-        root = np.sqrt(total[i]) + epsilon
-        theta[i] -= zero if d == zero else rate * d / root
+    for place in range(n[1]):
+        first, last = own(at_int64(n[0]), place, part, parts)
+        for i in range(first, last):
+            d = clip * g[i]
+            total[i] += d * d
+            root = np.sqrt(total[i]) + epsilon
+            theta[i] -= zero if d == zero else rate * d / root
 
 
 @kernel()
 def _sgd(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    control = at_float64(n[1])
+    control = at_float64(n[2])
     if control[FINITE] != 1.0:
         return
     theta, g, velocity, t = p[0], p[1], p[2], vector(p[0], 1).dtype.type
     clip, rate, momentum = t(control[CLIP]), p[3][0], t(s[0])
-    first, last = share(n[0], part, parts)
-    for i in range(first, last):
-        velocity[i] = momentum * velocity[i] + clip * g[i]
-        theta[i] -= rate * velocity[i]
+    for place in range(n[1]):
+        first, last = own(at_int64(n[0]), place, part, parts)
+        for i in range(first, last):
+            velocity[i] = momentum * velocity[i] + clip * g[i]
+            theta[i] -= rate * velocity[i]
 
 
 @Launcher
-def guard(loss: Array, g: Array, control: Array, max_norm: float) -> Plan:
-    """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
-    chunks = np.zeros(-(-g.size // CHUNK))
-    return None, [Job(_squares, (flat(g),), (g.size, chunks, chunks.size), work=g.size),
-                  Job(_verdict, (flat(loss),), (chunks, flat(control), chunks.size), (max_norm,),
-                      dtype=g.dtype)]
+def guard(loss: Array, g: Array, control: Array, max_norm: float, places: Sequence[Place] = ()) -> Plan:
+    """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps.
+
+    `places`, here and below: the matrices that the flat vectors are made of, by which threads share them.
+    """
+    where = table(g.size, places)
+    sums = np.zeros(SLICES * len(where))
+    return None, [Job(_squares, (flat(g),), (sums, where, len(where)), work=g.size),
+                  Job(_verdict, (flat(loss),), (sums, flat(control), sums.size), (max_norm,), dtype=g.dtype)]
 
 
 @Launcher
@@ -120,25 +130,28 @@ def weight_prior(g: Array, theta: Array, factor: float) -> Plan:
     return None, [Job(_add_scaled, (flat(g), flat(theta)), (g.size,), (factor,), work=g.size)]
 
 
-def _update(kernel: Any, arrays: tuple[Array, ...], control: Array, *hyper: float) -> Plan:
+def _update(kernel: Any, arrays: tuple[Array, ...], control: Array, places: Sequence[Place], *hyper: float) -> Plan:
     arrays = tuple(map(flat, arrays))
-    return None, [Job(kernel, arrays, (arrays[0].size, flat(control)), hyper, work=arrays[0].size)]
+    where = table(arrays[0].size, places)
+    return None, [Job(kernel, arrays, (where, len(where), flat(control)), hyper, work=arrays[0].size)]
 
 
 @Launcher
 def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, control: Array, beta1: float, beta2: float,
-         epsilon: float) -> Plan:
+         epsilon: float, places: Sequence[Place] = ()) -> Plan:
     """One step of Adam in place, with the learning rate rates[0], if `control` says that the step is sound."""
-    return _update(_adam, (theta, g, m, v, rates), control, beta1, beta2, epsilon)
+    return _update(_adam, (theta, g, m, v, rates), control, places, beta1, beta2, epsilon)
 
 
 @Launcher
-def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float) -> Plan:
+def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float,
+            places: Sequence[Place] = ()) -> Plan:
     """One step of Adagrad in place."""
-    return _update(_adagrad, (theta, g, total, rates), control, epsilon)
+    return _update(_adagrad, (theta, g, total, rates), control, places, epsilon)
 
 
 @Launcher
-def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float) -> Plan:
+def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float,
+        places: Sequence[Place] = ()) -> Plan:
     """One step of gradient descent with momentum, in place."""
-    return _update(_sgd, (theta, g, velocity, rates), control, momentum)
+    return _update(_sgd, (theta, g, velocity, rates), control, places, momentum)

@@ -21,12 +21,13 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
 
-from tinyvae_kernels.compiled import HELPER, integer, intrinsic, kernel, share
+from tinyvae_kernels.compiled import HELPER, grouped, integer, intrinsic, kernel
+from tinyvae_kernels.shares import GROUP
 from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 _FEATURES = llvm.get_host_cpu_features()
-# Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors. Elsewhere than on
-# these processors NumPy's BLAS is taken: it knows units that LLVM does not (Apple's, for one).
+# Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors (a divisor of GROUP).
+# Elsewhere than on these processors NumPy's BLAS is taken: it knows units that LLVM does not (Apple's, for one).
 VECTOR, ROWS = (64, 12) if _FEATURES.get("avx512f") else (32, 4) if _FEATURES.get("fma") else (0, 0)
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 
@@ -248,13 +249,13 @@ def lanes_of(typing: Any, like: Any) -> Any:
 
 
 @njit(**HELPER)
-def _ranges(rows: Any, width: Any, panel: Any, part: Any, parts: Any) -> Any:
-    # a thread's share of the result: panels of columns if there are enough of them, else rows
-    if width >= 2 * parts * panel or rows < 4 * parts:
-        first, last = share((width + panel - 1) // panel, part, parts)
-        return 0, rows, first * panel, min(last * panel, width)
-    first, last = share(rows, part, parts)
-    return first, last, 0, width
+def _ranges(rows: Any, width: Any, panel: Any, upright: Any, part: Any, parts: Any) -> Any:
+    # a part's rows and columns of the result: whole rows if asked for or if there are too few panels of columns
+    if rows >= 4 * parts and (upright or width < panel * parts):
+        first, last = grouped(rows, GROUP, part, parts)
+        return first, last, 0, width
+    first, last = grouped(width, panel, part, parts)
+    return 0, rows, first, last
 
 
 @kernel()
@@ -264,7 +265,7 @@ def _rows_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     a_row, a_step, b_step, c_row = n[6], n[7], n[8], n[9]
     panel = 2 * lanes_of(like)
     size = VECTOR // lanes_of(like)
-    first, last, start, stop = _ranges(rows, width, panel, part, parts)
+    first, last, start, stop = _ranges(rows, width, panel, a_row < a_step, part, parts)
     for j in range(start, stop, panel):
         right, left, i = b + j * size, stop - j, first
         while i < last:
@@ -301,7 +302,7 @@ def _dot_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     height = 4 if lanes > 4 else 2
     breadth = lanes // height
     size = VECTOR // lanes
-    first, last, start, stop = _ranges(rows, width, 16, part, parts)
+    first, last, start, stop = _ranges(rows, width, 16, False, part, parts)
     for j in range(start, stop, breadth):
         for i in range(first, last, height):
             _dot_tile(like, a + i * a_row, a_row, b + j * b_row, b_row, c + i * c_row + j * size, c_row, steps,
