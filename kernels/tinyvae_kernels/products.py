@@ -216,7 +216,13 @@ def _dot_tile(typing: Any, like: Any, a: Any, a_row: Any, b: Any, b_row: Any, c:
         builder.branch(head)
         builder.position_at_end(after)
         rest = builder.srem(steps, integer(w.lanes))
-        sums = products(w.mask(rest, 0))  # of the rest, none or some lanes
+        with builder.if_then(builder.icmp_signed(">", rest, integer(0))):
+            partial, inside = products(w.mask(rest, 0)), builder.block
+        sums = []
+        for whole_sum, partial_sum in zip(tile, partial, strict=True):
+            sums.append(builder.phi(w.vector))
+            sums[-1].add_incoming(whole_sum, after)
+            sums[-1].add_incoming(partial_sum, inside)
         # so ordered that the sums come out row after row
         ordered = [sums[i] for i in np.argsort(_lane_of_sum(w.lanes))]
         total = _sums_of_lanes(ordered, w.lanes, lambda x, y, low, high: builder.fadd(w.shuffle(x, y, low),
