@@ -58,11 +58,12 @@ def test_wrong_grey_rows_are_found():
 
 @given(count=st.integers(1, 40), batch=st.integers(1, 40), data=st.data())
 def test_next_indices(count, batch, data):
-    batch = min(batch, count)
+    """Also past the epoch's end, where a replay too many begins it anew instead of reading foreign memory."""
     order, clock = np.random.default_rng(count).permutation(count), np.array([5, 0, 2])
-    clock[batches.CURSOR] = data.draw(st.integers(0, count - batch))
-    expected = [order[clock[batches.CURSOR] + i] for i in range(batch)]
+    clock[batches.CURSOR] = data.draw(st.integers(0, 3 * count))
+    expected = [order[(clock[batches.CURSOR] + i) % count] for i in range(batch)]
     assert cpu.next_indices(order, clock, None, batch=batch).tolist() == expected
+    assert TABLE["next_indices"].value(np, order, clock, None, batch=batch).tolist() == expected
     out = np.full(batch, -1)
     assert cpu.next_indices(order, clock, out, batch=batch) is out
     assert out.tolist() == expected
@@ -72,9 +73,10 @@ def test_next_indices(count, batch, data):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_next_rates(dtype):
     plan, clock = np.random.default_rng(0).random((7, 2)).astype(dtype), np.array([9, 5, 0])
-    for clock[batches.BATCH] in range(7):
-        expected = plan[clock[batches.BATCH]].copy()
+    for clock[batches.BATCH] in range(9):  # there are 7, then they begin anew
+        expected = plan[clock[batches.BATCH] % 7].copy()
         assert_same_bits(cpu.next_rates(plan, clock, None), expected)
+        assert_same_bits(TABLE["next_rates"].value(np, plan, clock, None), expected)
         out = np.full(2, np.nan, dtype)
         assert cpu.next_rates(plan, clock, out) is out
         assert_same_bits(out, expected)
@@ -141,7 +143,7 @@ def test_a_wrong_accumulate_is_found():
 
 # ---- the guard -----------------------------------------------------------------------
 
-SIZES = [1, 5, 4095, 4096, 4097, 10_001, 100_003]  # below, at and above the pieces in which the squares are summed
+SIZES = [1, 5, 767, 768, 769, 10_001, 100_003]  # some with as many rows as slices, 64 groups of 12; some with fewer
 
 
 def check_guard(guard, dtype, size):
@@ -189,6 +191,29 @@ def test_the_norm_of_a_huge_float32_gradient_is_no_infinity():
     cpu.guard(np.array(1.0, np.float32), np.full(4, 2.0**100, np.float32), control, max_norm=1.0)
     assert control[FINITE] == 1
     assert control[[NORM, CLIP]].tolist() == [2.0**101, 2.0**-101]
+
+
+PLACES = ((0, 50, 70), (3504, 1, 33), (3552, 13, 1), (3568, 784, 3), (5920, 2, 2))  # with numbers of none between them
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_guard_sums_over_places(dtype):
+    """Shared out by matrices the norm is the same; what lies between them is not looked at."""
+    g = np.random.default_rng(0).normal(size=5924).astype(dtype)
+    inside = np.concatenate([g[begin : begin + rows * width] for begin, rows, width in PLACES]).astype(np.float64)
+    between = np.ones(5924, bool)
+    for begin, rows, width in PLACES:
+        between[begin : begin + rows * width] = False
+    g[between] = np.nan
+    control = np.zeros(4)
+    cpu.guard(np.array(1.0, dtype), g, control, max_norm=math.inf, places=PLACES)
+    assert_close(control[NORM], math.sqrt(math.fsum(inside**2)), 64, "guard", control[NORM])
+
+
+@pytest.mark.parametrize("place", [(0, 3, 4), (-1, 2, 2), (8, 1, 4)])
+def test_places_outside_are_refused(place):
+    with pytest.raises(ValueError, match="expected all within 11 numbers"):
+        cpu.guard(np.array(1.0), np.ones(11), np.zeros(4), max_norm=1.0, places=(place,))
 
 
 def test_wrong_guards_are_found():
@@ -250,6 +275,25 @@ def check_optimizer(name, dtype, method=None, units=8):
 @pytest.mark.parametrize("name", METHODS)
 def test_optimizers_against_the_readable_steps(name, dtype):
     check_optimizer(name, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", METHODS)
+def test_places_change_no_bit(name, dtype):
+    """Every number of every matrix is updated once, however they are shared out; what is of none stays."""
+    moments, hyper = METHODS[name]
+    rng = np.random.default_rng(0)
+    whole = [rng.random(5924).astype(dtype) for _ in range(2 + moments)]
+    placed, before = [a.copy() for a in whole], whole[0].copy()
+    rates, control = np.array([0.01, 1.0], dtype), np.array([1.0, 0.5, 1.0, 3.0])
+    getattr(cpu, name)(*whole, rates, control, **hyper)
+    getattr(cpu, name)(*placed, rates, control, places=PLACES, **hyper)
+    inside = np.zeros(5924, bool)
+    for begin, rows, width in PLACES:
+        inside[begin : begin + rows * width] = True
+    for a, b in zip(whole, placed, strict=True):
+        assert_same_bits(a[inside], b[inside], f"{name}, placed")
+    assert_same_bits(placed[0][~inside], before[~inside], f"{name}, between places")
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -20,17 +20,19 @@ STEP, CURSOR, BATCH = range(3)
 
 
 def _next_indices(xp: Any, order: Any, clock: Any, out: Any, batch: int) -> Any:
-    rows = order[int(clock[CURSOR]) : int(clock[CURSOR]) + batch]
+    # (who replays a step more often than the epoch has batches begins it anew)
+    rows = order[(int(clock[CURSOR]) + xp.arange(batch)) % len(order)]
     if out is None:
-        return rows.copy()
+        return rows
     out[...] = rows
     return out
 
 
 def _next_rates(xp: Any, plan: Any, clock: Any, out: Any) -> Any:
+    rates = plan[int(clock[BATCH]) % len(plan)]
     if out is None:
-        return plan[int(clock[BATCH])].copy()
-    out[...] = plan[int(clock[BATCH])]
+        return rates.copy()
+    out[...] = rates
     return out
 
 

@@ -113,4 +113,5 @@ class Optimizer:
         if weight_prior:
             apply("weight_prior", g, theta, factor=weight_prior)
         apply("guard", loss, g, control, max_norm=max_norm, places=self.places)
-        apply(self.name, theta, g, *map(Tensor, self.moments.values()), rates, control, places=self.places, **self.hyper)
+        moments = map(Tensor, self.moments.values())
+        apply(self.name, theta, g, *moments, rates, control, places=self.places, **self.hyper)

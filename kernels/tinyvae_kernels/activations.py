@@ -6,39 +6,39 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.compiled import columns, kernel, vector
+from tinyvae_kernels.compiled import columns, kernel, share, vector
 from tinyvae_kernels.elementary import exp, log1p, tanh
 from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, rows_of
 
-# Both ways go over columns: a thread keeps those whose product it made (products.py shares out columns, too), and on
-# the way back it sums their bias gradients from the first row to the last. (Pointers instead of arrays, because an
-# index that starts from anything but 0 might be negative, and Numba would look.)
+# Forward over rows, which memory gives fastest; back over columns, whose bias gradients a thread sums from the first
+# row to the last. (Pointers instead of arrays, because an index that starts from anything but 0 might be negative, and
+# Numba would look.)
 
 
 @kernel()
 def _identity(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     pre, bias, out, width = p[0], p[1], p[2], n[1]
-    start, stop = columns(width, part, parts)
-    for i in range(n[0]):
-        for j in range(start, stop):
+    first, last = share(n[0], part, parts)
+    for i in range(first, last):
+        for j in range(width):
             out[i * width + j] = pre[i * width + j] + bias[j]
 
 
 @kernel()
 def _tanh(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     pre, bias, out, width = p[0], p[1], p[2], n[1]
-    start, stop = columns(width, part, parts)
-    for i in range(n[0]):
-        for j in range(start, stop):
+    first, last = share(n[0], part, parts)
+    for i in range(first, last):
+        for j in range(width):
             out[i * width + j] = tanh(pre[i * width + j] + bias[j])
 
 
 @kernel()
 def _relu(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     pre, bias, out, width, zero = p[0], p[1], p[2], n[1], vector(p[0], 1).dtype.type(0)
-    start, stop = columns(width, part, parts)
-    for i in range(n[0]):
-        for j in range(start, stop):
+    first, last = share(n[0], part, parts)
+    for i in range(first, last):
+        for j in range(width):
             a = pre[i * width + j] + bias[j]
             out[i * width + j] = zero if a < zero else a  # a NaN is not below zero, and stays
 
@@ -46,9 +46,9 @@ def _relu(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 @kernel()
 def _softplus(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     pre, bias, out, width, zero = p[0], p[1], p[2], n[1], vector(p[0], 1).dtype.type(0)
-    start, stop = columns(width, part, parts)
-    for i in range(n[0]):
-        for j in range(start, stop):
+    first, last = share(n[0], part, parts)
+    for i in range(first, last):
+        for j in range(width):
             a = pre[i * width + j] + bias[j]
             out[i * width + j] = (zero if a < zero else a) + log1p(exp(-abs(a)))
 

@@ -88,8 +88,12 @@ def _grey(stored: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     first, last = share(rows, part, parts)
     for i in range(first, last):
         grey, pixels = stored[index[i]], out[i]
-        for j in range(width):
-            pixels[j] = out.dtype.type(grey[j]) / scale
+        if scale == out.dtype.type(1):  # bits: a division would take longer than the memory
+            for j in range(width):
+                pixels[j] = out.dtype.type(grey[j])
+        else:
+            for j in range(width):
+                pixels[j] = out.dtype.type(grey[j]) / scale
 
 
 # Pixels are stored as bytes or as float32, whatever the kernel's own type.

@@ -26,8 +26,8 @@ from tinyvae_kernels.shares import GROUP
 from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
 _FEATURES = llvm.get_host_cpu_features()
-# Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors (a divisor of GROUP).
-# Elsewhere than on these processors NumPy's BLAS is taken: it knows units that LLVM does not (Apple's, for one).
+# Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors: a divisor of
+# GROUP. Elsewhere than on these processors NumPy's BLAS is taken: it knows units that LLVM does not (Apple's, for one).
 VECTOR, ROWS = (64, 12) if _FEATURES.get("avx512f") else (32, 4) if _FEATURES.get("fma") else (0, 0)
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 

@@ -33,6 +33,7 @@ def table(size: int, places: Sequence[Place]) -> np.ndarray:
     found = []
     for begin, rows, width in places or [(0, 1, size)]:
         if begin < 0 or begin + rows * width > size:
-            raise ValueError(f"found a place of {rows} x {width} numbers from {begin}; expected all below {size}")
+            raise ValueError(f"found a place of {rows} x {width} numbers from {begin}; expected all within {size} "
+                             "numbers")
         found.append((begin, rows, width) if rows > 1 else (begin, width, 1))
     return np.array(found, np.int64)

@@ -23,12 +23,13 @@ ANY_TYPE = np.float32  # for kernels that touch no numbers of the floating type
 def _next_indices(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     order, out, cursor = vector(at_int64(n[0]), n[3]), vector(at_int64(n[2]), n[4]), at_int64(n[1])[CURSOR]
     for i in range(out.size):
-        out[i] = order[cursor + i]
+        out[i] = order[(cursor + i) % order.size]
 
 
 @kernel()
 def _next_rates(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    plan, out, batch = matrix(p[0], n[0], n[1]), vector(p[1], n[1]), at_int64(n[2])[BATCH]
+    plan, out = matrix(p[0], n[0], n[1]), vector(p[1], n[1])
+    batch = at_int64(n[2])[BATCH] % n[0]
     for i in range(out.size):
         out[i] = plan[batch, i]
 
