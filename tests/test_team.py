@@ -22,6 +22,7 @@ from tinyvae.rules import TABLE
 from tinyvae.training import Settings, Training
 
 team_module = pytest.importorskip("tinyvae_kernels.team", reason="Numba is missing", exc_type=ImportError)
+numba = pytest.importorskip("numba", reason="Numba is missing")
 cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
 from tinyvae_kernels import activations  # noqa: E402
 from tinyvae_kernels.team import Job, Program, Team  # noqa: E402
@@ -162,8 +163,15 @@ def test_how_work_is_cut():
 @pytest.mark.parametrize("count", COUNTS)
 def test_shares_cover_everything_once(count):
     """The parts of rows and of columns, at any size, cover it without gap or overlap."""
-    from tinyvae_kernels.compiled import columns, share
+    from tinyvae_kernels import compiled
 
+    with pytest.raises(TypeError, match="share is for compiled kernels only"):
+        compiled.share(1, 0, 1)
+
+    def callable_from_python(helper):
+        return numba.njit(lambda size, part, parts: helper(size, part, parts))
+
+    share, columns = map(callable_from_python, (compiled.share, compiled.columns))
     for cut, size in itertools.product((share, columns), (0, 1, 15, 16, 17, 33, 100, 784, 1000)):
         for parts in (1, count, 4 * count):
             pieces = [cut(size, part, parts) for part in range(parts)]

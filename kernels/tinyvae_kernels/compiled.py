@@ -23,17 +23,21 @@ import gc
 import hashlib
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
-from numba import carray, cfunc, config, njit, types
+from numba import carray, cfunc, config, types
 from numba.core import caching
 from numba.core.errors import NumbaWarning
 from numba.extending import intrinsic as _intrinsic
+from numba.extending import overload
 
-HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, "forceinline": True}
+# (the wrappers, by which Python and C would call a helper, are a seventh of all compilation)
+HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, "forceinline": True,
+                          "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 SUM = {"contract", "nsz", "reassoc"}  # a row's sum may be formed in vector lanes; no flag here assumes away NaN
 intrinsic: Any = _intrinsic  # (mypy would take a call of one for a call of its Python function)
 TYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
@@ -90,6 +94,17 @@ def keep(compile: Callable[..., Any], function: Callable) -> Any:
             gc.enable()
 
 
+def helper(function: Callable, fastmath: set[str] = HELPER["fastmath"]) -> Callable:
+    """Make a function that kernels call. It becomes part of their loops and is nothing by itself."""
+
+    def stub(*arguments: Any) -> Any:
+        raise TypeError(f"{function.__name__} is for compiled kernels only")
+
+    options: Any = HELPER | {"fastmath": fastmath}
+    overload(stub, jit_options=options, strict=False)(lambda *arguments: function)
+    return stub
+
+
 # ---- a cache that never lies -----------------------------------------------------------------------------------------
 # Numba compiles a kernel anew when its own file has changed, but not when a helper in another file has. Beside the
 # machine code therefore lies the digest of all sources of this package; if it is another, the machine code goes.
@@ -132,19 +147,19 @@ def forget_stale(function: Callable) -> None:
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
-@njit(**HELPER)
+@helper
 def vector(pointer: Any, size: Any) -> Any:
     """Memory as an array (size,)."""
     return carray(pointer, (size,))
 
 
-@njit(**HELPER)
+@helper
 def matrix(pointer: Any, rows: Any, columns: Any) -> Any:
     """Memory as an array (rows, columns)."""
     return carray(pointer, (rows, columns))
 
 
-@njit(error_model="numpy", fastmath=SUM)
+@partial(helper, fastmath=SUM)
 def total(values: Any) -> Any:
     """The sum of an array, formed in vector lanes.
 
@@ -157,20 +172,20 @@ def total(values: Any) -> Any:
     return found
 
 
-@njit(**HELPER)
+@helper
 def share(count: Any, part: Any, parts: Any) -> Any:
     """The first and the last (exclusive) of `count` that are this part's."""
     return count * part // parts, count * (part + 1) // parts
 
 
-@njit(**HELPER)
+@helper
 def grouped(count: Any, group: Any, part: Any, parts: Any) -> Any:
     """As `share`, in groups that stay together."""
     first, last = share((count + group - 1) // group, part, parts)
     return min(count, first * group), min(count, last * group)
 
 
-@njit(**HELPER)
+@helper
 def columns(count: Any, part: Any, parts: Any) -> Any:
     """As `share`, so that two threads do not write to one cache line."""
     return grouped(count, 16, part, parts)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-from tinyvae_kernels.compiled import HELPER, as_float32, as_float64, as_int32, as_int64
+from tinyvae_kernels.compiled import HELPER, as_float32, as_float64, as_int32, as_int64, helper
 
 
 def _exp32(x: Any) -> Any:
@@ -153,7 +153,7 @@ def _log64(x: Any) -> Any:
     return (m + (m * (z * (p / q)) - n * 2.121944400546905827679e-4 - 0.5 * z)) + n * 0.693359375
 
 
-@njit(**HELPER)
+@helper
 def _sine32(r: Any) -> Any:
     # Cephes' sinf, |r| <= pi / 4
     f = np.float32
@@ -161,7 +161,7 @@ def _sine32(r: Any) -> Any:
     return ((f(-1.9515295891e-4) * z + f(8.3321608736e-3)) * z - f(1.6666654611e-1)) * z * r + r
 
 
-@njit(**HELPER)
+@helper
 def _cosine32(r: Any) -> Any:
     f = np.float32
     z = r * r
@@ -169,7 +169,7 @@ def _cosine32(r: Any) -> Any:
     return p * (z * z) - f(0.5) * z + f(1.0)
 
 
-@njit(**HELPER)
+@helper
 def _sine64(r: Any) -> Any:
     z = r * r
     p = 1.58962301576546568060e-10
@@ -181,7 +181,7 @@ def _sine64(r: Any) -> Any:
     return p * z * r + r
 
 
-@njit(**HELPER)
+@helper
 def _cosine64(r: Any) -> Any:
     z = r * r
     p = -1.13585365213876817300e-11

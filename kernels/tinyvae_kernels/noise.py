@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from tinyvae_kernels.compiled import HELPER, at_float32, at_int64, at_uint8, at_uint32, kernel, matrix, share, vector
+from tinyvae_kernels.compiled import at_float32, at_int64, at_uint8, at_uint32, helper, kernel, matrix, share, vector
 from tinyvae_kernels.elementary import cosine_of_turn, log, sine_of_turn
 from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat, scratch
 
@@ -66,7 +65,7 @@ def _copy(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
         p[0][i] = p[1][i]
 
 
-@njit(**HELPER)
+@helper
 def _binarise(stored: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     # pixel (i, j) is number i * width + j of the draw; 1 with the probability of its grey value
     rows, width = n[0], n[1]
@@ -80,7 +79,7 @@ def _binarise(stored: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> Non
             pixels[j] = one if u < out.dtype.type(grey[j]) / scale else zero
 
 
-@njit(**HELPER)
+@helper
 def _grey(stored: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     rows, width = n[0], n[1]
     index, out = vector(at_int64(n[2]), rows), matrix(p[0], rows, width)

@@ -19,9 +19,9 @@ from typing import Any
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
-from numba import njit, types
+from numba import types
 
-from tinyvae_kernels.compiled import HELPER, grouped, integer, intrinsic, kernel
+from tinyvae_kernels.compiled import grouped, helper, integer, intrinsic, kernel
 from tinyvae_kernels.shares import GROUP
 from tinyvae_kernels.team import Array, Job, Launcher, Plan, flat
 
@@ -254,7 +254,7 @@ def lanes_of(typing: Any, like: Any) -> Any:
     return types.int64(like), lambda context, builder, signature, arguments: integer(VECTOR // lane(like.dtype)[1])
 
 
-@njit(**HELPER)
+@helper
 def _ranges(rows: Any, width: Any, panel: Any, upright: Any, part: Any, parts: Any) -> Any:
     # a part's rows and columns of the result: whole rows if asked for or if there are too few panels of columns
     if rows >= 4 * parts and (upright or width < panel * parts):

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from tinyvae_kernels.compiled import HELPER, grouped
+from tinyvae_kernels.compiled import grouped, helper
 
 GROUP = 12  # rows that stay together: a multiple of a product's tiles, see products.py
 Place = tuple[int, int, int]  # of a matrix in a flat vector: where it begins, its rows, its columns
 
 
-@njit(**HELPER)
+@helper
 def own(places: Any, i: Any, part: Any, parts: Any) -> Any:
     """A part's numbers of the i-th place: the first, and the last (exclusive)."""
     begin, rows, width = places[3 * i], places[3 * i + 1], places[3 * i + 2]

@@ -25,7 +25,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
 
-from tinyvae_kernels.compiled import HELPER, Kernel, at_int64, intrinsic, keep, share
+from tinyvae_kernels.compiled import HELPER, Kernel, at_int64, helper, intrinsic, keep, share
 
 Array = np.ndarray
 MOST = 16  # beyond so many threads a network of this kind has nothing left to share out
@@ -111,7 +111,7 @@ SOON, EAGER, PATIENT = 200, 300, 4000
 WIDTH = 5  # of a program's rows: address of the kernel, p, n, s, parts
 
 
-@njit(**HELPER)
+@helper
 def _rest(looks: Any) -> Any:
     # between two looks
     _pause()
@@ -120,7 +120,7 @@ def _rest(looks: Any) -> Any:
     return looks + 1
 
 
-@njit(**HELPER)
+@helper
 def _help(board: Any, thread: Any, threads: Any, least: Any) -> None:
     # do what is left of the job shown: one's own parts, whose data are likely to be near, then those of others, of
     # which at least `least` wait: the last part is left to the thread that has its data, unless that does not come
@@ -181,7 +181,8 @@ def _serve(address: int, thread: int, threads: int) -> bool:
 
 
 def _native(function: Callable, signature: str) -> Callable:
-    return keep(lambda **cache: njit(signature, nogil=True, **HELPER, **cache)(function), function)
+    options = HELPER | {"no_cpython_wrapper": False, "nogil": True}
+    return keep(lambda **cache: njit(signature, **options, **cache)(function), function)
 
 
 def address(array: Array) -> int:
@@ -250,8 +251,8 @@ class Team:
         self._board[STOP] = 1
         for event in self._wake:
             event.set()
-        for helper in self._helpers:
-            helper.join(timeout=1)
+        for thread in self._helpers:
+            thread.join(timeout=1)
 
 
 def threads() -> int:
