@@ -103,6 +103,13 @@ def test_borders_of_the_tiles(form, dtype):
     check_borders(form, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_short_sums_with_b_as_it_lies(dtype, monkeypatch):
+    """Small products turn b first; what that spares must be right, too, for larger ones with sums as short."""
+    monkeypatch.setattr(products, "SHORT", 0)
+    check_borders("a @ b.T", dtype)
+
+
 OTHER_VECTORS = """
 import sys
 import llvmlite.binding as llvm

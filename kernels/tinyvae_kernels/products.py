@@ -29,6 +29,9 @@ _FEATURES = llvm.get_host_cpu_features()
 # Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors: a divisor of
 # GROUP. Elsewhere than on these processors NumPy's BLAS is taken: it knows units that LLVM does not (Apple's, for one).
 VECTOR, ROWS = (64, 12) if _FEATURES.get("avx512f") else (32, 4) if _FEATURES.get("fma") else (0, 0)
+# Sums of so few terms, in products of so few multiply-adds that one thread does them, lose more to adding up lanes than
+# it costs to turn b first.
+SHORT, SMALL = 64, 2**20
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 
 
@@ -315,6 +318,14 @@ def _dot_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
                       last - i, stop - j)
 
 
+@kernel()
+def _turn(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+    b, out, rows, width, stride = p[0], p[1], n[0], n[1], n[2]
+    for i in range(rows):
+        for j in range(width):
+            out[i * width + j] = b[j * stride + i]
+
+
 def multiplies(a: Array, b: Array) -> bool:
     """Are these two matrices that `matmul` can take: each unbroken along rows or along columns, not a.T @ b.T?"""
     if not VECTOR or a.ndim != 2 or b.ndim != 2 or 0 in a.shape or 0 in b.shape:
@@ -340,9 +351,14 @@ def matmul(a: Array, b: Array, out: Array | None) -> Plan:
     out = np.empty((rows, width), a.dtype) if out is None else out
     if flat(out).shape != (rows, width):
         raise ValueError(f"found a result of shape {out.shape}; expected {(rows, width)}")
-    work = rows * width * steps / MULTIPLY_ADDS
-    if _along(b):
-        sizes = (a, b, out, rows, width, steps, a.strides[0], a.strides[1], b.strides[0], out.strides[0])
-        return out, [Job(_rows_product, (a, b, out), sizes, work=work)]
-    lines = (a, b, out, rows, width, steps, a.strides[0], b.strides[1], out.strides[0])
-    return out, [Job(_dot_product, (a, b, out), lines, work=work)]
+    work, first = rows * width * steps / MULTIPLY_ADDS, []
+    long = steps > SHORT or rows * width * steps > SMALL or b.strides[1] % b.itemsize
+    if not _along(b) and long:
+        lines = (a, b, out, rows, width, steps, a.strides[0], b.strides[1], out.strides[0])
+        return out, [Job(_dot_product, (a, b, out), lines, work=work)]
+    if not _along(b):
+        turned = np.empty((steps, width), b.dtype)
+        first = [Job(_turn, (b, turned), (steps, width, b.strides[1] // b.itemsize))]
+        b = turned
+    sizes = (a, b, out, rows, width, steps, a.strides[0], a.strides[1], b.strides[0], out.strides[0])
+    return out, [*first, Job(_rows_product, (a, b, out), sizes, work=work)]

@@ -23,7 +23,8 @@ ANY_TYPE = np.float32  # for kernels that touch no numbers of the floating type
 def _next_indices(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     order, out, cursor = vector(at_int64(n[0]), n[3]), vector(at_int64(n[2]), n[4]), at_int64(n[1])[CURSOR]
     for i in range(out.size):
-        out[i] = order[(cursor + i) % order.size]
+        row = cursor + i
+        out[i] = order[row if row < order.size else row % order.size]
 
 
 @kernel()
