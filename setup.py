@@ -11,5 +11,5 @@ setup(
         "tinyvae_kernels",
     ],
     package_dir={"tinyvae_kernels": "kernels/tinyvae_kernels"},
-    package_data={"tinyvae": ["py.typed"], "tinyvae_kernels": ["py.typed"]},
+    package_data={"tinyvae": ["py.typed"], "tinyvae_kernels": ["py.typed", "cuda/*.cu"]},
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +69,37 @@ def _sweep(quick: Quick = False, out: Out = results.FOLDER) -> None:
 def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
     """What a first use costs: compiling the kernels, and loading them in the next process."""
     measurements()["start"](quick, out)
+
+
+@app.command(name="gpu")
+def _gpu(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """CPU against GPU, kernel by kernel and for the whole step; needs an NVIDIA GPU and CuPy."""
+    from benchmarks import gpu
+
+    with _needing_a_gpu():
+        gpu.run(quick, out)
+
+
+@app.command(name="gpu-check")
+def _gpu_check(out: Out = results.FOLDER) -> None:
+    """Every check of the CUDA kernels on this machine's GPU; ends with PASSED or FAILED."""
+    from benchmarks import gpu_check
+
+    with _needing_a_gpu():
+        passed = gpu_check.run(out)
+    raise typer.Exit(0 if passed else 1)
+
+
+@contextmanager
+def _needing_a_gpu() -> Iterator[None]:
+    """What is missing, as one sentence and exit code 2."""
+    from tinyvae.devices import DeviceError
+
+    try:
+        yield
+    except DeviceError as fault:
+        print(f"benchmarks: {fault}", file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 @app.command(name="reproduce")

@@ -69,14 +69,14 @@ def chosen(quick: bool) -> list[Net]:
 
 def data_set(net: Net) -> tv.DataSet:
     """Real digits, or dense dark pixels, grey = u^3: as grey bytes, or drawn once and kept as bits."""
-    return _data_set(net.data, net.pixels, "dynamic" if net.dynamic else "static")
+    return _data_set(net.data, net.pixels, "dynamic" if net.dynamic else "static", max(ROWS, net.batch))
 
 
 @lru_cache(maxsize=1)  # the candidates of one net share it
-def _data_set(name: str, width: int, pixels: str) -> tv.DataSet:
+def _data_set(name: str, width: int, pixels: str, count: int) -> tv.DataSet:
     if name == MNIST:
         return tv.data.load(f"mnist-{pixels}")
-    grey = np.random.default_rng(0).random((ROWS, width), np.float32) ** 3
+    grey = np.random.default_rng(0).random((count, width), np.float32) ** 3
     stored = (255 * grey).astype(np.uint8)
     return treated(tv.DataSet(MADE_UP, stored, stored[:1], (1, width), 255.0), pixels)
 

@@ -41,8 +41,9 @@ ONLY = {
     "rules": set(), "devices": set(), "checkpoint": set(), "timing": set(),
     "machine": {"timing"}, "listing": {"machine"},
     "tape": {"rules", "devices", "listing"}, "tensor": {"rules", "devices", "tape"},
-    "noise": {"rules", "tensor"}, "data": {"noise"}, "batches": {"noise", "rules", "tensor"},
-    "optimizers": {"rules", "tensor"}, "layers": {"noise", "rules", "tensor"}, "distributions": {"rules", "tensor"},
+    "noise": {"devices", "rules", "tensor"}, "data": {"noise"}, "batches": {"devices", "noise", "rules", "tensor"},
+    "optimizers": {"devices", "rules", "tensor"}, "layers": {"devices", "noise", "rules", "tensor"},
+    "distributions": {"devices", "rules", "tensor"},
     "bounds": {"distributions", "tensor"},
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.devices import Array, namespace_of, read
 from tinyvae.noise import Noise, permutation, uniform
 from tinyvae.rules import ANY, DATA, INDEX, rule
 from tinyvae.tensor import Tensor, apply
@@ -21,7 +22,7 @@ STEP, CURSOR, BATCH = range(3)
 
 def _next_indices(xp: Any, order: Any, clock: Any, out: Any, batch: int) -> Any:
     # (who replays a step more often than the epoch has batches begins it anew)
-    rows = order[(int(clock[CURSOR]) + xp.arange(batch)) % len(order)]
+    rows = order[(read(clock[CURSOR]) + xp.arange(batch)) % len(order)]
     if out is None:
         return rows
     out[...] = rows
@@ -29,7 +30,7 @@ def _next_indices(xp: Any, order: Any, clock: Any, out: Any, batch: int) -> Any:
 
 
 def _next_rates(xp: Any, plan: Any, clock: Any, out: Any) -> Any:
-    rates = plan[int(clock[BATCH]) % len(plan)]
+    rates = plan[read(clock[BATCH]) % len(plan)]
     if out is None:
         return rates.copy()
     out[...] = rates
@@ -37,7 +38,7 @@ def _next_rates(xp: Any, plan: Any, clock: Any, out: Any) -> Any:
 
 
 def _tick(xp: Any, clock: Any, batch: int) -> None:
-    clock += (1, batch, 1)
+    clock += xp.asarray((1, batch, 1))
 
 
 def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: Any) -> Any:
@@ -48,7 +49,7 @@ def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: 
 def _binarised_rows(xp: Any, stored: Any, index: Any, clock: Any, out: Any, seed: int, stream: str, site: int,
                     scale: float, dtype: Any) -> Any:
     grey = _grey_rows(xp, stored, index, None, scale, dtype)
-    u = uniform(seed, stream, int(clock[STEP]), site, grey.shape, np.float32, xp=xp)
+    u = uniform(seed, stream, read(clock[STEP]), site, grey.shape, np.float32, xp=xp)
     drawn = (u.astype(dtype) < grey).astype(dtype)
     if out is None:
         return drawn
@@ -82,23 +83,24 @@ class Batches:
     """
 
     def __init__(self, stored: np.ndarray, scale: float, batch: int, seed: int, dynamic: bool, dtype: Any,
-                 clock: np.ndarray) -> None:
+                 clock: Array) -> None:
         if not 1 <= batch:
             raise ValueError(f"found a batch size of {batch}; expected at least 1")
-        self.stored, self.scale, self.dtype, self.seed = Tensor(stored), scale, np.dtype(dtype), seed
+        self.xp = namespace_of(clock)  # everything here lives where the clock does
+        self.stored, self.scale, self.dtype, self.seed = Tensor(self.xp.asarray(stored)), scale, np.dtype(dtype), seed
         self.count, self.size, self.clock = len(stored), min(batch, len(stored)), clock
         self.steps = -(-self.count // self.size)
-        self.order = np.zeros(self.count, np.int64)
-        self.plan = np.zeros((self.steps, 2), self.dtype)
+        self.order = self.xp.zeros(self.count, np.int64)
+        self.plan = self.xp.zeros((self.steps, 2), self.dtype)
         self.draw = Noise(seed, "binarise", clock) if dynamic else None
 
     def begin(self, epoch: int) -> None:
         """Lay out the order of an epoch; the cursor is the caller's to set."""
-        self.order[...] = permutation(self.seed, "shuffle", epoch, self.count)
+        self.order[...] = self.xp.asarray(permutation(self.seed, "shuffle", epoch, self.count))
 
     def size_now(self) -> int:
         """Rows in the batch at the cursor: fewer in the last one of an epoch if the count does not divide."""
-        return min(self.size, self.count - int(self.clock[CURSOR]))
+        return min(self.size, self.count - read(self.clock[CURSOR]))
 
     def next(self, size: int) -> tuple[Tensor, Tensor]:
         """The batch at the cursor, (size, pixels), and its rates (learning rate, KL weight)."""

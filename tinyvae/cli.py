@@ -72,7 +72,7 @@ def train(
         "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
     ))] = "digits",
     out: Annotated[Path | None, opt("Run folder to make. Default: runs/DATA, runs/DATA-2, ...")] = None,
-    resume: Annotated[Path | None, opt("Go on with this run; with it only --epochs.", metavar="RUN")] = None,
+    resume: Annotated[Path | None, opt("Go on with this run; with it only --epochs, --device.", metavar="RUN")] = None,
     epochs: Annotated[int | None, opt("Passes over the data. Default: 150,000 data, at least 10 passes.")] = None,
     batch: Annotated[int, opt("Data a step.")] = 100,
     hidden: Annotated[str, opt("Width of the hidden layer, or several: 200,200.")] = "400",
@@ -97,7 +97,7 @@ def train(
     seed: Annotated[int, opt("Of everything random.")] = 0,
     dtype: Annotated[str, opt("float32 or float64.")] = "float32",
     data_dir: DataDir = None,
-    device: Annotated[str, opt("cpu.")] = "cpu",
+    device: Annotated[str, opt("cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     as_json: Json = False,
     pictures: Annotated[bool, opt("Draw the figures at the end.")] = True,
 ) -> None:
@@ -109,7 +109,7 @@ def train(
     from tinyvae.training import Settings
 
     if resume is not None:
-        allowed = ("resume", "epochs", "data_dir", "as_json", "pictures")
+        allowed = ("resume", "epochs", "data_dir", "device", "as_json", "pictures")
         others = [name for name in given(context) if name not in allowed]
         if others:
             raise ValueError("--resume goes on with the run's own settings, but "
@@ -132,7 +132,7 @@ def train(
         path = out or unused(Path("runs") / Path(outline.name).name)
         runs.RunFolder.create(path, model, outline.name, settings, data_dir)
     try:
-        run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir)
+        run, training = runs.prepare(path, epochs=epochs, data_dir=data_dir, device=device)
     except ValueError:  # data and options do not fit together: nothing was begun, so nothing is left behind
         if resume is None:
             runs.RunFolder(path).discard()

@@ -16,8 +16,11 @@ Array = Any  # an ndarray of NumPy's or of CuPy's
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+OLDEST = 70  # ten times the compute capability that the kernels need
+
+
 class DeviceError(ValueError):
-    """Arrays of two devices met, or of none that is known."""
+    """Arrays of two devices met, or a device cannot be used."""
 
 
 class Namespace:
@@ -27,6 +30,8 @@ class Namespace:
         self.device = device
         self.kernels = True  # do fused rows run their kernels on arrays of this library? `tinyvae.fused` switches it
         self._library, self._special = importlib.import_module(library), special
+        # for `take` of indices that were looked at: `wrap` spares NumPy a second buffer, and CuPy always wraps
+        self.checked = {"mode": "wrap"} if device == "cpu" else {}
 
     def __getattr__(self, name: str) -> Any:
         # Called for names not seen before only: what is found is kept, so the next use is a plain attribute.
@@ -34,12 +39,76 @@ class Namespace:
         self.__dict__[name] = found
         return found
 
+    def read(self, array: Array) -> Any:
+        """As the function below, for the rules, which import nothing."""
+        return read(array)
+
     def __repr__(self) -> str:
         return f"Namespace({self.device!r})"
 
 
 NAMESPACES: dict[str, Namespace] = {"numpy": Namespace("cpu", "numpy", "scipy.special")}
 CPU = NAMESPACES["numpy"]
+
+
+def namespace(device: str) -> Namespace:
+    """The namespace of a device by its name, `cpu` or `cuda`; DeviceError says what a GPU lacks."""
+    if device not in ("cpu", "cuda"):
+        raise DeviceError(f"found device {device!r}; expected 'cpu' or 'cuda'")
+    return CPU if device == "cpu" else namespace_of(require_cuda().zeros(0))
+
+
+def require_cuda() -> Any:
+    """CuPy, if it can compute; else DeviceError with one sentence: what is missing, and what to do."""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as fault:
+        raise DeviceError(f"device='cuda' needs CuPy, which cannot be imported ({fault}): pip install "
+                          "\"tinyvae[cuda13]\", or \"tinyvae[cuda12]\" for an NVIDIA driver of CUDA 12") from None
+    found, runtime = f"CuPy {cupy.__version__} is installed, but", cupy.cuda.runtime
+    if not runtime.driverGetVersion():
+        raise DeviceError(f"{found} no NVIDIA driver was found (libcuda.so.1): install the driver, or compute with "
+                          "device='cpu'")
+    try:
+        count, reason = runtime.getDeviceCount(), "it counts none"
+    except Exception as fault:  # CuPy's own error, whose type cannot be named without importing CuPy
+        count, reason = 0, str(fault)
+    if not count:
+        raise DeviceError(f"{found} the NVIDIA driver reports no usable GPU ({reason}): look at nvidia-smi and "
+                          "CUDA_VISIBLE_DEVICES, or compute with device='cpu'")
+    capability = int(cupy.cuda.Device().compute_capability)
+    if capability < OLDEST:
+        raise DeviceError(f"{found} the GPU has compute capability {capability / 10}, and the kernels need "
+                          f"{OLDEST / 10} or newer: compute with device='cpu'")
+    try:
+        importlib.import_module("cupy.cuda.nvrtc").getVersion()
+    except Exception as fault:  # a loader's error of any kind
+        wheel = "cupy-cuda13x" if runtime.driverGetVersion() >= 13000 else "cupy-cuda12x"
+        raise DeviceError(f"{found} NVRTC, which compiles the kernels, was not found ({fault}): pip install "
+                          f"\"{wheel}[ctk]\"") from None
+    return cupy
+
+
+def memory_in_use() -> tuple[int, int, int]:
+    """Of the GPU, in bytes: what this process's arrays hold, what is free (with what the pool keeps), all."""
+    cupy = importlib.import_module("cupy")
+    pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return pool.used_bytes(), free + pool.free_bytes(), total
+
+
+def to_host(array: Array) -> Any:
+    """The values as a NumPy array: the array itself if it is one, else a copy."""
+    return array if isinstance(array, (np.ndarray, np.generic)) else array.get()
+
+
+def read(array: Array) -> Any:
+    """The value of an array with one element, as a Python number; on a GPU this waits for the device."""
+    value = to_host(array)
+    if isinstance(value, np.ndarray):
+        return value.item()
+    return int(value) if value.dtype.kind in "iu" else float(value)  # (NumPy keeps some memory for item() of these)
 
 
 def namespace_of(array: Array) -> Namespace:

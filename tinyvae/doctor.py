@@ -236,7 +236,7 @@ def _cupy() -> Line:
     cupy, reason = _import_cupy()
     wheels = _wheels()
     if cupy is None and not reason:
-        return _note("not installed", "not needed: this version trains on the CPU; for tensors on an NVIDIA GPU: "
+        return _note("not installed", "needed for --device cuda only: "
                      f"{_extra(version)}")
     if len(wheels) > 1:
         cure = f"pip uninstall {' '.join(wheels)}; {_extra(version)}"

@@ -63,7 +63,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     """
     if importance_samples < 0:
         raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
-    noise = Noise(seed, "evaluate")
+    noise = Noise(seed, "evaluate", model.xp.zeros(1, np.int64))
     columns: dict[str, list[np.ndarray]] = {key: [] for key in ("reconstruction", "kl", "mu", "evidence", "effective")}
     for number, x in enumerate(batches_of(model, data, seed, part)):
         noise.restart(number)
@@ -100,7 +100,7 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
         if stored is None:
             raise ValueError(f"{data.name} has no part {part!r}")
         if data.pixels == "dynamic":
-            draw = Noise(seed, f"evaluate-binarise-{part}")
+            draw = Noise(seed, f"evaluate-binarise-{part}", model.xp.zeros(1, np.int64))
     else:
         stored, scale = np.ascontiguousarray(data), 1.0
         if stored.size and not (stored.min() >= 0 and stored.max() <= 1):  # NaN fails too
@@ -108,11 +108,12 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
                              "bytes by 255 first, or give a data set of tv.data.load")
     if stored.ndim != 2 or stored.shape[1] != model.pixels or not len(stored):
         raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), count above 0")
+    stored = Tensor(model.xp.asarray(stored))
     for number, start in enumerate(range(0, len(stored), BATCH)):
         if draw is not None:
             draw.restart(number)
-        index = np.arange(start, min(start + BATCH, len(stored)))
-        yield rows(Tensor(stored), Tensor(index), scale, model.dtype, draw)
+        index = model.xp.arange(start, min(start + BATCH, len(stored)))
+        yield rows(stored, Tensor(index), scale, model.dtype, draw)
 
 
 def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, samples: int) -> tuple[np.ndarray, np.ndarray]:

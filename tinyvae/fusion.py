@@ -80,7 +80,8 @@ def accelerate(name: str, prepare: Callable[..., dict[str, Any]] | None = None) 
     @functools.cache
     def choose(device: str) -> Kernel | None:
         kernels = load(device)
-        return None if kernels is None else Kernel(getattr(kernels, name), prepare)
+        launcher = getattr(kernels, name, None)  # a device need not have all
+        return None if launcher is None else Kernel(launcher, prepare)
 
     TABLE[name].kernel = lambda xp: choose(xp.device)
 
@@ -254,19 +255,24 @@ fuse("objective_grad", _objective_grad, domain=(ANY, ANY, ANY), outputs=2,
 # (their values stand in noise.py, batches.py, optimizers.py and training.py)
 
 
+def _new(arrays: Any, shape: Any, dtype: Any) -> Any:
+    return namespace_of(arrays[0]).empty(shape, dtype)
+
+
 def _normal(arrays: Any, seed: int, stream: str, site: int, shape: Any, dtype: Any, out: Any = None) -> dict[str, Any]:
-    out = np.empty(shape, dtype) if out is None else out
+    out = _new(arrays, shape, dtype) if out is None else out
     return {"out": out, "seed": seed, "stream": stream_number(stream), "site": site}
 
 
 def _binarised_rows(arrays: Any, seed: int, stream: str, site: int, scale: float, dtype: Any,
                     out: Any = None) -> dict[str, Any]:
-    out = np.empty((len(arrays[1]), arrays[0].shape[1]), dtype) if out is None else out
+    out = _new(arrays, (len(arrays[1]), arrays[0].shape[1]), dtype) if out is None else out
     return {"out": out, "seed": seed, "stream": stream_number(stream), "site": site, "scale": scale}
 
 
 def _grey_rows(arrays: Any, scale: float, dtype: Any, out: Any = None) -> dict[str, Any]:
-    return {"out": np.empty((len(arrays[1]), arrays[0].shape[1]), dtype) if out is None else out, "scale": scale}
+    out = _new(arrays, (len(arrays[1]), arrays[0].shape[1]), dtype) if out is None else out
+    return {"out": out, "scale": scale}
 
 
 def _stored(stored: Any, index: Any, *_: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae import noise
+from tinyvae.devices import CPU, Namespace, to_host
 from tinyvae.tensor import Tensor, apply, deposit
 
 ACTIVATIONS = ("identity", "tanh", "relu", "softplus")
@@ -24,12 +25,12 @@ class Parameters:
     parameters, which align the next one, are zero and stay zero.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32) -> None:
+    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
         places, end = {}, 0
         for name, shape in shapes.items():
             places[name] = (end, end + math.prod(shape))
             end = -(-places[name][1] // ALIGN) * ALIGN
-        self.flat, self.gradient = np.zeros(end, dtype), np.zeros(end, dtype)
+        self.xp, self.flat, self.gradient = xp, xp.zeros(end, dtype), xp.zeros(end, dtype)
         self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else (a, *shapes[name])
                             for name, (a, b) in places.items())
         self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in places.items()}
@@ -51,13 +52,13 @@ class Parameters:
         return sum(tensor.size for tensor in self)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The parameters by name, as views: what a checkpoint stores."""
-        return {name: tensor.data for name, tensor in self.tensors.items()}
+        """The parameters by name, on the host (on the CPU as views): what a checkpoint stores."""
+        return {name: to_host(tensor.data) for name, tensor in self.tensors.items()}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Copy stored values into the parameters."""
         for name, tensor in self.tensors.items():
-            tensor.data[...] = arrays[name]
+            tensor.data[...] = self.xp.asarray(arrays[name])
 
     def collect(self, gradients: Sequence[Tensor]) -> None:
         """Let `gradient` hold these gradients, given in the parameters' order."""
@@ -69,12 +70,15 @@ class Parameters:
         `aevb`: everything normal with standard deviation 0.01 (AEVB section 5)."""
         if kind not in INITIALS:
             raise ValueError(f"found init {kind!r}; expected one of {', '.join(INITIALS)}")
-        for site, tensor in enumerate(self):
+        for site, tensor in enumerate(self):  # drawn on the host, so that every device starts from the same bits
             if kind == "aevb":
-                tensor.data[...] = 0.01 * noise.normal(seed, "init", 0, site, tensor.shape, tensor.dtype)
+                drawn = 0.01 * noise.normal(seed, "init", 0, site, tensor.shape, tensor.dtype)
             elif tensor.ndim == 2:
                 bound = math.sqrt(6 / sum(tensor.shape))
-                tensor.data[...] = bound * (2 * noise.uniform(seed, "init", 0, site, tensor.shape, tensor.dtype) - 1)
+                drawn = bound * (2 * noise.uniform(seed, "init", 0, site, tensor.shape, tensor.dtype) - 1)
+            else:
+                continue
+            tensor.data[...] = self.xp.asarray(drawn)
 
 
 class Linear:

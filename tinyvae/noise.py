@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.devices import read
 from tinyvae.rules import INDEX, rule
 from tinyvae.tensor import Tensor, apply
 
@@ -111,10 +112,10 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
 
 # standard normal numbers of the step that the array `clock` holds, so that a replay draws anew
 rule("normal", lambda xp, clock, out, seed, stream, site, shape, dtype:
-     _into(out, normal(seed, stream, int(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
+     _into(out, normal(seed, stream, read(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
 # and uniform ones in [0, 1)
 rule("uniform", lambda xp, clock, out, seed, stream, site, shape, dtype:
-     _into(out, uniform(seed, stream, int(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
+     _into(out, uniform(seed, stream, read(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
 
 
 def _into(out: Any, value: Any) -> Any:

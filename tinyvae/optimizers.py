@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyvae.devices import namespace_of, read, to_host
 from tinyvae.rules import ANY, DATA, rule
 from tinyvae.tensor import Tensor, apply
 
@@ -28,53 +29,55 @@ def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float, plac
 
     `places`, here and below, tells kernels of which matrices g is made, as (first place, rows, columns).
     """
-    norm = math.sqrt(np.sum(np.square(g, dtype=np.float64)))
+    norm = math.sqrt(read(xp.sum(xp.square(g, dtype=np.float64))))
     control[NORM] = norm
-    control[FINITE] = 1.0 if math.isfinite(norm) and bool(np.isfinite(loss)) else 0.0
+    control[FINITE] = 1.0 if math.isfinite(norm) and math.isfinite(read(loss)) else 0.0
     control[CLIP] = 1.0 if norm <= max_norm else max_norm / norm
     control[UPDATES] += control[FINITE]
 
 
-def _update(method: Callable, theta: Array, g: Array, *rest: Array, places: Any = (), **hyper: float) -> None:
+def _update(xp: Any, method: Callable, theta: Array, g: Array, *rest: Array, places: Any = (),
+            **hyper: float) -> None:
     """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `control`."""
     *moments, rates, control = rest
+    control = to_host(control)
     if control[FINITE] != 1.0:
         return
-    rate, clip = float(rates[LEARNING_RATE]), float(control[CLIP])
+    rate, clip = read(rates[LEARNING_RATE]), float(control[CLIP])
     if "beta1" in hyper:
         # Adam's moments start at 0; dividing by 1 - beta^t undoes the bias (Kingma & Ba 2015, algorithm 1)
         rate /= 1 - hyper["beta1"] ** control[UPDATES]
         hyper["correct"] = 1 / (1 - hyper["beta2"] ** control[UPDATES])
-    method(theta, g, *moments, clip=clip, rate=rate, **hyper)
+    method(xp, theta, g, *moments, clip=clip, rate=rate, **hyper)
 
 
 # ---- the readable steps ----------------------------------------------------------------------------------------------
 
 
-def _adam(theta: Array, g: Array, m: Array, v: Array, clip: float, rate: float, beta1: float, beta2: float,
+def _adam(xp: Any, theta: Array, g: Array, m: Array, v: Array, clip: float, rate: float, beta1: float, beta2: float,
           correct: float, epsilon: float) -> None:
     d = g * clip
     m[...] = beta1 * m + (1 - beta1) * d
     v[...] = beta2 * v + (1 - beta2) * d**2
-    theta -= rate * m / (np.sqrt(v * correct) + epsilon)
+    theta -= rate * m / (xp.sqrt(v * correct) + epsilon)
 
 
-def _adagrad(theta: Array, g: Array, total: Array, clip: float, rate: float, epsilon: float) -> None:
+def _adagrad(xp: Any, theta: Array, g: Array, total: Array, clip: float, rate: float, epsilon: float) -> None:
     d = g * clip
     total += d**2
-    root = np.sqrt(total) + epsilon
-    theta -= rate * np.divide(d, root, out=np.zeros_like(d), where=root != 0)
+    root = xp.sqrt(total) + epsilon
+    theta -= rate * d / xp.where(root == 0, xp.ones_like(root), root)
 
 
-def _sgd(theta: Array, g: Array, velocity: Array, clip: float, rate: float, momentum: float) -> None:
+def _sgd(xp: Any, theta: Array, g: Array, velocity: Array, clip: float, rate: float, momentum: float) -> None:
     velocity[...] = momentum * velocity + g * clip
     theta -= rate * velocity
 
 
 def _row(name: str, method: Callable, moments: int) -> None:
     vectors = 2 + moments
-    rule(name, lambda xp, *arrays, **hyper: _update(method, *arrays, **hyper), domain=(*(ANY,) * (vectors + 1), DATA),
-         writes=(0, *range(2, vectors), vectors + 1))
+    rule(name, lambda xp, *arrays, **hyper: _update(xp, method, *arrays, **hyper),
+         domain=(*(ANY,) * (vectors + 1), DATA), writes=(0, *range(2, vectors), vectors + 1))
 
 
 rule("guard", _guard, domain=(ANY, ANY, DATA), writes=(2,))
@@ -103,8 +106,9 @@ class Optimizer:
         if unknown:
             raise ValueError(f"{name} has no {', '.join(sorted(unknown))}; it has {', '.join(defaults)}")
         self.name, self.theta, self.hyper = name, theta, {**defaults, **hyper}
-        self.moments = {moment: np.zeros_like(theta) for moment in moments}
-        self.control, self.places = np.zeros(4), places
+        xp = namespace_of(theta)
+        self.moments = {moment: xp.zeros_like(theta) for moment in moments}
+        self.control, self.places = xp.zeros(4), places
 
     def step(self, loss: Tensor, gradient: Array, rates: Tensor, max_norm: float = math.inf,
              weight_prior: float = 0.0) -> None:

@@ -231,9 +231,9 @@ rule("concatenate", lambda xp, *arrays, out, axis: xp.concatenate(arrays, axis=a
 def _gather(xp: Any, a: Any, index: Any, out: Any) -> Any:
     if index.dtype.kind not in "iu":
         raise TypeError(f"gather found indices of type {index.dtype}; expected whole numbers (for a mask: flag.where)")
-    if index.size and not (-len(a) <= int(index.min()) and int(index.max()) < len(a)):
+    if index.size and not -len(a) <= xp.read(index.min()) <= xp.read(index.max()) < len(a):
         raise IndexError(f"gather found indices from {index.min()} to {index.max()}; expected them below {len(a)}")
-    return xp.take(a, index, axis=0, out=out, mode="wrap")  # checked above: `wrap` only spares NumPy a second buffer
+    return xp.take(a, index, axis=0, out=out, **xp.checked)  # see above
 
 
 def _scatter(xp: Any, g: Any, index: Any, out: Any, rows: int) -> Any:

@@ -27,6 +27,7 @@ from typing import Any
 from tinyvae import checkpoint, timing
 from tinyvae import data as data_sets
 from tinyvae.checkpoint import CheckpointError
+from tinyvae.devices import namespace, read, to_host
 from tinyvae.models import VAE
 from tinyvae.training import Settings, Training, TrainingError
 
@@ -124,7 +125,7 @@ class RunFolder:
 
     def save_last(self, training: Training) -> None:
         """The whole state, after any step."""
-        state = {name: array for name, array in training.state().items() if name != "parameters"}
+        state = {name: to_host(array) for name, array in training.state().items() if name != "parameters"}
         self._save_last(training.model, training.settings, training.data.name, state, epoch=training.epoch,
                         best=training.best, best_epoch=training.best_epoch, first_loss=training.first_loss)
 
@@ -148,7 +149,7 @@ class RunFolder:
         parameters.load(arrays)
         for name, array in state.items():
             if name in arrays:
-                array[...] = arrays[name]
+                array[...] = training.xp.asarray(arrays[name])
         training.epoch = meta["epoch"]
         for name in ("best", "best_epoch", "first_loss"):
             setattr(training, name, meta.get(name, getattr(training, name)))
@@ -175,14 +176,14 @@ class RunFolder:
 
 def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,
            run: RunFolder | None) -> dict[str, Any] | None:
-    start, first = time.perf_counter(), training.totals[0]
+    start, first = time.perf_counter(), read(training.totals[0])
     for done in training.steps():
         if on_step:
             on_step(training, done)
         if interrupted():
             return None
     seconds = time.perf_counter() - start
-    trained = training.totals[0] - first
+    trained = read(training.totals[0]) - first
     record = training.end_epoch()
     timings = {"epoch": record["epoch"], "train_seconds": seconds, "data_per_second": trained / seconds,
                "evaluate_seconds": time.perf_counter() - start - seconds}
@@ -241,9 +242,12 @@ def fit(model: VAE, data: Any, out: str | Path | None = None, on_step: OnStep | 
     return checkpoint.read_lines(run.metrics)
 
 
-def prepare(path: str | Path, data: Any = None, epochs: int | None = None,
-            data_dir: str | None = None) -> tuple[RunFolder, Training]:
-    """A run folder and its training, restored to the last checkpoint. `epochs` sets a new goal."""
+def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_dir: str | None = None,
+            device: str = "cpu") -> tuple[RunFolder, Training]:
+    """A run folder and its training, restored to the last checkpoint. `epochs` sets a new goal.
+
+    A checkpoint knows nothing of devices: what was begun on one can go on on the other.
+    """
     run = RunFolder(path)
     config = run.config()
     with run.locked():  # before anything is changed: the new goal, the logs
@@ -259,7 +263,7 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None,
                               "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
             settings = replace(settings, epochs=epochs)
             checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
-        model = VAE(**config["model"])
+        model = VAE(**config["model"], device=device)
         if data is None or isinstance(data, (str, Path)):
             data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
         training = Training(model, data, settings)
@@ -268,9 +272,9 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None,
 
 
 def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_step: OnStep | None = None,
-           on_epoch: OnEpoch | None = None) -> list[dict[str, Any]]:
+           on_epoch: OnEpoch | None = None, device: str = "cpu") -> list[dict[str, Any]]:
     """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted."""
-    run, training = prepare(path, data, epochs)
+    run, training = prepare(path, data, epochs, device=device)
     run.train(training, on_step, on_epoch)
     return checkpoint.read_lines(run.metrics)
 
@@ -281,12 +285,13 @@ def _checkpoint_of(path: str | Path) -> Path:
     return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
 
 
-def load(path: str | Path) -> VAE:
+def load(path: str | Path, device: str = "cpu") -> VAE:
     """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
+    namespace(device)  # refused before anything is read
     file = _checkpoint_of(path)
     arrays, meta = checkpoint.load(file)
     try:
-        model = VAE(**meta["model"])
+        model = VAE(**meta["model"], device=device)
     except (KeyError, TypeError, ValueError) as fault:
         raise CheckpointError(f"{file} holds no model that this version can build ({fault})") from None
     expected = {name: (array.shape, array.dtype) for name, array in model.parameters.arrays().items()}

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tinyvae.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of
+from tinyvae.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
 from tinyvae.rules import TABLE, Rule
 from tinyvae.tape import Launch, TapeError, history, key, recording, walk
 
@@ -63,7 +63,7 @@ class Tensor:
 
     def __repr__(self) -> str:
         made = f", made by {self.launch.rule.name}" if self.launch else ", requires_grad=True" * self.requires_grad
-        return f"Tensor({np.array2string(np.asarray(self.data), prefix='Tensor(')}{made})"
+        return f"Tensor({np.array2string(to_host(self.data), prefix='Tensor(')}{made})"
 
     # ---- leaving the graph -------------------------------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ class Tensor:
         if tape is not None and self.launch is not None and self.launch.tape is tape:
             raise TapeError(f"the value of a recorded {self.launch.rule.name} was asked for while the tape records: "
                             "it would be frozen into the program; read it after the `with Tape()` block")
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+        return to_host(self.data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)

@@ -17,6 +17,7 @@ from tinyvae import bounds
 from tinyvae.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.checkpoint import fingerprint
 from tinyvae.data import DataSet
+from tinyvae.devices import CPU, DeviceError, memory_in_use, read, to_host
 from tinyvae.evidence import evaluate
 from tinyvae.fusion import accelerate
 from tinyvae.noise import Noise, permutation
@@ -37,11 +38,11 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, control: Any) -> None:
-    if control[FINITE] != 1.0:
+    if read(control[FINITE]) != 1.0:
         totals[SKIPPED] += 1
         return
-    sums = reconstruction.sum(dtype=np.float64), kl.sum(dtype=np.float64)
-    totals[:SKIPPED] += (len(kl), *sums, len(kl) * np.float64(loss), control[NORM], 1)
+    sums = (read(terms.sum(dtype=np.float64)) for terms in (reconstruction, kl))
+    totals[:SKIPPED] += xp.asarray((len(kl), *sums, len(kl) * read(loss), read(control[NORM]), 1))
 
 
 rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,))
@@ -132,8 +133,9 @@ class Training:
         if settings.patience and self.data.valid is None:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
-        self.clock = np.zeros(3, np.int64)
-        self.totals = np.zeros(7)
+        self.xp = model.xp
+        self.clock = self.xp.zeros(3, np.int64)
+        self.totals = self.xp.zeros(7)
         self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
@@ -155,6 +157,10 @@ class Training:
         """Have all epochs been done, or has patience run out?"""
         waited = self.epoch - self.best_epoch
         return self.epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
+
+    def now(self, place: int) -> int:
+        """A place of the clock."""
+        return read(self.clock[place])
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -197,6 +203,21 @@ class Training:
     def step(self) -> None:
         """Train on the batch at the cursor and move on."""
         size = self.batches.size_now()
+        try:
+            self._advance(size)
+        except MemoryError as fault:
+            raise self._no_memory(size, fault) from None
+        except RuntimeError as fault:
+            if type(fault).__name__ != "CUDARuntimeError":  # CuPy's, whose type only CuPy has
+                raise
+            raise DeviceError(f"the GPU stopped answering ({fault}): what was saved last is "
+                              "intact; look at nvidia-smi, then go on with tinyvae train --resume RUN") from None
+        if read(self.optimizer.control[FINITE]) != 1.0 and self.settings.on_nonfinite == "stop":
+            raise self._fault(size)
+        if math.isnan(self.first_loss) and (totals := to_host(self.totals))[SOUND] == 1:
+            self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
+
+    def _advance(self, size: int) -> None:
         tape, compared = self._programs.get(size, (None, 0))
         if tape is None:
             self._programs[size] = (self.record(size), 0)
@@ -205,37 +226,54 @@ class Training:
             self._programs[size] = (tape, compared + 1)
         else:
             tape.replay()
-        if self.optimizer.control[FINITE] != 1.0 and self.settings.on_nonfinite == "stop":
-            raise self._fault(size)
-        if math.isnan(self.first_loss) and self.totals[SOUND] == 1:
-            self.first_loss = self.totals[OBJECTIVE] / self.totals[DATA_COUNT]
+
+    def _no_memory(self, size: int, fault: MemoryError) -> DeviceError | MemoryError:
+        """What to do about a step that does not fit: the bytes a datum takes, from steps of one and of two."""
+        if self.xp is CPU:
+            return fault
+        self._programs.clear()
+        used, free, total = memory_in_use()
+        try:
+            taken = [sum(array.nbytes for launch in self._tape_of_loss(n).program() for array in launch.outputs)
+                     for n in (1, 2)]
+            advice = f"a batch of {max(1, int(0.8 * free / (2 * (taken[1] - taken[0]))))} should fit"
+        except MemoryError:
+            advice = "not even a batch of 2 fits beside what others hold there"
+        return DeviceError(f"a batch of {size} does not fit into the GPU's memory: {used / 2**20:,.0f} MiB are in use "
+                           f"here and {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free; {advice} (--batch)")
+
+    def _tape_of_loss(self, size: int) -> Tape:
+        with np.errstate(all="ignore"), Tape() as tape:
+            self._loss(size)
+        return tape
 
     def _compare(self, tape: Tape, size: int) -> None:
         """Do a step by replay and again by recording it anew; both must leave the same bits."""
         state = self.state()
         before = {name: array.copy() for name, array in state.items()}
         tape.replay()
-        after = {name: array.tobytes() for name, array in state.items()}
+        after = {name: to_host(array).tobytes() for name, array in state.items()}
         for name, array in state.items():
             array[...] = before[name]
         again = self.record(size)
-        if all(array.tobytes() == after[name] for name, array in state.items()):
+        if all(to_host(array).tobytes() == after[name] for name, array in state.items()):
             return
         for ours, theirs in zip(tape.launches, again.launches, strict=True):
-            if any(a.tobytes() != b.tobytes() for a, b in zip(ours.outputs, theirs.outputs, strict=True)):
+            pairs = zip(ours.outputs, theirs.outputs, strict=True)
+            if any(to_host(a).tobytes() != to_host(b).tobytes() for a, b in pairs):
                 raise TapeError(f"a replayed step differs from the same step run anew, first in {ours}: a value that "
                                 "changes from step to step was frozen into the recording")
         raise TapeError("a replayed step leaves another state than the same step run anew")
 
     def _fault(self, size: int) -> NonFiniteError:
         """Run the step that went wrong again, eagerly, and name the first operation whose result is not finite."""
-        self.clock -= (1, size, 1)
-        report = {"epoch": self.epoch + 1, "batch": int(self.clock[BATCH]), "step": int(self.clock[STEP]),
-                  "seed": self.settings.seed,
-                  "indices": self.batches.order[self.clock[CURSOR] : self.clock[CURSOR] + size].tolist()}
-        with np.errstate(all="ignore"), Tape() as tape:
-            self._loss(size)
+        self.clock -= self.xp.asarray((1, size, 1))
+        step, cursor, batch = to_host(self.clock).tolist()
+        report = {"epoch": self.epoch + 1, "batch": batch, "step": step, "seed": self.settings.seed,
+                  "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()}
+        tape = self._tape_of_loss(size)
         launch, values = tape.first_nonfinite() or (None, self.model.parameters.gradient)
+        values = to_host(values)
         finite = values[np.isfinite(values)]
         shown = f"finite part from {finite.min():.3g} to {finite.max():.3g}" if finite.size else "nothing finite"
         report |= {"operation": str(launch or "the gradient's norm"), "nan": int(np.isnan(values).sum()),
@@ -250,15 +288,17 @@ class Training:
 
     def begin_epoch(self) -> None:
         """Lay out the order and the rates of the epoch that `epoch` and the clock point into."""
-        if not self.clock[STEP] and self.settings.data_mean_bias:
+        if not self.now(STEP) and self.settings.data_mean_bias:
             self._start_bias()
         self.batches.begin(self.epoch)
         settings, steps = self.settings, self.batches.steps
+        plan = np.zeros(self.batches.plan.shape, self.batches.dtype)
         for i in range(steps):
             done = self.epoch + i / steps
             rate = settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs))
             risen = min(1.0, (done + 1 / steps) / settings.warmup) if settings.warmup else 1.0
-            self.batches.plan[i] = (rate, settings.beta * risen)
+            plan[i] = (rate, settings.beta * risen)
+        self.batches.plan[...] = self.xp.asarray(plan)
 
     def _start_bias(self) -> None:
         mean = np.zeros(self.model.pixels)
@@ -269,20 +309,21 @@ class Training:
     def steps(self) -> Iterator[int]:
         """Do the rest of the current epoch, giving the number of batches done after each."""
         self.begin_epoch()
-        while self.clock[BATCH] < self.batches.steps:
+        while self.now(BATCH) < self.batches.steps:
             self.step()
-            yield int(self.clock[BATCH])
+            yield self.now(BATCH)
 
     def _check_divergence(self) -> None:
         """A too large step can throw the weights far out without any number becoming infinite.
 
         The first steps may overshoot and recover (Adagrad's always have full length), so they are allowed much more.
         """
-        if not self.totals[SOUND]:
+        totals = to_host(self.totals)
+        if not totals[SOUND]:
             raise NonFiniteError(f"all {self.batches.steps} batches of epoch {self.epoch + 1} were skipped: their loss "
                                  "or gradient was not finite; try a smaller --lr", {"epoch": self.epoch + 1})
-        mean = self.totals[OBJECTIVE] / max(self.totals[DATA_COUNT], 1)
-        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.clock[STEP] >= SETTLED else 100)
+        mean = totals[OBJECTIVE] / max(totals[DATA_COUNT], 1)
+        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.now(STEP) >= SETTLED else 100)
         if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
             epoch = self.epoch + 1
             raise DivergedError(
@@ -293,15 +334,14 @@ class Training:
     def end_epoch(self) -> dict[str, Any]:
         """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""
         self._check_divergence()
-        totals = self.totals
+        totals, (rate, weight) = to_host(self.totals), to_host(self.batches.plan)[-1].tolist()
         count, sound = (totals[i] or math.nan for i in (DATA_COUNT, SOUND))  # all skipped: a mean of nothing
         record: dict[str, Any] = {
-            "epoch": self.epoch + 1, "step": int(self.clock[STEP]), "data": self.data.name,
+            "epoch": self.epoch + 1, "step": self.now(STEP), "data": self.data.name,
             "train_elbo": (totals[RECONSTRUCTION] - totals[KL]) / count,
             "train_reconstruction": totals[RECONSTRUCTION] / count, "train_kl": totals[KL] / count,
             "train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
-            "skipped": int(totals[SKIPPED]), "learning_rate": float(self.batches.plan[-1, 0]),
-            "kl_weight": float(self.batches.plan[-1, 1]),
+            "skipped": int(totals[SKIPPED]), "learning_rate": rate, "kl_weight": weight,
         }  # fmt: skip
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:

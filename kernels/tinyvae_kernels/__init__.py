@@ -1,7 +1,7 @@
 """The fast twins: fused kernels over plain arrays. This package knows nothing of tinyvae.
 
 `kernels_for(device)` gives the module whose functions serve arrays of that device; every such module has the
-functions named in `NAMES`, with the same arguments.
+functions named in `NAMES`, with the same arguments, but for those in `CPU_ONLY`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ NAMES = (
     "matmul", "multiplies", "next_indices", "next_rates", "normal", "objective", "objective_grad", "pays", "scale_rows",
     "sgd", "sparse_matmul", "sparse_matmul_grad", "tick", "weight_prior",
 )  # fmt: skip
-_MODULES = {"cpu": "tinyvae_kernels.cpu"}
+# A GPU's array library multiplies matrices by itself, zeros or not.
+CPU_ONLY = ("matmul", "sparse_matmul", "sparse_matmul_grad")
+_MODULES = {"cpu": "tinyvae_kernels.cpu", "cuda": "tinyvae_kernels.cuda"}
 
 
 def kernels_for(device: str) -> ModuleType:

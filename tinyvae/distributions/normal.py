@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyvae.devices import CPU, Namespace, to_host
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.tensor import Tensor, apply
 
@@ -33,9 +34,9 @@ class Normal(Distribution):
         return cls(mu, logvar, joint)
 
     @classmethod
-    def standard(cls, size: int, dtype: Any = np.float32) -> Normal:
+    def standard(cls, size: int, dtype: Any = np.float32, xp: Namespace = CPU) -> Normal:
         """N(0, 1) in `size` dimensions."""
-        return cls(Tensor(np.zeros(size, dtype)), Tensor(np.zeros(size, dtype)))
+        return cls(Tensor(xp.zeros(size, dtype)), Tensor(xp.zeros(size, dtype)))
 
     @property
     def sigma(self) -> Tensor:
@@ -44,7 +45,8 @@ class Normal(Distribution):
 
     def is_standard(self) -> bool:
         """Is this the fixed N(0, 1), a constant and not the result of an operation?"""
-        return all(t.launch is None and not t.requires_grad and not np.any(t.data) for t in (self.mu, self.logvar))
+        return all(t.launch is None and not t.requires_grad and not to_host(t.data).any()
+                   for t in (self.mu, self.logvar))
 
     def log_prob(self, x: Tensor) -> Tensor:
         d = x - self.mu

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.devices import namespace
 from tinyvae.distributions import Bernoulli, ContinuousBernoulli, GreyNormal, Normal
 from tinyvae.layers import MLP, Parameters
 from tinyvae.noise import Noise
@@ -40,6 +41,8 @@ class VAE:
         `glorot`, or `aevb` for N(0, 0.01^2) as in the paper.
     data_mean
         If given, (pixels,) in [0, 1]: the decoder's output bias starts where it reproduces this mean.
+    device
+        `cpu`, or `cuda` for an NVIDIA GPU through CuPy.
     """
 
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
@@ -52,16 +55,16 @@ class VAE:
             raise ValueError(f"found sizes pixels={pixels}, hidden={widths}, latent={latent}; each must be at least 1")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"found likelihood {likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
-        if device != "cpu":
-            raise ValueError(f"found device {device!r}; this version computes on the CPU only: device='cpu'")
+        self.xp = namespace(device)
         self.config = {"pixels": pixels, "hidden": list(widths), "latent": latent, "activation": activation,
                        "likelihood": likelihood, "init": init, "seed": seed, "dtype": np.dtype(dtype).name}
         self._family, per_pixel = LIKELIHOODS[likelihood]
         encoder, decoder = (pixels, *widths, 2 * latent), (latent, *reversed(widths), per_pixel * pixels)
-        self.parameters = Parameters(MLP.shapes("encoder", encoder) | MLP.shapes("decoder", decoder), np.dtype(dtype))
+        self.parameters = Parameters(MLP.shapes("encoder", encoder) | MLP.shapes("decoder", decoder), np.dtype(dtype),
+                                     self.xp)
         self.encoder = MLP(self.parameters, "encoder", len(encoder) - 1, activation)
         self.decoder = MLP(self.parameters, "decoder", len(decoder) - 1, activation)
-        self.prior = Normal.standard(latent, self.dtype)
+        self.prior = Normal.standard(latent, self.dtype, self.xp)
         self.parameters.initialise(init, seed)
         if data_mean is not None:
             self.start_at(data_mean)
@@ -69,12 +72,14 @@ class VAE:
     dtype = property(lambda self: self.parameters.flat.dtype)
     pixels = property(lambda self: self.config["pixels"])
     latent = property(lambda self: self.config["latent"])
+    device = property(lambda self: self.xp.device)
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's output bias where, were its weights 0, the mean image is `data_mean`."""
         mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
         # of two numbers a pixel (Gaussian), the first half belongs to the mean
-        self.decoder.layers[-1].bias.data[: self.pixels] = self._family.parameter_of_mean(mean)
+        start = np.asarray(self._family.parameter_of_mean(mean), self.dtype)
+        self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
 
     # ---- the two directions ------------------------------------------------------------------------------------------
 
@@ -103,13 +108,14 @@ class VAE:
 
     def generate(self, count: int, seed: int = 0) -> np.ndarray:
         """Mean images of `count` draws from the prior, (count, pixels)."""
-        return self.decode(Noise(seed, "generate").normal((count, self.latent), self.dtype).numpy())
+        draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
+        return self.decode(draw.normal((count, self.latent), self.dtype).numpy())
 
     def _tensor(self, values: Any, width: int, name: str) -> Tensor:
         array = np.ascontiguousarray(values, dtype=self.dtype)
         if array.ndim != 2 or array.shape[1] != width:
             raise ValueError(f"found {name} of shape {array.shape}; this model takes (batch, {width})")
-        return Tensor(array)
+        return Tensor(self.xp.asarray(array))
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))

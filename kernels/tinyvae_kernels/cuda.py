@@ -1,0 +1,405 @@
+"""The kernels for CuPy arrays, in CUDA C (cuda/*.cu): the launchers that `tinyvae_kernels.NAMES` lists.
+
+The same calls as the CPU's: arrays are C-contiguous and of one floating type, a launcher allocates its results when
+`out` is None and otherwise writes into `out`, and `bind` gives the same launches as a call without arguments. Whole
+numbers, clocks and sums live on the device like everything else, so a bound step moves nothing between host and device.
+
+`driver` makes modules of source text, as `cupy.RawModule` does; whoever runs the kernels elsewhere puts another there.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, update_wrapper
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+FOLDER = Path(__file__).with_name("cuda")
+FILES = ("activations", "likelihoods", "noise", "optimizers", "posterior", "steps")
+THREADS = 256  # of a block
+BLOCKS = 2048  # at most, for loops over everything by everyone: a few for each multiprocessor of any card
+ROWS = 256  # that a block sums for a bias gradient: fixed, so that the sum's order does not depend on the card
+SQUARES = 4096  # numbers whose squares a block sums; CHUNK in optimizers.cu
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+OPTIONS = ("-std=c++17",)
+
+
+class CuPy:
+    """The driver: source text to functions, by CuPy."""
+
+    def module(self, code: str, options: tuple[str, ...]) -> Any:
+        return importlib.import_module("cupy").RawModule(code=code, options=options)
+
+
+driver: Any = CuPy()
+
+
+def source(file: str) -> str:
+    """The text that is compiled for a file of `FILES`."""
+    parts = [f'#line 1 "{name}.cu"\n{(FOLDER / name).with_suffix(".cu").read_text()}' for name in ("common", file)]
+    return "\n".join(parts)
+
+
+def options(dtype: Any) -> tuple[str, ...]:
+    """The compiler's options for one floating type."""
+    return (*OPTIONS, f"-DSINGLE={int(np.dtype(dtype) == np.float32)}")
+
+
+@cache
+def _module(driver: Any, file: str, dtype: np.dtype) -> Any:
+    if dtype not in FLOATS:
+        raise TypeError(f"found numbers of type {dtype}; expected float32 or float64")
+    return driver.module(source(file), options(dtype))
+
+
+class Launch(NamedTuple):
+    """One kernel with its grid and its arguments: arrays, and NumPy numbers of the very types that it takes."""
+
+    file: str
+    kernel: str
+    dtype: Any
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[Any, ...]
+
+    def bind(self) -> Callable[[], Any]:
+        function = _module(driver, self.file, np.dtype(self.dtype)).get_function(self.kernel)
+        return functools.partial(function, self.grid, self.block, self.arguments)
+
+
+class Program:
+    """Launches in order, as one call."""
+
+    def __init__(self, calls: Sequence[Callable[[], Any]]) -> None:
+        self.calls = tuple(calls)
+
+    @classmethod
+    def join(cls, programs: Sequence[Program]) -> Program:
+        """Programs one after the other as one."""
+        return cls([call for program in programs for call in program.calls])
+
+    def __call__(self) -> None:
+        for call in self.calls:
+            call()
+
+
+Plan = tuple[Any, list[Launch]]  # a result, and the launches that make it
+
+
+class Launcher:
+    """A function that plans launches, to be called at once or bound: see the CPU's in team.py."""
+
+    def __init__(self, plan: Callable[..., Plan]) -> None:
+        update_wrapper(self, plan)
+        self._plan = plan
+
+    def __call__(self, *arrays: Any, **attributes: Any) -> Any:
+        result, launches = self._plan(*arrays, **attributes)
+        for launch in launches:
+            launch.bind()()
+        return result
+
+    def bind(self, *arrays: Any, **attributes: Any) -> Program:
+        return Program([launch.bind() for launch in self._plan(*arrays, **attributes)[1]])
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _whole(value: int) -> np.int64:
+    return np.int64(value)
+
+
+def _count(value: int) -> np.uint32:
+    if value >= 2**31:
+        raise ValueError(f"found an array of {value:,} numbers; a kernel takes fewer than 2,147,483,648: use a smaller "
+                         "batch")
+    return np.uint32(value)
+
+
+def _like(array: Array, shape: Any = None, dtype: Any = None) -> Array:
+    """New memory beside an array."""
+    library = sys.modules[type(array).__module__.partition(".")[0]]
+    return library.empty(array.shape if shape is None else shape, array.dtype if dtype is None else dtype)
+
+
+def _flat(*arrays: Array) -> tuple[Array, ...]:
+    for array in arrays:
+        if not array.flags.c_contiguous:
+            raise ValueError(f"found an array of strides {array.strides}; a kernel needs unbroken (C-contiguous) "
+                             "memory")
+    return arrays
+
+
+def _same(*arrays: Array) -> Any:
+    """The one floating type of unbroken arrays."""
+    for array in _flat(*arrays):
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(f"found {arrays[0].dtype} and {array.dtype}; a kernel's arrays are of one type")
+    return arrays[0].dtype
+
+
+def _rows(array: Array) -> tuple[int, int]:
+    width = array.shape[-1]
+    return (array.size // width if width else 0), width
+
+
+def _aligned(*arrays: Array) -> np.bool_:
+    """Do these arrays begin where pieces of 16 bytes may?"""
+    begin = [a.data.ptr if hasattr(a.data, "ptr") else a.__array_interface__["data"][0] for a in arrays]
+    return np.bool_(all(place % 16 == 0 for place in begin))
+
+
+def _spread(file: str, kernel: str, dtype: Any, count: int, *arguments: Any) -> list[Launch]:
+    """A loop over `count` things by everyone; nothing for nothing."""
+    grid = (min(BLOCKS, -(-count // THREADS)),)
+    return [Launch(file, kernel, dtype, grid, (THREADS,), arguments)] if count else []
+
+
+def _alone(file: str, kernel: str, dtype: Any, *arguments: Any) -> list[Launch]:
+    """One block."""
+    return [Launch(file, kernel, dtype, (1,), (THREADS,), arguments)]
+
+
+# ---- matrix products -------------------------------------------------------------------------------------------------
+
+
+def multiplies(a: Array, b: Array) -> bool:
+    """Products are the array library's (cuBLAS): none is taken here."""
+    return False
+
+
+def pays(x: Array, w: Array) -> bool:
+    """Leaving out the zeros of data does not pay beside a card's dense products."""
+    return False
+
+
+# ---- a layer's bias and activation -----------------------------------------------------------------------------------
+
+_NAMES = {"identity": "identity", "relu": "relu", "tanh": "hyperbolic", "softplus": "softplus"}
+
+
+@Launcher
+def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> Plan:
+    """activation(pre + bias): pre (..., n), bias (n,), result as pre."""
+    out = _like(pre) if out is None else out
+    dtype, (rows, width) = _same(pre, bias, out), _rows(pre)
+    grid = (-(-width // 32), min(1024, -(-rows // 8)))
+    arguments = (pre, bias, out, _whole(rows), np.int32(width))
+    return out, [Launch("activations", _NAMES[kind], dtype, grid, (32, 8), arguments)] if pre.size else []
+
+
+def _sum_columns(kernel: str, first: tuple[Array, ...], bias: Array, like: Array) -> list[Launch]:
+    (rows, width), dtype = _rows(like), _same(*first, bias)
+    chunks = max(1, -(-rows // ROWS))
+    sums = bias if chunks == 1 else _like(bias, (chunks, width))
+    arguments = (*first, sums, _whole(rows), np.int32(width), np.int32(ROWS))
+    launches = [Launch("activations", kernel, dtype, (-(-width // 32), chunks), (32, 8), arguments)]
+    if chunks > 1:
+        totals = (sums, bias, np.int32(chunks), _count(width))
+        launches += _spread("activations", "column_totals", dtype, width, *totals)
+    return launches
+
+
+@Launcher
+def bias_activation_grad(g: Array, y: Array, out: tuple[Array, Array] | None, kind: str) -> Plan:
+    """From the gradient g by the activation y: those by pre (as y) and by bias (n,)."""
+    before, bias = out if out is not None else (_like(y), _like(y, y.shape[-1:]))
+    return (before, bias), _sum_columns(f"{_NAMES[kind]}_grad", (g, y, before), bias, y)
+
+
+@Launcher
+def bias_grad(g: Array, out: Array | None) -> Plan:
+    """The gradient by a bias, (n,): the sum of g (..., n) over all rows."""
+    out = _like(g, g.shape[-1:]) if out is None else out
+    return out, _sum_columns("column_sums", (g,), out, g)
+
+
+# ---- the sampled posterior -------------------------------------------------------------------------------------------
+
+
+@Launcher
+def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+    """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(0, 1)), (batch,)."""
+    z, kl = out if out is not None else (_like(eps), _like(joint, joint.shape[:1]))
+    dtype, (samples, batch, latent) = _same(joint, eps, z, kl), eps.shape
+    _count(2 * eps.size)
+    arguments = (joint, eps, z, kl, np.int32(samples), _count(batch), np.int32(latent))
+    return (z, kl), [Launch("posterior", "sample_kl", dtype, (-(-batch // 8),), (THREADS,), arguments)] if batch else []
+
+
+@Launcher
+def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out: Array | None) -> Plan:
+    """The gradient by `joint`, from those by z and by KL."""
+    out = _like(joint) if out is None else out
+    dtype, (samples, batch, latent) = _same(dz, dkl, joint, eps, out), eps.shape
+    _count(2 * eps.size)
+    arguments = (dz, dkl, joint, eps, out, np.int32(samples), _count(batch), _count(latent))
+    return out, _spread("posterior", "sample_kl_grad", dtype, batch * latent, *arguments)
+
+
+# ---- likelihoods -----------------------------------------------------------------------------------------------------
+
+
+def _likelihood(kernel: str, parameters: Array, x: Array, out: Any) -> Plan:
+    sums, residual = out if out is not None else (_like(parameters, parameters.shape[:-1]), _like(parameters))
+    dtype = _same(parameters, x, sums, residual)
+    arguments = (parameters, x, sums, residual, np.int32(x.shape[-1]), _count(len(x)))
+    launches = [Launch("likelihoods", kernel, dtype, (sums.size,), (THREADS,), arguments)] if sums.size else []
+    return (sums, residual), launches
+
+
+@Launcher
+def bernoulli_log_prob(logits: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
+    """log p(x) of each row under Bernoulli pixels, (..., batch), and its derivative by the logits, x - sigmoid."""
+    return _likelihood("bernoulli", logits, x, out)
+
+
+@Launcher
+def gaussian_log_prob(joint: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
+    """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by joint = (a, logvar)."""
+    return _likelihood("gaussian", joint, x, out)
+
+
+@Launcher
+def scale_rows(g: Array, a: Array, out: Array | None) -> Plan:
+    """g[..., None] * a."""
+    out = _like(a) if out is None else out
+    dtype, (rows, width) = _same(g, a, out), _rows(a)
+    lanes = 16 // dtype.itemsize
+    pieces = np.bool_(width % lanes == 0 and _aligned(a, out))
+    work = int(_count(a.size)) // (lanes if pieces else 1)
+    return out, _spread("likelihoods", "scale_rows", dtype, work, g, a, out, _count(rows), _count(width), pieces)
+
+
+# ---- noise and pixels ------------------------------------------------------------------------------------------------
+
+
+@Launcher
+def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """Standard normal numbers of the address (seed, stream, clock[0], site) into `out`."""
+    arguments = (clock, out, _count(out.size), np.uint32(seed), np.uint32(stream), np.uint32(site))
+    return out, _spread("noise", "normal", _same(out), -(-out.size // 4), *arguments)
+
+
+def _stored(stored: Array) -> str:
+    return {"uint8": "bytes", "float32": "floats"}[stored.dtype.name]
+
+
+@Launcher
+def binarised_rows(stored: Array, index: Array, clock: Array, out: Array, seed: int, stream: int, site: int,
+                   scale: float) -> Plan:
+    """The rows `index` of the stored grey images, each pixel drawn 0 or 1 at its grey value; out (batch, pixels)."""
+    dtype, (rows, width) = _same(out), out.shape
+    arguments = (*_flat(stored, index, clock, out), _count(rows), _count(width), dtype.type(scale), np.uint32(seed),
+                 np.uint32(stream), np.uint32(site))
+    return out, _spread("noise", f"binarise_{_stored(stored)}", dtype, -(-int(_count(out.size)) // 4), *arguments)
+
+
+@Launcher
+def grey_rows(stored: Array, index: Array, out: Array, scale: float) -> Plan:
+    """The rows `index` of the stored images over `scale`; out (batch, pixels)."""
+    dtype, (rows, width) = _same(out), out.shape
+    arguments = (*_flat(stored, index, out), _count(rows), _count(width), dtype.type(scale))
+    return out, _spread("noise", f"grey_{_stored(stored)}", dtype, int(_count(out.size)), *arguments)
+
+
+# ---- optimizers ------------------------------------------------------------------------------------------------------
+
+
+@Launcher
+def guard(loss: Array, g: Array, control: Array, max_norm: float, places: Any = ()) -> Plan:
+    """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
+    dtype, chunks = _same(loss, g), -(-g.size // SQUARES)
+    sums = _like(control, (chunks,))
+    return None, [Launch("optimizers", "squares", dtype, (chunks,), (THREADS,), (g, sums, _whole(g.size))),
+                  *_alone("optimizers", "verdict", dtype, loss, sums, control, _whole(chunks), np.float64(max_norm))]
+
+
+@Launcher
+def weight_prior(g: Array, theta: Array, factor: float) -> Plan:
+    """g += factor * theta, in place."""
+    dtype = _same(g, theta)
+    return None, _spread("optimizers", "add_scaled", dtype, g.size, g, theta, dtype.type(factor), _count(g.size))
+
+
+def _update(kernel: str, vectors: tuple[Array, ...], control: Array, *last: Any) -> Plan:
+    dtype, count = _same(*vectors), vectors[0].size
+    return None, _spread("optimizers", kernel, dtype, count, *vectors, control, _count(count), *last)
+
+
+@Launcher
+def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, control: Array, beta1: float, beta2: float,
+         epsilon: float, places: Any = ()) -> Plan:
+    """One step of Adam in place, with the learning rate rates[0], if `control` says that the step is sound."""
+    hyper = map(np.float64, (beta1, beta2, epsilon))
+    return _update("adam", (theta, g, m, v, rates), control, *hyper, _aligned(theta, g, m, v))
+
+
+@Launcher
+def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float,
+            places: Any = ()) -> Plan:
+    """One step of Adagrad in place."""
+    return _update("adagrad", (theta, g, total, rates), control, np.float64(epsilon))
+
+
+@Launcher
+def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float,
+        places: Any = ()) -> Plan:
+    """One step of gradient descent with momentum, in place."""
+    return _update("sgd", (theta, g, velocity, rates), control, np.float64(momentum))
+
+
+# ---- the small work of a step ----------------------------------------------------------------------------------------
+
+ANY_TYPE = np.float32  # for kernels that touch no numbers of the floating type
+
+
+@Launcher
+def next_indices(order: Array, clock: Array, out: Array | None, batch: int) -> Plan:
+    """The `batch` indices of `order` from the clock's cursor on."""
+    out = _like(order, (batch,)) if out is None else out
+    arguments = (*_flat(order, clock, out), _whole(order.size), np.int32(batch))
+    return out, _alone("steps", "next_indices", ANY_TYPE, *arguments)
+
+
+@Launcher
+def next_rates(plan: Array, clock: Array, out: Array | None) -> Plan:
+    """The row of `plan` (batches, rates) for the clock's batch."""
+    out = _like(plan, plan.shape[1:]) if out is None else out
+    return out, _alone("steps", "next_rates", _same(plan, out), plan, clock, out, *map(np.int32, plan.shape))
+
+
+@Launcher
+def objective(reconstruction: Array, kl: Array, rates: Array, out: Array | None) -> Plan:
+    """weight * mean(kl) - mean(reconstruction), one number; the weight is rates[1]."""
+    out = _like(kl, ()) if out is None else out
+    arrays = (reconstruction, kl, rates, out)
+    return out, _alone("steps", "objective", _same(*arrays), *arrays, _whole(kl.size))
+
+
+@Launcher
+def objective_grad(g: Array, kl: Array, rates: Array, out: tuple[Array, Array] | None) -> Plan:
+    """The gradients of the objective by reconstruction and kl, each (batch,)."""
+    both = out if out is not None else (_like(kl), _like(kl))
+    arrays = (g, rates, *both)
+    return both, _spread("steps", "objective_grad", _same(*arrays), kl.size, *arrays, _count(kl.size))
+
+
+@Launcher
+def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, control: Array) -> Plan:
+    """Add a batch to the sums over the epoch, or count it as skipped."""
+    arrays = (reconstruction, kl, loss)
+    return None, _alone("steps", "accumulate", _same(*arrays), *arrays, totals, control, _whole(kl.size))
+
+
+@Launcher
+def tick(clock: Array, batch: int) -> Plan:
+    """Move the clock past a batch."""
+    return None, _alone("steps", "tick", ANY_TYPE, clock, np.int32(batch))

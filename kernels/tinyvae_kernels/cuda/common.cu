@@ -1,0 +1,59 @@
+// What every file here begins with: the type that it is compiled for, its functions, and sums in a fixed order.
+//
+// A file is compiled once with -DSINGLE=1 and once with -DSINGLE=0. No header is included, for NVRTC brings none.
+// No sum uses float atomics: its order depends on shapes only, so a run repeats bit for bit.
+
+#if SINGLE
+typedef float real;
+#define EXP expf
+#define EXPM1 expm1f
+#define LOG logf
+#define LOG1P log1pf
+#define TANH tanhf
+#define SQRT sqrtf
+#define FABS fabsf
+#define FMA fmaf
+#define SINCOSPI sincospif
+#else
+typedef double real;
+#define EXP exp
+#define EXPM1 expm1
+#define LOG log
+#define LOG1P log1p
+#define TANH tanh
+#define SQRT sqrt
+#define FABS fabs
+#define FMA fma
+#define SINCOSPI sincospi
+#endif
+
+typedef long long whole;
+const unsigned ALL = 0xffffffffu;  // lanes of a warp
+
+// Numbers that are read and written in one piece of 16 bytes.
+const int LANES = 16 / sizeof(real);
+struct alignas(16) piece { real v[LANES]; };
+
+// The sum over a warp, in lane 0.
+template <typename T> __device__ __forceinline__ T warp_sum(T v) {
+  #pragma unroll
+  for (int d = 16; d; d >>= 1) v += __shfl_down_sync(ALL, v, d);
+  return v;
+}
+
+// The sum over a block of 256 threads, in thread 0.
+template <typename T> __device__ __forceinline__ T block_sum(T v) {
+  __shared__ T part[8];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  v = warp_sum(v);
+  __syncthreads();  // an earlier call may still read `part`
+  if (lane == 0) part[warp] = v;
+  __syncthreads();
+  v = lane < 8 ? part[lane] : T(0);
+  return warp == 0 ? warp_sum(v) : v;
+}
+
+// This thread's place among all, and how many there are: for loops over everything by everyone. Launchers see to it that
+// everything is below 2^31: a division of 64 bits takes a hundred instructions, and room that other values need.
+__device__ __forceinline__ unsigned me() { return blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ unsigned everyone() { return gridDim.x * blockDim.x; }

@@ -1,0 +1,41 @@
+// The sampled posterior and its KL in one pass, and the gradient of both in one pass back. A warp has a datum.
+
+extern "C" __global__ void __launch_bounds__(256)
+sample_kl(const real* joint, const real* eps, real* z, real* kl, int samples, unsigned batch, int latent) {
+  const unsigned b = blockIdx.x * 8 + threadIdx.x / 32;
+  if (b >= batch) return;  // a warp leaves together
+  const real* mu = joint + (whole)2 * b * latent;
+  const int lane = threadIdx.x % 32;
+  real sum = 0;
+  // The same turns for all lanes: where a warp parts, keeping track of it takes registers, and on some cards memory.
+  for (int begin = 0; begin < latent; begin += 32) {
+    const int j = begin + lane;
+    const real logvar = j < latent ? mu[latent + j] : real(0), m = j < latent ? mu[j] : real(0);
+    const real sigma = EXP(real(0.5) * logvar);
+    sum += FMA(m, m, FMA(sigma, sigma, -1 - logvar));  // AEVB appendix B; 0 beyond the last latent
+    for (int s = 0; s < samples; s++) {                // AEVB eq. (4): z = mu + sigma eps
+      const unsigned at = (s * batch + b) * latent + j;
+      if (j < latent) z[at] = FMA(sigma, eps[at], m);
+    }
+  }
+  sum = warp_sum(sum);
+  if (lane == 0) kl[b] = real(0.5) * sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+sample_kl_grad(const real* dz, const real* dkl, const real* joint, const real* eps, real* out, int samples,
+               unsigned batch, unsigned latent) {
+  for (unsigned i = me(); i < batch * latent; i += everyone()) {
+    const unsigned b = i / latent, at = i + b * latent;  // of mu; logvar is `latent` numbers on
+    const real sigma = EXP(real(0.5) * joint[at + latent]);
+    real by_z = 0, by_sigma = 0;
+    for (int s = 0; s < samples; s++) {
+      const unsigned there = s * batch * latent + i;
+      const real d = dz[there];
+      by_z += d;
+      by_sigma = FMA(d, eps[there], by_sigma);
+    }
+    out[at] = FMA(dkl[b], joint[at], by_z);
+    out[at + latent] = real(0.5) * FMA(by_sigma, sigma, dkl[b] * FMA(sigma, sigma, real(-1)));
+  }
+}

@@ -1,0 +1,67 @@
+// The small work of a training step: which rows come next, the objective, the epoch's sums, the clock. One block each.
+
+enum Clock { STEP, CURSOR, BATCH };
+
+extern "C" __global__ void __launch_bounds__(256)
+next_indices(const whole* order, const whole* clock, whole* out, whole count, int batch) {
+  for (int i = threadIdx.x; i < batch; i += 256) out[i] = order[(clock[CURSOR] + i) % count];
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+next_rates(const real* plan, const whole* clock, real* out, int batches, int rates) {
+  for (int i = threadIdx.x; i < rates; i += 256) out[i] = plan[clock[BATCH] % batches * rates + i];
+}
+
+// The sums in float64, as means are taken of many.
+extern "C" __global__ void __launch_bounds__(256)
+objective(const real* reconstruction, const real* kl, const real* rates, real* out, whole count) {
+  double first = 0, second = 0;
+  for (whole i = threadIdx.x; i < count; i += 256) {
+    first += (double)reconstruction[i];
+    second += (double)kl[i];
+  }
+  first = block_sum(first);
+  second = block_sum(second);
+  if (threadIdx.x == 0) out[0] = rates[1] * real(second / (double)count) - real(first / (double)count);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+objective_grad(const real* g, const real* rates, real* by_reconstruction, real* by_kl, unsigned count) {
+  const real each = g[0] / real(count);
+  for (unsigned i = me(); i < count; i += everyone()) {
+    by_reconstruction[i] = -each;
+    by_kl[i] = each * rates[1];
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+accumulate(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* control,
+           whole count) {
+  if (control[0] != 1.0) {
+    if (threadIdx.x == 0) totals[6] += 1.0;  // skipped
+    return;
+  }
+  double first = 0, second = 0;
+  for (whole i = threadIdx.x; i < count; i += 256) {
+    first += (double)reconstruction[i];
+    second += (double)kl[i];
+  }
+  first = block_sum(first);
+  second = block_sum(second);
+  if (threadIdx.x == 0) {
+    totals[0] += (double)count;
+    totals[1] += first;
+    totals[2] += second;
+    totals[3] += (double)count * (double)loss[0];
+    totals[4] += control[2];
+    totals[5] += 1.0;
+  }
+}
+
+extern "C" __global__ void tick(whole* clock, int batch) {
+  if (threadIdx.x == 0) {
+    clock[STEP] += 1;
+    clock[CURSOR] += batch;
+    clock[BATCH] += 1;
+  }
+}

@@ -1,0 +1,205 @@
+"""A CuPy without a GPU, stricter than the real one: arrays that refuse to become NumPy's by themselves.
+
+`install(monkeypatch, driver)` puts it in the place of `cupy` and `cupyx`. Its functions are NumPy's over hidden NumPy
+arrays. As CuPy's do, they refuse NumPy arrays among their arguments, and return arrays where NumPy gives numbers; and
+an array says no to float(), bool(), iteration and NumPy's own functions, which in CuPy would wait for the device or
+fail. `RawModule` runs kernels on the host.
+"""
+
+import sys
+import time
+import types
+
+import numpy as np
+import scipy.special
+from tinyvae_kernels import cuda as kernels
+
+from tinyvae.devices import NAMESPACES, Namespace
+
+MADE_FROM_HOST = ("asarray", "array")  # the functions that may be given NumPy's arrays: a copy to the device
+
+
+class LeakError(TypeError):
+    """Device memory was about to become host memory, or the other way round, without being asked."""
+
+
+class Pointer:
+    def __init__(self, array):
+        self.ptr = array.__array_interface__["data"][0]
+
+
+def unwrap(value, what):
+    if isinstance(value, ndarray):
+        return value.hidden
+    if isinstance(value, np.ndarray):
+        raise LeakError(f"{what} was given a NumPy array of shape {value.shape}; make it a device array first")
+    if isinstance(value, (list, tuple)):
+        return type(value)(unwrap(v, what) for v in value)
+    if isinstance(value, dict):
+        return {key: unwrap(v, what) for key, v in value.items()}
+    return value
+
+
+def wrap(value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return ndarray(np.asarray(value))
+    return type(value)(map(wrap, value)) if isinstance(value, (list, tuple)) else value
+
+
+def on_device(function, name):
+    def call(*arguments, **named):
+        if name in MADE_FROM_HOST and not isinstance(arguments[0], ndarray):
+            hidden, *arguments = arguments
+            return wrap(function(hidden, *arguments, **unwrap(named, name)).copy())
+        if name == "asarray" and named.get("dtype") in (None, arguments[0].dtype):
+            return arguments[0]
+        found = function(*unwrap(arguments, name), **unwrap(named, name))
+        out = named.get("out")
+        return out if isinstance(out, ndarray) else wrap(found)
+
+    if hasattr(function, "at"):
+        call.at = lambda *arguments: function.at(*unwrap(arguments, name))
+    return call
+
+
+def refuse(what):
+    def method(self, *_, **__):
+        raise LeakError(f"{what} of a device array: ask for its values with .get()")
+
+    return method
+
+
+class ndarray:  # CuPy's name
+    """An array on the device."""
+
+    __module__ = "cupy"
+    __array_priority__ = 100
+
+    def __init__(self, hidden):
+        self.hidden = hidden
+
+    shape, dtype, ndim, size, strides, flags, itemsize, nbytes = (
+        property(lambda self, name=name: getattr(self.hidden, name))
+        for name in ("shape", "dtype", "ndim", "size", "strides", "flags", "itemsize", "nbytes"))  # fmt: skip
+    data = property(lambda self: Pointer(self.hidden))
+    base = property(lambda self: None if self.hidden.base is None else self)
+    T = property(lambda self: ndarray(self.hidden.T))
+
+    def get(self):
+        return self.hidden.copy()
+
+    def set(self, values):
+        self.hidden[...] = values
+
+    def __len__(self):
+        return len(self.hidden)
+
+    def __getitem__(self, where):
+        return ndarray(np.asarray(self.hidden[unwrap(where, "an index")]))
+
+    def __setitem__(self, where, value):
+        self.hidden[unwrap(where, "an index")] = unwrap(value, "an assignment")
+
+    __float__, __int__, __index__, __bool__, __iter__, item, tolist, __array__ = map(refuse, (
+        "float()", "int()", "an index", "bool()", "iteration", "item()", "tolist()", "NumPy's array"))  # fmt: skip
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **named):
+        if method != "__call__":
+            raise LeakError(f"NumPy's {ufunc.__name__}.{method} was called on a device array")
+        # an operator between a NumPy number and a device array comes here; CuPy answers it
+        return on_device(ufunc, ufunc.__name__)(*inputs, **named)
+
+    def __array_function__(self, function, kinds, arguments, named):
+        raise LeakError(f"NumPy's {function.__name__} was called on a device array: call the namespace's")
+
+
+for _name in ("reshape", "transpose", "astype", "sum", "mean", "max", "min", "all", "any", "copy", "swapaxes", "ravel",
+              "fill", "squeeze"):
+    setattr(ndarray, _name, lambda self, *arguments, _name=_name, **named: on_device(
+        getattr(self.hidden, _name), _name)(*arguments, **named))
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "floordiv", "mod", "and", "or", "xor", "rshift",
+              "lshift", "gt", "ge", "lt", "le", "eq", "ne"):
+    for _prefix in ("", "r"):
+        if _prefix and _name in ("gt", "ge", "lt", "le", "eq", "ne"):
+            continue
+        _full = f"__{_prefix}{_name}__"
+        setattr(ndarray, _full, lambda self, other, _full=_full: wrap(
+            getattr(self.hidden, _full)(unwrap(other, _full))))
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    _full = f"__{_name}__"
+
+    def _in_place(self, other, _full=_full):
+        getattr(self.hidden, _full)(unwrap(other, _full))
+        return self
+
+    setattr(ndarray, _full, _in_place)
+for _name in ("neg", "abs", "invert"):
+    _full = f"__{_name}__"
+    setattr(ndarray, _full, lambda self, _full=_full: wrap(getattr(self.hidden, _full)()))
+ndarray.__hash__ = object.__hash__
+
+
+class Event:
+    """A moment, by the host's clock."""
+
+    seconds = 0.0
+
+    def record(self):
+        self.seconds = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+
+class FakeModule(types.ModuleType):
+    """NumPy's or SciPy's functions over device arrays."""
+
+    def __init__(self, name, library):
+        super().__init__(name)
+        self.__dict__["_library"] = library
+
+    def __getattr__(self, name):
+        found = getattr(self._library, name)
+        return on_device(found, name) if callable(found) and not isinstance(found, type) else found
+
+
+def install(monkeypatch, driver):
+    """In the place of CuPy, with one device, until the test ends."""
+    cupy, special = FakeModule("cupy", np), FakeModule("cupyx.scipy.special", scipy.special)
+    cupy.ndarray, cupy.__version__ = ndarray, "14.2.0"
+
+    class RawModule:
+        def __init__(self, code, options=(), **_):
+            self._module = driver.module(code, options)
+
+        def get_function(self, name):
+            function = self._module.get_function(name)
+
+            def launch(grid, block, arguments, **named):
+                for argument in arguments:
+                    if isinstance(argument, np.ndarray):
+                        raise LeakError(f"{name} was given a NumPy array")
+                function(grid, block, tuple(a.hidden if isinstance(a, ndarray) else a for a in arguments), **named)
+
+            return launch
+
+    runtime = types.SimpleNamespace(driverGetVersion=lambda: 13000, getDeviceCount=lambda: 1,
+                                    memGetInfo=lambda: (4 * 2**20, 16 * 2**20),
+                                    getDeviceProperties=lambda _: {"name": b"no GPU at all", "totalGlobalMem": 2**34,
+                                                                   "multiProcessorCount": 1})
+    pool = types.SimpleNamespace(free_all_blocks=lambda: None, used_bytes=lambda: 3 * 2**20, free_bytes=lambda: 2**20)
+    cupy.get_default_memory_pool = lambda: pool
+    device = types.SimpleNamespace(compute_capability="90", synchronize=lambda: None)
+    nvrtc = types.ModuleType("cupy.cuda.nvrtc")
+    nvrtc.getVersion = lambda: (13, 0)
+    cuda = types.ModuleType("cupy.cuda")
+    cuda.runtime, cuda.nvrtc, cuda.Device = runtime, nvrtc, lambda *_: device
+    cuda.Event, cuda.get_elapsed_time = Event, lambda start, stop: 1000 * (stop.seconds - start.seconds)
+    cupy.RawModule, cupy.cuda = RawModule, cuda
+    for name, module in (("cupy", cupy), ("cupy.cuda", cuda), ("cupy.cuda.nvrtc", nvrtc),
+                         ("cupyx", types.ModuleType("cupyx")), ("cupyx.scipy", types.ModuleType("cupyx.scipy")),
+                         ("cupyx.scipy.special", special)):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(NAMESPACES, "cupy", Namespace("cuda", "cupy", "cupyx.scipy.special"))
+    monkeypatch.setattr(kernels, "driver", kernels.CuPy())
+    return cupy
