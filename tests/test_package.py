@@ -25,6 +25,17 @@ def test_setup_lists_every_package():
     assert sorted(listed) == sorted(present)
 
 
+def test_setup_lists_every_other_file():
+    """The CUDA sources and the markers of types are in the wheel, too."""
+    call = next(node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call))
+    listed = ast.literal_eval(next(k.value for k in call.keywords if k.arg == "package_data"))
+    for package, base in (("tinyvae", ROOT), ("tinyvae_kernels", ROOT / "kernels")):
+        folder = base / package
+        present = {path for path in folder.rglob("*.*") if path.is_file() and "__pycache__" not in path.parts
+                   and path.suffix not in (".py", ".pyc")}  # fmt: skip
+        assert present == {path for pattern in listed[package] for path in folder.glob(pattern)}
+
+
 def test_one_version_everywhere():
     """The number in pyproject.toml, in the package and at the head of the changelog."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

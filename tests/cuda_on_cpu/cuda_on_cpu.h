@@ -249,10 +249,14 @@ template <class V> V __ldg(const V* p) { return *p; }
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __frcp_rn(float a) { return 1.0f / a; }
 static inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.f) : 0.f; }
-static inline void sincospif(float x, float* s, float* c) { *s = float(sin(M_PI * double(x))); *c = float(cos(M_PI * double(x))); }
-static inline void sincospi(double x, double* s, double* c) { *s = double(sinl(M_PIl * x)); *c = double(cosl(M_PIl * x)); }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+static inline void coc_sincospif(float x, float* s, float* c) { *s = float(sin(M_PI * double(x))); *c = float(cos(M_PI * double(x))); }
+static inline void coc_sincospi(double x, double* s, double* c) { *s = double(sinl(M_PIl * x)); *c = double(cosl(M_PIl * x)); }
+static inline float coc_rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline double coc_rsqrt(double x) { return 1.0 / sqrt(x); }
+#define sincospif coc_sincospif           // as some C libraries do of these
+#define sincospi coc_sincospi
+#define rsqrtf coc_rsqrtf
+#define rsqrt coc_rsqrt
 static inline float fdividef(float a, float b) { return a / b; }
 static inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
 static inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
