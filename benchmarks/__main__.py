@@ -55,7 +55,7 @@ def _step(quick: Quick = False, out: Out = results.FOLDER) -> None:
 
 @app.command(name="peers")
 def _peers(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """The same step in JAX and PyTorch, where they are installed: pip install '.[peers]'."""
+    """The same step in JAX and PyTorch, where they are installed (the extra "peers")."""
     measurements()["peers"](quick, out)
 
 

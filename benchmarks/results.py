@@ -19,7 +19,9 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("-changed" if git("status", "--porcelain", "-uno") else "")
+        # results that were written before are no change of what is measured
+        sources = ("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")
+        return git("rev-parse", "--short=12", "HEAD") + ("-changed" if git(*sources) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -28,7 +28,7 @@ def measure(net: Net, quick: bool, by: str) -> list[Row]:
 
 def run(quick: bool, out: Path) -> None:
     """Print the table; write sweep.json and sweep.svg."""
-    net, batches, widths = (nets.SMALL, BATCHES[:3], WIDTHS[:2]) if quick else (NET, BATCHES, WIDTHS)
+    net, batches, widths = (nets.SMALL, BATCHES[:2], WIDTHS[:2]) if quick else (NET, BATCHES, WIDTHS)
     rows = []
     for by, sizes in (("batch", batches), ("hidden", widths)):
         for size in sizes:

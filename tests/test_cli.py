@@ -348,6 +348,8 @@ def test_resume_of_nothing(run, digits):
     assert_sentence(run("train", "--resume", "nothing"), "nothing does not exist", "tinyvae train --out nothing")
     os.mkdir("empty")
     assert_sentence(run("train", "--resume", "empty"), "stopped before it began", "tinyvae train DATA --out empty")
+    Path("empty", "thesis.txt").write_text("years of work")
+    assert_sentence(run("train", "--resume", "empty"), "empty is no run folder (it has no config.json)")
     assert_sentence(run("train", "--resume", digits[0] / "best.safetensors"), "cannot be resumed")
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 import tinyvae.data as data
 from tinyvae import noise
 from tinyvae.data import folders, readers
-from tinyvae.data.dataset import DataSet, above_half, draw_static, held_out, treated
+from tinyvae.data.dataset import DataError, DataSet, above_half, draw_static, held_out, treated
 from tinyvae.data.loading import Outline, outline
 from tinyvae.data.sources import SOURCES
 
@@ -458,3 +458,20 @@ def test_nothing_heavy_is_imported_for_the_digits():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tinyvae.data.loading" in run.stdout.split()
     assert not {"sklearn", "scipy", "pooch", "PIL", "numba", "requests"} & set(run.stdout.split())
+
+
+# ---- one's own -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"scale": 0}, "found scale=0 of mine; expected a number above 0"), ({"scale": "gray"}, "found scale='gray'"),
+    ({"train": [[1.0]]}, "found train data of mine of list"), ({"train": np.zeros((0, 6))}, r"of shape \(0, 6\)"),
+    ({"test": np.zeros((2, 5))}, "found 5 pixels a datum in the test data of mine, and images of 2 x 3"),
+    ({"shape": (3, 3)}, "found 6 pixels a datum in the train data of mine, and images of 3 x 3"),
+    ({"train": np.full((2, 6), 255.0)}, "found values from 255.0 to 255.0 .* expected 0 to the scale, 1"),
+    ({"valid": np.full((2, 6), np.nan)}, "found values from nan to nan in the valid data")])  # fmt: skip
+def test_a_data_set_of_ones_own_is_checked(changes, sentence):
+    right = {"name": "mine", "train": np.zeros((4, 6)), "test": np.ones((2, 6)), "shape": (2, 3), "scale": 1.0}
+    DataSet(**right)
+    with pytest.raises(DataError, match=sentence):
+        DataSet(**right | changes)

@@ -31,7 +31,7 @@ def install(monkeypatch, driver=13000, count=lambda: 1, capability="90", nvrtc=l
 
 
 FAULTS = {
-    "no CuPy": (None, r'needs CuPy.*pip install "tinyvae\[cuda13\]"'),
+    "no CuPy": (None, r'needs CuPy.*pip install "cupy-cuda13x\[ctk\]"'),
     "no driver": ({"driver": 0}, r"CuPy 14.2.0 is installed, but no NVIDIA driver was found.*install the driver"),
     "no GPU": ({"count": lambda: 0}, r"reports no usable GPU.*CUDA_VISIBLE_DEVICES"),
     "a driver that fails": ({"count": raises(RuntimeError("cudaErrorNoDevice"))}, r"cudaErrorNoDevice.*nvidia-smi"),

@@ -89,12 +89,12 @@ def test_the_table_shows_brackets_and_every_line() -> None:
     from rich.console import Console
 
     lines = {
-        "CuPy": {"status": "note", "found": "not installed", "cure": 'pip install "tinyvae[cuda13]"'},
+        "CuPy": {"status": "note", "found": "not installed", "cure": 'pip install "cupy-cuda13x[ctk]"'},
         "disk": {"status": "fault", "found": "[bold]0 GiB free", "cure": "make room"},
     }
     out = io.StringIO()
     doctor.show(lines, Console(file=out, width=100))
-    for text in ("CuPy", "tinyvae[cuda13]", "[bold]0 GiB free", "fault", "make room"):
+    for text in ("CuPy", "cupy-cuda13x[ctk]", "[bold]0 GiB free", "fault", "make room"):
         assert text in out.getvalue()
 
 
@@ -178,7 +178,7 @@ def test_the_kernel_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_cupy_and_no_driver_is_no_fault() -> None:
     lines = doctor.report()
     assert not {"CuPy", "driver", "NVRTC", "GPU"} & set(doctor.faults(lines))
-    assert 'pip install "tinyvae[cuda13]"' in lines["CuPy"]["cure"]
+    assert 'pip install "cupy-cuda13x[ctk]"' in lines["CuPy"]["cure"]
     assert "no NVIDIA driver" in lines["driver"]["found"]
 
 
@@ -186,7 +186,7 @@ def test_a_driver_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_driver_state", lambda: (12040, ""))
     lines = doctor.report()
     assert lines["driver"]["found"] == "CUDA 12.4"
-    assert 'pip install "tinyvae[cuda12]"' in lines["CuPy"]["cure"]
+    assert 'pip install "cupy-cuda12x[ctk]"' in lines["CuPy"]["cure"]
 
 
 def test_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_wheels_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_driver_state", lambda: (12080, ""))
     line = doctor.report()["CuPy"]
     assert line["status"] == "fault"
-    assert 'pip uninstall cupy-cuda13x; pip install "tinyvae[cuda12]"' in line["cure"]
+    assert 'pip uninstall cupy-cuda13x; pip install "cupy-cuda12x[ctk]"' in line["cure"]
     monkeypatch.setattr(doctor, "_wheels", lambda: ["cupy-cuda12x", "cupy-cuda13x"])
     line = doctor.report()["CuPy"]
     assert "overwrite each other" in line["found"]

@@ -489,7 +489,7 @@ def test_every_setting_that_can_be_wrong_has_such_a_test():
 
 
 def test_all_faults_are_listed_at_once():
-    with pytest.raises(ValueError, match=r"batch=0 \(at least 1\); lr=-1 \(above 0\)"):
+    with pytest.raises(ValueError, match=r"batch=0 \(at least 1\); lr=-1 \(above 0, finite\)"):
         Settings(batch=0, lr=-1)
     with pytest.raises(ValueError, match=r"unknown settings: lrate; there are epochs, batch, optimizer, lr"):
         Settings.from_dict({"lrate": 1})

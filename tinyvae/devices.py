@@ -64,7 +64,7 @@ def require_cuda() -> Any:
         cupy = importlib.import_module("cupy")
     except ImportError as fault:
         raise DeviceError(f"device='cuda' needs CuPy, which cannot be imported ({fault}): pip install "
-                          "\"tinyvae[cuda13]\", or \"tinyvae[cuda12]\" for an NVIDIA driver of CUDA 12") from None
+                          "\"cupy-cuda13x[ctk]\", or \"cupy-cuda12x[ctk]\" for an NVIDIA driver of CUDA 12") from None
     found, runtime = f"CuPy {cupy.__version__} is installed, but", cupy.cuda.runtime
     if not runtime.driverGetVersion():
         raise DeviceError(f"{found} no NVIDIA driver was found (libcuda.so.1): install the driver, or compute with "

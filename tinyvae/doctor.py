@@ -59,7 +59,7 @@ def show(lines: Report, console: Any = None) -> None:
     for heading in ("part", "status", "found", "what to do"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("part", "status"))
     for name, line in lines.items():
-        # As Text, for rich would take the brackets of "tinyvae[cuda13]" for a colour.
+        # As Text, for rich would take the brackets of "cupy-cuda13x[ctk]" for a colour.
         status = Text(line["status"], style=colours[line["status"]])
         table.add_row(Text(name), status, Text(line["found"]), Text(line.get("cure", "")))
     (console or Console()).print(table)
@@ -218,7 +218,7 @@ def _wheels() -> list[str]:
 
 def _extra(version: int | None) -> str:
     """The pip line that fits a driver."""
-    return f'pip install "tinyvae[cuda{12 if version is not None and version < 13000 else 13}]"'
+    return f'pip install "cupy-cuda{12 if version is not None and version < 13000 else 13}x[ctk]"'
 
 
 def _driver() -> Line:

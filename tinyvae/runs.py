@@ -103,6 +103,10 @@ class RunFolder:
                                       "it cannot be resumed; resume the folder: "
                                       f"tinyvae train --resume {self.path.parent}")
             raise CheckpointError(f"{self.path} is a file; give the run's folder: {self.path.parent}")
+        ours = (self.config_file, self.last, self.metrics)
+        if any(self.path.iterdir()) and not any(file.exists() for file in ours):  # somebody's own folder
+            raise CheckpointError(f"{self.path} is no run folder (it has no {self.config_file.name}); a run is started "
+                                  "with: tinyvae train DATA --out FOLDER")
         for file in (self.config_file, self.last):
             if not file.exists():
                 raise CheckpointError(f"{self.path} has no {file.name}: the run was stopped before it began, so there "

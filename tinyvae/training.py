@@ -90,7 +90,7 @@ class Settings:
     def __post_init__(self) -> None:
         bad = [f"{name}={getattr(self, name)} ({need})" for name, ok, need in (
             ("epochs", self.epochs >= 0, "at least 0"), ("batch", self.batch >= 1, "at least 1"),
-            ("lr", self.lr > 0 and math.isfinite(self.lr), "above 0"), ("samples", self.samples >= 1, "at least 1"),
+            ("lr", 0 < self.lr < math.inf, "above 0, finite"), ("samples", self.samples >= 1, "at least 1"),
             ("beta", 0 <= self.beta < math.inf, "at least 0"), ("warmup", 0 <= self.warmup < math.inf, "at least 0"),
             ("free_bits", 0 <= self.free_bits < math.inf, "at least 0"), ("clip", self.clip >= 0, "at least 0"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),

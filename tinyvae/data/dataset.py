@@ -63,6 +63,27 @@ class DataSet:
     test_labels: np.ndarray | None = None
     valid: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        scale = self.scale if isinstance(self.scale, (int, float, np.number)) else 0
+        if not 0 < scale < np.inf:
+            raise DataError(f"found scale={self.scale!r} of {self.name}; expected a number above 0, for grey is stored "
+                            "over scale")
+        for part in ("train", "test", "valid"):
+            stored = getattr(self, part)
+            if stored is None and part == "valid":
+                continue
+            if not isinstance(stored, np.ndarray) or stored.ndim != 2 or not stored.size:
+                found = f"shape {stored.shape}" if isinstance(stored, np.ndarray) else type(stored).__name__
+                raise DataError(f"found {part} data of {self.name} of {found}; expected an array (count, pixels) that "
+                                "is not empty")
+            if len(self.shape) != 2 or stored.shape[1] != self.shape[0] * self.shape[1]:
+                raise DataError(f"found {stored.shape[1]} pixels a datum in the {part} data of {self.name}, and images "
+                                f"of {' x '.join(map(str, self.shape))}; expected as many pixels as the shape has")
+            low, high = stored.min(), stored.max()
+            if not (low >= 0 and high <= scale):  # NaN fails
+                raise DataError(f"found values from {low} to {high} in the {part} data of {self.name}; expected 0 to "
+                                f"the scale, {scale:g}")
+
     @property
     def dimensions(self) -> int:
         """The number of pixels of one image."""
