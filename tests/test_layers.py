@@ -152,6 +152,18 @@ def test_sizes_below_one_are_refused(sizes):
         tv.VAE(**({"pixels": 4, "hidden": 3, "latent": 2} | sizes))
 
 
+@pytest.mark.parametrize("hidden", [None, True, "400", 2.5, [5, None], {5}])
+def test_sizes_that_are_no_whole_numbers_are_refused(hidden):
+    with pytest.raises(TypeError, match=r"found sizes pixels=6, hidden=.*each is a whole number"):
+        tv.VAE(6, hidden, 2)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "3"])
+def test_a_count_of_images_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match=r"found a count of .* images; expected a whole number, at least 1"):
+        tv.VAE(6, 5, 2).generate(count)
+
+
 # ---- initial values -----------------------------------------------------------------------------------------------
 
 

@@ -48,11 +48,13 @@ class VAE:
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  data_mean: np.ndarray | None = None, device: str = "cpu") -> None:
-        widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
-        if not all(isinstance(size, int) for size in (pixels, latent, *widths)):
-            raise TypeError(f"found sizes pixels={pixels}, hidden={widths}, latent={latent}; each is a whole number")
-        if min((pixels, latent, *widths), default=0) < 1 or not widths:
-            raise ValueError(f"found sizes pixels={pixels}, hidden={widths}, latent={latent}; each must be at least 1")
+        widths = tuple(hidden) if isinstance(hidden, (list, tuple)) else (hidden,)
+        if not all(isinstance(size, int) and not isinstance(size, bool) for size in (pixels, latent, *widths)):
+            raise TypeError(f"found sizes pixels={pixels!r}, hidden={hidden!r}, latent={latent!r}; each is a whole "
+                            "number, hidden may be several")
+        if min((pixels, latent, *widths)) < 1 or not widths:
+            raise ValueError(f"found sizes pixels={pixels}, hidden={hidden}, latent={latent}; each must be at least 1, "
+                             "and hidden at least one width")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"found likelihood {likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
         self.xp = namespace(device)
@@ -108,6 +110,8 @@ class VAE:
 
     def generate(self, count: int, seed: int = 0) -> np.ndarray:
         """Mean images of `count` draws from the prior, (count, pixels)."""
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
         draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
         return self.decode(draw.normal((count, self.latent), self.dtype).numpy())
 
