@@ -55,6 +55,16 @@ def test_rows_are_ready_for_json(seen):
     assert rows[-1]["share_of_floor"] == 1
 
 
+def test_a_busy_machine_is_said_to_be_one(seen):
+    """Products that take longer alone than in a step: another process had the processors."""
+    def look(products, step):
+        times = {bench.REPLAYED: timing.Timing("", (step,) * 3, 1), bench.FLOOR: timing.Timing("", (products,) * 3, 1)}
+        return bench.Look(TINY, PEAKS, 25, 11, times, seen.profile)
+
+    assert look(1.1, 1.0).disturbed() == ""
+    assert "the products alone took 30.0 times as long as a step" in str(look(30.0, 1.0))
+
+
 def test_the_profile_is_of_the_replayed_step(seen):
     assert isinstance(seen.profile, listing.Profile)
     assert "adam" in [launch.rule.name for launch, _ in seen.profile]

@@ -22,6 +22,7 @@ from tinyvae.training import Settings, Training
 
 Step = Callable[[], None]
 STEPS = 20  # batches in an epoch of the made-up data, and steps that are compared
+BELIEVED = 1.5  # times a step that its products may take alone: BLAS is slower than our kernels by less than that
 TWINS, KERNELS, REPLAYED, FLOOR = "eager, twins", "eager, kernels", "replayed, kernels", "matrix products alone"
 
 
@@ -136,6 +137,13 @@ class Look:
             })  # fmt: skip
         return found
 
+    def disturbed(self) -> str:
+        """A warning if the products took far longer than any step does without another process beside it, else ""."""
+        share = max(row["share_of_floor"] for row in self.rows() if row["step"] != FLOOR)
+        return "" if share <= BELIEVED else (
+            f"\nnot to be trusted: the products alone took {share:.1f} times as long as a step that holds them, so\n"
+            "another process had the processors meanwhile; close what else runs and look again\n")
+
     def __str__(self) -> str:
         cells = [("step", "us", "quartiles", "images/s", "floor/step")]
         for row in self.rows():
@@ -148,7 +156,7 @@ peaks: {self.peaks}
 a training step of {self.net}, batch {self.net.batch}, float32: gather, pixels, noise, forward, backward, guard, Adam
 data: made up, each pixel drawn at each use, a quarter of them on
 checked: replay and eager left the same bits in each of {self.steps} steps
-
+{self.disturbed()}
 {listing.lines(cells)}
 medians of {len(self.times[FLOOR].seconds)} rounds; of us lower is better, of images/s higher
 floor/step: what the step's {self.products} matrix products take alone, through what the step takes; higher is better
