@@ -25,9 +25,7 @@ from benchmarks.tables import say
 from tinyvae import listing, timing
 from tinyvae.devices import namespace, require_cuda, to_host
 from tinyvae.rules import TABLE
-from tinyvae.tape import Tape
-from tinyvae.tensor import Tensor, apply
-from tinyvae.training import OBJECTIVE, Settings, Training
+from tinyvae.training import OBJECTIVE, Training
 
 NET, BATCHES = Net(784, 500, 20, 100), (100, 1000, 8192, 65_536)
 COPIED = 16 * 2**20  # numbers whose copy measures the card's bandwidth
@@ -75,24 +73,11 @@ def peaks() -> Peaks:
 # ---- kernel by kernel ------------------------------------------------------------------------------------------------
 
 
-def on_card(case: Case, dtype: Any) -> tuple[Tape, list[Any]]:
-    """The case as a tape of one operation on the card, and its results after one run."""
-    row, xp = TABLE[case.operation], namespace("cuda")
-    numbers = [row.domain_of(i).kind == "number" for i in range(len(case.arrays))]
-    inputs = [Tensor(xp.asarray(a.astype(dtype if number else a.dtype)))
-              for a, number in zip(case.arrays, numbers, strict=True)]
-    attributes = {**case.attributes, **({"dtype": dtype} if "dtype" in case.attributes else {})}
-    with Tape() as tape:
-        found = apply(case.operation, *inputs, **attributes)
-    outputs = found if isinstance(found, tuple) else (found,)
-    return tape, [inputs[i].data for i in row.writes] or [tensor.data for tensor in outputs]
-
-
 def kernel_row(case: Case, peak: Peaks, rounds: int) -> dict[str, Any]:
     """Check a kernel on the card against the twin in float64, then time it here and there."""
     dtype = np.dtype(np.float32)
-    tape, found = on_card(case, dtype)
-    pairs = zip((to_host(array) for array in found), exact(case), strict=True)
+    tape, _, found = record(case, KERNEL, dtype, namespace("cuda"))
+    pairs = zip(map(to_host, found), exact(case), strict=True)
     worst = max(float(units(ours, twin).max(initial=0)) for ours, twin in pairs)
     if not worst <= BOUNDS[case.operation]:  # NaN fails
         raise SystemExit(f"{case}: {worst:.3g} rounding units from the twin in float64, allowed "
@@ -109,30 +94,18 @@ def kernel_row(case: Case, peak: Peaks, rounds: int) -> dict[str, Any]:
 # ---- the whole step --------------------------------------------------------------------------------------------------
 
 
-def training(net: Net, device: str) -> Training:
-    """The net's training on a device, at its first step."""
-    import tinyvae as tv
-
-    model = tv.VAE(net.pixels, net.hidden, net.latent, device=device)
-    ready = Training(model, nets.data_set(net), Settings(batch=net.batch))
-    ready.begin_epoch()
-    return ready
-
-
 def losses(ready: Training, net: Net) -> np.ndarray:
     """The sum of the objective after each of the first steps, the epoch begun anew where it ends."""
-    found = []
+    found, step = [], nets.repeatable(ready, net, ready.step)
     for _ in range(FIRST):
-        if ready.now(2) == nets.steps_an_epoch(net):
-            nets.rewind(ready)
-        ready.step()
+        step()
         found.append(to_host(ready.totals)[OBJECTIVE])
     return np.array(found)
 
 
 def step_row(net: Net, rounds: int) -> dict[str, Any]:
     """The losses of both devices compared, then a replayed step timed on each."""
-    here, there = training(net, "cpu"), training(net, "cuda")
+    here, there = nets.training(net), nets.training(net, "cuda")
     difference = float(np.abs(losses(there, net) / losses(here, net) - 1).max())
     if not difference <= LOSS:
         raise SystemExit(f"{net}: the first {FIRST} losses differ by {difference:.2g} between CPU and GPU, allowed "

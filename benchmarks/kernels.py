@@ -89,12 +89,12 @@ def form(case: Case, rung: str) -> Iterator[None]:
             TABLE[operation] = row
 
 
-def record(case: Case, rung: str, dtype: np.dtype) -> Recorded:
-    """The case in one form and type as a tape."""
+def record(case: Case, rung: str, dtype: np.dtype, xp: Any = np) -> Recorded:
+    """The case in one form and type as a tape, over arrays of `xp`."""
     row = TABLE[case.operation]
     numbers = [row.domain_of(i).kind == "number" for i in range(len(case.arrays))]
-    arrays = [a.astype(dtype if number else a.dtype) for a, number in zip(case.arrays, numbers, strict=True)]
-    inputs, around = [Tensor(a) for a in arrays], [Tensor(a.astype(dtype)) for a in case.products]
+    arrays = [xp.asarray(a.astype(dtype if n else a.dtype)) for a, n in zip(case.arrays, numbers, strict=True)]
+    inputs, around = [Tensor(a) for a in arrays], [Tensor(xp.asarray(a.astype(dtype))) for a in case.products]
     inputs[0].requires_grad = numbers[0] and rung == TWIN
     attributes = {**case.attributes, **({"dtype": dtype} if "dtype" in case.attributes else {})}
     with form(case, rung), Tape() as tape:

@@ -86,9 +86,10 @@ def steps_an_epoch(net: Net) -> int:
     return len(data_set(net).train) // net.batch
 
 
-def training(net: Net) -> Training:
+def training(net: Net, device: str = "cpu") -> Training:
     """A net's training at its first step."""
-    ready = Training(tv.VAE(net.pixels, net.hidden, net.latent), data_set(net), Settings(batch=net.batch))
+    model = tv.VAE(net.pixels, net.hidden, net.latent, device=device)
+    ready = Training(model, data_set(net), Settings(batch=net.batch))
     ready.begin_epoch()
     return ready
 
@@ -114,7 +115,7 @@ def repeatable(ready: Training, net: Net, step: Callable[[], None]) -> Callable[
     last = steps_an_epoch(net)
 
     def call() -> None:
-        if ready.clock[BATCH] == last:
+        if ready.now(BATCH) == last:
             rewind(ready)
         step()
 

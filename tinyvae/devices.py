@@ -58,13 +58,18 @@ def namespace(device: str) -> Namespace:
     return CPU if device == "cpu" else namespace_of(require_cuda().zeros(0))
 
 
+def install_line(driver: int | None) -> str:
+    """The pip line of the CuPy for a driver of this CUDA version (13000 is 13.0), with all that it needs."""
+    return f'pip install "cupy-cuda{12 if driver is not None and driver < 13000 else 13}x[ctk]"'
+
+
 def require_cuda() -> Any:
     """CuPy, if it can compute; else DeviceError with one sentence: what is missing, and what to do."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as fault:
-        raise DeviceError(f"device='cuda' needs CuPy, which cannot be imported ({fault}): pip install "
-                          "\"cupy-cuda13x[ctk]\", or \"cupy-cuda12x[ctk]\" for an NVIDIA driver of CUDA 12") from None
+        raise DeviceError(f"device='cuda' needs CuPy, which cannot be imported ({fault}): {install_line(None)}, or for "
+                          f"an NVIDIA driver of CUDA 12 {install_line(12000)}") from None
     found, runtime = f"CuPy {cupy.__version__} is installed, but", cupy.cuda.runtime
     if not runtime.driverGetVersion():
         raise DeviceError(f"{found} no NVIDIA driver was found (libcuda.so.1): install the driver, or compute with "
@@ -83,9 +88,8 @@ def require_cuda() -> Any:
     try:
         importlib.import_module("cupy.cuda.nvrtc").getVersion()
     except Exception as fault:  # a loader's error of any kind
-        wheel = "cupy-cuda13x" if runtime.driverGetVersion() >= 13000 else "cupy-cuda12x"
-        raise DeviceError(f"{found} NVRTC, which compiles the kernels, was not found ({fault}): pip install "
-                          f"\"{wheel}[ctk]\"") from None
+        raise DeviceError(f"{found} NVRTC, which compiles the kernels, was not found ({fault}): "
+                          f"{install_line(runtime.driverGetVersion())}") from None
     return cupy
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import timing
+from tinyvae.devices import install_line
 
 Line = dict[str, Any]
 Report = dict[str, Line]
@@ -216,11 +217,6 @@ def _wheels() -> list[str]:
     return [name for name in CUPY if timing.installed(name)]
 
 
-def _extra(version: int | None) -> str:
-    """The pip line that fits a driver."""
-    return f'pip install "cupy-cuda{12 if version is not None and version < 13000 else 13}x[ctk]"'
-
-
 def _driver() -> Line:
     version, hindrance = _driver_state()
     if hindrance:
@@ -237,16 +233,16 @@ def _cupy() -> Line:
     wheels = _wheels()
     if cupy is None and not reason:
         return _note("not installed", "needed for --device cuda only: "
-                     f"{_extra(version)}")
+                     f"{install_line(version)}")
     if len(wheels) > 1:
-        cure = f"pip uninstall {' '.join(wheels)}; {_extra(version)}"
+        cure = f"pip uninstall {' '.join(wheels)}; {install_line(version)}"
         return _fault(f"{', '.join(wheels)} overwrite each other", cure)
     if cupy is None:
-        return _fault(reason, f"pip uninstall {' '.join(wheels) or 'cupy'}; {_extra(version)}")
+        return _fault(reason, f"pip uninstall {' '.join(wheels) or 'cupy'}; {install_line(version)}")
     wheel = wheels[0] if wheels else "cupy"
     built = {"cupy-cuda11x": 11000, "cupy-cuda12x": 12000, "cupy-cuda13x": 13000}.get(wheel, 0)
     if version is not None and version < built:
-        cure = f"pip uninstall {wheel}; {_extra(version)}, or upgrade the driver"
+        cure = f"pip uninstall {wheel}; {install_line(version)}, or upgrade the driver"
         return _fault(f"{wheel} {cupy.__version__} is newer than the driver's CUDA {version // 1000}", cure)
     return _ok(f"{wheel} {cupy.__version__}")
 

@@ -13,11 +13,13 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, update_wrapper
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tinyvae_kernels import launching
 
 Array = Any
 FOLDER = Path(__file__).with_name("cuda")
@@ -76,37 +78,27 @@ class Launch(NamedTuple):
 class Program:
     """Launches in order, as one call."""
 
-    def __init__(self, calls: Sequence[Callable[[], Any]]) -> None:
-        self.calls = tuple(calls)
+    def __init__(self, launches: Sequence[Launch]) -> None:
+        self.launches = tuple(launches)
+        self._calls = [launch.bind() for launch in launches]
 
     @classmethod
     def join(cls, programs: Sequence[Program]) -> Program:
         """Programs one after the other as one."""
-        return cls([call for program in programs for call in program.calls])
+        return cls([launch for program in programs for launch in program.launches])
 
     def __call__(self) -> None:
-        for call in self.calls:
+        for call in self._calls:
             call()
 
 
 Plan = tuple[Any, list[Launch]]  # a result, and the launches that make it
 
 
-class Launcher:
-    """A function that plans launches, to be called at once or bound: see the CPU's in team.py."""
+class Launcher(launching.Launcher):
+    """See launching.py."""
 
-    def __init__(self, plan: Callable[..., Plan]) -> None:
-        update_wrapper(self, plan)
-        self._plan = plan
-
-    def __call__(self, *arrays: Any, **attributes: Any) -> Any:
-        result, launches = self._plan(*arrays, **attributes)
-        for launch in launches:
-            launch.bind()()
-        return result
-
-    def bind(self, *arrays: Any, **attributes: Any) -> Program:
-        return Program([launch.bind() for launch in self._plan(*arrays, **attributes)[1]])
+    program = Program
 
 
 # ---- arguments -------------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import update_wrapper
 from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
 
+from tinyvae_kernels import launching
 from tinyvae_kernels.compiled import HELPER, Kernel, at_int64, helper, intrinsic, keep, share
 
 Array = np.ndarray
@@ -313,24 +313,10 @@ class Program:
 Plan = tuple[Any, list[Job]]  # a result, and the jobs that make it
 
 
-class Launcher:
-    """A function that plans jobs and gives their result, and can be called in two ways.
+class Launcher(launching.Launcher):
+    """See launching.py; its program is one native call."""
 
-    `launcher(*arrays, out, **attributes)` plans, runs and gives the result; `launcher.bind(...)` gives a `Program` that
-    runs the same jobs over the same arrays whenever it is called. Programs join: `Program.join`.
-    """
-
-    def __init__(self, plan: Callable[..., Plan]) -> None:
-        update_wrapper(self, plan)
-        self._plan = plan
-
-    def __call__(self, *arrays: Any, **attributes: Any) -> Any:
-        result, jobs = self._plan(*arrays, **attributes)
-        Program(jobs)()
-        return result
-
-    def bind(self, *arrays: Any, **attributes: Any) -> Program:
-        return Program(self._plan(*arrays, **attributes)[1])
+    program = Program
 
 
 def flat(a: Array) -> Array:

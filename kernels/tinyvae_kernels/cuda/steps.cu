@@ -12,16 +12,21 @@ next_rates(const real* plan, const whole* clock, real* out, int batches, int rat
   for (int i = threadIdx.x; i < rates; i += 256) out[i] = plan[clock[BATCH] % batches * rates + i];
 }
 
-// The sums in float64, as means are taken of many.
-extern "C" __global__ void __launch_bounds__(256)
-objective(const real* reconstruction, const real* kl, const real* rates, real* out, whole count) {
-  double first = 0, second = 0;
+// Two sums in float64, for means are taken of many; valid in thread 0.
+__device__ __forceinline__ void both_sums(const real* a, const real* b, whole count, double& first, double& second) {
+  first = second = 0;
   for (whole i = threadIdx.x; i < count; i += 256) {
-    first += (double)reconstruction[i];
-    second += (double)kl[i];
+    first += (double)a[i];
+    second += (double)b[i];
   }
   first = block_sum(first);
   second = block_sum(second);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+objective(const real* reconstruction, const real* kl, const real* rates, real* out, whole count) {
+  double first, second;
+  both_sums(reconstruction, kl, count, first, second);
   if (threadIdx.x == 0) out[0] = rates[1] * real(second / (double)count) - real(first / (double)count);
 }
 
@@ -41,13 +46,8 @@ accumulate(const real* reconstruction, const real* kl, const real* loss, double*
     if (threadIdx.x == 0) totals[6] += 1.0;  // skipped
     return;
   }
-  double first = 0, second = 0;
-  for (whole i = threadIdx.x; i < count; i += 256) {
-    first += (double)reconstruction[i];
-    second += (double)kl[i];
-  }
-  first = block_sum(first);
-  second = block_sum(second);
+  double first, second;
+  both_sums(reconstruction, kl, count, first, second);
   if (threadIdx.x == 0) {
     totals[0] += (double)count;
     totals[1] += first;
