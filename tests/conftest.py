@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tinyvae import tape
-from tinyvae.devices import NAMESPACES
+from tinyvae.devices import NAMESPACES, Namespace
+from tinyvae.fusion import tf32
 from tinyvae.rules import TABLE
 
 hypothesis.settings.register_profile(
@@ -28,6 +29,7 @@ hypothesis.settings.load_profile("tinyvae")
 def _global_state():
     return {
         "tapes that record": list(tape._recording),
+        "TF32": tf32.on,
         "the switch of the fused kernels": {name: xp.kernels for name, xp in NAMESPACES.items()},
         "NumPy's error handling": np.geterr(),
         "the rows of the table": dict(TABLE),
@@ -41,6 +43,7 @@ def _restore(state):
         del NAMESPACES[name]
     for name, on in state["the switch of the fused kernels"].items():
         NAMESPACES[name].kernels = on
+    tf32.on = state["TF32"]
     np.seterr(**state["NumPy's error handling"])
     TABLE.clear()
     TABLE.update(state["the rows of the table"])
@@ -55,6 +58,19 @@ def _no_leaks():
     if changed:
         _restore(before)
     assert not changed, f"the test changed and did not restore: {', '.join(changed)}"
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """A stand-in for CuPy and a card, with the driver that runs its kernels; on a card nothing stands in."""
+    from cuda_on_cpu import card, fake_cupy, host
+
+    driver = host.Driver()
+    if card.ON_A_CARD:
+        monkeypatch.setitem(NAMESPACES, "cupy", Namespace("cuda", "cupy", "cupyx.scipy.special"))
+    else:
+        fake_cupy.install(monkeypatch, driver)
+    return driver
 
 
 # ---- skips ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ here. The noise is the same integers, so a run on "cuda" is the CPU's run to rou
 """
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,27 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close
 from test_rules import ROWS, SMOOTH, apply_row, case_of, differentiable, inputs_for
+from typer.testing import CliRunner
 
 import tinyvae as tv
 from tinyvae import runs
-from tinyvae.devices import NAMESPACES, DeviceError, Namespace, namespace, require_cuda, to_host
+from tinyvae.cli import app
+from tinyvae.devices import NAMESPACES, DeviceError, namespace, require_cuda, to_host
 from tinyvae.rules import TABLE
 from tinyvae.training import OBJECTIVE, Settings, Training
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
                                 reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
 on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: the stand-in and what it counts")
-
-
-@pytest.fixture
-def driver(monkeypatch):
-    """The stand-in; on a card nothing stands in."""
-    driver = Driver()
-    if card.ON_A_CARD:
-        monkeypatch.setitem(NAMESPACES, "cupy", Namespace("cuda", "cupy", "cupyx.scipy.special"))
-    else:
-        fake_cupy.install(monkeypatch, driver)
-    return driver
 
 
 def made_up(pixels="dynamic"):
@@ -150,6 +142,24 @@ def test_the_stand_in_refuses_silent_copies(driver):
     assert require_cuda().__version__ == "14.2.0"
 
 
+@on_the_host
+def test_the_command_line_says_what_tf32_costs(driver, tmp_path):
+    """The error of loss and gradient, then a training in TF32 whose bound is the exact one's to that order."""
+    bounds = []
+    for more in ([], ["--tf32"]):
+        options = ["--hidden", "8", "--latent", "2", "--batch", "500", "--epochs", "1", "--no-pictures", *more]
+        out = ["--out", str(tmp_path / f"r{len(more)}")]
+        result = CliRunner().invoke(app, ["train", "digits", "--device", "cuda", *out, *options])
+        assert result.exit_code == 0, result.output
+        (record,) = map(json.loads, (tmp_path / f"r{len(more)}" / "metrics.jsonl").read_text().splitlines())
+        bounds.append(record["test_elbo"])
+    said = r"loss is off by (\S+) of itself, its gradient by (\S+) \(norms\)"
+    loss, gradient = re.search(said, result.output).groups()
+    assert 1e-9 < float(loss) < 1e-3
+    assert 1e-6 < float(gradient) < 1e-2
+    assert 0 < abs(bounds[1] / bounds[0] - 1) < 1e-3
+
+
 # ---- trouble -------------------------------------------------------------------------
 
 
@@ -166,7 +176,7 @@ def test_a_batch_that_does_not_fit_names_one_that_does(driver, monkeypatch):
     make = cupy.empty
 
     def empty(shape, *rest):
-        if np.prod(shape) >= 50 * 36:
+        if np.size(shape) and np.prod(shape) in (50 * 36, 50 * 17):
             raise type("OutOfMemoryError", (MemoryError,), {})("out of memory allocating 7,200 bytes")
         return make(shape, *rest)
 

@@ -375,6 +375,45 @@ def test_an_overflow_inside_is_named():
         training.step()
 
 
+def course(interval, mend=lambda training: None, on_nonfinite="stop"):
+    """Three epochs with the host looking every so many steps: the state after each, the fault if there is one."""
+    training, states = start(data_set("static"), epochs=3, on_nonfinite=on_nonfinite), []
+    training.interval = interval
+    for epoch in range(3):
+        if epoch == 2:
+            training.batches.stored.data[5, 2] = np.nan
+            mend(training)
+        try:
+            assert list(training.steps())[-1] == training.batches.steps
+        except NonFiniteError as fault:
+            return states, snapshot(training), fault
+        states.append(snapshot(training))
+        training.end_epoch()
+    return states, snapshot(training), None
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+def test_looking_at_intervals_changes_nothing(on_nonfinite):
+    """As on a GPU: the same bits after each epoch; a fault is found later, and then at the same step."""
+    here, before, fault = course(1, on_nonfinite=on_nonfinite)
+    assert (fault is None) == (on_nonfinite == "skip")
+    for interval in (2, 4, 200):
+        there, after, found = course(interval, on_nonfinite=on_nonfinite)
+        assert there == here
+        assert after == before
+        assert str(found) == str(fault)
+        assert getattr(found, "report", None) == getattr(fault, "report", None)
+
+
+def test_steps_that_are_not_taken_back_are_noticed(monkeypatch):
+    """Had the steps since the last look stayed done, the fault would be looked for in another place."""
+    _, before, fault = course(1)
+    blind = lambda training: monkeypatch.setattr(training, "state", lambda: {"clock": training.clock})
+    _, after, found = course(4, blind)
+    assert fault is not None
+    assert found is None or after != before
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
 def test_skip_leaves_the_batch_out(optimizer):
     training = start(bad_data(), on_nonfinite="skip", optimizer=optimizer)

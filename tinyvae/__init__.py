@@ -18,7 +18,7 @@ from tinyvae.bounds import elbo
 from tinyvae.checkpoint import CheckpointError
 from tinyvae.data import DataError, DataSet
 from tinyvae.evidence import Evaluation, evaluate
-from tinyvae.fusion import fused
+from tinyvae.fusion import fused, tf32
 from tinyvae.models import VAE
 from tinyvae.noise import Noise
 from tinyvae.rules import Interval, rule
@@ -30,5 +30,5 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Interval", "Noise", "Tape", "TapeError", "Tensor",
     "apply", "data", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "load", "matmul", "noise", "resume", "rule",
-    "stack", "testing",
+    "stack", "testing", "tf32",
 ]  # fmt: skip

@@ -99,8 +99,12 @@ class Batches:
         self.order[...] = self.xp.asarray(permutation(self.seed, "shuffle", epoch, self.count))
 
     def size_now(self) -> int:
-        """Rows in the batch at the cursor: fewer in the last one of an epoch if the count does not divide."""
+        """Rows in the batch at the cursor."""
         return min(self.size, self.count - read(self.clock[CURSOR]))
+
+    def sizes(self) -> list[int]:
+        """Rows in each batch of an epoch: fewer in the last one if the count does not divide."""
+        return [min(self.size, self.count - start) for start in range(0, self.count, self.size)]
 
     def next(self, size: int) -> tuple[Tensor, Tensor]:
         """The batch at the cursor, (size, pixels), and its rates (learning rate, KL weight)."""

@@ -48,6 +48,7 @@ DataDir = Annotated[str | None, opt("Folder with mnist/, ... Else $TINYVAE_DATA,
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Seed = Annotated[int, opt("Which draws, which images.")]
 Data = Annotated[str | None, opt("Other data than the run's own.")]
+Device = Annotated[str, opt("cpu, or cuda for an NVIDIA GPU.")]
 Out = Annotated[Path | None, opt("Folder for the pictures. Default: RUN/figures.")]
 
 
@@ -72,7 +73,7 @@ def train(
         "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
     ))] = "digits",
     out: Annotated[Path | None, opt("Run folder to make. Default: runs/DATA, runs/DATA-2, ...")] = None,
-    resume: Annotated[Path | None, opt("Go on with this run; with it only --epochs, --device.", metavar="RUN")] = None,
+    resume: Annotated[Path | None, opt("Go on with this run; and --epochs, --device.", metavar="RUN")] = None,
     epochs: Annotated[int | None, opt("Passes over the data. Default: 150,000 data, at least 10 passes.")] = None,
     batch: Annotated[int, opt("Data a step.")] = 100,
     hidden: Annotated[str, opt("Width of the hidden layer, or several: 200,200.")] = "400",
@@ -97,7 +98,8 @@ def train(
     seed: Annotated[int, opt("Of everything random.")] = 0,
     dtype: Annotated[str, opt("float32 or float64.")] = "float32",
     data_dir: DataDir = None,
-    device: Annotated[str, opt("cpu, or cuda for an NVIDIA GPU.")] = "cpu",
+    device: Device = "cpu",
+    tf32: Annotated[bool, opt("Let a GPU round the factors of products to 11 bits.", "--tf32")] = False,
     as_json: Json = False,
     pictures: Annotated[bool, opt("Draw the figures at the end.")] = True,
 ) -> None:
@@ -105,11 +107,13 @@ def train(
 
     Stop it at any moment, even by kill -9: `tinyvae train --resume RUN` finishes with the same bits.
     """
-    from tinyvae import checkpoint, display, gallery, runs
+    from tinyvae import checkpoint, display, fusion, gallery, runs
     from tinyvae.training import Settings
 
+    if tf32 and device != "cuda":
+        raise ValueError("found --tf32 without --device cuda; only a GPU multiplies in TF32: leave it out")
     if resume is not None:
-        allowed = ("resume", "epochs", "data_dir", "device", "as_json", "pictures")
+        allowed = ("resume", "epochs", "data_dir", "device", "tf32", "as_json", "pictures")
         others = [name for name in given(context) if name not in allowed]
         if others:
             raise ValueError("--resume goes on with the run's own settings, but "
@@ -141,9 +145,13 @@ def train(
     say(f"{'resuming' if resume else 'run folder'} {run.path}, "
         f"{training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
+    if tf32:
+        loss, gradient = training.tf32_error()
+        say(f"TF32 products: beside float32's, the first batch's loss is off by {loss:.1e} of itself, its gradient by "
+            f"{gradient:.1e} (norms)")
     view = display.TrainingView(training, as_json)
     try:
-        with view.live():
+        with view.live(), fusion.tf32(tf32):
             run.train(training, view.on_step, view.on_epoch)
     except runs.Interrupted as stop:  # the command framework would end here without a word
         print(f"tinyvae: {stop}", file=sys.stderr)
@@ -162,6 +170,7 @@ def evaluate(
     data: Data = None,
     seed: Seed = 0,
     data_dir: DataDir = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
@@ -169,7 +178,7 @@ def evaluate(
 
     if part not in ("test", "train", "valid"):
         raise ValueError(f"found part {part!r}; expected test, train or valid")
-    model, data_set = opened(run, data, data_dir)
+    model, data_set = opened(run, data, data_dir, device)
     result = evidence.evaluate(model, data_set, importance_samples, seed, part)
     kept = runs.parameters_of(run)
     if as_json:
@@ -262,13 +271,13 @@ def unused(path: Path) -> Path:
     return candidate
 
 
-def opened(run: Path, data: str | None, data_dir: str | None) -> tuple[VAE, Any]:
+def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu") -> tuple[VAE, Any]:
     """The model of a run and the data it was trained on, or others."""
     from tinyvae import data as data_sets
     from tinyvae import runs
     from tinyvae.training import hold_out
 
-    model = runs.load(run)
+    model = runs.load(run, device)
     config = runs.RunFolder(run if run.is_dir() else run.parent).config()
     data_set = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
     if data is None:  # the parts that the run trained on and was chosen by

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from tinyvae.checkpoint import fingerprint
 from tinyvae.data import DataSet
 from tinyvae.devices import CPU, DeviceError, memory_in_use, read, to_host
 from tinyvae.evidence import evaluate
-from tinyvae.fusion import accelerate
+from tinyvae.fusion import accelerate, tf32
 from tinyvae.noise import Noise, permutation
 from tinyvae.optimizers import FINITE, KL_WEIGHT, NORM, Optimizer
 from tinyvae.rules import ANY, DATA, rule
@@ -29,6 +31,9 @@ from tinyvae.tensor import Tensor, apply, grad
 # The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms and what was minimised,
 # and over sound steps the gradient norm and the count; skipped steps.
 DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)
+COMPARED = 2  # replays that are held against the same step run anew
+LOOK = 200  # steps on a GPU between two looks of the host, for which it waits
+GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError")  # types that only CuPy and the kernels have
 SETTLED = 100  # steps after which an objective worse than the untrained model's is no overshoot any more
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -140,6 +145,7 @@ class Training:
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
         self.optimizer = Optimizer(settings.optimizer, model.parameters.flat, model.parameters.places)
+        self.interval = 1 if self.xp is CPU else LOOK
         self.noise = Noise(settings.seed, "noise", self.clock)
         self.batches = Batches(self.data.train, data.scale, settings.batch, settings.seed, data.pixels == "dynamic",
                                model.dtype, self.clock)
@@ -203,25 +209,50 @@ class Training:
     def step(self) -> None:
         """Train on the batch at the cursor and move on."""
         size = self.batches.size_now()
-        try:
+        with self._device_faults(size):
             self._advance(size)
-        except MemoryError as fault:
-            raise self._no_memory(size, fault) from None
-        except RuntimeError as fault:
-            if type(fault).__name__ != "CUDARuntimeError":  # CuPy's, whose type only CuPy has
-                raise
-            raise DeviceError(f"the GPU stopped answering ({fault}): what was saved last is "
-                              "intact; look at nvidia-smi, then go on with tinyvae train --resume RUN") from None
-        if read(self.optimizer.control[FINITE]) != 1.0 and self.settings.on_nonfinite == "stop":
+            sound = read(self.optimizer.control[FINITE]) == 1.0
+        if not sound and self.settings.on_nonfinite == "stop":
             raise self._fault(size)
         if math.isnan(self.first_loss) and (totals := to_host(self.totals))[SOUND] == 1:
             self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
+
+    def _several(self, sizes: list[int]) -> None:
+        """Steps that nobody looks into: the host reads at their end whether all were sound, so a GPU never waits.
+
+        If one was not, all are taken back and done again one by one, up to the one that went wrong.
+        """
+        state, largest = self.state(), max(sizes)
+        with self._device_faults(largest):
+            before = {name: array.copy() for name, array in state.items()}
+            skipped = read(self.totals[SKIPPED])
+            for size in sizes:
+                self._advance(size)
+            sound = read(self.totals[SKIPPED]) == skipped
+        if not sound and self.settings.on_nonfinite == "stop":
+            for name, array in state.items():
+                array[...] = before[name]
+            for _ in sizes:
+                self.step()
+
+    @contextmanager
+    def _device_faults(self, size: int) -> Iterator[None]:
+        """A GPU without memory, or one that is gone, in a sentence."""
+        try:
+            yield
+        except MemoryError as fault:
+            raise self._no_memory(size, fault) from None
+        except RuntimeError as fault:
+            if type(fault).__name__ not in GPU_FAULTS:
+                raise
+            raise DeviceError(f"the GPU stopped answering ({fault}): what was saved last is "
+                              "intact; look at nvidia-smi, then go on with tinyvae train --resume RUN") from None
 
     def _advance(self, size: int) -> None:
         tape, compared = self._programs.get(size, (None, 0))
         if tape is None:
             self._programs[size] = (self.record(size), 0)
-        elif compared < 2:
+        elif compared < COMPARED:
             self._compare(tape, size)
             self._programs[size] = (tape, compared + 1)
         else:
@@ -246,6 +277,17 @@ class Training:
         with np.errstate(all="ignore"), Tape() as tape:
             self._loss(size)
         return tape
+
+    def tf32_error(self) -> tuple[float, float]:
+        """How far TF32 moves the loss and the gradient of the next batch, relative to themselves (norms)."""
+        self.begin_epoch()
+        found = []
+        for on in (False, True):
+            with np.errstate(all="ignore"), tf32(on):
+                loss, _, _ = self._loss(self.batches.size_now())
+            found.append((read(loss.data), to_host(self.model.parameters.gradient).astype(np.float64)))
+        (loss, g), (rounded, h) = found
+        return abs(rounded / loss - 1), float(np.linalg.norm(h - g) / np.linalg.norm(g))
 
     def _compare(self, tape: Tape, size: int) -> None:
         """Do a step by replay and again by recording it anew; both must leave the same bits."""
@@ -307,11 +349,21 @@ class Training:
         self.model.start_at(mean / (len(self.data.train) * self.data.scale))
 
     def steps(self) -> Iterator[int]:
-        """Do the rest of the current epoch, giving the number of batches done after each."""
+        """Do the rest of the current epoch, giving the number of batches done whenever the host has looked at them."""
         self.begin_epoch()
-        while self.now(BATCH) < self.batches.steps:
-            self.step()
-            yield self.now(BATCH)
+        sizes, done = self.batches.sizes(), self.now(BATCH)
+        while done < len(sizes):
+            settled = list(takewhile(self._is_settled, sizes[done : done + self.interval]))
+            if len(settled) > 1:
+                self._several(settled)
+            else:
+                self.step()
+            done += max(1, len(settled))
+            yield done
+
+    def _is_settled(self, size: int) -> bool:
+        """Is a step of this size a program that was compared with its operations, and the first loss known?"""
+        return self._programs.get(size, (None, 0))[1] == COMPARED and not math.isnan(self.first_loss)
 
     def _check_divergence(self) -> None:
         """A too large step can throw the weights far out without any number becoming infinite.

@@ -4,95 +4,27 @@ The same calls as the CPU's: arrays are C-contiguous and of one floating type, a
 `out` is None and otherwise writes into `out`, and `bind` gives the same launches as a call without arguments. Whole
 numbers, clocks and sums live on the device like everything else, so a bound step moves nothing between host and device.
 
-`driver` makes modules of source text, as `cupy.RawModule` does; whoever runs the kernels elsewhere puts another there.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels import launching
+from tinyvae_kernels import launches, launching
+from tinyvae_kernels.cublas import layout
+from tinyvae_kernels.launches import Launch, Product, Program
 
 Array = Any
-FOLDER = Path(__file__).with_name("cuda")
-FILES = ("activations", "likelihoods", "noise", "optimizers", "posterior", "steps")
 THREADS = 256  # of a block
 BLOCKS = 2048  # at most, for loops over everything by everyone: a few for each multiprocessor of any card
 ROWS = 256  # that a block sums for a bias gradient: fixed, so that the sum's order does not depend on the card
 SQUARES = 4096  # numbers whose squares a block sums; CHUNK in optimizers.cu
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-OPTIONS = ("-std=c++17",)
 
 
-class CuPy:
-    """The driver: source text to functions, by CuPy."""
-
-    def module(self, code: str, options: tuple[str, ...]) -> Any:
-        return importlib.import_module("cupy").RawModule(code=code, options=options)
-
-
-driver: Any = CuPy()
-
-
-def source(file: str) -> str:
-    """The text that is compiled for a file of `FILES`."""
-    parts = [f'#line 1 "{name}.cu"\n{(FOLDER / name).with_suffix(".cu").read_text()}' for name in ("common", file)]
-    return "\n".join(parts)
-
-
-def options(dtype: Any) -> tuple[str, ...]:
-    """The compiler's options for one floating type."""
-    return (*OPTIONS, f"-DSINGLE={int(np.dtype(dtype) == np.float32)}")
-
-
-@cache
-def _module(driver: Any, file: str, dtype: np.dtype) -> Any:
-    if dtype not in FLOATS:
-        raise TypeError(f"found numbers of type {dtype}; expected float32 or float64")
-    return driver.module(source(file), options(dtype))
-
-
-class Launch(NamedTuple):
-    """One kernel with its grid and its arguments: arrays, and NumPy numbers of the very types that it takes."""
-
-    file: str
-    kernel: str
-    dtype: Any
-    grid: tuple[int, ...]
-    block: tuple[int, ...]
-    arguments: tuple[Any, ...]
-
-    def bind(self) -> Callable[[], Any]:
-        function = _module(driver, self.file, np.dtype(self.dtype)).get_function(self.kernel)
-        return functools.partial(function, self.grid, self.block, self.arguments)
-
-
-class Program:
-    """Launches in order, as one call."""
-
-    def __init__(self, launches: Sequence[Launch]) -> None:
-        self.launches = tuple(launches)
-        self._calls = [launch.bind() for launch in launches]
-
-    @classmethod
-    def join(cls, programs: Sequence[Program]) -> Program:
-        """Programs one after the other as one."""
-        return cls([launch for program in programs for launch in program.launches])
-
-    def __call__(self) -> None:
-        for call in self._calls:
-            call()
-
-
-Plan = tuple[Any, list[Launch]]  # a result, and the launches that make it
+Plan = tuple[Any, list[Any]]  # a result, and the launches that make it
 
 
 class Launcher(launching.Launcher):
@@ -163,8 +95,20 @@ def _alone(file: str, kernel: str, dtype: Any, *arguments: Any) -> list[Launch]:
 
 
 def multiplies(a: Array, b: Array) -> bool:
-    """Products are the array library's (cuBLAS): none is taken here."""
-    return False
+    """Are these two matrices of one type, each unbroken along rows or along columns, and is cuBLAS there?"""
+    return a.dtype == b.dtype and None not in (layout(a), layout(b)) and launches.driver.blas is not None
+
+
+@Launcher
+def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Plan:
+    """a (m, k) @ b (k, n) as (m, n); with `tf32` the factors' numbers are rounded to 11 bits (float32 only)."""
+    if not multiplies(a, b) or a.shape[1] != b.shape[0]:
+        raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected "
+                         "(m, k) and (k, n), each unbroken along rows or columns")
+    out = _like(a, (a.shape[0], b.shape[1])) if out is None else out
+    if _flat(out)[0].shape != (a.shape[0], b.shape[1]):
+        raise ValueError(f"found a result of shape {out.shape}; expected {(a.shape[0], b.shape[1])}")
+    return out, [Product(a, b, out, tf32)]
 
 
 def pays(x: Array, w: Array) -> bool:

@@ -3,7 +3,8 @@
 `install(monkeypatch, driver)` puts it in the place of `cupy` and `cupyx`. Its functions are NumPy's over hidden NumPy
 arrays. As CuPy's do, they refuse NumPy arrays among their arguments, and return arrays where NumPy gives numbers; and
 an array says no to float(), bool(), iteration and NumPy's own functions, which in CuPy would wait for the device or
-fail. `RawModule` runs kernels on the host.
+fail. `RawModule` runs kernels on the host, and a stream captures them as CUDA's do: what else is asked for meanwhile is
+refused.
 """
 
 import sys
@@ -12,7 +13,7 @@ import types
 
 import numpy as np
 import scipy.special
-from tinyvae_kernels import cuda as kernels
+from tinyvae_kernels import launches
 
 from tinyvae.devices import NAMESPACES, Namespace
 
@@ -48,6 +49,8 @@ def wrap(value):
 
 def on_device(function, name):
     def call(*arguments, **named):
+        if Stream.capturing:
+            raise CaptureError(f"{name} while a graph is captured: only kernels and products may run there")
         if name in MADE_FROM_HOST and not isinstance(arguments[0], ndarray):
             hidden, *arguments = arguments
             return wrap(function(hidden, *arguments, **unwrap(named, name)).copy())
@@ -139,6 +142,66 @@ for _name in ("neg", "abs", "invert"):
 ndarray.__hash__ = object.__hash__
 
 
+class CaptureError(RuntimeError):
+    """CUDA would refuse this while a stream is captured."""
+
+
+class Stream:
+    """A stream that captures launches instead of running them."""
+
+    default = types.SimpleNamespace(ptr=0)
+    capturing = None  # the stream that captures, if any
+    current = default
+
+    def __init__(self, non_blocking=False):
+        self.ptr, self._calls = 1 + id(self), None
+
+    def __enter__(self):
+        Stream.current = self
+        return self
+
+    def __exit__(self, *_):
+        Stream.current = Stream.default
+
+    def begin_capture(self):
+        if Stream.current is not self or Stream.capturing:
+            raise CaptureError("begin_capture of a stream that is not current, or inside another capture")
+        Stream.capturing, self._calls = self, []
+
+    def end_capture(self):
+        Stream.capturing, calls = None, self._calls
+        return types.SimpleNamespace(launch=lambda: [call() for call in calls], calls=calls)
+
+    @classmethod
+    def submit(cls, call):
+        """Run now, or keep for the graph."""
+        if cls.capturing:
+            cls.capturing._calls.append(call)
+        else:
+            call()
+
+
+class Cublas:
+    """The library that cublas_on_cpu.cpp stands in for; products wait for their stream as kernels do."""
+
+    def __init__(self, library):
+        self._library = library
+
+    def __getattr__(self, name):
+        function = getattr(self._library, name)
+        if not name.endswith("gemm_v2"):
+            return function
+
+        def gemm(handle, *arguments):
+            if self._library.coc_stream(handle) != Stream.current.ptr:
+                raise CaptureError(f"{name} on another stream than the current one")
+            status = []
+            Stream.submit(lambda: status.append(function(handle, *arguments)))
+            return status[0] if status else 0
+
+        return gemm
+
+
 class Event:
     """A moment, by the host's clock."""
 
@@ -179,7 +242,8 @@ def install(monkeypatch, driver):
                 for argument in arguments:
                     if isinstance(argument, np.ndarray):
                         raise LeakError(f"{name} was given a NumPy array")
-                function(grid, block, tuple(a.hidden if isinstance(a, ndarray) else a for a in arguments), **named)
+                hidden = tuple(a.hidden if isinstance(a, ndarray) else a for a in arguments)
+                Stream.submit(lambda: function(grid, block, hidden, **named))
 
             return launch
 
@@ -194,6 +258,7 @@ def install(monkeypatch, driver):
     nvrtc.getVersion = lambda: (13, 0)
     cuda = types.ModuleType("cupy.cuda")
     cuda.runtime, cuda.nvrtc, cuda.Device = runtime, nvrtc, lambda *_: device
+    cuda.Stream, cuda.get_current_stream = Stream, lambda: Stream.current
     cuda.Event, cuda.get_elapsed_time = Event, lambda start, stop: 1000 * (stop.seconds - start.seconds)
     cupy.RawModule, cupy.cuda = RawModule, cuda
     for name, module in (("cupy", cupy), ("cupy.cuda", cuda), ("cupy.cuda.nvrtc", nvrtc),
@@ -201,5 +266,6 @@ def install(monkeypatch, driver):
                          ("cupyx.scipy.special", special)):  # fmt: skip
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(NAMESPACES, "cupy", Namespace("cuda", "cupy", "cupyx.scipy.special"))
-    monkeypatch.setattr(kernels, "driver", kernels.CuPy())
+    monkeypatch.setattr(launches, "driver", launches.CuPy())
+    monkeypatch.setattr(launches, "library", lambda: Cublas(driver.cublas()))
     return cupy

@@ -169,6 +169,14 @@ class Driver:
         self.schedule, self.launches = schedule, []
         self.folder = Path(folder or Path(tempfile.gettempdir()) / f"tinyvae-cuda-on-cpu-{os.getuid()}")
 
+    blas = None  # over NumPy's arrays there are no products; the stand-in for CuPy has them
+
+    def cublas(self):
+        """The stand-in for cuBLAS."""
+        library = ctypes.CDLL(str(self._library((HERE / "cublas_on_cpu.cpp").read_text(), ())))
+        library.coc_stream.restype = ctypes.c_size_t
+        return library
+
     def module(self, code, options=()):
         text, names = host_source(code)
         return Module(ctypes.CDLL(str(self._library(text, options))), names, self)

@@ -1,19 +1,5 @@
-// Counter-based noise (Philox 4x32-10): the integers of tinyvae/noise.py. A thread has a counter, which gives four words.
+// Noise and drawn pixels. A thread has a counter of Philox, which gives four words.
 
-__device__ __forceinline__ void philox(unsigned index, unsigned site, unsigned step, unsigned attempt, unsigned seed,
-                                       unsigned stream, unsigned (&word)[4]) {
-  unsigned c0 = index, c1 = site, c2 = step, c3 = attempt, k0 = seed, k1 = stream;
-  #pragma unroll
-  for (int round = 0; round < 10; round++) {
-    const unsigned h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0;
-    const unsigned h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
-    c0 = h1 ^ c1 ^ k0; c1 = l1; c2 = h0 ^ c3 ^ k1; c3 = l0;
-    k0 += 0x9E3779B9u; k1 += 0xBB67AE85u;
-  }
-  word[0] = c0; word[1] = c1; word[2] = c2; word[3] = c3;
-}
-
-// Box and Muller's transform of pairs of words: sqrt(-2 log u) (cos 2 pi v, sin 2 pi v).
 extern "C" __global__ void __launch_bounds__(256)
 normal(const whole* clock, real* out, unsigned count, unsigned seed, unsigned stream, unsigned site) {
   const unsigned step = (unsigned)clock[0];
@@ -22,12 +8,10 @@ normal(const whole* clock, real* out, unsigned count, unsigned seed, unsigned st
     philox(i, site, step, 0, seed, stream, word);
     #pragma unroll
     for (int k = 0; k < 4; k += 2) {
-      const real u = FMA(real(word[k]), real(2.3283064365386963e-10), real(1.1641532182693481e-10));  // 2^-32, 2^-33
-      const real radius = SQRT(-2 * LOG(u));
-      real sine, cosine;
-      SINCOSPI(2 * (real(word[k + 1]) * real(2.3283064365386963e-10)), &sine, &cosine);
-      if (4 * i + k < count) out[4 * i + k] = radius * cosine;
-      if (4 * i + k + 1 < count) out[4 * i + k + 1] = radius * sine;
+      real cosine, sine;
+      box_muller(word[k], word[k + 1], cosine, sine);
+      if (4 * i + k < count) out[4 * i + k] = cosine;
+      if (4 * i + k + 1 < count) out[4 * i + k + 1] = sine;
     }
   }
 }

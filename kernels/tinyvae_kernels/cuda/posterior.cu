@@ -1,7 +1,11 @@
 // The sampled posterior and its KL in one pass, and the gradient of both in one pass back. A warp has a datum.
 
-extern "C" __global__ void __launch_bounds__(256)
-sample_kl(const real* joint, const real* eps, real* z, real* kl, int samples, unsigned batch, int latent) {
+// Where a launch draws its own noise.
+struct Address { unsigned step, seed, stream, site; };
+
+template <bool DRAWN, typename Eps> __device__ __forceinline__
+void forward(const Address address, const real* joint, Eps* eps, real* z, real* kl, int samples, unsigned batch,
+             int latent) {
   const unsigned b = blockIdx.x * 8 + threadIdx.x / 32;
   if (b >= batch) return;  // a warp leaves together
   const real* mu = joint + (whole)2 * b * latent;
@@ -15,11 +19,26 @@ sample_kl(const real* joint, const real* eps, real* z, real* kl, int samples, un
     sum += FMA(m, m, FMA(sigma, sigma, -1 - logvar));  // AEVB appendix B; 0 beyond the last latent
     for (int s = 0; s < samples; s++) {                // AEVB eq. (4): z = mu + sigma eps
       const unsigned at = (s * batch + b) * latent + j;
-      if (j < latent) z[at] = FMA(sigma, eps[at], m);
+      if (j < latent) {
+        if constexpr (DRAWN) eps[at] = standard_normal(at, address.site, address.step, address.seed, address.stream);
+        z[at] = FMA(sigma, eps[at], m);
+      }
     }
   }
   sum = warp_sum(sum);
   if (lane == 0) kl[b] = real(0.5) * sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+sample_kl(const real* joint, const real* eps, real* z, real* kl, int samples, unsigned batch, int latent) {
+  forward<false>({}, joint, eps, z, kl, samples, batch, latent);
+}
+
+// The same with its own noise, left in eps for the gradient: the numbers of `normal`.
+extern "C" __global__ void __launch_bounds__(256)
+drawn_sample_kl(const whole* clock, unsigned seed, unsigned stream, unsigned site, const real* joint, real* eps,
+                real* z, real* kl, int samples, unsigned batch, int latent) {
+  forward<true>({(unsigned)clock[0], seed, stream, site}, joint, eps, z, kl, samples, batch, latent);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
