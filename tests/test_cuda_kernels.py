@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
 from test_kernels import FORMULAS, KINDS, as_tuple, check_infinite_logits, check_launcher, check_nan, make
 from test_step_kernels import METHODS, check_accumulate, check_grey_rows, check_guard, check_optimizer
+from tinyvae_kernels import cuda as kernels
 from tinyvae_kernels import launches
 
 import tinyvae as tv
@@ -33,6 +34,8 @@ NOISE = {"seed": 7, "stream": noise.stream_number("noise"), "site": 3}
 @pytest.fixture(autouse=True)
 def _on_the_host(monkeypatch):
     DRIVER.schedule = 0
+    for name in ("FEW", "BLOCKS"):  # what a test sets of these ends with it
+        monkeypatch.setattr(kernels, name, getattr(kernels, name))
     if not card.ON_A_CARD:
         monkeypatch.setattr(launches, "driver", DRIVER)
 
@@ -42,10 +45,12 @@ def _on_the_host(monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORMULAS)
-@given(batch=st.integers(1, 9), width=st.integers(1, 40), samples=st.integers(0, 3), seed=st.integers(0, 2**31),
-       schedule=st.sampled_from(SCHEDULES), data=st.data())  # fmt: skip
-def test_launchers(name, dtype, batch, width, samples, seed, schedule, data):
-    DRIVER.schedule = schedule
+@given(batch=st.integers(1, 9), width=st.integers(1, 40) | st.integers(1, 50).map(lambda n: 4 * n),
+       samples=st.integers(0, 3), seed=st.integers(0, 2**31), schedule=st.sampled_from(SCHEDULES),
+       few=st.sampled_from([0, 4096]), data=st.data())  # fmt: skip
+def test_launchers(name, dtype, batch, width, samples, seed, schedule, few, data):
+    """Rows of whole pieces of 16 bytes and others; rows of pixels that have a block each or a warp."""
+    DRIVER.schedule, kernels.FEW = schedule, few
     kind = data.draw(st.sampled_from(KINDS.get(name, ["tanh"])))
     arrays, attributes = make(name, np.random.default_rng(seed), batch, width, samples, dtype, kind)
     check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
@@ -53,14 +58,42 @@ def test_launchers(name, dtype, batch, width, samples, seed, schedule, data):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORMULAS)
-def test_large_launches_in_every_order(name, dtype):
-    """More than a block, a warp and a chunk, of sizes that nothing divides; the same bits in every order."""
-    arrays, attributes = make(name, np.random.default_rng(8), 301, 67, 2, dtype)
+@pytest.mark.parametrize(("width", "few", "blocks"), [(67, 4096, 2048), (68, 4096, 2048), (67, 0, 3), (68, 0, 3)])
+def test_large_launches_in_every_order(name, dtype, width, few, blocks):
+    """More than a block, a warp and a chunk, of sizes that nothing divides but pieces; the same bits in every order."""
+    kernels.FEW, kernels.BLOCKS = few, blocks
+    arrays, attributes = make(name, np.random.default_rng(8), 301, width, 2, dtype)
     check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
     found = []
     for DRIVER.schedule in SCHEDULES:
         found.append(b"".join(y.tobytes() for y in as_tuple(getattr(cuda, name)(*arrays, out=None, **attributes))))
     assert len(set(found)) == 1, f"{name} depends on the order of its threads"
+
+
+def shifted(array):
+    """The same numbers in memory that begins one number behind a piece of 16 bytes."""
+    place = np.empty(array.size + 1, array.dtype)[1:].reshape(array.shape)
+    place[...] = array
+    return place
+
+
+PIECES = ("bias_activation", "bias_activation_grad", "bias_grad", "bernoulli_log_prob", "gaussian_log_prob",
+          "scale_rows")  # fmt: skip
+
+
+@on_the_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces_only_where_rows_are_whole_pieces(name, dtype):
+    """And where every array begins on one; the results are right either way."""
+    for width, whole in ((40, True), (41, False), (42, dtype == np.float64)):
+        arrays, attributes = make(name, np.random.default_rng(8), 20, width, 2, dtype)
+        for moved in (None, *range(len(arrays))):
+            some = [shifted(a) if i == moved else a for i, a in enumerate(arrays)]
+            check_launcher(name, some, attributes, launcher=getattr(cuda, name))
+            program = getattr(cuda, name).bind(*some, out=None, **attributes)
+            single = (name, moved) == ("scale_rows", 0)  # it has one number a row, read by itself
+            assert bool(program.launches[0].arguments[-1]) == (whole and (moved is None or single))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,18 +141,26 @@ def test_optimizers(name, dtype):
     check_optimizer(name, dtype, getattr(cuda, name))
 
 
-def test_adam_on_memory_that_begins_anywhere():
-    """Pieces of 16 bytes where all vectors begin on one, single numbers elsewhere: the same bits."""
-    rng, hyper = np.random.default_rng(0), METHODS["adam"][1]
-    vectors = [rng.random(1003).astype(np.float32) for _ in range(4)]
-    rates, control = np.array([0.01, 1.0], np.float32), np.array([1.0, 0.5, 1.0, 3.0])
-    shifted = [np.empty(1008, np.float32)[1:1004] for _ in range(4)]
-    for a, b in zip(shifted, vectors, strict=True):
-        a[...] = b
-    for arrays in (vectors, shifted):
-        cuda.adam(*arrays, rates, control, **hyper)
-    for a, b in zip(shifted, vectors, strict=True):
-        assert_same_bits(a, b, "adam")
+@pytest.mark.parametrize("count", [1003, 1004, 3])
+@pytest.mark.parametrize("name", [*METHODS, "weight_prior"])
+def test_updates_of_memory_that_begins_anywhere(name, count):
+    """Pieces of 16 bytes where all vectors begin on one, single numbers elsewhere: the same bits, by many or few."""
+    rng, (moments, hyper) = np.random.default_rng(0), METHODS.get(name, (0, {"factor": 0.3}))
+    vectors = [rng.random(count).astype(np.float32) for _ in range(2 + moments)]
+    rest = [np.array([0.01, 1.0], np.float32), np.array([1.0, 0.5, 1.0, 3.0])] if name in METHODS else []
+    several = [[move(a) for a in vectors] for move in (np.copy, shifted)]
+    for moved in range(len(vectors)):
+        several.append([shifted(a) if i == moved else a.copy() for i, a in enumerate(vectors)])
+    for kernels.BLOCKS, arrays in zip((1, 1, *[2048] * len(vectors)), several, strict=True):
+        getattr(cuda, name)(*arrays, *rest, **hyper)
+        for a, b in zip(arrays, several[0], strict=True):
+            assert_same_bits(a, b, name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [5, 4097])
+def test_guard_of_memory_that_begins_anywhere(dtype, size):
+    check_guard(lambda loss, g, *rest, **named: cuda.guard(loss, shifted(g), *rest, **named), dtype, size)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -180,7 +221,8 @@ def check_formulas(*names):
     def check():
         for name in names:
             for kind in KINDS.get(name, ["tanh"]):
-                for batch, width in ((5, 39), (301, 37), (4, 300)):
+                for batch, width, kernels.FEW, kernels.BLOCKS in ((5, 251, 4096, 2048), (301, 37, 0, 1), (5, 300, 0, 1),
+                                                                  (70, 36, 4096, 2048)):
                     arrays, attributes = make(name, np.random.default_rng(8), batch, width, 2, np.float32, kind)
                     check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
             check_nan(cuda, name, np.float32)
@@ -204,34 +246,55 @@ activations, posterior = check_formulas("bias_activation", "bias_activation_grad
 likelihoods = check_formulas("bernoulli_log_prob", "gaussian_log_prob", "scale_rows")
 MUTANTS = [
     ("activations", activations, "a < 0 ? real(0) : a;  //", "a > 0 ? a : real(0);  //"),  # hides a NaN
-    ("activations", activations, "if (j >= width) return;", "if (j > width) return;"),
+    ("activations", activations, "if (j >= each) return;", "if (j > each) return;"),
     ("activations", activations, "1 - y * y", "1 - y"),
     ("activations", activations, "for (int k = 1; k < 8; k++)", "for (int k = 1; k < 7; k++)"),
     ("activations", activations, "  __syncthreads();\n  if (threadIdx.y == 0", "  if (threadIdx.y == 0"),
-    ("activations", activations, "for (int c = 0; c < chunks; c++)", "for (int c = 1; c < chunks; c++)"),
+    ("activations", activations, "(whole)blockIdx.y * each + j, sum", "j, sum"),  # one chunk's sums
+    ("activations", activations, "i += AHEAD * step", "i += 2 * AHEAD * step"),
+    ("activations", activations, "i += 8 * AHEAD", "i += 8"),
+    ("activations", activations, "if (i + 8 * k < last)", ""),
+    ("activations", activations, "p[k].v[l] + b.v[l]", "p[k].v[l] + b.v[0]"),
+    ("activations", activations, "slope<KIND>(value[k].v[l])", "slope<KIND>(value[k].v[0])"),
+    ("activations", activations, "tile[k][threadIdx.x].v[l]", "tile[k][threadIdx.x].v[0]"),
     ("posterior", posterior, "-1 - logvar)", "-1 + logvar)"),
     ("posterior", posterior, "begin += 32", "begin += 64"),
     ("posterior", posterior, "by_z += d", "by_z = d"),
     ("posterior", posterior, "if (b >= batch) return;", ""),
-    ("likelihoods", likelihoods, "blockIdx.x % count", "blockIdx.x"),
+    ("likelihoods", likelihoods, "row % count", "row"),
     ("likelihoods", likelihoods, "- LOG1P(e)", "+ LOG1P(e)"),
-    ("likelihoods", likelihoods, "(a < 0 ? e : real(1)) / (1 + e)", "1 / (1 + e)"),
+    ("likelihoods", likelihoods, "(a[0] < 0 ? e : real(1)) / (1 + e)", "1 / (1 + e)"),
     ("likelihoods", likelihoods, "if (threadIdx.x == 0) sums", "if (threadIdx.x == 1) sums"),
-    ("likelihoods", likelihoods, "g[k / each]", "g[k / width]"),
+    ("likelihoods", likelihoods, "if (row >= rows) return;", ""),
+    ("likelihoods", likelihoods, "blockDim.x == 32 ? warp_sum(sum) : block_sum(sum)", "warp_sum(sum)"),
+    ("likelihoods", likelihoods, "j += blockDim.x", "j += 256"),
+    ("likelihoods", likelihoods, "pixels.v[l]", "pixels.v[0]"),
+    ("likelihoods", likelihoods, "one[k] = a[k].v[l]", "one[k] = a[k].v[0]"),
+    ("likelihoods", likelihoods, "by[k].v[l] = slope[k]", "by[k].v[l] = slope[0]"),
+    ("likelihoods", likelihoods, "g[k / each]", "g[k / (each + 1)]"),
+    ("likelihoods", likelihoods, "p.v[l] *= factor", "p.v[0] *= factor"),
     ("common", likelihoods, "lane < 8 ? part[lane]", "lane < 7 ? part[lane]"),
     ("common", likelihoods, "for (int d = 16; d", "for (int d = 8; d"),
     ("philox", check_noise, "round < 10", "round < 9"),
     ("philox", check_noise, "k1 += 0xBB67AE85u", "k1 += 0xBB67AE84u"),
     ("noise", check_noise, "word[k] >> 8", "word[k] >> 7"),
     ("noise", check_noise, "if (4 * i + k + 1 < count) out", "out"),
-    ("optimizers", lambda: check_guard(cuda.guard, np.float32, 10_001), "i += 256) sum += (double)g",
-     "i += 512) sum += (double)g"),
+    ("optimizers", lambda: check_guard(cuda.guard, np.float32, 10_001), "i += threads) step.template at<LANES>",
+     "i += 2 * threads) step.template at<LANES>"),
+    ("optimizers", lambda: check_guard(cuda.guard, np.float32, 10_001), "i = LANES * pieces + first",
+     "i = LANES * pieces + 1 + first"),
+    ("optimizers", lambda: check_guard(cuda.guard, np.float32, 5), "(double)d.v[l] * ", "(double)d.v[0] * "),
     ("optimizers", lambda: test_the_guard_sees_every_place(np.float32, 10_000, np.inf), "norm - norm == 0 &&", ""),
     ("optimizers", lambda: check_optimizer("adam", np.float32, cuda.adam), "rest2 * d * d", "rest2 * d"),
-    ("optimizers", lambda: check_optimizer("adam", np.float32, cuda.adam), "i = LANES * pieces + me()",
-     "i = LANES * pieces + 1 + me()"),
+    ("optimizers", lambda: check_optimizer("adam", np.float32, cuda.adam), "i = LANES * pieces + first",
+     "i = LANES * pieces + 1 + first"),
+    ("optimizers", lambda: check_optimizer("adam", np.float32, cuda.adam), "beta1, mean.v[l]", "beta1, mean.v[0]"),
     ("optimizers", lambda: check_optimizer("adagrad", np.float32, cuda.adagrad), "if (d != 0) ", ""),
+    ("optimizers", lambda: check_optimizer("adagrad", np.float32, cuda.adagrad), "FMA(d, d, square.v[l])",
+     "FMA(d, d, square.v[0])"),
     ("optimizers", lambda: check_optimizer("sgd", np.float32, cuda.sgd), "if (control[FINITE] != 1.0) return;", ""),
+    ("optimizers", lambda: check_optimizer("sgd", np.float32, cuda.sgd), "rate * now.v[l]", "rate * now.v[0]"),
+    ("optimizers", lambda: test_weight_prior(np.float32), "FMA(factor, t.v[l]", "FMA(factor, t.v[0]"),
     ("steps", check_steps, "% count]", "% (count + 1)]"),
     ("steps", check_steps, "totals[5] += 1.0;", ""),
     ("steps", check_steps, "rates[1] * real(second", "rates[0] * real(second"),

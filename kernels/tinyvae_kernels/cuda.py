@@ -20,7 +20,8 @@ from tinyvae_kernels.launches import Launch, Product, Program
 Array = Any
 THREADS = 256  # of a block
 BLOCKS = 2048  # at most, for loops over everything by everyone: a few for each multiprocessor of any card
-ROWS = 256  # that a block sums for a bias gradient: fixed, so that the sum's order does not depend on the card
+ROWS = 128  # that a block sums for a bias gradient, at least, and such sums at most: the order depends on shapes only
+FEW = 4096  # rows of pixels: fewer get a block each, for by warps they would leave most of a card idle
 SQUARES = 4096  # numbers whose squares a block sums; CHUNK in optimizers.cu
 
 
@@ -80,6 +81,21 @@ def _aligned(*arrays: Array) -> np.bool_:
     return np.bool_(all(place % 16 == 0 for place in begin))
 
 
+def _pieces(width: int, *arrays: Array) -> np.bool_:
+    """Do all rows of `width` numbers consist of pieces of 16 bytes? With new memory that depends on shapes only."""
+    return np.bool_(width * arrays[0].dtype.itemsize % 16 == 0 and _aligned(*arrays))
+
+
+def _accesses(array: Array, pieces: np.bool_) -> int:
+    """How often everyone together reads from an array."""
+    return -(-int(_count(array.size)) // (16 // array.dtype.itemsize if pieces else 1))
+
+
+def _columns(width: int, dtype: Any, pieces: np.bool_) -> int:
+    """How many warps lie along a row."""
+    return -(-width // (32 * (16 // dtype.itemsize if pieces else 1)))
+
+
 def _spread(file: str, kernel: str, dtype: Any, count: int, *arguments: Any) -> list[Launch]:
     """A loop over `count` things by everyone; nothing for nothing."""
     grid = (min(BLOCKS, -(-count // THREADS)),)
@@ -126,21 +142,23 @@ def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> Pl
     """activation(pre + bias): pre (..., n), bias (n,), result as pre."""
     out = _like(pre) if out is None else out
     dtype, (rows, width) = _same(pre, bias, out), _rows(pre)
-    grid = (-(-width // 32), min(1024, -(-rows // 8)))
-    arguments = (pre, bias, out, _whole(rows), np.int32(width))
+    pieces = _pieces(width, pre, bias, out)
+    columns = _columns(width, dtype, pieces)
+    grid = (columns, min(-(-rows // 8), max(1, BLOCKS // max(1, columns))))
+    arguments = (pre, bias, out, _whole(rows), np.int32(width), pieces)
     return out, [Launch("activations", _NAMES[kind], dtype, grid, (32, 8), arguments)] if pre.size else []
 
 
 def _sum_columns(kernel: str, first: tuple[Array, ...], bias: Array, like: Array) -> list[Launch]:
     (rows, width), dtype = _rows(like), _same(*first, bias)
-    chunks = max(1, -(-rows // ROWS))
+    chunk = max(ROWS, -(-rows // ROWS))
+    chunks = max(1, -(-rows // chunk))
     sums = bias if chunks == 1 else _like(bias, (chunks, width))
-    arguments = (*first, sums, _whole(rows), np.int32(width), np.int32(ROWS))
-    launches = [Launch("activations", kernel, dtype, (-(-width // 32), chunks), (32, 8), arguments)]
-    if chunks > 1:
-        totals = (sums, bias, np.int32(chunks), _count(width))
-        launches += _spread("activations", "column_totals", dtype, width, *totals)
-    return launches
+    pieces = _pieces(width, *first, sums)
+    arguments = (*first, sums, _whole(rows), np.int32(width), np.int32(chunk), pieces)
+    grid = (_columns(width, dtype, pieces), chunks)
+    launches = [Launch("activations", kernel, dtype, grid, (32, 8), arguments)]
+    return launches if chunks == 1 else launches + _sum_columns("column_sums", (sums,), bias, sums)
 
 
 @Launcher
@@ -186,8 +204,11 @@ def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out
 def _likelihood(kernel: str, parameters: Array, x: Array, out: Any) -> Plan:
     sums, residual = out if out is not None else (_like(parameters, parameters.shape[:-1]), _like(parameters))
     dtype = _same(parameters, x, sums, residual)
-    arguments = (parameters, x, sums, residual, np.int32(x.shape[-1]), _count(len(x)))
-    launches = [Launch("likelihoods", kernel, dtype, (sums.size,), (THREADS,), arguments)] if sums.size else []
+    rows, width = sums.size, x.shape[-1]
+    pieces = _pieces(width, parameters, x, residual)
+    arguments = (parameters, x, sums, residual, _count(rows), np.int32(width), _count(len(x)), pieces)
+    grid, block = ((rows,), (THREADS,)) if rows < FEW else ((-(-rows // 8),), (32, 8))
+    launches = [Launch("likelihoods", kernel, dtype, grid, block, arguments)] if rows else []
     return (sums, residual), launches
 
 
@@ -208,10 +229,9 @@ def scale_rows(g: Array, a: Array, out: Array | None) -> Plan:
     """g[..., None] * a."""
     out = _like(a) if out is None else out
     dtype, (rows, width) = _same(g, a, out), _rows(a)
-    lanes = 16 // dtype.itemsize
-    pieces = np.bool_(width % lanes == 0 and _aligned(a, out))
-    work = int(_count(a.size)) // (lanes if pieces else 1)
-    return out, _spread("likelihoods", "scale_rows", dtype, work, g, a, out, _count(rows), _count(width), pieces)
+    pieces = _pieces(width, a, out)
+    arguments = (g, a, out, _count(rows), _count(width), pieces)
+    return out, _spread("likelihoods", "scale_rows", dtype, _accesses(a, pieces), *arguments)
 
 
 # ---- noise and pixels ------------------------------------------------------------------------------------------------
@@ -254,20 +274,23 @@ def guard(loss: Array, g: Array, control: Array, max_norm: float, places: Any = 
     """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
     dtype, chunks = _same(loss, g), -(-g.size // SQUARES)
     sums = _like(control, (chunks,))
-    return None, [Launch("optimizers", "squares", dtype, (chunks,), (THREADS,), (g, sums, _whole(g.size))),
+    return None, [Launch("optimizers", "squares", dtype, (chunks,), (THREADS,),
+                         (g, sums, _whole(g.size), _aligned(g))),
                   *_alone("optimizers", "verdict", dtype, loss, sums, control, _whole(chunks), np.float64(max_norm))]
 
 
 @Launcher
 def weight_prior(g: Array, theta: Array, factor: float) -> Plan:
     """g += factor * theta, in place."""
-    dtype = _same(g, theta)
-    return None, _spread("optimizers", "add_scaled", dtype, g.size, g, theta, dtype.type(factor), _count(g.size))
+    dtype, aligned = _same(g, theta), _aligned(g, theta)
+    arguments = (g, theta, dtype.type(factor), _count(g.size), aligned)
+    return None, _spread("optimizers", "add_scaled", dtype, _accesses(g, aligned), *arguments)
 
 
 def _update(kernel: str, vectors: tuple[Array, ...], control: Array, *last: Any) -> Plan:
-    dtype, count = _same(*vectors), vectors[0].size
-    return None, _spread("optimizers", kernel, dtype, count, *vectors, control, _count(count), *last)
+    dtype, aligned = _same(*vectors), _aligned(*vectors[:-1])  # the last are the rates
+    arguments = (*vectors, control, _count(vectors[0].size), *last, aligned)
+    return None, _spread("optimizers", kernel, dtype, _accesses(vectors[0], aligned), *arguments)
 
 
 @Launcher
@@ -275,7 +298,7 @@ def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, control: Arra
          epsilon: float, places: Any = ()) -> Plan:
     """One step of Adam in place, with the learning rate rates[0], if `control` says that the step is sound."""
     hyper = map(np.float64, (beta1, beta2, epsilon))
-    return _update("adam", (theta, g, m, v, rates), control, *hyper, _aligned(theta, g, m, v))
+    return _update("adam", (theta, g, m, v, rates), control, *hyper)
 
 
 @Launcher

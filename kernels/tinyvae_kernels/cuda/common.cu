@@ -30,9 +30,18 @@ typedef double real;
 typedef long long whole;
 const unsigned ALL = 0xffffffffu;  // lanes of a warp
 
-// Numbers that are read and written in one piece of 16 bytes.
+// N numbers that are read and written at once. LANES of them are a piece of 16 bytes, the most that one access moves:
+// memory is busy all the time only if every thread has asked for much. Where rows are not whole pieces, or an array does
+// not begin on one, the same code goes number by number, with N = 1; a launcher sees which it is.
 const int LANES = 16 / sizeof(real);
-struct alignas(16) piece { real v[LANES]; };
+template <int N> struct alignas(N * sizeof(real)) piece { real v[N]; };
+
+template <int N> __device__ __forceinline__ piece<N> load(const real* a, whole i) {
+  return reinterpret_cast<const piece<N>*>(a)[i];
+}
+template <int N> __device__ __forceinline__ void store(real* a, whole i, const piece<N>& p) {
+  reinterpret_cast<piece<N>*>(a)[i] = p;
+}
 
 // The sum over a warp, in lane 0.
 template <typename T> __device__ __forceinline__ T warp_sum(T v) {

@@ -1,52 +1,91 @@
-// log p(x|z) of rows of pixels, and in the same pass its derivative by the decoder's output. A block has a row; x may
-// be shared by several rows (samples of z): row i has x[i % count].
+// log p(x|z) of rows of pixels, and in the same pass its derivative by the decoder's output; x may be shared by several
+// rows (samples of z): row i has x[i % count].
+//
+// A row has a warp: eight rows a block, no waiting for each other, and memory enough asked for at once. Few rows would
+// leave most of the card idle: then a row has a block. The launcher's block says which, 32 x 8 or 256 x 1.
 
-extern "C" __global__ void __launch_bounds__(256)
-bernoulli(const real* logits, const real* x, real* sums, real* residual, int width, unsigned count) {
-  // x l - log(1 + exp(l)) = (x - [l > 0]) l - log(1 + exp(-|l|)), the product 0 where its first factor is
-  const whole at = (whole)blockIdx.x * width;
-  const real* pixels = x + (whole)(blockIdx.x % count) * width;
-  real sum = 0;
-  for (int j = threadIdx.x; j < width; j += 256) {
-    const real a = logits[at + j], p = pixels[j], e = EXP(-FABS(a));
-    const real above = p - (a > 0 ? real(1) : real(0));
-    sum += (above == 0 ? real(0) : above * a) - LOG1P(e);
-    residual[at + j] = p - (a < 0 ? e : real(1)) / (1 + e);
+struct Bernoulli {
+  static const int EACH = 1;  // numbers of the decoder's output for a pixel: a, the logit
+  static __device__ __forceinline__ real pixel(const real (&a)[EACH], real x, real (&by)[EACH]) {
+    // x a - log(1 + exp(a)) = (x - [a > 0]) a - log(1 + exp(-|a|)), the product 0 where its first factor is
+    const real e = EXP(-FABS(a[0])), above = x - (a[0] > 0 ? real(1) : real(0));
+    by[0] = x - (a[0] < 0 ? e : real(1)) / (1 + e);
+    return (above == 0 ? real(0) : above * a[0]) - LOG1P(e);
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+};
+
+struct Gaussian {
+  static const int EACH = 2;  // the mean's logit, then as many numbers on the log-variance
+  static __device__ __forceinline__ real pixel(const real (&a)[EACH], real x, real (&by)[EACH]) {
+    const real e = EXP(-FABS(a[0])), r = 1 / (1 + e), precision = EXP(-a[1]);
+    const real d = x - (a[0] < 0 ? e * r : r);
+    by[0] = d * precision * (e * r * r);  // sigmoid has the slope e / (1 + e)^2
+    by[1] = real(0.5) * (d * d * precision - 1);
+    return real(0.5) * (real(-1.8378770664093453) - a[1] - d * d * precision);
+  }
+};
+
+// This thread's part of a row, N pixels at once; `each`: pieces of N in a row of x.
+template <typename Law, int N> __device__ __forceinline__
+real part(const real* output, const real* x, real* residual, whole row, whole datum, int each) {
+  real sum = 0;
+  for (int j = threadIdx.x; j < each; j += blockDim.x) {
+    const piece<N> pixels = load<N>(x, datum * each + j);
+    piece<N> a[Law::EACH], by[Law::EACH];
+    #pragma unroll
+    for (int k = 0; k < Law::EACH; k++) a[k] = load<N>(output, (row * Law::EACH + k) * each + j);
+    #pragma unroll
+    for (int l = 0; l < N; l++) {
+      real one[Law::EACH], slope[Law::EACH];
+      #pragma unroll
+      for (int k = 0; k < Law::EACH; k++) one[k] = a[k].v[l];
+      sum += Law::pixel(one, pixels.v[l], slope);
+      #pragma unroll
+      for (int k = 0; k < Law::EACH; k++) by[k].v[l] = slope[k];
+    }
+    #pragma unroll
+    for (int k = 0; k < Law::EACH; k++) store(residual, (row * Law::EACH + k) * each + j, by[k]);
+  }
+  return sum;
+}
+
+template <typename Law> __device__ __forceinline__
+void log_prob(const real* output, const real* x, real* sums, real* residual, unsigned rows, int width, unsigned count,
+              bool pieces) {
+  const unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
+  if (row >= rows) return;  // a warp leaves together
+  real sum = pieces ? part<Law, LANES>(output, x, residual, row, row % count, width / LANES)
+                    : part<Law, 1>(output, x, residual, row, row % count, width);
+  sum = blockDim.x == 32 ? warp_sum(sum) : block_sum(sum);
+  if (threadIdx.x == 0) sums[row] = sum;
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-gaussian(const real* joint, const real* x, real* sums, real* residual, int width, unsigned count) {
-  const whole at = (whole)blockIdx.x * 2 * width;
-  const real* pixels = x + (whole)(blockIdx.x % count) * width;
-  real sum = 0;
-  for (int j = threadIdx.x; j < width; j += 256) {
-    const real a = joint[at + j], logvar = joint[at + width + j];
-    const real e = EXP(-FABS(a)), r = 1 / (1 + e), precision = EXP(-logvar);
-    const real d = pixels[j] - (a < 0 ? e * r : r);
-    sum += real(0.5) * (real(-1.8378770664093453) - logvar - d * d * precision);
-    residual[at + j] = d * precision * (e * r * r);  // sigmoid has the slope e / (1 + e)^2
-    residual[at + width + j] = real(0.5) * (d * d * precision - 1);
-  }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+bernoulli(const real* logits, const real* x, real* sums, real* residual, unsigned rows, int width, unsigned count,
+          bool pieces) {
+  log_prob<Bernoulli>(logits, x, sums, residual, rows, width, count, pieces);
 }
 
-// out[i, :] = g[i] a[i, :]; `pieces`: rows are whole pieces of 16 bytes.
+extern "C" __global__ void __launch_bounds__(256)
+gaussian(const real* joint, const real* x, real* sums, real* residual, unsigned rows, int width, unsigned count,
+         bool pieces) {
+  log_prob<Gaussian>(joint, x, sums, residual, rows, width, count, pieces);
+}
+
+// out[i, :] = g[i] a[i, :]
+template <int N> __device__ __forceinline__
+void scale(const real* g, const real* a, real* out, unsigned rows, unsigned each) {
+  for (unsigned k = me(); k < rows * each; k += everyone()) {
+    const real factor = g[k / each];
+    piece<N> p = load<N>(a, k);
+    #pragma unroll
+    for (int l = 0; l < N; l++) p.v[l] *= factor;
+    store(out, k, p);
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(256)
 scale_rows(const real* g, const real* a, real* out, unsigned rows, unsigned width, bool pieces) {
-  if (pieces) {
-    const unsigned each = width / LANES;
-    for (unsigned k = me(); k < rows * each; k += everyone()) {
-      const real factor = g[k / each];
-      piece p = reinterpret_cast<const piece*>(a)[k];
-      #pragma unroll
-      for (int l = 0; l < LANES; l++) p.v[l] *= factor;
-      reinterpret_cast<piece*>(out)[k] = p;
-    }
-  } else {
-    for (unsigned k = me(); k < rows * width; k += everyone()) out[k] = g[k / width] * a[k];
-  }
+  if (pieces) scale<LANES>(g, a, out, rows, width / LANES);
+  else scale<1>(g, a, out, rows, width);
 }

@@ -4,12 +4,31 @@
 enum Place { FINITE, CLIP, NORM, UPDATES };
 const int CHUNK = 4096;  // numbers whose squares a block sums
 
+// step.at<N>(i) for the N numbers of each place i, by threads `first`, `first + threads`, ...: pieces of 16 bytes where
+// `aligned` says that all vectors begin on one, and the few numbers behind the last piece one by one.
+template <typename Step> __device__ __forceinline__
+void everywhere(Step& step, unsigned count, bool aligned, unsigned first, unsigned threads) {
+  const unsigned pieces = aligned ? count / LANES : 0;
+  for (unsigned i = first; i < pieces; i += threads) step.template at<LANES>(i);
+  for (unsigned i = LANES * pieces + first; i < count; i += threads) step.template at<1>(i);
+}
+
+struct Squares {
+  const real* g;
+  double sum;
+  template <int N> __device__ __forceinline__ void at(unsigned i) {
+    const piece<N> d = load<N>(g, i);
+    #pragma unroll
+    for (int l = 0; l < N; l++) sum += (double)d.v[l] * (double)d.v[l];
+  }
+};
+
 extern "C" __global__ void __launch_bounds__(256)
-squares(const real* g, double* sums, whole count) {
-  const whole first = (whole)blockIdx.x * CHUNK, last = first + CHUNK < count ? first + CHUNK : count;
-  double sum = 0;
-  for (whole i = first + threadIdx.x; i < last; i += 256) sum += (double)g[i] * (double)g[i];
-  sum = block_sum(sum);
+squares(const real* g, double* sums, whole count, bool aligned) {
+  const whole begin = (whole)blockIdx.x * CHUNK, rest = count - begin;
+  Squares s = {g + begin, 0};
+  everywhere(s, rest < CHUNK ? rest : CHUNK, aligned, threadIdx.x, 256);
+  const double sum = block_sum(s.sum);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
@@ -29,25 +48,48 @@ verdict(const real* loss, const double* sums, double* control, whole count, doub
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-add_scaled(real* g, const real* theta, real factor, unsigned count) {
-  for (unsigned i = me(); i < count; i += everyone()) g[i] = FMA(factor, theta[i], g[i]);
-}
-
-struct Adam {
-  real clip, rate, correct, beta1, rest1, beta2, rest2, epsilon;
-  __device__ __forceinline__ void step(real& theta, real g, real& m, real& v) const {
-    const real tiny = real(1e-30);  // moments that fade end at 0, as on the CPU
-    const real d = clip * g;
-    m = FMA(beta1, m, rest1 * d);
-    v = FMA(beta2, v, rest2 * d * d);
-    m = FABS(m) < tiny ? real(0) : m;
-    v = v < tiny ? real(0) : v;
-    theta -= rate * m / (SQRT(v * correct) + epsilon);
+struct AddScaled {
+  real* g;
+  const real* theta;
+  real factor;
+  template <int N> __device__ __forceinline__ void at(unsigned i) const {
+    piece<N> sum = load<N>(g, i);
+    const piece<N> t = load<N>(theta, i);
+    #pragma unroll
+    for (int l = 0; l < N; l++) sum.v[l] = FMA(factor, t.v[l], sum.v[l]);
+    store(g, i, sum);
   }
 };
 
-// Kingma & Ba 2015, algorithm 1; `aligned`: the vectors begin where pieces of 16 bytes may.
+extern "C" __global__ void __launch_bounds__(256)
+add_scaled(real* g, const real* theta, real factor, unsigned count, bool aligned) {
+  const AddScaled step = {g, theta, factor};
+  everywhere(step, count, aligned, me(), everyone());
+}
+
+// Kingma & Ba 2015, algorithm 1.
+struct Adam {
+  real *theta, *m, *v;
+  const real* g;
+  real clip, rate, correct, beta1, rest1, beta2, rest2, epsilon;
+  template <int N> __device__ __forceinline__ void at(unsigned i) const {
+    const real tiny = real(1e-30);  // moments that fade end at 0, as on the CPU
+    piece<N> t = load<N>(theta, i), mean = load<N>(m, i), square = load<N>(v, i);
+    const piece<N> by = load<N>(g, i);
+    #pragma unroll
+    for (int l = 0; l < N; l++) {
+      const real d = clip * by.v[l];
+      const real first = FMA(beta1, mean.v[l], rest1 * d), second = FMA(beta2, square.v[l], rest2 * d * d);
+      mean.v[l] = FABS(first) < tiny ? real(0) : first;
+      square.v[l] = second < tiny ? real(0) : second;
+      t.v[l] -= rate * mean.v[l] / (SQRT(square.v[l] * correct) + epsilon);
+    }
+    store(theta, i, t);
+    store(m, i, mean);
+    store(v, i, square);
+  }
+};
+
 extern "C" __global__ void __launch_bounds__(256)
 adam(real* theta, const real* g, real* m, real* v, const real* rates, const double* control, unsigned count,
      double beta1, double beta2, double epsilon, bool aligned) {
@@ -55,43 +97,59 @@ adam(real* theta, const real* g, real* m, real* v, const real* rates, const doub
   // Dividing by 1 - beta^t undoes the bias of moments that start at 0. 1 - beta in float32 has only five digits; beta^t
   // is exp(t log beta), for pow takes more registers than all the rest.
   const double updates = control[UPDATES];
-  const Adam a = {real(control[CLIP]), real((double)rates[0] / -expm1(updates * log(beta1))),
-                  real(1 / -expm1(updates * log(beta2))), real(beta1), real(1 - beta1), real(beta2), real(1 - beta2),
-                  real(epsilon)};
-  const unsigned pieces = aligned ? count / LANES : 0;
-  for (unsigned i = me(); i < pieces; i += everyone()) {
-    piece t = reinterpret_cast<piece*>(theta)[i], mean = reinterpret_cast<piece*>(m)[i];
-    piece square = reinterpret_cast<piece*>(v)[i];
-    const piece d = reinterpret_cast<const piece*>(g)[i];
-    #pragma unroll
-    for (int l = 0; l < LANES; l++) a.step(t.v[l], d.v[l], mean.v[l], square.v[l]);
-    reinterpret_cast<piece*>(theta)[i] = t;
-    reinterpret_cast<piece*>(m)[i] = mean;
-    reinterpret_cast<piece*>(v)[i] = square;
-  }
-  for (unsigned i = LANES * pieces + me(); i < count; i += everyone()) a.step(theta[i], g[i], m[i], v[i]);
+  const Adam step = {theta, m, v, g, real(control[CLIP]), real((double)rates[0] / -expm1(updates * log(beta1))),
+                     real(1 / -expm1(updates * log(beta2))), real(beta1), real(1 - beta1), real(beta2),
+                     real(1 - beta2), real(epsilon)};
+  everywhere(step, count, aligned, me(), everyone());
 }
+
+struct Adagrad {
+  real *theta, *total;
+  const real* g;
+  real clip, rate, least;
+  template <int N> __device__ __forceinline__ void at(unsigned i) const {
+    piece<N> t = load<N>(theta, i), square = load<N>(total, i);
+    const piece<N> by = load<N>(g, i);
+    #pragma unroll
+    for (int l = 0; l < N; l++) {
+      const real d = clip * by.v[l];
+      square.v[l] = FMA(d, d, square.v[l]);
+      if (d != 0) t.v[l] -= rate * d / (SQRT(square.v[l]) + least);
+    }
+    store(theta, i, t);
+    store(total, i, square);
+  }
+};
 
 extern "C" __global__ void __launch_bounds__(256)
 adagrad(real* theta, const real* g, real* total, const real* rates, const double* control, unsigned count,
-        double epsilon) {
+        double epsilon, bool aligned) {
   if (control[FINITE] != 1.0) return;
-  const real clip = real(control[CLIP]), rate = rates[0], least = real(epsilon);
-  for (unsigned i = me(); i < count; i += everyone()) {
-    const real d = clip * g[i], square = FMA(d, d, total[i]);
-    total[i] = square;
-    if (d != 0) theta[i] -= rate * d / (SQRT(square) + least);
-  }
+  const Adagrad step = {theta, total, g, real(control[CLIP]), rates[0], real(epsilon)};
+  everywhere(step, count, aligned, me(), everyone());
 }
+
+struct Momentum {
+  real *theta, *velocity;
+  const real* g;
+  real clip, rate, kept;
+  template <int N> __device__ __forceinline__ void at(unsigned i) const {
+    piece<N> t = load<N>(theta, i), now = load<N>(velocity, i);
+    const piece<N> by = load<N>(g, i);
+    #pragma unroll
+    for (int l = 0; l < N; l++) {
+      now.v[l] = FMA(kept, now.v[l], clip * by.v[l]);
+      t.v[l] -= rate * now.v[l];
+    }
+    store(theta, i, t);
+    store(velocity, i, now);
+  }
+};
 
 extern "C" __global__ void __launch_bounds__(256)
 sgd(real* theta, const real* g, real* velocity, const real* rates, const double* control, unsigned count,
-    double momentum) {
+    double momentum, bool aligned) {
   if (control[FINITE] != 1.0) return;
-  const real clip = real(control[CLIP]), rate = rates[0], kept = real(momentum);
-  for (unsigned i = me(); i < count; i += everyone()) {
-    const real now = FMA(kept, velocity[i], clip * g[i]);
-    velocity[i] = now;
-    theta[i] -= rate * now;
-  }
+  const Momentum step = {theta, velocity, g, real(control[CLIP]), rates[0], real(momentum)};
+  everywhere(step, count, aligned, me(), everyone());
 }
