@@ -72,12 +72,16 @@ def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
 
 
 @app.command(name="gpu")
-def _gpu(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """CPU against GPU, kernel by kernel and for the whole step; needs an NVIDIA GPU and CuPy."""
+def _gpu(
+    quick: Quick = False, out: Out = results.FOLDER,
+    compare: Annotated[str | None, typer.Option(help="Data set that a net is trained on, here and there; default: "
+                                                     "digits-dynamic.")] = None,
+) -> None:
+    """CPU against GPU: kernels, the whole step, the peers on the card, training; needs an NVIDIA GPU and CuPy."""
     from benchmarks import gpu
 
     with _needing_a_gpu():
-        gpu.run(quick, out)
+        gpu.run(quick, out, compare)
 
 
 @app.command(name="gpu-check")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 PIXELS, HIDDEN, LATENT, BATCH = 784, 500, 20, 100
 WEIGHTS = sum((m + 1) * n for m, n in ((PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIXELS)))
+WIDTH = 512  # hidden units of a large case
 IDLE, BETWEEN = "a quarter idle", "between products"  # the same call under other circumstances
 Arrays = tuple[np.ndarray, ...]
 
@@ -83,6 +85,8 @@ def cases() -> list[Case]:
     tiny = np.float64(np.float32(1e-40))
     fading = theta, np.where(idle, 0, g), np.where(idle, tiny, m), np.where(idle, tiny, v)
     between = normal(BATCH, PIXELS), normal(PIXELS, HIDDEN)
+    shape = rounded(10 ** rng.uniform(-2, 3, (BATCH, LATENT)))
+    log_z = rounded(np.log(rng.gamma(shape + 1)) + np.log(rng.random(shape.shape)) / shape)  # of z ~ Gamma(shape, 1)
     return [
         *found,
         Case("guard", "", (np.array(1.0), g, control), {"max_norm": math.inf}),
@@ -92,7 +96,48 @@ def cases() -> list[Case]:
         Case("adam", BETWEEN, (theta, g, m, v, rates, control), adam, between),
         Case("adagrad", "", (theta, g, v, rates, control), {"epsilon": 0.0}),
         Case("sgd", "", (theta, g, m, rates, control), {"momentum": 0.9}),
+        Case("lgamma", "", (shape,), {}), Case("polygamma", "order 0", (shape,), {"order": 0}),
+        Case("polygamma", "order 1", (shape,), {"order": 1}), Case("polygamma", "order 2", (shape,), {"order": 2}),
+        Case("gamma_log_sample_grad", "", (log_z, shape), {}),
+        Case("log_gamma", "", (shape, np.array([7, 0, 0])), {"seed": 3, "stream": "noise", "site": 0, "samples": 1}),
     ]
+
+
+def large(count: int) -> Iterator[Case]:
+    """The operations that memory bounds, with `count` numbers in their largest array; float32, made one by one."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+        return scale * rng.standard_normal(shape, np.float32)
+
+    rows, rows_of_pairs, many, data = (count // n for n in (PIXELS, 2 * PIXELS, WIDTH, 2 * LATENT))
+    yield Case("bias_activation", "identity", (normal(1, rows, PIXELS), normal(PIXELS)), {"kind": "identity"})
+    values = {"relu": lambda a: np.maximum(a, 0), "tanh": np.tanh, "softplus": lambda a: np.log1p(np.exp(a))}
+    for kind, value in values.items():
+        pre = normal(1, many, WIDTH)
+        yield Case("bias_activation", kind, (pre, normal(WIDTH)), {"kind": kind})
+        yield Case("bias_activation_grad", kind, (normal(1, many, WIDTH), value(pre)), {"kind": kind})
+    yield Case("bias_grad", "", (normal(1, rows, PIXELS),), {})
+    joint, eps = normal(data, 2 * LATENT), normal(1, data, LATENT)
+    yield Case("gaussian_sample_kl", "", (joint, eps), {})
+    yield Case("gaussian_sample_kl_grad", "", (normal(1, data, LATENT), normal(data), joint, eps), {})
+    grey = rng.random((rows, PIXELS), np.float32)
+    yield Case("bernoulli_log_prob", "", (normal(1, rows, PIXELS, scale=3), np.round(grey)), {})
+    yield Case("gaussian_log_prob", "", (normal(1, rows_of_pairs, 2 * PIXELS), grey[:rows_of_pairs]), {})
+    yield Case("scale_rows", "", (normal(1, rows), normal(1, rows, PIXELS)), {})
+    clock, stored, index = np.array([7, 0, 0]), (255 * grey).astype(np.uint8), rng.permutation(rows)
+    yield Case("normal", "", (clock,), {"seed": 3, "stream": "noise", "site": 0, "shape": (1, count // LATENT, LATENT),
+                                        "dtype": None})  # fmt: skip
+    yield Case("binarised_rows", "", (stored, index, clock), {"seed": 3, "stream": "binarise", "site": 0,
+                                                              "scale": 255.0, "dtype": None})  # fmt: skip
+    yield Case("grey_rows", "", (stored, index), {"scale": 255.0, "dtype": None})
+    theta, g, m, v = normal(count, scale=0.05), normal(count), normal(count, scale=0.1), normal(count, scale=0.1) ** 2
+    rates, control = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
+    yield Case("guard", "", (np.array(1.0), g, control), {"max_norm": math.inf})
+    yield Case("weight_prior", "", (g, theta), {"factor": 1e-5})
+    yield Case("adam", "", (theta, g, m, v, rates, control), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
+    yield Case("adagrad", "", (theta, g, v, rates, control), {"epsilon": 0.0})
+    yield Case("sgd", "", (theta, g, m, rates, control), {"momentum": 0.9})
 
 
 def rounded(a: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Every check of the CUDA kernels and of training on them, on this machine's GPU: one line at the end, and a report.
 
-The checks are those that the tests run on the host (tests/test_cuda_kernels.py, tests/test_cuda_step.py), with the
+The checks are those that the tests run on the host (tests/test_cuda_*.py), with the
 arrays on the card.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import results
 from tinyvae.devices import require_cuda
 
-TESTS = ("tests/test_cuda_kernels.py", "tests/test_cuda_step.py")
+TESTS = ("tests/test_cuda_kernels.py", "tests/test_cuda_launches.py", "tests/test_cuda_step.py")
 
 
 def card() -> dict[str, Any]:

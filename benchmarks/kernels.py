@@ -22,6 +22,7 @@ import tinyvae as tv
 from benchmarks import results, roofline, rungs
 from benchmarks.cases import BETWEEN, IDLE, Case, cases
 from tinyvae import listing, machine, timing
+from tinyvae.devices import Array, namespace_of, read
 from tinyvae.rules import TABLE
 from tinyvae.tape import Launch, Tape
 from tinyvae.tensor import Tensor, apply, grad
@@ -38,7 +39,7 @@ BOUNDS: dict[str, float] = {
     "bernoulli_log_prob": 32, "gaussian_log_prob": 32, "scale_rows": 1, "normal": 64, "binarised_rows": 0,
     "matmul": 64, "sparse_matmul": 64, "sparse_matmul_grad": 64, "bias_grad": 64, "objective": 8, "objective_grad": 4,
     "grey_rows": 1, "next_indices": 0, "next_rates": 0, "tick": 0, "accumulate": 512, "guard": 512, "weight_prior": 2,
-    "adam": 16, "adagrad": 4, "sgd": 4,
+    "adam": 16, "adagrad": 4, "sgd": 4, "lgamma": 4, "polygamma": 8, "gamma_log_sample_grad": 512, "log_gamma": 64,
 }  # fmt: skip
 NO_ARITHMETIC = "next_indices", "next_rates", "tick"  # whole numbers and copies: no points in the plot
 
@@ -65,8 +66,8 @@ class Recorded(NamedTuple):
     """A tape of one operation, and where its inputs and results lie."""
 
     tape: Tape
-    inputs: list[np.ndarray]
-    results: list[np.ndarray]
+    inputs: list[Array]
+    results: list[Array]
 
     def launches(self, operation: str) -> list[Launch]:
         """What the operation itself consists of, with the products beside it."""
@@ -111,23 +112,24 @@ def record(case: Case, rung: str, dtype: np.dtype, xp: Any = np) -> Recorded:
     return Recorded(tape, arrays, [arrays[i] for i in row.writes] or [tensor.data for tensor in found])
 
 
-def replayed(case: Case, recorded: Recorded) -> list[np.ndarray]:
+def replayed(case: Case, recorded: Recorded) -> list[Array]:
     """The results of a replay from the case's inputs, into arrays that held NaN: just what is timed later."""
     for launch in recorded.tape.program():
         for array in launch.outputs:
             array.fill(np.nan if array.dtype.kind == "f" else 0)
     for array, original in zip(recorded.inputs, case.arrays, strict=True):
-        array[...] = original
+        array[...] = namespace_of(array).asarray(original.astype(array.dtype))
     recorded.tape.replay()
     return [array.copy() for array in recorded.results]
 
 
-def units(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def units(found: Array, expected: Array) -> Array:
     """The error of each number in rounding units; NaN and infinity where there should be none are infinitely wrong."""
-    exact, kind = expected.astype(np.float64), found.dtype if found.dtype.kind == "f" else np.float64
-    typical = float(np.sqrt(np.mean(exact**2))) or 1.0
-    error = np.abs(found.astype(np.float64) - exact) / (np.finfo(kind).eps * np.maximum(np.abs(exact), typical))
-    return np.where(np.isfinite(error), error, np.inf)
+    xp, kind = namespace_of(found), found.dtype if found.dtype.kind == "f" else np.float64
+    exact = expected.astype(np.float64)
+    typical = read(xp.sqrt(xp.mean(exact**2))) or 1.0
+    error = xp.abs(found.astype(np.float64) - exact) / (float(np.finfo(kind).eps) * xp.maximum(xp.abs(exact), typical))
+    return xp.where(xp.isfinite(error), error, np.inf)
 
 
 def exact(case: Case) -> list[np.ndarray]:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 import tinyvae as tv
+from tinyvae import listing
 from tinyvae.batches import BATCH, CURSOR
 from tinyvae.data.dataset import treated
+from tinyvae.devices import namespace_of
 from tinyvae.noise import permutation
 from tinyvae.rules import TABLE
-from tinyvae.tape import Tape
+from tinyvae.tape import Launch, Tape
 from tinyvae.training import Settings, Training
 
 MADE_UP, MNIST = "made-up", "MNIST"
@@ -37,6 +39,7 @@ class Net:
     batch: int
     data: str = MADE_UP
     dynamic: bool = False  # pixels drawn from grey values at each use; else fixed bits
+    rows: int = ROWS  # of made-up data; at least a batch
 
     @property
     def size(self) -> str:
@@ -69,7 +72,7 @@ def chosen(quick: bool) -> list[Net]:
 
 def data_set(net: Net) -> tv.DataSet:
     """Real digits, or dense dark pixels, grey = u^3: as grey bytes, or drawn once and kept as bits."""
-    return _data_set(net.data, net.pixels, "dynamic" if net.dynamic else "static", max(ROWS, net.batch))
+    return _data_set(net.data, net.pixels, "dynamic" if net.dynamic else "static", max(net.rows, net.batch))
 
 
 @lru_cache(maxsize=1)  # the candidates of one net share it
@@ -122,12 +125,25 @@ def repeatable(ready: Training, net: Net, step: Callable[[], None]) -> Callable[
     return call
 
 
-def replayed(net: Net) -> tuple[Training, Callable[[], None], Tape]:
+def epoch(ready: Training, net: Net) -> Callable[[], None]:
+    """The full batches of an epoch by a recorded and compared step, as `tv.fit` takes them: the host looks at times."""
+    steps = steps_an_epoch(net)
+
+    def call() -> None:
+        rewind(ready)
+        for start in range(0, steps, ready.interval):
+            ready._several([net.batch] * min(ready.interval, steps - start))
+
+    return call
+
+
+def replayed(net: Net, device: str = "cpu", tf32: bool = False) -> tuple[Training, Callable[[], None], Tape]:
     """The step of `tv.fit`, recorded and compared already; with its training and the tape that it replays."""
-    ready = training(net)
+    ready = training(net, device)
     step = repeatable(ready, net, ready.step)
-    for _ in range(3):  # the first is recorded, two are compared with the same step run anew
-        step()
+    with tv.tf32(tf32):
+        for _ in range(3):  # the first is recorded, two are compared with the same step run anew
+            step()
     tape, _ = ready._programs[net.batch]
     return ready, step, tape
 
@@ -143,19 +159,25 @@ def dense() -> Iterator[None]:
         row.kernel = kernel
 
 
-def floor(net: Net, tape: Tape) -> Callable[[], None]:
-    """The matrix products of a step recorded in `dense`, in its order, over its arrays, each by NumPy."""
+def products(net: Net, tape: Tape) -> list[Launch]:
+    """The matrix products of a step recorded in `dense`, in its order, and all of them."""
     launches = [launch for launch in tape.program() if launch.rule.name == "matmul"]
-    products = [(*(tensor.data for tensor in launch.inputs), launch.outputs[0]) for launch in launches]
     # once forward, twice backward, but for the gradient by the first layer's input, which nobody asks for
     first, weights = net.pixels * net.hidden, 2 * net.pixels * net.hidden + 3 * net.hidden * net.latent
-    found, expected = sum(2 * out.size * a.shape[1] for a, _, out in products), 2 * net.batch * (3 * weights - first)
+    found, expected = sum(map(listing.flops, launches)), 2 * net.batch * (3 * weights - first)
     if found != expected:
         raise SystemExit(f"the recorded products of {net} are {found:,} operations; expected {expected:,}, so they "
                          "are not its floor; nothing was timed")
+    return launches
+
+
+def floor(net: Net, tape: Tape) -> Callable[[], None]:
+    """The products of a step over its arrays, each by the array library: NumPy, or CuPy on a GPU."""
+    calls = [(*(tensor.data for tensor in launch.inputs), launch.outputs[0]) for launch in products(net, tape)]
+    matmul = namespace_of(calls[0][2]).matmul
 
     def run() -> None:
-        for a, b, out in products:
-            np.matmul(a, b, out=out)
+        for a, b, out in calls:
+            matmul(a, b, out=out)
 
     return run

@@ -48,8 +48,8 @@ def batch(net: Net, data: jax.Array, index: jax.Array, key: jax.Array) -> tuple[
     return x, jax.random.normal(for_normals, (net.batch, net.latent))
 
 
-# Tried and no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps unrolled, a jitted call a step
-# instead of the scan, the generators rbg and unsafe_rbg, vectors of 512 bits.
+# Tried on a CPU and no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps unrolled, a jitted call a
+# step instead of the scan, the generators rbg and unsafe_rbg, vectors of 512 bits.
 @partial(jax.jit, static_argnames="net", donate_argnames="carry")
 def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Carry, jax.Array]:
     """All batches of `order`, (steps, batch), and the loss of each."""
@@ -59,13 +59,16 @@ def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Ca
         value, g = jax.value_and_grad(loss)(p, *batch(net, data, index, now))
         return (*adam(p, g, m, v, t + 1), t + 1, key), value
 
-    return jax.lax.scan(step, carry, order, unroll=2)
+    return jax.lax.scan(step, carry, order, unroll=2 if jax.default_backend() == "cpu" else 4)
 
 
 class Scan:
     """See workers.py for what the methods mean."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
+        jax.config.update("jax_platforms", device)
+        if device == "cuda":  # where JAX by itself would multiply in TF32
+            jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
         self.net, stored = net, nets.data_set(net)
         self.weights = nets.weights(net)
         self.order = jnp.asarray(nets.order(net), jnp.int32)

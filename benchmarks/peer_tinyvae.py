@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks import nets
+from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
 from tinyvae import timing
+from tinyvae.devices import require_cuda, to_host
 from tinyvae.training import DATA_COUNT, OBJECTIVE
 
 
 class Replayed:
     """See workers.py for what the methods mean; the check takes `reference`, which runs the very step that is timed."""
 
-    def __init__(self, net: Net) -> None:
-        self.steps = nets.steps_an_epoch(net)
-        self._start = {name: array.copy() for name, array in nets.training(net).state().items()}
+    def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
+        self.steps, self.device, self.tf32 = nets.steps_an_epoch(net), device, tf32
+        self._start = {name: array.copy() for name, array in nets.training(net, device).state().items()}
         self.training, self.step, self.tape = self.recorded(net)
 
     def recorded(self, net: Net) -> tuple[Any, Any, Any]:
         """The dense step, as everyone computes it, and its floor."""
         with nets.dense():
-            found = nets.replayed(net)
-        self.floor = nets.floor(net, found[2])
+            found = nets.replayed(net, self.device, self.tf32)
+        self.floor = self.products_alone(net, found[2])
         return found
+
+    def products_alone(self, net: Net, tape: Any) -> Callable[[], Any]:
+        """The floor of the step."""
+        return nets.floor(net, tape)
 
     def about(self) -> dict[str, Any]:
         blas = timing.blas()
@@ -41,11 +47,11 @@ class Replayed:
         """A replayed step from the first weights: its batch, its normals, its loss and the gradient it found."""
         self.restart()
         self.step()
-        drawn = {launch.rule.name: launch.outputs[0].copy() for launch in self.tape.program() if launch.outputs}
-        x = drawn.get("binarised_rows", drawn.get("grey_rows"))
+        drawn = {launch.rule.name: launch.outputs[0] for launch in self.tape.program() if launch.outputs}
+        x, eps = (np.array(to_host(a)) for a in (drawn.get("binarised_rows", drawn.get("grey_rows")), drawn["normal"]))
         parameters = self.training.model.parameters
-        gradients = {name: slot.copy() for name, slot in parameters._slots.items()}
-        return {"x": x, "eps": drawn["normal"].reshape(len(x), -1), "loss": self._loss(), "gradients": gradients}
+        gradients = {name: np.array(to_host(slot)) for name, slot in parameters._slots.items()}
+        return {"x": x, "eps": eps.reshape(len(x), -1), "loss": self._loss(), "gradients": gradients}
 
     def losses(self, count: int) -> list[float]:
         self.restart()
@@ -57,7 +63,8 @@ class Replayed:
         return found
 
     def _loss(self) -> float:
-        return float(np.divide(self.training.totals[OBJECTIVE], self.training.totals[DATA_COUNT]))
+        totals = to_host(self.training.totals)
+        return float(np.divide(totals[OBJECTIVE], totals[DATA_COUNT]))
 
     def epoch(self) -> None:
         for _ in range(self.steps):
@@ -67,6 +74,28 @@ class Replayed:
         """An epoch of the floor."""
         for _ in range(self.steps):
             self.floor()
+
+
+class OnCard(Replayed):
+    """The steps on a GPU; the host looks at intervals whether all were finite."""
+
+    def __init__(self, net: Net, device: str = "cuda", tf32: bool = False) -> None:
+        super().__init__(net, device, tf32)
+        self._epoch = nets.epoch(self.training, net)
+
+    def products_alone(self, net: Net, tape: Any) -> Callable[[], Any]:
+        """As the step calls them, in one CUDA graph."""
+        return gpu_clock.program(nets.products(net, tape))
+
+    def about(self) -> dict[str, Any]:
+        return {"cupy": require_cuda().__version__, "tf32": self.tf32}
+
+    def epoch(self) -> None:
+        self._epoch()
+
+    def products(self) -> None:
+        super().products()
+        require_cuda().cuda.Device().synchronize()
 
 
 class Sparse(Replayed):

@@ -37,13 +37,15 @@ class VAE(nn.Module):
 class Eager:
     """See workers.py for what the methods mean."""
 
-    # Tried and no faster: Adam that is not fused, pixels kept as bytes, torch.bernoulli instead of rand < x, denormals
-    # flushed, one thread, and binary_cross_entropy_with_logits, which takes more passes than softplus.
-    def __init__(self, net: Net) -> None:
-        self.net, stored = net, nets.data_set(net)
-        self.data = torch.from_numpy(stored.train).float() / stored.scale
-        self.order = list(torch.from_numpy(nets.order(net)))
-        self.model = VAE(net)
+    # Tried on a CPU and no faster: Adam that is not fused, pixels kept as bytes, torch.bernoulli instead of rand < x,
+    # denormals flushed, one thread, and binary_cross_entropy_with_logits, which takes more passes than softplus.
+    def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
+        if device == "cuda":
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        self.net, self.device, stored = net, device, nets.data_set(net)
+        self.data = torch.from_numpy(stored.train).to(device).float() / stored.scale
+        self.order = list(torch.from_numpy(nets.order(net)).to(device))
+        self.model = VAE(net).to(device)
         self.start()
 
     def start(self) -> None:
@@ -54,14 +56,14 @@ class Eager:
 
     def about(self) -> dict[str, Any]:
         return {"torch": torch.__version__, "threads": torch.get_num_threads(),
-                "capability": torch.backends.cpu.get_cpu_capability()}
+                "capability": torch.backends.cpu.get_cpu_capability(), "cuda": torch.version.cuda}
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Gather, draw the pixels if they are dynamic, draw the normals."""
         x = self.data.index_select(0, index)
         if self.net.dynamic:
             x = (torch.rand_like(x) < x).float()
-        return x, torch.randn(self.net.batch, self.net.latent)
+        return x, torch.randn(self.net.batch, self.net.latent, device=self.device)
 
     def step(self, x: Tensor, eps: Tensor) -> Tensor:
         """Forward, backward, Adam; the loss."""
@@ -77,12 +79,12 @@ class Eager:
 
     def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
         x, eps = self.batch(self.order[0])
-        return x.numpy(), eps.numpy()
+        return x.cpu().numpy(), eps.cpu().numpy()
 
     def loss_and_gradients(self, x: np.ndarray, eps: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         self.start()
-        loss = self.step(torch.from_numpy(x), torch.from_numpy(eps))
-        return float(loss), {name: g.numpy().T.copy() for name, g in self.gradients().items()}
+        loss = self.step(torch.from_numpy(x).to(self.device), torch.from_numpy(eps).to(self.device))
+        return float(loss), {name: g.cpu().numpy().T.copy() for name, g in self.gradients().items()}
 
     def losses(self, count: int) -> list[float]:
         self.start()
@@ -91,23 +93,25 @@ class Eager:
     def epoch(self) -> None:
         for index in self.order:
             self.step(*self.batch(index))
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
 
 class Compiled(Eager):
     """The whole step, Adam included, as one compiled graph."""
 
-    # Tried and no faster: compiling the loss alone beside the fused Adam, or Adam alone; drawing within the graph; one
-    # flat vector; max_autotune; without cpp_wrapper, whose calls between kernels are Python's.
-    def __init__(self, net: Net) -> None:
-        self.compiled = torch.compile(self._step, options={"cpp_wrapper": True})
-        super().__init__(net)
+    # Tried on a CPU and no faster: compiling the loss alone beside the fused Adam, or Adam alone; drawing within the
+    # graph; one flat vector; max_autotune; without cpp_wrapper, whose calls between kernels are Python's.
+    def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
+        self.compiled = torch.compile(self._step, options={"cpp_wrapper": True} if device == "cpu" else None)
+        super().__init__(net, device, tf32)
 
     def start(self) -> None:
         super().start()
         if not hasattr(self, "m"):
             self.p = {name: p.detach() for name, p in self.model.named_parameters()}
             self.m, self.v = ({name: torch.zeros_like(p) for name, p in self.p.items()} for _ in "mv")
-            self.t = torch.zeros(())
+            self.t = torch.zeros((), device=self.device)
         for tensor in (self.t, *self.m.values(), *self.v.values()):
             tensor.zero_()
 
@@ -131,3 +135,33 @@ class Compiled(Eager):
     def gradients(self) -> dict[str, Tensor]:
         """Adam's first moment after one step from 0 is the gradient times 1 - beta1."""
         return {name: m / (1 - BETA1) for name, m in self.m.items()}
+
+
+class Captured(Compiled):
+    """The compiled step on a GPU, with its gather and its draws, as one CUDA graph that takes its rows from `rows`."""
+
+    def __init__(self, net: Net, device: str = "cuda", tf32: bool = False) -> None:
+        super().__init__(net, device, tf32)
+        self.rows, side = self.order[0].clone(), torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles, and loads all that the graph needs
+            for _ in range(3):
+                self.step(*self.batch(self.rows))
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = self.step(*self.batch(self.rows))
+
+    def replay(self, index: Tensor) -> Tensor:
+        self.rows.copy_(index)
+        self.graph.replay()
+        return self.loss
+
+    def losses(self, count: int) -> list[float]:
+        self.start()
+        return [float(self.replay(index)) for index in self.order[:count]]
+
+    def epoch(self) -> None:
+        for index in self.order:
+            self.replay(index)
+        torch.cuda.synchronize()

@@ -52,13 +52,14 @@ def refuse(net: Net, name: str, what: str) -> None:
     raise SystemExit(f"{net}: {name} {what}; nothing was timed")
 
 
-def check_gradients(net: Net, name: str, reference: dict[str, Any], loss: float, gradients: dict[str, Any]) -> None:
+def check_gradients(net: Net, name: str, reference: dict[str, Any], loss: float, gradients: dict[str, Any],
+                    tolerance: float = TOLERANCE) -> None:
     """For one batch and one draw of normals, the loss and the gradient by each parameter are ours."""
-    if not abs(loss - reference["loss"]) <= TOLERANCE * abs(reference["loss"]):  # NaN fails
+    if not abs(loss - reference["loss"]) <= tolerance * abs(reference["loss"]):  # NaN fails
         refuse(net, name, f"has a loss of {loss:.6g}, {OURS} {reference['loss']:.6g} nats per datum")
     for parameter, ours in reference["gradients"].items():
         error = np.abs(gradients[parameter] - ours).max() / np.abs(ours).max()
-        if not error <= TOLERANCE:
+        if not error <= tolerance:
             refuse(net, name, f"differs from {OURS} in the gradient by {parameter} by {error:.2g} of its largest")
 
 
@@ -85,7 +86,7 @@ def check_losses(net: Net, name: str, losses: list[float], ours: list[float]) ->
         refuse(net, name, f"trains to a loss of {losses[-1]:.4g} in {len(losses)} steps, {OURS} to {ours[-1]:.4g}")
 
 
-def check(net: Net, team: dict[str, Worker]) -> None:
+def check(net: Net, team: dict[str, Worker], tolerance: float = TOLERANCE) -> None:
     """All of it, for every contestant; SystemExit at the first that is not the same step."""
     reference, ours = team[OURS].ask("reference"), team[OURS].ask("losses", STEPS)
     check_draws(net, OURS, reference["x"], reference["eps"])
@@ -93,7 +94,7 @@ def check(net: Net, team: dict[str, Worker]) -> None:
     for name, worker in team.items():
         if name != OURS:
             answer = worker.ask("loss_and_gradients", reference["x"], reference["eps"])
-            check_gradients(net, name, reference, *answer)
+            check_gradients(net, name, reference, *answer, tolerance)
             check_draws(net, name, *worker.ask("first_batch"))
             check_losses(net, name, worker.ask("losses", STEPS), ours)
 

@@ -113,6 +113,48 @@ def sweep(path: Path) -> Path:
         return save(figure, path.with_suffix(".svg"))
 
 
+def gpu(path: Path) -> Path:
+    """Each kernel's share of a copy's bandwidth; over the batch the microseconds of a step on CPU, GPU and by peers."""
+    with matplotlib.rc_context(STYLE):
+        content = checkpoint.read_json(path)
+        figure, (shares, steps) = plt.subplots(1, 2, layout="constrained",
+                                               figsize=(12, 1.5 + 0.22 * len(content["large"])))
+        names, values = ([row[key] for row in content["large"]] for key in ("case", "share_of_copy"))
+        shares.barh(names, [100 * value for value in values], color=OURS, height=0.7)
+        shares.axvline(80, color=BELOW, linewidth=0.8, linestyle=":")
+        shares.invert_yaxis()
+        shares.set(title=f"kernels over {max(row['numbers'] for row in content['large']):,} numbers",
+                   xlabel="bandwidth in % of a copy's, higher is better; dots: 80 %")
+        for name, key, precision, colour, dash in (
+            ("CPU", "cpu_microseconds", "float32", BELOW, "-"), ("tinyvae", "gpu_microseconds", "float32", OURS, "-"),
+            ("tinyvae, TF32", "gpu_microseconds", "TF32", OURS, "--"),
+            ("products alone", "products_microseconds", "float32", BELOW, ":"),
+        ):  # fmt: skip
+            rows = [row for row in content["rows"] if row["precision"] == precision and row[key] is not None]
+            steps.plot([row["batch"] for row in rows], [row[key] for row in rows], label=name, color=colour,
+                       linestyle=dash, marker="o", markersize=4, linewidth=1.2)
+        rivals = [row for row in content.get("peers", []) if not row["step"].startswith((*OUR_STEPS, FLOOR))]
+        for marker, name in zip("sD^v", dict.fromkeys(row["step"] for row in rivals), strict=False):
+            for precision, fill in (("float32", OTHER), ("TF32", "none")):
+                rows = [row for row in rivals if (row["step"], row["precision"]) == (name, precision)]
+                steps.plot([row["batch"] for row in rows], [row["microseconds"] for row in rows], linestyle="",
+                           marker=marker, color=OTHER, markerfacecolor=fill,
+                           label=name if precision == "float32" else f"{name}, TF32")
+        steps.set(title=content["rows"][0]["size"], xlabel="batch", ylabel="us a step, lower is better", xscale="log",
+                  yscale="log")
+        batches = sorted({row["batch"] for row in content["rows"]})
+        steps.set_xticks(batches, labels=[f"{batch:,}" for batch in batches])
+        steps.minorticks_off()
+        steps.yaxis.set_major_formatter("{x:,g}")
+        steps.grid(axis="y", linewidth=0.4, alpha=0.5)
+        steps.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        card, rounds = content["card"], max(row["rounds"] for row in content["rows"])
+        quick = "; a quick run: no claim" if content["quick"] else ""
+        figure.suptitle(f"Kernels and training steps on a GPU\n{card['name']}, CuPy {card['cupy']}; medians of "
+                        f"{rounds} rounds{quick}", fontsize=10, x=0.01, ha="left")
+        return save(figure, path.with_suffix(".svg"))
+
+
 def _caption(figure: Figure, content: dict[str, Any], title: str) -> None:
     """Title, and below it what it was measured on."""
     environment = content["environment"]

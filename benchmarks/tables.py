@@ -27,7 +27,7 @@ TIME: Columns = {
     "images/s": lambda row: f"{row['images_per_second']:,.0f}",
     "floor/step": lambda row: f"{row['share_of_floor']:.0%}",
 }
-LEFT = ("net", "data, pixels", "step")  # columns of text
+LEFT = ("net", "data, pixels", "step", "kernel", "precision")  # columns of text
 NOTE = """of us/step lower is better, of images/s and floor/step higher
 floor/step: the time of the step's matrix products alone over that of the step, in the same rounds; these products are
 NumPy's, over the step's own arrays, by its BLAS with its default threads: above 100 % a step beats them"""
@@ -44,21 +44,36 @@ def row(net: Net, name: str, timing: Timing, floor: Timing, **more: Any) -> Row:
 
 
 def show(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
-    """Print a table, the net only where it changes, and what its columns mean."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in columns:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=True)
+    """Print a table of steps, the net only where it changes, and what its columns mean."""
+    lines: list[list[str]] = []
     before: list[str] = []
     for shown in rows:
         cells = [read(shown) for read in columns.values()]
         net, rest = cells[: len(NET)], cells[len(NET) :]
-        table.add_row(*([""] * len(NET) if net == before else net), *rest)
+        lines.append([*([""] * len(NET) if net == before else net), *rest])
         before = net
+    _print(title, columns, lines, f"{_rounds(rows)}, the candidates of a net in turn", *notes)
+
+
+def plain(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
+    """Print a table, and what its columns mean."""
+    _print(title, columns, [[read(shown) for read in columns.values()] for shown in rows], _rounds(rows), *notes)
+
+
+def _rounds(rows: list[Row]) -> str:
+    found = sorted({shown["rounds"] for shown in rows})
+    return f"medians and quartiles of {' or '.join(map(str, found))} rounds"
+
+
+def _print(title: str, columns: Columns, lines: list[list[str]], *notes: str) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=True)
+    for cells in lines:
+        table.add_row(*cells)
     print(f"\n{title}\n")
-    Console(width=150, highlight=False).print(table)
-    rounds = sorted({shown["rounds"] for shown in rows})
-    print(f"\nmedians and quartiles of {' or '.join(map(str, rounds))} rounds, the candidates of a net in turn", *notes,
-          sep="\n")
+    Console(width=180, highlight=False).print(table)
+    print("", *notes, sep="\n")
 
 
 def say(message: str) -> None:

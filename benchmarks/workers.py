@@ -1,7 +1,8 @@
 """Contestants in processes of their own, so that no library's threads and settings disturb another's.
 
 Each lives in a worker that waits, without using a processor, until it is asked; only one is asked at a time. A class
-can take part if it is made from a `Net` and has these methods; all draws are its own, by its own generator:
+can take part if it is made from a `Net` (and where a GPU is asked for, from `device` and `tf32`, too) and has these
+methods; all draws are its own, by its own generator:
 
     about() -> dict                                  versions, threads
     first_batch() -> (x, eps)                        what its first step gathers (and draws), and its normals
@@ -15,6 +16,7 @@ from __future__ import annotations
 import gc
 import importlib
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,12 +26,15 @@ from benchmarks import nets
 from benchmarks.nets import Net
 from tinyvae.timing import Timing
 
+SETTINGS = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # or JAX takes most of a GPU's memory from the others
 
-def serve(pipe: Any, place: str, net: Net) -> None:
+
+def serve(pipe: Any, place: str, net: Net, options: dict[str, Any]) -> None:
     """What a worker does: make the contestant, then answer until told to stop."""
+    os.environ.update(SETTINGS)
     try:
         module, name = place.split(":")
-        contestant = getattr(importlib.import_module(module), name)(net)
+        contestant = getattr(importlib.import_module(module), name)(net, **options)
         pipe.send(("done", None))
         while (request := pipe.recv()) is not None:
             method, arguments = request
@@ -58,11 +63,11 @@ def timed(contestant: Any, method: str, calls: int) -> float:
 class Worker:
     """A contestant in a process of its own."""
 
-    def __init__(self, name: str, place: str, net: Net) -> None:
+    def __init__(self, name: str, place: str, net: Net, options: dict[str, Any]) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")  # a forked process would inherit pools without their threads
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(other, place, net), daemon=True)
+        self._process = context.Process(target=serve, args=(other, place, net, options), daemon=True)
         self._process.start()
         other.close()
 
@@ -97,12 +102,12 @@ class Worker:
 
 
 @contextmanager
-def team(places: dict[str, str], net: Net) -> Iterator[dict[str, Worker]]:
-    """Workers by name; they start side by side and end with the block."""
+def team(places: dict[str, str], net: Net, **options: Any) -> Iterator[dict[str, Worker]]:
+    """Workers by name, each made with the same options; they start side by side and end with the block."""
     with ExitStack() as stack:
         workers = {}
         for name, place in places.items():
-            workers[name] = Worker(name, place, net)
+            workers[name] = Worker(name, place, net, options)
             stack.callback(workers[name].stop)
         for worker in workers.values():
             worker.ready()

@@ -151,5 +151,6 @@ def test_real_peers_do_the_same_step(name):
     package, place = peers.PEERS[name]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"optional: {package} is not installed")
-    with workers.team({peers.OURS: "benchmarks.peer_tinyvae:Replayed", name: place}, DYNAMIC) as team:
+    places = {peers.OURS: "benchmarks.peer_tinyvae:Replayed", name: place}
+    with workers.team(places, DYNAMIC, device="cpu") as team:  # as it is by default
         peers.check(DYNAMIC, team)

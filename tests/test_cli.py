@@ -121,7 +121,8 @@ def test_the_options_reach_the_run(run):
     code, _, err = run(
         "train", "digits-static", "--no-pictures", "--out", "r", "--epochs", 1, "--batch", 300, "--hidden", "9,8",
         "--latent", 3, "--activation", "softplus", "--optimizer", "adagrad", "--lr", 0.02, "--schedule", "linear",
-        "--bound", "elbo-a", "--samples", 2, "--beta", 0.5, "--warmup", 1, "--free-bits", 0.1, "--clip", 9,
+        "--bound", "elbo-a", "--samples", 2, "--beta", 0.5, "--warmup", 1, "--posterior", "gamma",
+        "--estimator", "grep", "--baseline", "fitted", "--clip", 9,
         "--weight-prior", "--data-mean-bias", "--on-nonfinite", "skip", "--validation", 50, "--patience", 3,
         "--seed", 4, "--dtype", "float64", "--init", "aevb", "--device", "cpu")  # fmt: skip
     assert code == 0, err
@@ -129,11 +130,27 @@ def test_the_options_reach_the_run(run):
     assert config["data"] == "digits-static"
     assert config["model"] == {
         "pixels": 64, "hidden": [9, 8], "latent": 3, "activation": "softplus", "likelihood": "bernoulli",
-        "init": "aevb", "seed": 4, "dtype": "float64"}  # fmt: skip
+        "init": "aevb", "seed": 4, "dtype": "float64", "posterior": "gamma"}  # fmt: skip
     assert config["settings"] == {
         "epochs": 1, "batch": 300, "optimizer": "adagrad", "lr": 0.02, "schedule": "linear", "bound": "elbo-a",
-        "samples": 2, "beta": 0.5, "warmup": 1, "free_bits": 0.1, "clip": 9, "weight_prior": True,
+        "samples": 2, "importance_samples": 1, "gradient": "path", "estimator": "grep", "baseline": "fitted",
+        "beta": 0.5, "warmup": 1, "free_bits": 0.0, "clip": 9, "weight_prior": True,
         "data_mean_bias": True, "on_nonfinite": "skip", "validation": 50, "patience": 3, "seed": 4}  # fmt: skip
+
+
+def test_the_importance_weighted_bound(run):
+    code, out, err = run("train", "--no-pictures", "--out", "r", "--epochs", 1, "--validation", 50, "--bound", "iwae",
+                         "--importance-samples", 7, "--samples", 2, "--gradient", "dreg", *SMALL)
+    assert code == 0, err
+    settings = json.loads(Path("r/config.json").read_text())["settings"]
+    assert [settings[name] for name in ("bound", "importance_samples", "samples", "gradient")] == ["iwae", 7, 2, "dreg"]
+    assert "L_7, the bound of iwae, in nats per datum (higher is better)" in out
+    record = checkpoint.read_lines("r/metrics.jsonl")[0]
+    line = next(line for line in out.splitlines() if line.startswith("epoch "))
+    for part in ("train", "valid", "test"):
+        assert f"{part} {record[f'{part}_bound']:.2f}" in line
+        assert record[f"{part}_bound"] > record[f"{part}_elbo"]
+    assert f"± {record['test_bound_stderr']:.2f}  (ELBO {record['test_elbo']:.2f}, reconstruction" in line
 
 
 def test_folders_are_numbered_where_no_name_is_given(run):
@@ -299,7 +316,11 @@ MISTAKES = {
     "bad rate": (["--lr", -1], "lr=-1", "above 0"),
     "bad batch": (["--batch", 0], "batch=0", "at least 1"),
     "bad seed": (["--seed", -1], "seed=-1", "from 0 to 4294967295"),
-    "bad bound": (["--bound", "iwae"], "bound=iwae", "elbo-a, elbo-b"),
+    "bad bound": (["--bound", "elbo-c"], "bound=elbo-c", "elbo-a, elbo-b, iwae"),
+    "bad gradient": (["--gradient", "stl"], "found gradient=stl", "elbo-a path, stl; with bound=elbo-b path; with"),
+    "dreg of the ELBO": (["--bound", "elbo-a", "--gradient", "dreg"], "gradient=dreg", "bound=iwae path, stl, dreg"),
+    "importance samples of the ELBO": (["--importance-samples", 5], "importance_samples=5 (1; with bound=iwae at l"),
+    "a weighed KL of iwae": (["--bound", "iwae", "--beta", 2], "found beta=2.0 (at least 0; with bound=iwae 1)"),
     "bad optimizer": (["--optimizer", "lion"], "optimizer=lion", "adam, adagrad, sgd"),
     "too much validation": (["--validation", 1497], "validation=1497 of 1497", "some must be left"),
     "patience": (["--patience", 2], "needs validation data"),

@@ -204,37 +204,3 @@ def test_a_gpu_that_is_gone_leaves_the_last_checkpoint(driver, monkeypatch, tmp_
         tv.fit(model, made_up(), tmp_path / "run", epochs=4, batch=20, on_epoch=lose)
     records = runs.resume(tmp_path / "run", made_up())
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
-
-
-# ---- the benchmark -------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_gpu_benchmark(driver, monkeypatch):
-    """The benchmark on the stand-in, at a size that the host can run."""
-    gpu = pytest.importorskip("benchmarks.gpu", reason="optional: benchmarks/ is not here, only the tests")
-    few = [case for case in gpu.cases() if case.operation in ("next_indices", "gaussian_sample_kl", "tick")]
-    for name, value in (("NET", gpu.Net(36, 17, 5, 20)), ("BATCHES", (20,)), ("COPIED", 1000), ("SIDE", 8),
-                        ("LEAST", 1e-6), ("cases", lambda: few)):  # fmt: skip
-        monkeypatch.setattr(gpu, name, value)
-    return gpu
-
-
-@on_the_host
-def test_cpu_against_gpu_is_checked_and_written(small_gpu_benchmark, tmp_path):
-    small_gpu_benchmark.run(True, tmp_path)
-    content = json.loads((tmp_path / "gpu.json").read_text())
-    assert [row["case"] for row in content["kernels"]] == ["gaussian_sample_kl", "next_indices", "tick"]
-    assert [row["launches"] > 20 for row in content["rows"]] == [True]
-    assert all(0 < row["gpu_microseconds"] < np.inf for row in content["rows"] + content["kernels"])
-    assert content["card"]["name"] == "no GPU at all"
-
-
-@on_the_host
-def test_a_wrong_kernel_is_not_timed(small_gpu_benchmark, driver, monkeypatch, tmp_path):
-    right = driver.module
-    wrong = lambda code, options: right(code.replace("-1 - logvar)", "1 - logvar)"), options)
-    monkeypatch.setattr(driver, "module", wrong)
-    with pytest.raises(SystemExit, match=r"gaussian_sample_kl.*nothing was timed"):
-        small_gpu_benchmark.run(True, tmp_path)
-    assert not list(tmp_path.iterdir())

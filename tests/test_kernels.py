@@ -87,6 +87,7 @@ FORMULAS = {
 }  # fmt: skip
 OTHERS = {
     "test_noise.py": {"normal", "binarised_rows"}, "test_products.py": {"matmul", "multiplies"},
+    "test_special.py": {"gamma_log_sample_grad", "lgamma", "polygamma"}, "test_log_gamma.py": {"log_gamma"},
     "test_sparse.py": {"pays", "sparse_matmul", "sparse_matmul_grad"},
     "test_step_kernels.py": {"accumulate", "adagrad", "adam", "grey_rows", "guard", "next_indices", "next_rates", "sgd",
                              "tick", "weight_prior"},

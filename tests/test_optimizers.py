@@ -12,7 +12,8 @@ from tinyvae.tape import Tape
 from tinyvae.tensor import Tensor
 
 SIZE, STEPS = 6, 8
-HYPER = {"adam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}, "adagrad": {"epsilon": 0.1}, "sgd": {"momentum": 0.7}}
+HYPER = {"adam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}, "adagrad": {"epsilon": 0.1}, "sgd": {"momentum": 0.7},
+         "advi": {"power": 0.5, "memory": 0.8}}
 
 
 @pytest.fixture(params=[True, False], ids=["kernel", "twin"], autouse=True)
@@ -75,7 +76,21 @@ def average(theta, gradients, rates, momentum):
     return theta
 
 
-TEXTBOOK = {"adam": (adam, without_correction), "adagrad": (adagrad, inside), "sgd": (sgd, average)}
+def advi(theta, gradients, rates, power, memory):
+    """rho_t = eta t^-power / (1 + sqrt(s_t)), s_t = (1 - memory) g^2 + memory s_(t - 1)."""
+    s = np.zeros_like(theta)
+    for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        s = (1 - memory) * g * g + memory * s
+        theta = theta - rate / t**power / (1 + np.sqrt(s)) * g
+    return theta
+
+
+def without_decay(theta, gradients, rates, power, memory):
+    return advi(theta, gradients, rates, 0.0, memory)
+
+
+TEXTBOOK = {"adam": (adam, without_correction), "adagrad": (adagrad, inside), "sgd": (sgd, average),
+            "advi": (advi, without_decay)}
 
 
 def problem(dtype=np.float64, size=SIZE):

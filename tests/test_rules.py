@@ -143,16 +143,24 @@ CASES = {
 ELSEWHERE = {
     "store": "changes its input in place; see deposit in test_tape.py",
     "normal": "draws noise; see test_noise.py", "uniform": "draws noise; see test_noise.py",
+    "laplace": "draws noise; see test_laplace.py", "poisson": "draws noise; see test_discrete_families.py",
+    "categorical": "draws noise; see test_discrete_families.py",
+    "log_gamma": "draws noise; see test_families.py",
+    "solve_lower": "takes a triangular matrix; see test_families.py",
+    "strict_lower": "makes a triangle; see test_families.py", "below_diagonal": "is its inverse; see test_families.py",
     "next_indices": "reads a cursor; see test_batches.py",
     "next_rates": "reads a cursor; see test_batches.py",
     "tick": "moves a clock in place; see test_batches.py",
     "grey_rows": "reads stored pixels; see test_batches.py",
     "binarised_rows": "draws noise; see test_noise.py",
+    "gamma_log_sample_grad": "is a derivative itself; see test_special.py",
+    "moving_average": "changes its state in place; see test_estimators.py",
     "guard": "writes a flag in place; see test_kernels.py",
     "weight_prior": "changes the gradient in place; see test_kernels.py",
     "adam": "updates in place; see test_kernels.py", "adagrad": "updates in place; see test_kernels.py",
-    "sgd": "updates in place; see test_kernels.py",
+    "sgd": "updates in place; see test_kernels.py", "advi": "updates in place; see test_optimizers.py",
     "accumulate": "adds to totals in place; see test_training.py",
+    "scale_gradient": "its gradient is another one than its value's, on purpose; see test_bounds.py",
 }  # fmt: skip
 
 # The same values by another road: Python's math, SciPy, or a loop.

@@ -121,6 +121,10 @@ VARIANTS = {
     "adagrad with prior": {"optimizer": "adagrad", "weight_prior": True, "lr": 0.05},
     "sgd": {"optimizer": "sgd", "lr": 0.01},
     "sampled bound, three draws": {"bound": "elbo-a", "samples": 3},
+    "sticking the landing": {"bound": "elbo-a", "gradient": "stl", "warmup": 2.0},
+    "iwae": {"bound": "iwae", "importance_samples": 3},
+    "iwae, stl": {"bound": "iwae", "importance_samples": 3, "gradient": "stl"},
+    "iwae, dreg, twice": {"bound": "iwae", "importance_samples": 3, "samples": 2, "gradient": "dreg"},
     "free bits": {"free_bits": 0.1, "beta": 2.0},
     "float64": {"dtype": "float64"},
     "relu": {"activation": "relu"},
@@ -212,7 +216,8 @@ def check_memory(training):
     assert after - before <= 1000, f"{before} bytes after 300 steps, {after} after 1300"
 
 
-@pytest.mark.parametrize("settings", [{}, {"samples": 2, "bound": "elbo-a", "free_bits": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"samples": 2, "bound": "elbo-a", "free_bits": 0.1},
+                                      {"bound": "iwae", "importance_samples": 3, "gradient": "dreg"}])
 def test_memory_does_not_grow_with_steps(settings):
     check_memory(start(epochs=200, **settings))
 
@@ -273,9 +278,10 @@ def test_the_weight_prior_is_shared_by_all_data():
     assert_close(gradients[True] - gradients[False], theta / 26, 8)
 
 
-def test_the_gradient_is_that_of_the_bound():
+@pytest.mark.parametrize("settings", [{"beta": 2.0}, {"bound": "iwae", "importance_samples": 3, "samples": 2}])
+def test_the_gradient_is_that_of_the_bound(settings):
     # by finite differences of the loss itself, along one direction, in float64
-    training = start(dtype="float64", beta=2.0)
+    training = start(dtype="float64", **settings)
     training.begin_epoch()
     flat = training.model.parameters.flat
     direction = np.random.default_rng(0).standard_normal(flat.size)
@@ -332,6 +338,80 @@ def test_the_epochs_record_is_the_mean_over_its_data():
     assert_close([record["train_elbo"]], [(sums[0] - sums[1]) / 26], 8)  # not weighted by beta, not a mean of batches
     assert record["test_data_count"] == 10
     assert (record["epoch"], record["step"], record["data"]) == (1, 7, "made-dynamic")
+
+
+IWAE = {"bound": "iwae", "importance_samples": 5}
+
+
+@pytest.mark.parametrize("choice", ["stl", "dreg"])
+def test_estimates_of_the_gradient_change_the_encoders_only(choice):
+    (g, terms, loss), (other, other_terms, other_loss) = (gradient(**IWAE, gradient=name) for name in ("path", choice))
+    assert other_loss == loss  # the bound, never a surrogate
+    for one, two in zip(terms, other_terms, strict=True):
+        assert_same_bits(one, two)
+    decoder = start().model.parameters.places[4][0]  # two layers of weight and bias come before
+    assert_close(other[decoder:], g[decoder:], 64)
+    assert np.abs(other[:decoder] - g[:decoder]).max() > 1e-3
+
+
+def test_the_record_has_the_bound_that_was_trained_beside_the_elbo():
+    training = start(dtype="float64", validation=6, **IWAE)
+    training.begin_epoch()
+    sums, count = np.zeros(3), 0
+    while training.clock[BATCH] < training.batches.steps:
+        size = training.batches.size_now()
+        sums += size * np.array([gradient_free(training, size)]).ravel()
+        training.step()
+        count += size
+    record = training.end_epoch()
+    found = [record["train_bound"], record["train_reconstruction"], record["train_kl"]]
+    assert_close(found, sums / count, 16)
+    assert record["train_elbo"] == pytest.approx(found[1] - found[2], rel=1e-12)
+    assert record["train_bound"] > record["train_elbo"] + 1e-3
+    for part in ("valid", "test"):
+        judged = tv.evaluate(training.model, training.data, 5, part=part)
+        assert (record[f"{part}_bound"], record[f"{part}_bound_stderr"]) == (
+            judged.log_evidence, judged.log_evidence_stderr)  # fmt: skip
+        assert record[f"{part}_elbo"] == judged.elbo
+    assert record["importance_samples"] == 5
+    assert "train_bound" not in tv.fit(tv.VAE(WIDTH, 5, 2), data_set(), epochs=1, batch=4)[0]
+
+
+def gradient_free(training, size):
+    """The bound and the terms of the batch that comes, means over its data."""
+    loss, terms, _ = training._loss(size)
+    return -loss.item(), *(t.numpy().mean() for t in terms)
+
+
+@pytest.mark.parametrize("validation", [0, 6])
+def test_the_best_epoch_of_iwae_is_chosen_by_its_bound(validation, monkeypatch):
+    # the validation ELBO falls, as it may where the bound rises
+    values, real = iter([-5.0, -4.0, -3.0]), tv.training.evaluate
+
+    def judged(model, data, importance_samples, part):
+        result = real(model, data, importance_samples, part=part)
+        value = next(values) if part == "valid" else 0.0
+        return dataclasses.replace(result, elbo=-9 - value, log_evidence=value) if part == "valid" else result
+
+    monkeypatch.setattr(tv.training, "evaluate", judged)
+    records = tv.fit(tv.VAE(WIDTH, 5, 2), data_set(), epochs=3, batch=4, validation=validation, **IWAE)
+    score = [r["valid_bound" if validation else "train_bound"] for r in records]
+    assert [r["best"] for r in records] == [value > max(score[:i], default=-math.inf) for i, value in enumerate(score)]
+    if validation:
+        assert [r["best"] for r in records] == [True] * 3
+
+
+@pytest.mark.parametrize("settings", [{**IWAE, "samples": 2, "gradient": "dreg"},
+                                      {"bound": "elbo-a", "gradient": "stl"}])  # fmt: skip
+def test_settings_of_the_bound_survive_a_checkpoint(settings, tmp_path):
+    once = tv.fit(tv.VAE(WIDTH, 5, 2), data_set(), epochs=3, batch=4, **settings)
+    tv.fit(tv.VAE(WIDTH, 5, 2), data_set(), out=tmp_path / "run", epochs=1, batch=4, **settings)
+    _, training = tv.runs.prepare(tmp_path / "run", data_set(), epochs=3)
+    assert training.settings == Settings(epochs=3, batch=4, **settings)
+    assert tv.resume(tmp_path / "run", data_set())[-1]["fingerprint"] == once[-1]["fingerprint"]
+    # a run begun before there was a choice
+    old = {name: value for name, value in dataclasses.asdict(Settings()).items() if name in ("epochs", "bound")}
+    assert Settings.from_dict(old) == Settings()
 
 
 # ---- what is not finite ---------------------------------------------------------------------------------------------
@@ -474,7 +554,7 @@ def test_early_stopping_stops_after_the_best_epoch(monkeypatch):
     bounds = iter([-5.0, -4.0, -3.0, -3.0, -3.5, -9.0])
     real = tv.training.evaluate
 
-    def judged(model, data, part):
+    def judged(model, data, part, importance_samples):
         result = real(model, data, part=part)
         return dataclasses.replace(result, elbo=next(bounds)) if part == "valid" else result
 
@@ -511,15 +591,30 @@ def test_data_mean_bias_starts_at_the_pixels_mean():
 BAD = [("epochs", -1), ("batch", 0), ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("samples", 0),
        ("beta", -0.1), ("beta", math.nan), ("warmup", -1.0), ("warmup", math.nan), ("free_bits", -1.0),
        ("beta", math.inf), ("free_bits", math.nan), ("clip", -1.0), ("clip", math.nan), ("schedule", "step"),
-       ("bound", "iwae"),
+       ("bound", "elbo-c"), ("importance_samples", 0), ("importance_samples", 5), ("gradient", "score"),
+       ("gradient", "stl"), ("gradient", "dreg"),
        ("optimizer", "lion"), ("on_nonfinite", "ignore"), ("validation", -1), ("patience", -1), ("seed", -1),
-       ("seed", 2**32)]  # fmt: skip
+       ("seed", 2**32), ("estimator", "magic"), ("baseline", "wise"), ("baseline", "fitted")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_every_setting_is_checked(name, value):
     with pytest.raises(ValueError, match=rf"found {name}=.*\(.+\)"):
         Settings(**{name: value})
+
+
+APART = [{"bound": "elbo-a", "gradient": "dreg"}, {"bound": "elbo-a", "importance_samples": 2},
+         {"bound": "iwae", "importance_samples": 0}, {"bound": "iwae", "gradient": "score"},
+         {"bound": "iwae", "beta": 2.0}, {"bound": "iwae", "warmup": 3.0}, {"bound": "iwae", "free_bits": 0.1},
+         {"bound": "elbo-a", "gradient": "stl", "free_bits": 0.1}]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", APART)
+def test_settings_that_do_not_go_together(settings):
+    name, value = list(settings.items())[-1]
+    with pytest.raises(ValueError, match=rf"^found {name}={value} \([^()]*with bound=[^()]*\)$"):
+        Settings(**settings)
+    Settings(**{key: value for key, value in settings.items() if key != name})
 
 
 def test_every_setting_that_can_be_wrong_has_such_a_test():

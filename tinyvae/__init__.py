@@ -17,8 +17,10 @@ from tinyvae import data, fusion, noise, testing
 from tinyvae.bounds import elbo
 from tinyvae.checkpoint import CheckpointError
 from tinyvae.data import DataError, DataSet
+from tinyvae.estimators import Term
 from tinyvae.evidence import Evaluation, evaluate
 from tinyvae.fusion import fused, tf32
+from tinyvae.inference import Free, Inference, infer
 from tinyvae.models import VAE
 from tinyvae.noise import Noise
 from tinyvae.rules import Interval, rule
@@ -28,7 +30,7 @@ from tinyvae.tensor import Tensor, apply, grad, matmul, stack
 
 __version__ = "0.1.0"
 __all__ = [
-    "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Interval", "Noise", "Tape", "TapeError", "Tensor",
-    "apply", "data", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "load", "matmul", "noise", "resume", "rule",
-    "stack", "testing", "tf32",
+    "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Free", "Inference", "Interval", "Noise", "Tape",
+    "TapeError", "Tensor", "Term", "apply", "data", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer",
+    "load", "matmul", "noise", "resume", "rule", "stack", "testing", "tf32",
 ]  # fmt: skip

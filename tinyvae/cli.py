@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tinyvae import cli_lessons, cli_variance
 
 if TYPE_CHECKING:
     from tinyvae.models import VAE
@@ -25,6 +29,8 @@ EXAMPLES = {
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae manifold runs/m": "AEVB Figure 4",
+    **cli_lessons.EXAMPLES,
+    **cli_variance.EXAMPLES,
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
@@ -80,12 +86,17 @@ def train(
     latent: Annotated[int, opt("Dimensions of z.")] = 20,
     activation: Annotated[str, opt("relu, tanh or softplus.")] = "relu",
     likelihood: Annotated[str | None, opt("bernoulli, gaussian, continuous-bernoulli. Default: by the data.")] = None,
+    posterior: Annotated[str, opt("normal, full-normal, log-normal, gamma, beta, dirichlet.")] = "normal",
     init: Annotated[str, opt("glorot, or aevb: N(0, 0.01^2) as in the paper.")] = "glorot",
     optimizer: Annotated[str, opt("adam, adagrad or sgd.")] = "adam",
     lr: Annotated[float | None, opt("Learning rate. Default: 1e-3; 3e-4 with the gaussian.")] = None,
     schedule: Annotated[str, opt("Of the learning rate: constant, linear, cosine.")] = "constant",
-    bound: Annotated[str, opt("elbo-b (KL in closed form) or elbo-a (all sampled).")] = "elbo-b",
-    samples: Annotated[int, opt("Draws of z a datum (L).")] = 1,
+    bound: Annotated[str, opt("elbo-b (closed-form KL), elbo-a (all sampled), iwae (K weighted draws).")] = "elbo-b",
+    samples: Annotated[int, opt("Draws of z a datum (L); with iwae, repetitions of its K draws.")] = 1,
+    importance_samples: Annotated[int, opt("Draws inside the logarithm of iwae (K); with 1 it is the ELBO.")] = 1,
+    gradient: Annotated[str, opt("Of the encoder: path; stl with elbo-a and iwae, dreg with iwae.")] = "path",
+    estimator: Annotated[str, opt("Of the encoder's gradient: reparam, implicit, grep, score.")] = "",
+    baseline: Annotated[str, opt("Of grep and score, with samples: none, leave-one-out, fitted.")] = "none",
     beta: Annotated[float, opt("Weight of the KL in the objective.")] = 1.0,
     warmup: Annotated[float, opt("Epochs over which that weight rises from 0.")] = 0.0,
     free_bits: Annotated[float, opt("Nats a latent dimension that are not charged for.")] = 0.0,
@@ -132,7 +143,7 @@ def train(
         chosen.setdefault("lr", 3e-4 if likelihood == "gaussian" else 1e-3)
         settings = Settings(**chosen)
         model = VAE(outline.shape[0] * outline.shape[1], widths(hidden), latent, activation, likelihood, init,
-                    seed, number_type(dtype), device=device)
+                    seed, number_type(dtype), device=device, posterior=posterior)
         path = out or unused(Path("runs") / Path(outline.name).name)
         runs.RunFolder.create(path, model, outline.name, settings, data_dir)
     try:
@@ -146,9 +157,9 @@ def train(
         f"{training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
     if tf32:
-        loss, gradient = training.tf32_error()
+        loss, change = training.tf32_error()
         say(f"TF32 products: beside float32's, the first batch's loss is off by {loss:.1e} of itself, its gradient by "
-            f"{gradient:.1e} (norms)")
+            f"{change:.1e} (norms)")
     view = display.TrainingView(training, as_json)
     try:
         with view.live(), fusion.tf32(tf32):
@@ -164,8 +175,19 @@ def train(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     run: Run,
     importance_samples: Annotated[int, opt("Draws for log p(x); 0: none.", "--importance-samples", "-k")] = 0,
+    method: Annotated[str | None, opt("How to find log p(x): importance, ais (annealed importance sampling), hmc "
+                                      "(posterior draws; below 5 latents).")] = None,
+    count: Annotated[int | None, opt("Only the first data. Default: all; with ais 100, with hmc 1000.")] = None,
+    chains: Annotated[int | None, opt("Of ais and hmc, for each datum. Default: 8; 16.")] = None,
+    temperatures: Annotated[int | None, opt("Of ais, between its start and p(x, z). Default: 200.")] = None,
+    leapfrog: Annotated[int | None, opt("Of ais and hmc, steps of a move. Default: 5; 4.")] = None,
+    draws: Annotated[int | None, opt("Of hmc, from each chain. Default: 50.")] = None,
+    start: Annotated[str | None, opt("Of ais: encoder, q(z|x); or prior. Default: encoder.")] = None,
+    simulated: Annotated[bool, opt("With ais: bounds from both sides, on data that the model makes.",
+                                   "--simulated")] = False,
     part: Annotated[str, opt("Which data: test, train or valid.")] = "test",
     data: Data = None,
     seed: Seed = 0,
@@ -176,13 +198,31 @@ def evaluate(
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
     from tinyvae import checkpoint, display, evidence, runs
 
-    if part not in ("test", "train", "valid"):
-        raise ValueError(f"found part {part!r}; expected test, train or valid")
-    model, data_set = opened(run, data, data_dir, device)
-    result = evidence.evaluate(model, data_set, importance_samples, seed, part)
+    settings: dict[str, Any] = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
+    result: evidence.Evaluation | evidence.TwoSided
+    if simulated:
+        refused = [name for name in ("importance_samples", "draws", "part", "data") if name in given(context)]
+        if method != "ais" or refused:
+            what = f"with --{refused[0].replace('_', '-')}" if refused else f"and method {method}"
+            raise ValueError(f"found --simulated {what}; it takes --method ais, whose chains can run backwards too, "
+                             "and the model makes its data")
+        model, more = runs.load(run, device), {}
+        with watched("both bounds") as progress:
+            result = evidence.bidirectional(model, 100 if count is None else count, seed, progress=progress, **{
+                name: value for name, value in settings.items() if value is not None})  # fmt: skip
+    else:
+        if part not in ("test", "train", "valid"):
+            raise ValueError(f"found part {part!r}; expected test, train or valid")
+        model, data_set = opened(run, data, data_dir, device)
+        more = {"part": part}
+        with watched("log p(x)") as progress:
+            result = evidence.evaluate(model, data_set, importance_samples, seed, part, method, count, draws=draws,
+                                       progress=progress, **settings)
     kept = runs.parameters_of(run)
     if as_json:
-        print(json.dumps(checkpoint.plain(result.to_dict() | {"part": part} | kept), indent=2))
+        print(json.dumps(checkpoint.plain(result.to_dict() | more | kept), indent=2))
+    elif isinstance(result, evidence.TwoSided):
+        display.console().print(display.two_sided_table(result, kept))
     else:
         display.console().print(display.evaluation_table(result, part, kept))
 
@@ -240,12 +280,31 @@ def bench(
     print(benchmark.look(benchmark.Net(pixels, tuple(widths(hidden)), latent, batch)))
 
 
+cli_lessons.register(app)
+app.command()(cli_variance.variance)
+
+
 # ---- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def given(context: Any) -> list[str]:
     """The options that stand on the command line."""
     return [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+
+
+@contextmanager
+def watched(what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error, where somebody looks; the function that it gives is told which share is done."""
+    if not sys.stderr.isatty():
+        yield lambda share: None
+        return
+    from rich.progress import Progress
+
+    from tinyvae import display
+
+    with Progress(console=display.console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def widths(text: str) -> list[int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tinyvae import checkpoint
-from tinyvae.evidence import Evaluation
+from tinyvae.evidence import Evaluation, TwoSided
+from tinyvae.hmc import TARGET
 from tinyvae.training import Training
 
 HIGHER, LOWER = "higher is better", "lower is better"
@@ -64,31 +65,84 @@ class TrainingView:
 
 def heading(training: Training) -> str:
     """What the columns of the epoch lines are."""
-    data = training.data
+    data, settings = training.data, training.settings
+    name = f"L_{settings.importance_samples}, the bound of iwae," if settings.bound == "iwae" else "ELBO"
     return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x "
-            f"{data.shape[1]} pixels; {training.model}\nELBO in nats per datum (higher is better) on training "
+            f"{data.shape[1]} pixels; {training.model}\n{name} in nats per datum (higher is better) on training "
             "and test data, the latter with its standard error")
 
 
 def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Training) -> str:
     """One epoch: bounds, terms, active units, speed, and the fingerprint of the parameters."""
-    valid = f"  valid {record['valid_elbo']:.2f}" if "valid_elbo" in record else ""
+    name, elbo = ("bound", f"ELBO {record['test_elbo']:.2f}, ") if "train_bound" in record else ("elbo", "")
+    valid = f"  valid {record[f'valid_{name}']:.2f}" if "valid_elbo" in record else ""
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
-    error = record["test_elbo_stderr"]  # one datum has none
-    return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record['train_elbo']:.2f}{valid}  "
-            f"test {record['test_elbo']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  "
-            f"(reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  "
+    error = record[f"test_{name}_stderr"]  # one datum has none
+    return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record[f'train_{name}']:.2f}{valid}  "
+            f"test {record[f'test_{name}']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  "
+            f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  "
             f"active {record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})  "
             f"{timings['data_per_second']:,.0f} data/s  {record['fingerprint']}{skipped}")
 
 
 def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any:
     """Every number with its unit, direction, standard error and count."""
+    first = f"the first {result.data_count:,} of {result.data_available:,}" if result.data_available else \
+        f"{result.data_count:,}"
+    table, row = quantities(f"{result.data}, {first} {part} data, one draw of z each", kept)
+    nats = "nats per datum"
+    row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)
+    row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
+    row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
+    row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
+    if result.log_evidence is not None:
+        k, sampled = result.importance_samples, result.method == "importance"
+        row(f"log p(x), {k} samples" if sampled else f"log p(x), {result.method}", result.log_evidence,
+            result.log_evidence_stderr, nats, f"{HIGHER}; {'high' if result.method == 'hmc' else 'low'} on average")
+        row("of it, by the draws", result.log_evidence_sampling_stderr or 0.0, None, "nats, std. error", LOWER)
+        of = {"importance": f"{k}", "ais": f"{result.chains} chains", "hmc": f"{result.fresh_draws} draws"}
+        row("effective samples", result.effective_samples or 0.0, result.effective_samples_stderr,
+            f"of {of[result.method or 'importance']}", HIGHER)
+        if result.pareto_k_high is not None:
+            row(f"Pareto k > {result.pareto_k_limit}", result.pareto_k_high, None, "share of the data", LOWER)
+        moves(row, result)
+        settings = {"ais": f"ais: from the {result.start} by {result.temperatures} temperatures",
+                    "hmc": f"hmc: {result.chains} chains of {result.draws} draws, half to fit a density to"}
+        table.caption = "; ".join([*(text for name, text in settings.items() if name == result.method),
+                                   result.diagnosis or ""])
+    table.add_row("active units", str(result.active_units), "", f"of {len(result.kl_per_dimension)}",
+                  f"posterior mean's variance > {result.active_threshold:g}")
+    for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
+        row(f"KL of z{j}", value, error, nats, "information used")
+    return table
+
+
+def two_sided_table(result: TwoSided, kept: dict[str, Any]) -> Any:
+    """log p(x) of data that the model made, from below and above."""
+    table, row = quantities(f"{result.data_count:,} data made by the model", kept)
+    nats = "nats per datum"
+    row("log p(x), forwards", result.lower, result.lower_stderr, nats, f"{HIGHER}; low on average")
+    row("log p(x), backwards", result.upper, result.upper_stderr, nats, f"{LOWER}; high on average")
+    row("gap", result.gap, result.gap_stderr, nats, LOWER)
+    moves(row, result)
+    table.caption = (f"ais: from the {result.start} by {result.temperatures} temperatures, {result.chains} chains each "
+                     "way; log p(x) lies between the two, so neither errs by more than the gap, on average")
+    return table
+
+
+def moves(row: Callable[..., None], result: Evaluation | TwoSided) -> None:
+    """How the Hamiltonian moves went, if there were any."""
+    if result.acceptance is not None and result.energy_error is not None:
+        row("acceptance", result.acceptance, None, f"of {result.leapfrog} leapfrog steps", f"aim: {TARGET}")
+        row("energy error", result.energy_error, None, "nats, if accepted", LOWER)
+
+
+def quantities(title: str, kept: dict[str, Any]) -> tuple[Any, Callable[..., None]]:
+    """A table of numbers with their errors, units and directions, and what adds a row to it."""
     from rich.table import Table
 
-    table = Table(title=f"{result.data}, {result.data_count:,} {part} data, one draw of z each; parameters of epoch "
-                        f"{kept['epoch']} ({kept['checkpoint']})", title_justify="left", box=None, padding=(0, 2, 0, 0),
-                  header_style="dim")
+    table = Table(title=f"{title}; parameters of epoch {kept['epoch']} ({kept['checkpoint']})", title_justify="left",
+                  caption_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("quantity", "value", "std. error", "unit", "direction"):
         table.add_column(name, justify="right" if name in ("value", "std. error") else "left")
 
@@ -96,18 +150,4 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
         shown = "" if error is None or math.isnan(error) else f"{error:.3f}"
         table.add_row(name, f"{value:.3f}", shown, unit, direction)
 
-    nats = "nats per datum"
-    row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)
-    row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
-    row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
-    row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
-    if result.log_evidence is not None:
-        k = result.importance_samples
-        row(f"log p(x), {k} samples", result.log_evidence, result.log_evidence_stderr, nats,
-            f"{HIGHER}; low on average")
-        row("effective samples", result.effective_samples or 0.0, result.effective_samples_stderr, f"of {k}", HIGHER)
-    table.add_row("active units", str(result.active_units), "", f"of {len(result.kl_per_dimension)}",
-                  f"posterior mean's variance > {result.active_threshold:g}")
-    for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
-        row(f"KL of z{j}", value, error, nats, "information used")
-    return table
+    return table, row

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae import batches, optimizers  # noqa: F401 - their rows get kernels here
+from tinyvae import batches, distributions, optimizers, special  # noqa: F401 - their rows get kernels here
 from tinyvae.devices import NAMESPACES, namespace_of
 from tinyvae.noise import stream_number
 from tinyvae.rules import ANY, INDEX, TABLE, UNIT, rule
@@ -281,7 +281,7 @@ fuse("objective_grad", _objective_grad, domain=(ANY, ANY, ANY), outputs=2,
 
 
 # ---- rows with a readable value of their own -------------------------------------------------------------------------
-# (their values stand in noise.py, batches.py, optimizers.py and training.py)
+# (their values stand in rules.py, special.py, noise.py, batches.py, optimizers.py and training.py)
 
 
 def _new(arrays: Any, shape: Any, dtype: Any) -> Any:
@@ -290,6 +290,12 @@ def _new(arrays: Any, shape: Any, dtype: Any) -> Any:
 
 def _normal(arrays: Any, seed: int, stream: str, site: int, shape: Any, dtype: Any, out: Any = None) -> dict[str, Any]:
     out = _new(arrays, shape, dtype) if out is None else out
+    return {"out": out, "seed": seed, "stream": stream_number(stream), "site": site}
+
+
+def _log_gamma(arrays: Any, seed: int, stream: str, site: int, samples: int, out: Any = None) -> dict[str, Any]:
+    shape = arrays[0]
+    out = _new(arrays, (samples, *shape.shape), shape.dtype) if out is None else out
     return {"out": out, "seed": seed, "stream": stream_number(stream), "site": site}
 
 
@@ -310,7 +316,10 @@ def _stored(stored: Any, index: Any, *_: Any) -> bool:
 
 accelerate("normal", _normal)
 accelerate("binarised_rows", _binarised_rows)
+accelerate("log_gamma", _log_gamma)
 accelerate("grey_rows", _grey_rows)
 TABLE["binarised_rows"].fits = TABLE["grey_rows"].fits = _stored
-for _name in ("next_indices", "next_rates", "tick", "guard", "weight_prior", "adam", "adagrad", "sgd"):
+for _name in ("next_indices", "next_rates", "tick", "guard", "weight_prior", "adam", "adagrad", "sgd", "lgamma",
+              "polygamma", "gamma_log_sample_grad"):  # fmt: skip
     accelerate(_name)
+TABLE["gamma_log_sample_grad"].fits = lambda w, a: w.shape == a.shape

@@ -12,10 +12,12 @@ import numpy as np
 
 from tinyvae import figures
 from tinyvae.data import DataSet
+from tinyvae.distributions import Normal
 from tinyvae.evidence import batches_of, evaluate
-from tinyvae.noise import permutation
+from tinyvae.noise import Noise, permutation
 
-SPAN = np.linspace(-3, 3, 13)  # standard deviations of the prior that a traversal covers
+SPAN = np.linspace(-3, 3, 13)  # what a traversal covers, in standard deviations of a normal prior
+DRAWS = 20_000  # of another prior, by whose order its quantiles are known
 
 
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
@@ -25,9 +27,38 @@ def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple
     return images[chosen], None if data.test_labels is None else data.test_labels[chosen]
 
 
+def nats(model: Any, data: DataSet) -> np.ndarray | None:
+    """The mean KL of each latent dimension over the test data; None if all dimensions are one latent (Dirichlet)."""
+    found = np.array(evaluate(model, data).kl_per_dimension)
+    return found if len(found) == model.latent else None
+
+
 def by_activity(model: Any, data: DataSet) -> np.ndarray:
-    """The latent dimensions, the most used first: by their mean KL over the test data."""
-    return np.argsort(evaluate(model, data).kl_per_dimension)[::-1]
+    """The latent dimensions, the most used first: by their mean KL, or else by how much their mean varies."""
+    used = nats(model, data)
+    if used is None:
+        used = np.concatenate([model.encode(x.numpy())[0] for x in batches_of(model, data, 0)]).var(0)
+    return np.argsort(used)[::-1]
+
+
+def prior_at(model: Any, x: np.ndarray, j: int) -> np.ndarray:
+    """The values of latent j, as many as x, with as much of the prior below as a standard normal number has below x."""
+    if isinstance(model.prior, Normal):
+        return x
+    from scipy.special import ndtr
+
+    draws = model.prior.sample(Noise(0, "gallery", model.xp.zeros(1, np.int64)), DRAWS).numpy()[:, j]
+    return np.quantile(draws, ndtr(x))
+
+
+def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
+    """The latent vector z (latent,) with each of the values at j: (values, latent). On the simplex the others make
+    room, in proportion."""
+    rows = np.tile(z, (len(values), 1))
+    if model.config["posterior"] == "dirichlet":
+        rows *= ((1 - values) / (1 - z[j]))[:, None]
+    rows[:, j] = values
+    return rows
 
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
@@ -46,9 +77,8 @@ def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions:
     """One image as one feature varies: a row for each of the most used latents, as a table and as an animation."""
     images, _ = chosen_images(model, data, 1, seed)
     used = by_activity(model, data)[:dimensions]
-    z = np.tile(model.encode(images)[0][0], (len(used), len(SPAN), 1))
-    for row, j in enumerate(used):
-        z[row, :, j] = SPAN
+    begin = model.encode(images)[0][0]
+    z = np.stack([moved(model, begin, j, prior_at(model, SPAN, j)) for j in used])
     frames = model.decode(z.reshape(-1, model.latent)).reshape(len(used), len(SPAN), -1)
     table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), used.tolist())
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "traversal.gif")]
@@ -69,23 +99,25 @@ def interpolate(model: Any, data: DataSet, folder: Path, seed: int = 0, pairs: i
 
 
 def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Path]:
-    """AEVB Figure 4: the unit square pushed through the inverse normal distribution function, and decoded.
+    """AEVB Figure 4: the unit square pushed through the prior's inverse distribution function, and decoded.
 
-    With more than two latents the two most used ones vary, and the others are 0, their prior's mean.
+    With more than two latents the two most used ones vary, and the others are at their prior's mean.
     """
+    if model.config["posterior"] == "dirichlet":
+        raise ValueError("two numbers of a Dirichlet latent cannot fill a square, for all sum to 1: use traverse")
     used = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
     if model.latent < 2:
         raise ValueError("the model has 1 latent dimension; a manifold needs two: use traverse")
-    z = np.zeros((side * side, model.latent))
-    z[:, used] = figures.normal_grid(side)
+    z = np.tile(model.prior.mean.numpy(), (side * side, 1))
+    for place, j in enumerate(used):
+        z[:, j] = prior_at(model, figures.normal_grid(side)[:, place], j)
     return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (used[0], used[1]))]
 
 
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
     """Where test images lie in latent space, and how many nats each dimension carries."""
     images, labels = chosen_images(model, data, count, seed)
-    return [figures.latents(model.encode(images)[0], labels, folder / "latents.png",
-                            np.array(evaluate(model, data).kl_per_dimension))]
+    return [figures.latents(model.encode(images)[0], labels, folder / "latents.png", nats(model, data))]
 
 
 def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
@@ -100,7 +132,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
              *traverse(model, data, folder), *latents(model, data, folder)]
     if len(data.test) > 1:
         files += interpolate(model, data, folder)
-    if model.latent > 1:
+    if model.latent > 1 and model.config["posterior"] != "dirichlet":
         files += manifold(model, data, folder)
     return files
 

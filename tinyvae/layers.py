@@ -31,7 +31,9 @@ class Parameters:
             places[name] = (end, end + math.prod(shape))
             end = -(-places[name][1] // ALIGN) * ALIGN
         self.xp, self.flat, self.gradient = xp, xp.zeros(end, dtype), xp.zeros(end, dtype)
-        self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else (a, *shapes[name])
+        # as matrices: (first number, rows, columns), for kernels that share the vector out by its matrices
+        self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else
+                            (a, math.prod(shapes[name][:-1]), shapes[name][-1])
                             for name, (a, b) in places.items())
         self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in places.items()}
         self.tensors = {name: Tensor(self.flat[a:b].reshape(shapes[name]), requires_grad=True, name=name)

@@ -48,6 +48,8 @@ def _update(xp: Any, method: Callable, theta: Array, g: Array, *rest: Array, pla
         # Adam's moments start at 0; dividing by 1 - beta^t undoes the bias (Kingma & Ba 2015, algorithm 1)
         rate /= 1 - hyper["beta1"] ** control[UPDATES]
         hyper["correct"] = 1 / (1 - hyper["beta2"] ** control[UPDATES])
+    if "power" in hyper:
+        rate *= control[UPDATES] ** -hyper.pop("power")
     method(xp, theta, g, *moments, clip=clip, rate=rate, **hyper)
 
 
@@ -74,6 +76,12 @@ def _sgd(xp: Any, theta: Array, g: Array, velocity: Array, clip: float, rate: fl
     theta -= rate * velocity
 
 
+def _advi(xp: Any, theta: Array, g: Array, average: Array, clip: float, rate: float, memory: float) -> None:
+    d = g * clip
+    average[...] = (1 - memory) * d**2 + memory * average
+    theta -= rate * d / (1 + xp.sqrt(average))
+
+
 def _row(name: str, method: Callable, moments: int) -> None:
     vectors = 2 + moments
     rule(name, lambda xp, *arrays, **hyper: _update(xp, method, *arrays, **hyper),
@@ -87,15 +95,17 @@ rule("weight_prior", lambda xp, g, theta, factor: xp.add(g, g.dtype.type(factor)
 _row("adam", _adam, 2)
 _row("adagrad", _adagrad, 1)
 _row("sgd", _sgd, 1)
+_row("advi", _advi, 1)  # rho_t = eta t^(-1/2 + 1e-16) / (1 + sqrt(s_t)): Kucukelbir et al. 2017; G-REP's experiments
 
 
 class Optimizer:
-    """One of `adam`, `adagrad`, `sgd` over a flat parameter vector; its moments are flat vectors too."""
+    """One of `adam`, `adagrad`, `sgd`, `advi` over a flat parameter vector; its moments are flat vectors too."""
 
     CHOICES: ClassVar[dict[str, tuple[tuple[str, ...], dict[str, float]]]] = {
         "adam": (("m", "v"), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
         "adagrad": (("total",), {"epsilon": 0.0}),
         "sgd": (("velocity",), {"momentum": 0.9}),
+        "advi": (("average",), {"power": 0.5, "memory": 0.9}),
     }
 
     def __init__(self, name: str, theta: Array, places: tuple[tuple[int, int, int], ...] = (), **hyper: float) -> None:

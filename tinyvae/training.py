@@ -7,9 +7,9 @@ or into a run folder (runs.py), which can be resumed after any interruption with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -20,11 +20,13 @@ from tinyvae.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.checkpoint import fingerprint
 from tinyvae.data import DataSet
 from tinyvae.devices import CPU, DeviceError, memory_in_use, read, to_host
+from tinyvae.estimators import check_choice
 from tinyvae.evidence import evaluate
 from tinyvae.fusion import accelerate, tf32
 from tinyvae.noise import Noise, permutation
 from tinyvae.optimizers import FINITE, KL_WEIGHT, NORM, Optimizer
 from tinyvae.rules import ANY, DATA, rule
+from tinyvae.settings import SCHEDULES, Settings
 from tinyvae.tape import Tape, TapeError
 from tinyvae.tensor import Tensor, apply, grad
 
@@ -35,11 +37,6 @@ COMPARED = 2  # replays that are held against the same step run anew
 LOOK = 200  # steps on a GPU between two looks of the host, for which it waits
 GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError")  # types that only CuPy and the kernels have
 SETTLED = 100  # steps after which an objective worse than the untrained model's is no overshoot any more
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1 - progress,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-}
 
 
 def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, control: Any) -> None:
@@ -70,57 +67,6 @@ class DivergedError(TrainingError):
     """The objective is far worse than that of the untrained model."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train. `warmup` is in epochs, the others in their natural units."""
-
-    epochs: int = 10
-    batch: int = 100
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    schedule: str = "constant"  # of the learning rate over the whole run: constant, linear, cosine
-    bound: str = "elbo-b"
-    samples: int = 1  # draws of z a datum
-    beta: float = 1.0  # weight of the KL in the objective; the reported bound always has weight 1
-    warmup: float = 0.0  # epochs over which the KL's weight rises from 0 to beta
-    free_bits: float = 0.0  # nats a latent dimension that the objective does not charge for
-    clip: float = 0.0  # largest gradient norm; 0: unbounded
-    weight_prior: bool = False  # a N(0, 1) prior over the weights, as in AEVB section 5
-    data_mean_bias: bool = False  # start the decoder's output bias at the data's mean
-    on_nonfinite: str = "stop"  # also when training diverges; or skip: leave out a batch that is not finite
-    validation: int = 0  # data held out of the training part, to choose the best epoch
-    patience: int = 0  # stop after so many epochs without a better validation bound; 0: never
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        bad = [f"{name}={getattr(self, name)} ({need})" for name, ok, need in (
-            ("epochs", self.epochs >= 0, "at least 0"), ("batch", self.batch >= 1, "at least 1"),
-            ("lr", 0 < self.lr < math.inf, "above 0, finite"), ("samples", self.samples >= 1, "at least 1"),
-            ("beta", 0 <= self.beta < math.inf, "at least 0"), ("warmup", 0 <= self.warmup < math.inf, "at least 0"),
-            ("free_bits", 0 <= self.free_bits < math.inf, "at least 0"), ("clip", self.clip >= 0, "at least 0"),
-            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-            ("bound", self.bound in bounds.BOUNDS, f"one of {', '.join(bounds.BOUNDS)}"),
-            ("optimizer", self.optimizer in Optimizer.CHOICES, f"one of {', '.join(Optimizer.CHOICES)}"),
-            ("on_nonfinite", self.on_nonfinite in ("stop", "skip"), "stop or skip"),
-            ("validation", self.validation >= 0, "at least 0"), ("patience", self.patience >= 0, "at least 0"),
-            ("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295"),
-        ) if not ok]  # fmt: skip
-        if bad:
-            raise ValueError(f"found {'; '.join(bad)}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Settings:
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
-                             f"{', '.join(field.name for field in fields(cls))}")
-        for field in fields(cls):
-            kinds = (int, float) if field.type == "float" else {"int": int, "str": str, "bool": bool}[str(field.type)]
-            if field.name in values and not isinstance(values[field.name], kinds):
-                raise ValueError(f"found {field.name}={values[field.name]!r}; expected a value of type {field.type}")
-        return cls(**values)
-
-
 class Training:
     """The state of a run and its steps. Everything that changes is in the arrays of `state()`."""
 
@@ -133,6 +79,8 @@ class Training:
         if model.config["likelihood"] == "bernoulli" and data.pixels == "gray":
             raise ValueError(f"a Bernoulli likelihood needs pixels of 0 and 1, and {data.name} is grey: take -dynamic, "
                              "-static or -threshold, or --likelihood gaussian or continuous-bernoulli")
+        if settings.estimator:
+            check_choice(model.posterior_family, settings.estimator)
         self.model, self.settings = model, settings
         self.data = hold_out(data, settings.validation, settings.seed)
         if settings.patience and self.data.valid is None:
@@ -171,17 +119,22 @@ class Training:
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def _loss(self, size: int) -> tuple[Tensor, bounds.Terms, Tensor]:
-        """Forward and backward of the batch at the cursor: the loss in nats per datum, the bound's terms, the rates."""
+        """Forward and backward of the batch at the cursor: the loss in nats per datum, the ELBO's terms, the rates."""
         model, settings = self.model, self.settings
         x, rates = self.batches.next(size)
         self.noise.restart()
-        if settings.free_bits:
+        if settings.bound == "iwae":
+            bound, terms = bounds.iwae(model, model.q, x, self.noise, settings.importance_samples, settings.samples,
+                                       settings.gradient)
+            loss = -bound.mean()
+        elif settings.free_bits:
             posterior = model.q(x)
             terms = bounds.terms(model, lambda _: posterior, x, self.noise, settings.samples, settings.bound)
             charged = bounds.free_bits_kl(posterior, model.prior, settings.free_bits)
             loss = rates[KL_WEIGHT] * charged - terms.reconstruction.mean()
         else:
-            terms = bounds.terms(model, model.q, x, self.noise, settings.samples, settings.bound)
+            terms = bounds.terms(model, model.q, x, self.noise, settings.samples, settings.bound, settings.gradient,
+                                 settings.estimator, settings.baseline)
             loss = apply("objective", *terms, rates)
         model.parameters.collect(grad(loss, list(model.parameters)))
         return loss, terms, rates
@@ -395,17 +348,23 @@ class Training:
             "train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
             "skipped": int(totals[SKIPPED]), "learning_rate": rate, "kl_weight": weight,
         }  # fmt: skip
+        # with iwae L_K beside the ELBO: it was minimised as it is, and its estimate is that of log p(x) by K draws
+        draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
+        if draws:
+            record |= {"train_bound": -totals[OBJECTIVE] / count, "importance_samples": draws}
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
-                result = evaluate(self.model, self.data, part=part)
+                result = evaluate(self.model, self.data, part=part, importance_samples=draws)
                 record |= {f"{part}_{key}": getattr(result, key) for key in (
                     "elbo", "elbo_stderr", "reconstruction", "kl", "data_count")}
+                if draws:
+                    record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
         record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
         record["fingerprint"] = fingerprint(self.model.parameters.arrays())
         self.epoch += 1
         self.clock[CURSOR] = self.clock[BATCH] = 0
         self.totals[...] = 0
-        score = record["valid_elbo" if self.data.valid is not None else "train_elbo"]
+        score = record[f"{'valid' if self.data.valid is not None else 'train'}_{'bound' if draws else 'elbo'}"]
         record["best"] = bool(score > self.best)
         if record["best"]:
             self.best, self.best_epoch = score, self.epoch

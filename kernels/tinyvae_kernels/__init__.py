@@ -11,12 +11,13 @@ from types import ModuleType
 
 NAMES = (
     "accumulate", "adagrad", "adam", "bernoulli_log_prob", "bias_activation", "bias_activation_grad", "bias_grad",
-    "binarised_rows", "gaussian_log_prob", "gaussian_sample_kl", "gaussian_sample_kl_grad", "grey_rows", "guard",
-    "matmul", "multiplies", "next_indices", "next_rates", "normal", "objective", "objective_grad", "pays", "scale_rows",
-    "sgd", "sparse_matmul", "sparse_matmul_grad", "tick", "weight_prior",
+    "binarised_rows", "gamma_log_sample_grad", "gaussian_log_prob", "gaussian_sample_kl", "gaussian_sample_kl_grad",
+    "grey_rows", "guard", "lgamma", "log_gamma", "matmul", "multiplies", "next_indices", "next_rates", "normal",
+    "objective", "objective_grad", "pays", "polygamma", "scale_rows", "sgd", "sparse_matmul", "sparse_matmul_grad",
+    "tick", "weight_prior",
 )  # fmt: skip
-# A GPU multiplies dense matrices faster than it could leave out their zeros.
-CPU_ONLY = ("sparse_matmul", "sparse_matmul_grad")
+# A GPU multiplies dense matrices faster than it could leave out their zeros; its array library has special functions.
+CPU_ONLY = ("gamma_log_sample_grad", "lgamma", "log_gamma", "polygamma", "sparse_matmul", "sparse_matmul_grad")
 _MODULES = {"cpu": "tinyvae_kernels.cpu", "cuda": "tinyvae_kernels.cuda"}
 
 

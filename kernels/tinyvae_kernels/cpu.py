@@ -12,5 +12,7 @@ from tinyvae_kernels.noise import binarised_rows, grey_rows, normal
 from tinyvae_kernels.optimizers import adagrad, adam, guard, sgd, weight_prior
 from tinyvae_kernels.posterior import gaussian_sample_kl, gaussian_sample_kl_grad
 from tinyvae_kernels.products import matmul, multiplies
+from tinyvae_kernels.rejection import log_gamma
 from tinyvae_kernels.sparse import pays, sparse_matmul, sparse_matmul_grad
+from tinyvae_kernels.special import gamma_log_sample_grad, lgamma, polygamma
 from tinyvae_kernels.steps import accumulate, next_indices, next_rates, objective, objective_grad, tick

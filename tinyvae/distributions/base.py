@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,13 +15,34 @@ if TYPE_CHECKING:
 
 
 class Distribution:
-    """A family over vectors with independent elements; the last axis is the vector's.
+    """A family of distributions over vectors; the last axis is the vector's.
 
     `log_prob(x)` is in nats, summed over the last axis; parameters of shape (batch, n) take x of (batch, n) or, for
-    several samples, (samples, batch, n).
+    several samples, (samples, batch, n). Parameters have names and are constrained: a rate is positive. `from_joint`
+    takes free numbers instead, as a network gives them.
     """
 
     mean: Tensor
+    variance: Tensor
+    support: ClassVar[str] = "any number"
+    # How a sample depends on the parameters: "reparam", a function of noise whose law has no parameters; "implicit",
+    # by the distribution function; None, not at all (discrete families).
+    path: ClassVar[str | None] = None
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters by name: `type(q)(**q.parameters)` is q."""
+        raise TypeError(f"{type(self).__name__} has no named parameters")
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> Any:
+        """From free numbers side by side in the last axis: `width(n)` of them for n dimensions."""
+        raise TypeError(f"{cls.__name__} cannot be made of a network's output")
+
+    @classmethod
+    def width(cls, n: int) -> int:
+        """How many free numbers `from_joint` takes for n dimensions."""
+        return 2 * n
 
     @classmethod
     def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
@@ -32,7 +54,7 @@ class Distribution:
         raise TypeError(f"{type(self).__name__} has no log_prob")
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        """Draws of shape (samples, batch, n)."""
+        """Draws of shape (samples, batch, n), differentiable by the parameters along the family's `path`."""
         raise TypeError(f"{type(self).__name__} has no sampler")
 
     def entropy(self) -> Tensor:
@@ -42,6 +64,45 @@ class Distribution:
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         """A sample and KL(self || prior), which a family may compute in one pass."""
         return self.sample(noise, samples), kl(self, prior)
+
+    # ---- for the gradient estimators ---------------------------------------------------------------------------------
+    # A draw z has a coordinate w, in which it is kept: z itself, log z, log(z / (1 - z)).
+
+    def coordinate(self, z: Tensor) -> Tensor:
+        """w of a draw z."""
+        return z
+
+    def value(self, w: Tensor) -> Tensor:
+        """The draw z with coordinate w."""
+        return w
+
+    def log_density(self, w: Tensor) -> Tensor:
+        """The log density of w (not of z), of each latent by itself: (samples, batch, n) if its elements are
+        independent, else (samples, batch)."""
+        raise TypeError(f"{type(self).__name__} has no density for the score function")
+
+    def standardise(self, w: Tensor) -> Tensor:
+        """eps = (w - E[w]) / sd[w], whose first two moments no parameter moves (G-REP section 3.2)."""
+        location, scale = self.moments
+        return (w - location) / scale
+
+    def unstandardise(self, eps: Tensor) -> Tensor:
+        """w = E[w] + sd[w] eps, the inverse of `standardise`."""
+        location, scale = self.moments
+        return location + scale * eps
+
+    def log_scale(self) -> Tensor:
+        """log |dw / deps| of each latent."""
+        return self.moments[1].log()
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """E[w] and sd[w] of the coordinate, computed once."""
+        return self._moments()
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """E[w] and sd[w]."""
+        raise TypeError(f"{type(self).__name__} has no standardised coordinate")
 
 
 _KL: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}

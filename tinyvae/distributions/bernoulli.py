@@ -16,12 +16,29 @@ if TYPE_CHECKING:
 class Bernoulli(Distribution):
     """x in {0, 1} with p(x = 1) = sigmoid(logits)."""
 
+    support = "0 or 1"
+
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
+
+    parameters = property(lambda self: {"logits": self.logits})
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> Bernoulli:
+        return cls(joint)
+
+    @classmethod
+    def width(cls, n: int) -> int:
+        return n
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
         return self.logits.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        """p (1 - p), where 1 - p would be 0 at high logits."""
+        return self.logits.sigmoid() * (-self.logits).sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
         # x log p + (1 - x) log(1 - p) = x l - log(1 + exp(l)) (AEVB appendix C.1)
@@ -36,6 +53,10 @@ class Bernoulli(Distribution):
         finite = (abs(self.logits) < np.inf).where(self.logits, 0.0)
         term = finite.softplus() - finite * finite.sigmoid()
         return (abs(self.logits) < np.inf).where(term, 0.0).sum(-1)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        # of draws only, which are 0 or 1: log sigmoid(+-l), where x l - log(1 + exp(l)) would cancel
+        return -((1 - 2 * w) * self.logits).softplus()
 
 
 @closed_form(Bernoulli, Bernoulli)

@@ -23,8 +23,13 @@ TINY = 1e-3  # likewise for a draw, whose formula cancels much later
 class ContinuousBernoulli(Distribution):
     """x in [0, 1] with density proportional to exp(x l)."""
 
+    support = "from 0 to 1"
+    path = "reparam"
+
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
+
+    parameters = property(lambda self: {"logits": self.logits})
 
     def _split(self, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
         """Which logits are small; the small ones, else 0; the others, else 1: each formula sees what it can take."""

@@ -27,6 +27,10 @@ class Normal(Distribution):
         self.mu, self.logvar, self.joint = mu, logvar, joint
         self.mean = mu
 
+    path = "reparam"
+    parameters = property(lambda self: {"mu": self.mu, "logvar": self.logvar})
+    variance = property(lambda self: self.logvar.exp())
+
     @classmethod
     def from_joint(cls, joint: Tensor) -> Normal:
         """From one tensor (batch, 2 n): mu in the first half of the last axis, logvar in the second."""
@@ -49,8 +53,7 @@ class Normal(Distribution):
                    for t in (self.mu, self.logvar))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        d = x - self.mu
-        return (-0.5 * (LOG_2PI + self.logvar + d * d * (-self.logvar).exp())).sum(-1)
+        return self.log_density(x).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # the reparameterization trick: eps ~ N(0, 1) outside, z = mu + sigma eps a smooth function of (mu, logvar)
@@ -59,6 +62,13 @@ class Normal(Distribution):
 
     def entropy(self) -> Tensor:
         return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        d = w - self.mu
+        return -0.5 * (LOG_2PI + self.logvar + d * d * (-self.logvar).exp())
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return self.mu, self.sigma
 
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         if self.joint is None or not (isinstance(prior, Normal) and prior.is_standard()):
@@ -80,9 +90,14 @@ class GreyNormal(Distribution):
     `joint` (batch, 2 n) holds a and logvar side by side. A density: log_prob may be above 0.
     """
 
+    path = "reparam"
+
     def __init__(self, joint: Tensor) -> None:
         self.joint = joint
         self.activation, self.logvar = joint.split(2)
+
+    parameters = property(lambda self: {"joint": self.joint})
+    variance = property(lambda self: self.logvar.exp())
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]

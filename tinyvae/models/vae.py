@@ -1,4 +1,4 @@
-"""The variational auto-encoder: p(z) = N(0, 1), p(x|z) by a decoder network, q(z|x) by an encoder network."""
+"""The variational auto-encoder: a prior p(z), p(x|z) by a decoder network, q(z|x) by an encoder network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.devices import namespace
-from tinyvae.distributions import Bernoulli, ContinuousBernoulli, GreyNormal, Normal
+from tinyvae.devices import Namespace, namespace
+from tinyvae.distributions import (
+    Bernoulli,
+    Beta,
+    ContinuousBernoulli,
+    Dirichlet,
+    Distribution,
+    FullNormal,
+    Gamma,
+    GreyNormal,
+    LogNormal,
+    Normal,
+)
 from tinyvae.layers import MLP, Parameters
 from tinyvae.noise import Noise
 from tinyvae.tensor import Tensor
@@ -19,6 +30,22 @@ LIKELIHOODS: dict[str, tuple[Any, int]] = {
     "gaussian": (GreyNormal, 2),
     "continuous-bernoulli": (ContinuousBernoulli, 1),
 }
+
+# Each posterior's family, with the prior's, and the numbers that all of the prior's parameters have.
+POSTERIORS: dict[str, tuple[type[Distribution], type[Distribution], tuple[float, ...]]] = {
+    "normal": (Normal, Normal, (0.0, 0.0)),  # N(0, 1)
+    "full-normal": (FullNormal, Normal, (0.0, 0.0)),
+    "log-normal": (LogNormal, LogNormal, (0.0, 0.0)),
+    "gamma": (Gamma, Gamma, (0.3, 0.3)),  # as Figurnov et al. 2018, table 4
+    "beta": (Beta, Beta, (1.0, 1.0)),  # uniform on (0, 1)
+    "dirichlet": (Dirichlet, Dirichlet, (1.0,)),  # uniform on the simplex
+}
+
+
+def prior_of(posterior: str, latent: int, dtype: Any, xp: Namespace) -> Distribution:
+    """The prior p(z) over `latent` dimensions that goes with a posterior."""
+    _, family, numbers = POSTERIORS[posterior]
+    return family(*(Tensor(xp.full(latent, number, dtype)) for number in numbers))
 
 
 class VAE:
@@ -39,6 +66,8 @@ class VAE:
         `continuous-bernoulli`.
     init
         `glorot`, or `aevb` for N(0, 0.01^2) as in the paper.
+    posterior
+        The family of q(z|x), each with its prior: `normal`, `full-normal`, `log-normal`, `gamma`, `beta`, `dirichlet`.
     data_mean
         If given, (pixels,) in [0, 1]: the decoder's output bias starts where it reproduces this mean.
     device
@@ -47,7 +76,7 @@ class VAE:
 
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
-                 data_mean: np.ndarray | None = None, device: str = "cpu") -> None:
+                 data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal") -> None:
         widths = tuple(hidden) if isinstance(hidden, (list, tuple)) else (hidden,)
         if not all(isinstance(size, int) and not isinstance(size, bool) for size in (pixels, latent, *widths)):
             raise TypeError(f"found sizes pixels={pixels!r}, hidden={hidden!r}, latent={latent!r}; each is a whole "
@@ -57,16 +86,23 @@ class VAE:
                              "and hidden at least one width")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"found likelihood {likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
+        if posterior not in POSTERIORS:
+            raise ValueError(f"found posterior {posterior!r}; expected one of {', '.join(POSTERIORS)}")
+        if posterior == "dirichlet" and latent < 2:
+            raise ValueError("found latent=1 with a Dirichlet posterior, which is always 1; it needs at least 2")
         self.xp = namespace(device)
         self.config = {"pixels": pixels, "hidden": list(widths), "latent": latent, "activation": activation,
-                       "likelihood": likelihood, "init": init, "seed": seed, "dtype": np.dtype(dtype).name}
+                       "likelihood": likelihood, "init": init, "seed": seed, "dtype": np.dtype(dtype).name,
+                       "posterior": posterior}
+        self.posterior_family = POSTERIORS[posterior][0]
         self._family, per_pixel = LIKELIHOODS[likelihood]
-        encoder, decoder = (pixels, *widths, 2 * latent), (latent, *reversed(widths), per_pixel * pixels)
+        encoder = (pixels, *widths, self.posterior_family.width(latent))
+        decoder = (latent, *reversed(widths), per_pixel * pixels)
         self.parameters = Parameters(MLP.shapes("encoder", encoder) | MLP.shapes("decoder", decoder), np.dtype(dtype),
                                      self.xp)
         self.encoder = MLP(self.parameters, "encoder", len(encoder) - 1, activation)
         self.decoder = MLP(self.parameters, "decoder", len(decoder) - 1, activation)
-        self.prior = Normal.standard(latent, self.dtype, self.xp)
+        self.prior = prior_of(posterior, latent, self.dtype, self.xp)
         self.parameters.initialise(init, seed)
         if data_mean is not None:
             self.start_at(data_mean)
@@ -85,9 +121,9 @@ class VAE:
 
     # ---- the two directions ------------------------------------------------------------------------------------------
 
-    def q(self, x: Tensor) -> Normal:
-        """The encoder: q(z|x) = N(mu(x), exp(logvar(x))) for x (batch, pixels)."""
-        return Normal.from_joint(self.encoder(x))
+    def q(self, x: Tensor) -> Any:
+        """The encoder: q(z|x) for x (batch, pixels), N(mu(x), exp(logvar(x))) if it is the normal one."""
+        return self.posterior_family.from_joint(self.encoder(x))
 
     def likelihood(self, z: Tensor) -> Any:
         """The decoder: p(x|z) for z (..., latent)."""
@@ -96,9 +132,10 @@ class VAE:
     # ---- on plain arrays ---------------------------------------------------------------------------------------------
 
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """mu and logvar of q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
+        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
         posterior = self.q(self._tensor(x, self.pixels, "x"))
-        return posterior.mu.numpy(), posterior.logvar.numpy()
+        logvar = posterior.logvar if isinstance(posterior, Normal) else posterior.variance.log()
+        return posterior.mean.numpy(), logvar.numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
@@ -113,7 +150,7 @@ class VAE:
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
         draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
-        return self.decode(draw.normal((count, self.latent), self.dtype).numpy())
+        return self.decode(self.prior.sample(draw, count).numpy())
 
     def _tensor(self, values: Any, width: int, name: str) -> Tensor:
         array = np.ascontiguousarray(values, dtype=self.dtype)

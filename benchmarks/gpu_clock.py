@@ -1,0 +1,87 @@
+"""The card's own clock, and what the card can do at best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from tinyvae_kernels.launches import Program
+
+from tinyvae import timing
+from tinyvae.devices import namespace, require_cuda
+from tinyvae.tape import Launch
+
+COPIED = 2**24  # numbers whose copy measures the card's bandwidth
+SIDE = 4096  # of the matrices whose product measures its arithmetic
+ROUNDS, LEAST = 15, 0.02  # rounds, and the least seconds of one
+AGAIN = 20  # times that launches run in one graph: so often that the pause between two graphs does not count
+
+
+class Peaks(NamedTuple):
+    """What the card can do at best, measured by the array library alone; higher is better."""
+
+    copy_gigabytes_per_second: float
+    float32_teraflops: float
+    tf32_teraflops: float
+
+    def __str__(self) -> str:
+        return (f"copies {self.copy_gigabytes_per_second:,.0f} GB/s, multiplies {self.float32_teraflops:.3g} TFLOP/s "
+                f"in float32 and {self.tf32_teraflops:.3g} in TF32")
+
+
+def peaks() -> Peaks:
+    """Copying one array to another; a product of large matrices, without and with TF32."""
+    xp = namespace("cuda")
+    a, b = xp.zeros(COPIED, np.float32), xp.zeros(COPIED, np.float32)
+    m, n, out = (xp.zeros((SIDE, SIDE), np.float32) for _ in range(3))
+    copying, rates = by_events(lambda: xp.copyto(b, a)), []
+    for tf32 in (False, True):
+        with array_library(tf32):
+            rates.append(2 * SIDE**3 / by_events(lambda: xp.matmul(m, n, out=out)).median / 1e12)
+    return Peaks(2 * a.nbytes / copying.median / 1e9, *rates)
+
+
+@contextmanager
+def array_library(tf32: bool) -> Iterator[None]:
+    """In this block CuPy's own products round factors to TF32 or not; what its CUPY_TF32 says once for a process."""
+    core, wanted = require_cuda()._core, 7 if tf32 else 1  # COMPUTE_TYPE_TF32, COMPUTE_TYPE_DEFAULT
+    before = core.get_compute_type(np.float32)
+    core.set_compute_type(np.float32, wanted)
+    try:
+        yield
+    finally:
+        core.set_compute_type(np.float32, before)
+
+
+def by_events(call: Callable[[], Any], rounds: int = ROUNDS) -> timing.Timing:
+    """Seconds a call, by the device's clock."""
+    cuda = require_cuda().cuda
+
+    def seconds(calls: int) -> float:
+        start, stop = cuda.Event(), cuda.Event()
+        start.record()
+        for _ in range(calls):
+            call()
+        stop.record()
+        stop.synchronize()
+        return cuda.get_elapsed_time(start, stop) / 1000
+
+    seconds(2)
+    calls = max(1, round(LEAST / max(seconds(5) / 5, 1e-7)))
+    return timing.Timing("", tuple(seconds(calls) / calls for _ in range(rounds)), calls)
+
+
+def program(launches: Sequence[Launch], again: int = 1) -> Program:
+    """What these launches run on the card, so often, as one call: from its second run on a CUDA graph."""
+    programs = [launch.bind() for launch in launches]
+    if missing := [str(launch) for launch, p in zip(launches, programs, strict=True) if not isinstance(p, Program)]:
+        raise SystemExit(f"{missing[0]}: its kernel did not run (the array library did); nothing was timed")
+    return Program([job for _ in range(again) for p in programs for job in p.launches])
+
+
+def of_launches(launches: Sequence[Launch], rounds: int = ROUNDS) -> timing.Timing:
+    """Seconds that these launches take on the card, without the host's work."""
+    found = by_events(program(launches, AGAIN), rounds)
+    return timing.Timing("", tuple(seconds / AGAIN for seconds in found.seconds), found.calls * AGAIN)

@@ -1,0 +1,93 @@
+"""The same net trained on the CPU and on the GPU: is the difference in test -ELBO one that chance explains?"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinyvae as tv
+from benchmarks import tables
+from tinyvae import listing
+from tinyvae.devices import to_host
+
+DATA = "digits-dynamic"
+HIDDEN, LATENT, EPOCHS, BATCH, SEEDS = 500, 20, 5, 100, 5
+NATS = 0.3  # that a pair of runs may be apart
+ERRORS = 2  # standard errors that the mean difference may be from 0
+GRADIENT = 1e-5  # that a gradient may differ, by the largest of its array
+DEVICES = "cpu", "cuda"
+
+
+def data_set(name: str | None) -> tv.DataSet | None:
+    """The data set of that name; if none was asked for the usual one, or a line on why it is not there."""
+    try:
+        return tv.data.load(name or DATA)
+    except tv.DataError as fault:
+        if name:
+            raise SystemExit(f"--compare {name}: {fault}") from None
+        print(f"training on CPU and GPU is not compared: {fault}")
+        return None
+
+
+def trained(data: tv.DataSet, device: str, seed: int, folder: Path) -> float:
+    """-ELBO on the test data after training into a run folder, in nats per datum."""
+    model = tv.VAE(data.dimensions, HIDDEN, LATENT, likelihood=data.likelihood, seed=seed, device=device)
+    tv.fit(model, data, folder, epochs=EPOCHS, batch=BATCH, seed=seed)
+    return -tv.evaluate(model, data).elbo
+
+
+def gradients(folder: Path, data: tv.DataSet, device: str) -> dict[str, np.ndarray]:
+    """Those of a run's checkpoint on one batch, by parameter."""
+    model = tv.load(folder, device=device)
+    images = (data.test[:BATCH] / data.scale).astype(np.float32)
+    x = tv.Tensor(model.xp.asarray(images if data.pixels == "gray" else np.round(images)))
+    loss = -tv.elbo(model, model.q, x, tv.Noise(0, clock=model.xp.zeros(1, np.int64))).mean()
+    names = model.parameters.tensors
+    return {name: to_host(g.data) for name, g in zip(names, tv.grad(loss, list(names.values())), strict=True)}
+
+
+def gradient_error(folder: Path, data: tv.DataSet) -> float:
+    """How far both devices' gradients of one checkpoint are apart, by the largest of their array."""
+    here, there = (gradients(folder, data, device) for device in DEVICES)
+    return max(float(np.abs(there[name] - g).max() / np.abs(g).max()) for name, g in here.items())
+
+
+def run(data: tv.DataSet) -> dict[str, Any]:
+    """Train with each seed on both; print what was found; for the results file."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(SEEDS):
+            cpu, gpu = (trained(data, device, seed, Path(folder) / f"{device}-{seed}") for device in DEVICES)
+            rows.append({"seed": seed, "cpu_nats": cpu, "gpu_nats": gpu, "difference": gpu - cpu})
+            tables.say(f"{data.name}, seed {seed}: {cpu:.4f} nats on the CPU, {gpu:.4f} on the GPU")
+        error = gradient_error(Path(folder) / f"{DEVICES[0]}-0", data)
+    apart = [row["difference"] for row in rows]
+    mean, stderr = statistics.mean(apart), statistics.stdev(apart) / math.sqrt(len(apart))
+    found = {
+        "data": data.name, "epochs": EPOCHS, "rows": rows, "mean_difference": mean, "standard_error": stderr,
+        "by_chance": abs(mean) <= ERRORS * stderr, "each_near": all(abs(d) <= NATS for d in apart),
+        "gradient_error": error, "same_gradient": error <= GRADIENT,
+    }  # fmt: skip
+    print(f"""
+{data.dimensions}-{HIDDEN}-{LATENT} trained on {data.name} for {EPOCHS} epochs with each of {SEEDS} seeds
+test -ELBO over {len(data.test):,} data in nats per datum, lower is better
+""")
+    print(listing.lines([("seed", "CPU", "GPU", "GPU - CPU"), *(
+        (str(row["seed"]), f"{row['cpu_nats']:.4f}", f"{row['gpu_nats']:.4f}", f"{row['difference']:+.5f}")
+        for row in rows)], left=()))
+    print(f"""
+mean difference: {mean:+.5f} nats, standard error of {SEEDS} seeds {stderr:.5f}: {_verdict(found["by_chance"])} within \
+{ERRORS} standard errors of 0
+each difference: {_verdict(found["each_near"])} within {NATS:g} nats
+gradient of the trained net on one batch: CPU and GPU differ by {error:.2g} of the largest of its array, \
+{_verdict(found["same_gradient"])} within {GRADIENT:g}""")
+    return found
+
+
+def _verdict(reached: bool) -> str:
+    return "is" if reached else "is NOT"

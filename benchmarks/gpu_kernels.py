@@ -1,0 +1,99 @@
+"""Every kernel on the card: beside the CPU's at the sizes of a small step, and over 16 M numbers beside a plain copy.
+
+Each is held against its twin in float64 before it is timed, in a replay from the case's inputs into arrays that held
+NaN: at the small sizes the twin is NumPy's, at the large ones the array library's on the card.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import gpu_clock, tables
+from benchmarks.cases import Case, cases, large
+from benchmarks.gpu_clock import Peaks
+from benchmarks.kernels import BOUNDS, KERNEL, TWIN, TYPES, Recorded, exact, record, replayed, units
+from benchmarks.tables import Columns, Row
+from tinyvae import listing, timing
+from tinyvae.devices import namespace, read, require_cuda, to_host
+from tinyvae.rules import TABLE
+
+LARGE = 2**24  # numbers in the largest array
+# The largest of a thousand times as many errors is larger; and a draw of Box and Muller's near 0 has only the digits of
+# a u near 1: among many millions some are wrong by 2^-12.
+LARGE_BOUNDS = {name: 4 * bound for name, bound in BOUNDS.items()} | {"normal": 2112}
+TARGET = 0.8  # of a copy's bandwidth
+
+
+def check(case: Case, found: list[Any], expected: list[Any], bound: float) -> float:
+    """The largest error in rounding units; SystemExit if it passes the bound."""
+    worst = max(read(units(ours, twin).max()) for ours, twin in zip(found, expected, strict=True))
+    if not worst <= bound:  # NaN fails
+        raise SystemExit(f"{case}: {worst:.3g} rounding units from the twin in float64, allowed {bound:g}; nothing was "
+                         "timed")
+    return worst
+
+
+def timed(case: Case, recorded: Recorded, peak: Peaks, rounds: int) -> Row:
+    """What the kernel takes on the card."""
+    launches = recorded.tape.program()
+    time = gpu_clock.of_launches(launches, rounds)
+    low, high = time.quartiles
+    rate = sum(map(listing.traffic, launches)) / time.median / 1e9
+    return {"case": str(case), "numbers": max(map(listing.elements, launches)), "gpu_microseconds": time.median * 1e6,
+            "lower_quartile": low * 1e6, "upper_quartile": high * 1e6, "gigabytes_per_second": rate,
+            "share_of_copy": rate / peak.copy_gigabytes_per_second, "rounds": rounds}
+
+
+def small_row(case: Case, peak: Peaks, rounds: int) -> Row:
+    """A kernel there and here."""
+    there = record(case, KERNEL, TYPES[0], namespace("cuda"))
+    error = check(case, list(map(to_host, replayed(case, there))), exact(case), BOUNDS[case.operation])
+    here = record(case, KERNEL, TYPES[0]).tape.replay
+    cpu = timing.measure({"cpu": here}, rounds, least=gpu_clock.LEAST)["cpu"]
+    return {**timed(case, there, peak, rounds), "cpu_microseconds": cpu.median * 1e6, "error_max_units": error}
+
+
+def large_row(case: Case, peak: Peaks, rounds: int) -> Row:
+    """A kernel over many numbers."""
+    xp = namespace("cuda")
+    there = record(case, KERNEL, TYPES[0], xp)
+    found, twin = replayed(case, there), record(case, TWIN, TYPES[1], xp).results
+    error = check(case, found, twin, LARGE_BOUNDS[case.operation])
+    return {**timed(case, there, peak, rounds), "error_max_units": error}
+
+
+COLUMNS: Columns = {
+    "kernel": lambda row: row["case"],
+    "error, units": lambda row: f"{row['error_max_units']:.2g}",
+    "us": lambda row: f"{row['gpu_microseconds']:,.2f}",
+    "quartiles": lambda row: f"{row['lower_quartile']:,.2f} to {row['upper_quartile']:,.2f}",
+    "GB/s": lambda row: f"{row['gigabytes_per_second']:,.0f}",
+    "of a copy": lambda row: f"{row['share_of_copy']:.0%}",
+}
+CPU: Columns = {"us on the CPU": lambda row: f"{row['cpu_microseconds']:,.1f}"}
+NOTE = """of us lower is better, of GB/s and of a copy higher; of a copy: of the bandwidth of a copy of 16 M numbers
+error: the largest against the twin in float64, in rounding units; each was checked against its bound before"""
+
+
+def small(peak: Peaks, rounds: int) -> list[Row]:
+    """All kernels at the sizes of a small step."""
+    rows, xp = [], namespace("cuda")
+    for case in cases():
+        if TABLE[case.operation].kernel(xp) is not None and not case.products:
+            rows.append(small_row(case, peak, rounds))
+            tables.say(f"{case}: {rows[-1]['gpu_microseconds']:.1f} us there, {rows[-1]['cpu_microseconds']:.1f} here")
+    tables.plain("kernels of 784-500-20, batch 100, float32, each alone in a CUDA graph", COLUMNS | CPU, rows, NOTE)
+    return rows
+
+
+def many(peak: Peaks, rounds: int) -> list[Row]:
+    """The kernels that memory bounds, over many numbers."""
+    rows, pool = [], require_cuda().get_default_memory_pool()
+    for case in large(LARGE):
+        rows.append(large_row(case, peak, rounds))
+        pool.free_all_blocks()
+        tables.say(f"{case}: {rows[-1]['share_of_copy']:.0%} of a copy's bandwidth")
+    reached = sum(row["share_of_copy"] >= TARGET for row in rows)
+    tables.plain(f"kernels over {LARGE:,} numbers, float32", COLUMNS, rows, NOTE,
+                 f"target: at least {TARGET:.0%} of a copy; {reached} of {len(rows)} kernels reach it")
+    return rows

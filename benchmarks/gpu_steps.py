@@ -1,0 +1,149 @@
+"""The whole training step over the batch: CPU, GPU, and GPU with TF32. Compared first, timed second.
+
+A step on the GPU is held against the CPU's, one with TF32 against the GPU's own without. What is timed are replays by
+the host's clock, so that its work counts; beside them the epoch of `tv.fit`, in which the host looks at the card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from tinyvae_kernels.launches import Program
+
+import tinyvae as tv
+from benchmarks import gpu_clock, nets, tables
+from benchmarks.nets import Net
+from benchmarks.tables import Columns, Row
+from tinyvae import listing, timing
+from tinyvae.devices import require_cuda, to_host
+from tinyvae.tape import Tape
+from tinyvae.training import OBJECTIVE, Training
+
+NET, BATCHES = Net(784, 500, 20, 100), (100, 1000, 8192, 65_536)
+CPU_TIMED = 1000  # the largest batch whose step is timed on the CPU, too
+FIRST, FEW, MANY = 20, 3, 10_000  # steps that are compared; of batches above so many data only a few
+# By precision: how far losses may be apart, relatively, and the first gradient, by the largest of its array.
+# (Where TF32 carries a unit over the kink of its ReLU, a gradient moves by some hundredths.)
+ALLOWED = {"float32": (1e-5, 1e-4), "TF32": (1e-3, 0.2)}
+TARGET, LARGE = 0.7, 8192  # of the rate of the products alone, from this batch on
+WORK = f"""a training step of {NET.size}: gather the batch, draw normals, forward, backward, the loss's value, check
+loss and gradient for NaN and infinity, Adam"""
+
+
+class Begun(NamedTuple):
+    """A training after its first steps: their losses, summed up, and the first gradient by each parameter."""
+
+    ready: Training
+    losses: np.ndarray
+    gradients: dict[str, np.ndarray]
+
+    @property
+    def tape(self) -> Tape:
+        return self.ready._programs[self.ready.settings.batch][0]
+
+
+def begin(net: Net, device: str, tf32: bool = False) -> Begun:
+    """Record the step, take it some times, the epoch begun anew where it ends."""
+    ready = nets.training(net, device)
+    step, losses, gradients = nets.repeatable(ready, net, ready.step), [], {}
+    with tv.tf32(tf32):
+        for number in range(FIRST if net.batch <= MANY else FEW):
+            step()
+            losses.append(to_host(ready.totals)[OBJECTIVE])
+            if not number:
+                gradients = {name: np.array(to_host(slot)) for name, slot in ready.model.parameters._slots.items()}
+    return Begun(ready, np.array(losses), gradients)
+
+
+def compare(net: Net, precision: str, ours: Begun, reference: Begun) -> dict[str, Any]:
+    """The largest differences of losses and gradients; SystemExit if they pass what is allowed."""
+    count = len(ours.losses) if precision == "float32" else 1  # with TF32 two courses soon part
+    loss = float(np.abs(ours.losses[:count] / reference.losses[:count] - 1).max())
+    gradient = max(float(np.abs(ours.gradients[name] - g).max() / np.abs(g).max())
+                   for name, g in reference.gradients.items())
+    for what, found, allowed in zip(("losses", "gradients"), (loss, gradient), ALLOWED[precision], strict=True):
+        if not found <= allowed:  # NaN fails
+            raise SystemExit(f"{net}, {precision}: the {what} of the first steps differ by {found:.2g} from those of "
+                             f"{'the CPU' if precision == 'float32' else 'float32'}, allowed {allowed:g}; it was "
+                             "not timed")
+    return {"loss_error": loss, "gradient_error": gradient, "steps_compared": count}
+
+
+def products(net: Net, tape: Tape, tf32: bool, rounds: int) -> float:
+    """Seconds that the card takes for the step's products alone: by the array library, or as the step calls them in
+    one CUDA graph, whichever is faster."""
+    with gpu_clock.array_library(tf32):
+        library = gpu_clock.by_events(nets.floor(net, tape), rounds)
+    return min(library.median, gpu_clock.of_launches(nets.products(net, tape), rounds).median)
+
+
+def kernels(tape: Tape) -> int:
+    """How many kernels a replay launches."""
+    tape.replay()
+    return sum(len(call.launches) if isinstance(call, Program) else 1 for call in tape._program or ())
+
+
+def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
+    """What a step takes on the card."""
+    tape, wait = begun.tape, require_cuda().cuda.Device().synchronize
+    times = timing.measure({"replayed": tape.replay, "epoch": nets.epoch(begun.ready, net)}, rounds,
+                           least=gpu_clock.LEAST, synchronize=wait)
+    step, (low, high) = times["replayed"].median, times["replayed"].quartiles
+    alone = products(net, tape, precision == "TF32", rounds)
+    flops = sum(map(listing.flops, nets.products(net, tape)))
+    return {**net.as_dict(), "precision": precision, "gpu_microseconds": step * 1e6, "lower_quartile": low * 1e6,
+            "upper_quartile": high * 1e6, "fit_microseconds": times["epoch"].median / nets.steps_an_epoch(net) * 1e6,
+            "images_per_second": net.batch / step, "teraflops": flops / step / 1e12, "kernels": kernels(tape),
+            "products_microseconds": alone * 1e6, "products_teraflops": flops / alone / 1e12,
+            "share_of_products": alone / step, "rounds": rounds}
+
+
+def rows_of(net: Net, rounds: int) -> list[Row]:
+    """The step in float32 and in TF32."""
+    there, here = begin(net, "cuda"), begin(net, "cpu")
+    errors, cpu = compare(net, "float32", there, here), None
+    if net.batch <= CPU_TIMED:
+        cpu = timing.measure({"cpu": here.tape.replay}, rounds, least=gpu_clock.LEAST)["cpu"].median * 1e6
+    del here
+    rounded = begin(net, "cuda", tf32=True)
+    more = compare(net, "TF32", rounded, there)
+    return [{**timed(net, "float32", there, rounds), **errors, "cpu_microseconds": cpu},
+            {**timed(net, "TF32", rounded, rounds), **more, "cpu_microseconds": cpu}]
+
+
+COLUMNS: Columns = {
+    "batch": lambda row: f"{row['batch']:,}",
+    "precision": lambda row: row["precision"],
+    "us/step": lambda row: f"{row['gpu_microseconds']:,.1f}",
+    "quartiles": lambda row: f"{row['lower_quartile']:,.1f} to {row['upper_quartile']:,.1f}",
+    "tv.fit": lambda row: f"{row['fit_microseconds']:,.1f}",
+    "CPU": lambda row: f"{row['cpu_microseconds']:,.0f}" if row["cpu_microseconds"] else "",
+    "images/s": lambda row: f"{row['images_per_second']:,.0f}",
+    "TFLOP/s": lambda row: f"{row['teraflops']:.3g}",
+    "kernels": lambda row: f"{row['kernels']}",
+    "products": lambda row: f"{row['products_microseconds']:,.1f}",
+    "products/step": lambda row: f"{row['share_of_products']:.0%}",
+    "error: loss, gradient": lambda row: f"{row['loss_error']:.1g}, {row['gradient_error']:.1g}",
+}
+NOTE = f"""of us/step, tv.fit, CPU, products (all in us) and error lower is better, of the others higher
+tv.fit: an epoch's time over its steps, with the host's looks at the card; CPU: the same step there; products: those of
+the step alone, on this card, by CuPy or in a CUDA graph, whichever is faster; TFLOP/s: theirs in the step's time
+error: relative, of losses, and of the first gradient by the largest of its array; of float32 against the CPU over the
+first {FIRST} steps ({FEW} of the largest batch), of TF32 against float32 in the first; each checked before it was timed
+target: products/step at least {TARGET:.0%} from batch {LARGE:,} on"""
+
+
+def run(batches: tuple[int, ...], rounds: int) -> list[Row]:
+    """The table."""
+    rows: list[Row] = []
+    for batch in batches:
+        rows += rows_of(replace(NET, batch=batch), rounds)
+        tables.say(f"batch {batch:,}: {rows[-2]['gpu_microseconds']:,.0f} us a step in float32, "
+                   f"{rows[-1]['gpu_microseconds']:,.0f} in TF32")
+        require_cuda().get_default_memory_pool().free_all_blocks()
+    tables.plain(WORK, COLUMNS, rows, NOTE, *(
+        f"batch {row['batch']:,}, {row['precision']}: {row['share_of_products']:.0%}, "
+        f"{'reached' if row['share_of_products'] >= TARGET else 'missed'}" for row in rows if row["batch"] >= LARGE))
+    return rows

@@ -1,0 +1,80 @@
+"""The Beta distribution, on (0, 1). A draw is kept as its logit, which is finite however near to 0 or 1 it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.coordinates import UnitTensor
+from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+
+class Beta(Distribution):
+    """0 < z < 1 with density z^(a - 1) (1 - z)^(b - 1) / B(a, b), elementwise; Beta(1, 1) is uniform."""
+
+    support = "between 0 and 1"
+    path = "implicit"
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+
+    parameters = property(lambda self: {"a": self.a, "b": self.b})
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> Beta:
+        """a in the first half of the last axis, b in the second, both by softplus: a is 1 at 0.54."""
+        a, b = joint.split(2)
+        return cls(a.softplus(), b.softplus())
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return self.a / (self.a + self.b)
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        total = self.a + self.b
+        return self.a / total * (self.b / total) / (total + 1)
+
+    @property
+    def log_normaliser(self) -> Tensor:
+        """log B(a, b), elementwise; B(a, b) = Gamma(a) Gamma(b) / Gamma(a + b)."""
+        return self.a.lgamma() + self.b.lgamma() - (self.a + self.b).lgamma()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return ((self.a - 1) * x.log() + (self.b - 1) * (1 - x).log() - self.log_normaliser).sum(-1)
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        # of two Gamma draws, z = G_a / (G_a + G_b): its logit is log G_a - log G_b, and its path the path of both
+        return self.value(log_gamma(self.a, noise, samples) - log_gamma(self.b, noise, samples))
+
+    def entropy(self) -> Tensor:
+        a, b = self.a, self.b
+        total = a + b
+        return (self.log_normaliser - (a - 1) * a.digamma() - (b - 1) * b.digamma()
+                + (total - 2) * total.digamma()).sum(-1)
+
+    def coordinate(self, z: Tensor) -> Tensor:
+        return z.logit() if isinstance(z, UnitTensor) else z.log() - (1 - z).log()
+
+    def value(self, w: Tensor) -> Tensor:
+        return UnitTensor(-(-w).softplus(), -w.softplus())
+
+    def log_density(self, w: Tensor) -> Tensor:
+        # z (1 - z) q(z) in w = logit z: log z = -softplus(-w) and log(1 - z) = -softplus(w)
+        return -self.a * (-w).softplus() - self.b * w.softplus() - self.log_normaliser
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        # log G has mean psi and variance psi', and the logit is a difference of two
+        return self.a.digamma() - self.b.digamma(), (self.a.polygamma(1) + self.b.polygamma(1)).sqrt()
+
+
+@closed_form(Beta, Beta)
+def _kl(q: Beta, p: Beta) -> Tensor:
+    # E_q[log z] = psi(a) - psi(a + b), E_q[log(1 - z)] = psi(b) - psi(a + b)
+    more_a, more_b = q.a - p.a, q.b - p.b
+    return (p.log_normaliser - q.log_normaliser + more_a * q.a.digamma() + more_b * q.b.digamma()
+            - (more_a + more_b) * (q.a + q.b).digamma())

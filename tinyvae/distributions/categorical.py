@@ -1,0 +1,98 @@
+"""The categorical distribution over the last axis, from logits. A draw is one-hot: 1 in its place, 0 elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tinyvae.devices import read
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.poisson import open_unit
+from tinyvae.noise import philox, stream_number
+from tinyvae.rules import ANY, INDEX, rule
+from tinyvae.tensor import Tensor, apply
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+
+def _categorical(xp: Any, logits: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+    # The inverse of the distribution function, one uniform number of 52 bits a draw (Gumbel's maximum would take one a
+    # category): the first category up to which there is more mass than u of all. One without mass is never the first.
+    *batch, n = logits.shape
+    wide = logits.astype(xp.float64)
+    mass = xp.cumsum(xp.exp(wide - xp.amax(wide, axis=-1, keepdims=True)), axis=-1)
+    index = xp.arange(samples * math.prod(batch), dtype=xp.uint64).reshape(samples, *batch, 1)
+    u = open_unit(*philox((index, site, read(clock[0]), 0), (seed, stream_number(stream)), xp)[:2])
+    place = (mass <= u * mass[..., -1:]).sum(axis=-1, keepdims=True)
+    # the largest term is 1; where it is not, no category is possible, or a logit is NaN or +inf
+    draw = xp.where(mass[..., -1:] >= 1, xp.arange(n) == place, xp.nan).astype(logits.dtype)
+    if out is None:
+        return draw
+    out[...] = draw
+    return out
+
+
+# one-hot draws (samples, *logits) of the step that `clock` holds; no derivative goes through a choice
+rule("categorical", _categorical, (None, None), (ANY, INDEX))
+
+
+class Categorical(Distribution):
+    """One-hot x (batch, n) with p(x_k = 1) = exp(l_k) / sum_j exp(l_j).
+
+    The n numbers of the last axis are one variable: log_prob, entropy and KL are of all of them. A logit of -inf is an
+    impossible category: it is never drawn, its log_prob is -inf, and no gradient comes from it or goes to it.
+    """
+
+    support = "one of n, as one-hot"
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    parameters = property(lambda self: {"logits": self.logits})
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> Categorical:
+        return cls(joint)
+
+    @classmethod
+    def width(cls, n: int) -> int:
+        return n
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        """The probabilities, (batch, n)."""
+        return self.logits.log_softmax().exp()
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        p = self.mean
+        return p * (1 - p)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        # the other categories count 0, also where their logarithm is -inf
+        return ((x == 0).where(0.0, self.logits.log_softmax()) * x).sum(-1)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        """The same as log_prob, (samples, batch): the elements of a draw depend on each other."""
+        return self.log_prob(w)
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        return apply("categorical", self.logits, Tensor(noise.clock), seed=noise.seed, stream=noise.stream,
+                     site=noise.next_site(), samples=samples)
+
+    def entropy(self) -> Tensor:
+        log_p = self.logits.log_softmax()
+        return -(log_p.exp() * _finite(log_p).where(log_p, 0.0)).sum(-1)  # 0 log 0 = 0
+
+
+@closed_form(Categorical, Categorical)
+def _kl(q: Categorical, p: Categorical) -> Tensor:
+    # sum_k q_k log(q_k / p_k), the one variable's, (batch, 1); a category impossible under q counts 0
+    log_q, log_p = q.logits.log_softmax(), p.logits.log_softmax()
+    ratio = _finite(log_q).where(log_q, 0.0) - _finite(log_q).where(log_p, 0.0)
+    return (log_q.exp() * ratio).sum(-1, keepdims=True)
+
+
+def _finite(log_p: Tensor) -> Tensor:
+    return abs(log_p) < math.inf

@@ -1,0 +1,70 @@
+"""Numbers kept in the coordinate in which they are exact.
+
+A draw of Gamma(0.001) is below the smallest float32 nine times of ten, but its logarithm, some -10,000, is an ordinary
+number. So a draw is a tensor z that carries log z: `z.log()` gives what was kept instead of log(0), shapes and powers
+carry it on, and nothing is clamped. What is written in log z has finite values and finite derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyvae.tensor import Tensor
+
+
+class LogTensor(Tensor):
+    """A positive tensor z = exp(log z), known by `log` z; z itself may be 0 or infinite where log z is not."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: Tensor, z: Tensor | None = None) -> None:
+        z = log.exp() if z is None else z
+        super().__init__(z.data, z.requires_grad, z.launch, z.index, z.name)
+        self._log = log
+
+    def log(self) -> Tensor:
+        """log z, as it was kept."""
+        return self._log
+
+    def __pow__(self, power: Any) -> Tensor:
+        return LogTensor(self._log * power) if isinstance(power, (int, float)) else super().__pow__(power)
+
+    def sqrt(self) -> Tensor:
+        return self**0.5
+
+    def _with(self, z: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """z, which is this tensor in another shape, with the logarithm in that shape."""
+        return LogTensor(change(self._log), z)
+
+
+class UnitTensor(LogTensor):
+    """A tensor z in (0, 1) with log z and log(1 - z): `1 - z` keeps both, so `(1 - z).log()` is exact too."""
+
+    __slots__ = ("_log_rest",)
+
+    def __init__(self, log: Tensor, log_rest: Tensor, z: Tensor | None = None) -> None:
+        super().__init__(log, z)
+        self._log_rest = log_rest
+
+    def logit(self) -> Tensor:
+        """log z - log(1 - z)."""
+        return self._log - self._log_rest
+
+    def __rsub__(self, one: Any) -> Tensor:
+        if isinstance(one, (int, float)) and one == 1:
+            return UnitTensor(self._log_rest, self._log)
+        return super().__rsub__(one)
+
+    def _with(self, z: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        return UnitTensor(change(self._log), change(self._log_rest), z)
+
+
+def _carrying(name: str) -> Callable[..., Tensor]:
+    """A change of shape that the logarithm goes through as well."""
+    change = getattr(Tensor, name)
+    return lambda self, *arguments: self._with(change(self, *arguments), lambda log: change(log, *arguments))
+
+
+for _name in ("reshape", "transpose", "broadcast_to", "contiguous", "stop", "__getitem__"):
+    setattr(LogTensor, _name, _carrying(_name))

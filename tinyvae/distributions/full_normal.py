@@ -1,0 +1,165 @@
+"""The normal distribution with a full covariance, by its Cholesky factor (Kingma & Welling 2019, section 2.5.1).
+
+z = mu + L eps with eps ~ N(0, I) has the covariance L L^T. L is lower triangular: below the diagonal any numbers, on it
+sigma = exp(logvar / 2) > 0, so every covariance is reached, each once, and log det L is a sum. Row by row it says that
+z_j, given z_1 .. z_(j-1), is normal with variance sigma_j^2: `logvar` is what an element has left of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyvae.devices import namespace_of
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.normal import LOG_2PI, Normal
+from tinyvae.rules import ANY, POSITIVE, rule
+from tinyvae.tensor import Tensor, apply
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+# ---- triangles -------------------------------------------------------------------------------------------------------
+
+
+def _strict_lower(xp: Any, a: Any, out: Any, n: int) -> Any:
+    out = xp.empty((*a.shape[:-1], n, n), a.dtype) if out is None else out
+    out[...] = 0
+    for j in range(1, n):
+        out[..., j, :j] = a[..., j * (j - 1) // 2 : j * (j + 1) // 2]
+    return out
+
+
+def _below_diagonal(xp: Any, a: Any, out: Any) -> Any:
+    n = a.shape[-1]
+    out = xp.empty((*a.shape[:-2], n * (n - 1) // 2), a.dtype) if out is None else out
+    for j in range(1, n):
+        out[..., j * (j - 1) // 2 : j * (j + 1) // 2] = a[..., j, :j]
+    return out
+
+
+# n (n - 1) / 2 numbers as the part of a matrix (..., n, n) below its diagonal, row by row, and back
+rule("strict_lower", _strict_lower, (lambda g, y, a, n: g.apply("below_diagonal"),))
+rule("below_diagonal", _below_diagonal, (lambda g, y, a: g.apply("strict_lower", n=a.shape[-1]),))
+
+
+def _solve_lower(xp: Any, factor: Any, b: Any, out: Any, transposed: bool) -> Any:
+    # Forward substitution, one column of the matrix at a time: x_j is known, and its part leaves the equations that
+    # remain. L^T is solved from the last equation to the first. What is above L's diagonal is not read.
+    n = factor.shape[-1]
+    x = xp.empty(np.broadcast_shapes(factor.shape[:-1], b.shape), b.dtype) if out is None else out
+    x[...] = b
+    for j in reversed(range(n)) if transposed else range(n):
+        x[..., j] /= factor[..., j, j]
+        if transposed:
+            x[..., :j] -= factor[..., j, :j] * x[..., j : j + 1]
+        else:
+            x[..., j + 1 :] -= factor[..., j + 1 :, j] * x[..., j : j + 1]
+    return x
+
+
+def _solve_lower_grads(g: Tensor, x: Tensor, factor: Tensor, b: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
+    # L x = b: dx = L^-1 (db - dL x), so b receives h = L^-T g, and L receives -h x^T where L is not zero;
+    # L^T x = b: h = L^-1 g and -x h^T
+    h = factor.apply("solve_lower", g, transposed=not transposed)
+    left, right = (x, h) if transposed else (h, x)
+    n = x.shape[-1]
+    outer = left.reshape(*x.shape, 1) * right.reshape(*x.shape[:-1], 1, n)
+    return -outer * Tensor(namespace_of(outer.data).tri(n, dtype=outer.dtype)), h
+
+
+# L^-1 b of vectors b (..., n) and lower triangular L (..., n, n), or L^-T b
+rule("solve_lower", _solve_lower, _solve_lower_grads, (POSITIVE, ANY))
+
+
+# ---- the family ------------------------------------------------------------------------------------------------------
+
+
+class FullNormal(Distribution):
+    """N(mu, L L^T), with mu (batch, n), logvar (batch, n) and lower (batch, n (n - 1) / 2).
+
+    `logvar` is the logarithm of the squares on L's diagonal, `lower` holds the numbers below it, row by row.
+    """
+
+    path = "reparam"
+
+    def __init__(self, mu: Tensor, logvar: Tensor, lower: Tensor) -> None:
+        n = mu.shape[-1]
+        if lower.shape[-1] != n * (n - 1) // 2:
+            raise ValueError(f"found {lower.shape[-1]} numbers below the diagonal of {n} x {n}; expected "
+                             f"{n * (n - 1) // 2}")
+        self.mu, self.logvar, self.lower = mu, logvar, lower
+        self.mean = mu
+
+    parameters = property(lambda self: {"mu": self.mu, "logvar": self.logvar, "lower": self.lower})
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> FullNormal:
+        """mu, logvar and lower side by side."""
+        n = (math.isqrt(9 + 8 * joint.shape[-1]) - 3) // 2
+        if n < 1 or cls.width(n) != joint.shape[-1]:
+            raise ValueError(f"found {joint.shape[-1]} numbers; expected {cls.width(n)} for {n} dimensions, "
+                             f"{cls.width(n + 1)} for {n + 1}")
+        return cls(joint[..., :n], joint[..., n : 2 * n], joint[..., 2 * n :])
+
+    @classmethod
+    def width(cls, n: int) -> int:
+        return 2 * n + n * (n - 1) // 2
+
+    @property
+    def factor(self) -> Tensor:
+        """L, (batch, n, n)."""
+        n = self.mu.shape[-1]
+        sigma = (0.5 * self.logvar).exp()
+        diagonal = sigma.reshape(*sigma.shape, 1) * Tensor(namespace_of(sigma.data).eye(n, dtype=sigma.dtype))
+        return apply("strict_lower", self.lower, n=n) + diagonal
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        """Of each element by itself, the diagonal of L L^T: (batch, n)."""
+        return (self.factor**2).sum(-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        # of (x, eps) the Jacobian is L, and its determinant the product of the sigma
+        eps = self.standardise(x)
+        return (-0.5 * (LOG_2PI + self.logvar + eps * eps)).sum(-1)
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        return self.unstandardise(noise.normal((samples, *self.mu.shape), self.mu.dtype))
+
+    def entropy(self) -> Tensor:
+        return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        return self.log_prob(w)
+
+    def standardise(self, w: Tensor) -> Tensor:
+        return self.factor.apply("solve_lower", w - self.mu, transposed=False)
+
+    def unstandardise(self, eps: Tensor) -> Tensor:
+        return self.mu + (self.factor @ eps.reshape(*eps.shape, 1)).reshape(eps.shape)
+
+    def log_scale(self) -> Tensor:
+        return (0.5 * self.logvar).sum(-1)
+
+
+@closed_form(FullNormal, Normal)
+def _kl(q: FullNormal, p: Normal) -> Tensor:
+    # By the chain rule, element j pays for what it has given those before it: E[KL(q(z_j | z_1 .. z_(j-1)) || p(z_j))]
+    # = 1/2 (sum_k L_jk^2 / s^2 + (mu_j - m)^2 / s^2 - 1 - log(L_jj^2 / s^2)), p_j = N(m, s^2): never negative, and
+    # their sum is KL(q || p)
+    d, ratio, precision = q.mu - p.mu, q.logvar - p.logvar, (-p.logvar).exp()
+    return 0.5 * ((q.variance + d * d) * precision - 1 - ratio)
+
+
+@closed_form(FullNormal, FullNormal)
+def _kl_full(q: FullNormal, p: FullNormal) -> Tensor:
+    # the same in p's standardised coordinates, where p is N(0, I) and q has the factor M = L_p^-1 L_q, found column by
+    # column
+    factor = q.factor
+    columns = factor.transpose((factor.ndim - 1, *range(factor.ndim - 1)))
+    m = p.factor.apply("solve_lower", columns, transposed=False)
+    d = p.standardise(q.mu)
+    return 0.5 * ((m * m).sum(0) + d * d - 1 - (q.logvar - p.logvar))

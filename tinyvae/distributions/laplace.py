@@ -1,0 +1,85 @@
+"""The Laplace distribution, by location and scale: two exponential tails back to back."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tinyvae.devices import read
+from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.coordinates import LogTensor
+from tinyvae.noise import words
+from tinyvae.rules import INDEX, rule
+from tinyvae.tensor import Tensor, apply
+
+if TYPE_CHECKING:
+    from tinyvae.noise import Noise
+
+LOG_2 = math.log(2)
+
+
+def _laplace(xp: Any, clock: Any, out: Any, seed: int, stream: str, site: int, shape: tuple[int, ...],
+             dtype: Any) -> Any:
+    # The inverse of the distribution function, x(u) = sign(u - 1/2) -log(1 - |2 u - 1|), rounds u where the tail is and
+    # is infinite at u = 0. So a word is taken apart: one bit is the sign, the others an open v = 1 - |2 u - 1|, whose
+    # small values, the tail, keep their digits. Both tails have the same draws, the largest 22.18.
+    bits = words(seed, stream, read(clock[0]), site, math.prod(shape), xp=xp).reshape(shape)
+    v = ((bits >> xp.uint64(1)).astype(xp.float64) + 0.5) * 2.0**-31
+    draw = (xp.log(v) * (1 - 2 * (bits & xp.uint64(1)).astype(xp.float64))).astype(dtype)
+    if out is None:
+        return draw
+    out[...] = draw
+    return out
+
+
+# draws at location 0 and scale 1 of the step that `clock` holds
+rule("laplace", _laplace, (None,), (INDEX,))
+
+
+class Laplace(Distribution):
+    """z with density exp(-|z - mu| / scale) / (2 scale), elementwise.
+
+    The parameter is the scale, as SciPy has it; `from_joint` takes its logarithm, which `scale.log()` then returns as
+    it was given. (`log_scale` is another thing here: that of the standardised coordinate, see base.py.)
+    """
+
+    path = "reparam"
+
+    def __init__(self, mu: Tensor, scale: Tensor) -> None:
+        self.mu, self.scale = mu, scale
+        self.mean = mu
+
+    parameters = property(lambda self: {"mu": self.mu, "scale": self.scale})
+    variance = property(lambda self: 2 * self.scale**2)
+
+    @classmethod
+    def from_joint(cls, joint: Tensor) -> Laplace:
+        """From one tensor (batch, 2 n): mu in the first half of the last axis, the logarithm of the scale in the
+        second."""
+        mu, log_scale = joint.split(2)
+        return cls(mu, LogTensor(log_scale))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.log_density(x).sum(-1)
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        # location and scale, the second of AEVB's recipes (section 2.4)
+        eps = apply("laplace", Tensor(noise.clock), seed=noise.seed, stream=noise.stream, site=noise.next_site(),
+                    shape=(samples, *self.mu.shape), dtype=self.mu.dtype)
+        return self.mu + self.scale * eps
+
+    def entropy(self) -> Tensor:
+        return (1 + LOG_2 + self.scale.log()).sum(-1)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        return -(LOG_2 + self.scale.log()) - abs(w - self.mu) / self.scale
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return self.mu, math.sqrt(2) * self.scale
+
+
+@closed_form(Laplace, Laplace)
+def _kl(q: Laplace, p: Laplace) -> Tensor:
+    # E_q|z - mu_p| = |d| + b_q exp(-|d| / b_q), so KL = |d| / b_p + b_q / b_p exp(-|d| / b_q) - 1 - log(b_q / b_p)
+    d, ratio = abs(q.mu - p.mu), q.scale.log() - p.scale.log()
+    return d / p.scale + (ratio - d / q.scale).exp() - 1 - ratio

@@ -1,0 +1,69 @@
+"""Draws of log G for G ~ Gamma(shape, 1), by rejection (Marsaglia & Tsang 2000), from counter-based noise.
+
+For shape a >= 1, with d = a - 1/3, c = 1 / sqrt(9 d), x ~ N(0, 1) and v = (1 + c x)^3, the number d v is a draw if
+log u < x^2/2 + d - d v + d log v for u uniform on (0, 1): 95 % are accepted at a = 1, more above. For a < 1 a draw of
+shape a + 1 is multiplied by u^(1/a): in the logarithm, log u / a is added, which no small shape can underflow.
+
+An element and an attempt have a counter of their own, whose four words give x (two), the u of the test and the u of
+the power. Acceptance is decided in float64, so that every device accepts the same attempt.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyvae import special  # noqa: F401 - the row of the derivative
+from tinyvae.devices import read
+from tinyvae.noise import Noise, philox, stream_number
+from tinyvae.rules import INDEX, POSITIVE, rule
+from tinyvae.tensor import Tensor, apply
+
+ATTEMPTS = 64  # 0.05^64: what is still open then is no number's fault, and becomes NaN
+
+
+def _open_unit(word: Any) -> Any:
+    """A word as a number in (0, 1)."""
+    return (word.astype(np.float64) + 0.5) * 2.0**-32
+
+
+def _log_gamma(xp: Any, shape: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+    a = xp.broadcast_to(shape, (samples, *shape.shape)).astype(np.float64)
+    index, step = xp.arange(a.size, dtype=np.uint64).reshape(a.shape), read(clock[0])
+    d = xp.where(a < 1, a + 1, a) - 1 / 3
+    c = 1 / xp.sqrt(9 * d)
+    log_g, waiting, boost = xp.full(a.shape, np.nan), xp.ones(a.shape, bool), 0.0
+    for attempt in range(ATTEMPTS):
+        first, second, third, fourth = philox((index, site, step, attempt), (seed, stream_number(stream)), xp)
+        x = xp.sqrt(-2 * xp.log(_open_unit(first))) * xp.cos(2 * math.pi * (second.astype(np.float64) * 2.0**-32))
+        v = (1 + c * x) ** 3
+        log_v = xp.log(xp.where(v > 0, v, xp.nan))
+        accepted = waiting & (xp.log(_open_unit(third)) < 0.5 * x * x + d - d * v + d * log_v)  # NaN is not below
+        log_g = xp.where(accepted, xp.log(d) + log_v, log_g)
+        if attempt == 0:
+            boost = xp.where(a < 1, xp.log(_open_unit(fourth)) / a, 0.0)
+        waiting = waiting & ~accepted
+        if not read(waiting.any()):
+            break
+    log_g = (log_g + boost).astype(shape.dtype)
+    if out is None:
+        return log_g
+    out[...] = log_g
+    return out
+
+
+def _by_shape(g: Tensor, y: Tensor, shape: Tensor, clock: Tensor, **_: Any) -> Tensor:
+    return g * y.apply("gamma_log_sample_grad", shape.broadcast_to(y.shape).contiguous())
+
+
+# log G of the step that `clock` holds, (samples, *shape). Its derivative by the shape is the implicit one: the draw
+# moves so that the distribution function keeps its value (Figurnov et al. 2018), see special.py
+rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX))
+
+
+def log_gamma(shape: Tensor, noise: Noise, samples: int) -> Tensor:
+    """log G for G ~ Gamma(shape, 1), (samples, *shape)."""
+    return apply("log_gamma", shape, Tensor(noise.clock), seed=noise.seed, stream=noise.stream,
+                 site=noise.next_site(), samples=samples)

@@ -1,0 +1,283 @@
+"""The estimators of d/dv E_q[f(z)] in one dimension: their table, their exact variances, and a sweep over q.
+
+The score function and G-REP make of a draw z one number g(z), so the variance of it is an integral,
+
+    Var[g] = int (g(z(w)) - E[g])^2 q(w) dw,
+
+summed here over nodes that stand in the place of draws. Leave-one-out joins L draws: the mean of (f_l - mean of the
+others) h_l, with h the score, is the sample covariance of f and h, whose variance is known:
+
+    L Var = E[(f - E f)^2 h^2] - Cov(f, h)^2 + (Var f Var h + Cov(f, h)^2) / (L - 1).
+
+A path may hold more than z does (Beta's, which goes through two Gamma draws), so its variance is that of draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tinyvae.estimators import Latent, choices, surrogate
+from tinyvae.expressions import Expression, parse
+from tinyvae.gradient_estimates import Program, Row, Tally, rows_for
+from tinyvae.quadrature import Member, derivative, expectation
+from tinyvae.tensor import Tensor, grad
+from tinyvae.variance import Comparison, Report, compare
+from tinyvae.variance_problems import OneLatent
+
+TOGETHER, LEAST = 8192, 20  # draws in one step, many enough that time goes into arithmetic; and steps
+MOST = 10**8  # draws
+JUMPS = "f jumps, and a gradient through z does not see a jump"
+REACH = 9.0  # of the nodes, z = centre + scale sinh t: 4000 widths
+VALUES, NODES, FINE = 25, 1201, 20001  # of a swept parameter; at each of them; for a single member
+SPREAD, STEPS = 1280, 60  # replicas of each value, and steps, where draws are needed
+ALIKE = 1.1  # ratio of variances that draws do not tell apart
+TRUSTED = 0.1  # share of the largest estimate in a sum of squares, above which a sample variance is no measurement
+
+
+def estimators_for(q: Member, f: Expression, asked: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The estimators that q and f have, or those asked for; and notes on what is left out.
+
+    ValueError for one that q does not have, or that would be wrong.
+    """
+    family = type(OneLatent(q, f, 2).factors()["z"][0])
+    known = choices(family)
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"found estimator {name!r}; {q.family.name} has {', '.join(known)}")
+        if name != "score" and not f.differentiable:
+            raise ValueError(f"found estimator {name!r} with f = {f}: {JUMPS}; use score")
+    wanted = [name for name in known if not asked or name in asked]
+    if f.differentiable:
+        return wanted, []
+    return ["score"], [f"{JUMPS}: {' and '.join(name for name in known if name != 'score')} would "
+                       "be wrong, and are left out."]
+
+
+def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, draws: int = 10**6,
+                   seed: int = 0, report: Report = lambda done, of: None) -> Comparison:
+    """Compare the estimators of d/dv E_q[f(z)]; each gets about so many draws, `samples` an estimate."""
+    check_sizes(samples, draws)
+    estimators, notes = estimators_for(q, f, asked)
+    expectation(q, Square(f), f"({f})**2")  # without it there are no variances
+    exact = {name: derivative(q, f, name, str(f)) for name in q.at}
+    notes.append("Rao-Blackwell: f is one term with one latent, so there is nothing to leave out.")
+    if samples == 1:
+        notes.append("Leave-one-out and fitted need other draws, and are left out with one sample.")
+    replicas = max(16, TOGETHER // samples)
+    steps = max(LEAST, draws // (replicas * samples))
+    found = compare(OneLatent(q, f, replicas), rows_for(estimators, samples), samples, steps, seed, exact, report)
+    found.notes.extend(notes)
+    known = exact_variances([q], f, [line.row for line in found.tables[0].lines], samples, FINE)
+    return replace(found, tables=[replace(table, lines=[
+        replace(line, exact_variance=_finite(known.get((table.parameter, line.row)))) for line in table.lines])
+        for table in found.tables])
+
+
+def _finite(values: np.ndarray | None) -> float | None:
+    return float(values[0]) if values is not None and math.isfinite(values[0]) else None
+
+
+def check_sizes(samples: int, draws: int) -> None:
+    """ValueError for sizes that cannot be served."""
+    if not 1 <= samples <= 4096:
+        raise ValueError(f"found {samples} samples; expected 1 to 4096 draws an estimate")
+    if not 1 <= draws <= MOST:
+        raise ValueError(f"found {draws} draws; expected 1 to {MOST:,}")
+
+
+class Square:
+    """f(z)^2."""
+
+    def __init__(self, f: Expression) -> None:
+        self.f, self.edges = f, f.edges
+
+    def __call__(self, z: Tensor) -> Tensor:
+        value = self.f(z)
+        return value * value
+
+
+# ---- variances by quadrature -----------------------------------------------------------------------------------------
+
+
+class Nodes:
+    """f and the gradients that a draw at each node gives, for members of one family; each array (members, nodes)."""
+
+    def __init__(self, members: Sequence[Member], f: Expression, count: int) -> None:
+        t = np.linspace(-REACH, REACH, count)
+        w, weights = [], []
+        for q in members:
+            centre, scale = q.family.middle(*q.at.values())
+            w.append(centre + scale * np.sinh(t))
+            with np.errstate(all="ignore"):
+                weights.append(q.density(w[-1]) * scale * np.cosh(t) * (t[1] - t[0]))
+        self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
+        with np.errstate(all="ignore"):
+            self.values = f(members[0].family.value(Tensor(self.w))).data
+
+    def gradients(self, estimator: str, f: Expression | None = None) -> dict[str, np.ndarray]:
+        """By the name of each parameter."""
+        values = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
+        problem = OneLatent(self.members[0], f or self.f, self.w.size, values)
+        with np.errstate(all="ignore"):
+            (q, axes), = problem.factors().values()
+            latent = Latent("z", q, q.value(Tensor(self.w.reshape(1, -1, 1))), estimator, axes)
+            total = surrogate(problem.terms({"z": latent.z}), [latent])
+            leaves = [leaf for leaf, in problem.parameters.values()]
+            found = grad(total.sum(), leaves)
+        return {name: g.data.reshape(self.w.shape) for name, g in zip(problem.parameters, found, strict=True)}
+
+    def mean(self, g: np.ndarray) -> np.ndarray:
+        """E[g] of each member, (members, 1)."""
+        return np.where(self.weights > 0, g * self.weights, 0.0).sum(1, keepdims=True)
+
+    def variance(self, g: np.ndarray) -> np.ndarray:
+        return self.mean((g - self.mean(g)) ** 2)
+
+
+def exact_variances(members: Sequence[Member], f: Expression, rows: Sequence[Row], samples: int,
+                    count: int) -> dict[tuple[str, Row], np.ndarray]:
+    """The variance of a draw, (members,), by the derivative's parameter and the row; rows without one are left out."""
+    nodes = Nodes(members, f, count)
+    with np.errstate(all="ignore"):  # f may be infinite for some members
+        return {key: value for key, value in _variances(nodes, rows, samples) if key[1] in rows}
+
+
+def _variances(nodes: Nodes, rows: Sequence[Row], samples: int) -> Iterator[tuple[tuple[str, Row], np.ndarray]]:
+    for estimator in dict.fromkeys(row.estimator for row in rows):
+        if estimator not in ("score", "grep"):
+            continue
+        for by, g in nodes.gradients(estimator).items():
+            yield (by, Row(estimator)), nodes.variance(g)[:, 0]
+    joined = Row("score", "leave-one-out")
+    if joined in rows and samples > 1:
+        f_mean = nodes.mean(nodes.values)
+        off, f_variance = nodes.values - f_mean, nodes.variance(nodes.values)
+        for by, h in nodes.gradients("score", parse("1")).items():
+            covariance = nodes.mean(off * h)
+            yield (by, joined), (nodes.mean((off * h) ** 2) - covariance**2
+                                 + (f_variance * nodes.variance(h) + covariance**2) / (samples - 1))[:, 0]
+
+
+# ---- over a parameter of q -------------------------------------------------------------------------------------------
+
+
+class Unchecked(OneLatent):
+    """The same at parameters for which f may be infinite."""
+
+    def check(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Variances of a draw over one parameter of q; NaN where there is none, or draws do not tell."""
+
+    q: Member
+    text: str  # of f
+    parameter: str
+    values: np.ndarray
+    samples: int  # L, of which leave-one-out depends
+    curves: dict[tuple[str, Row], np.ndarray]  # (values,), by the derivative's parameter and the row
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"parameter": self.parameter, "values": self.values.tolist(), "samples": self.samples, "curves": [
+            {"derivative": by, "row": row._asdict(), "variance": curve.tolist()}
+            for (by, row), curve in self.curves.items()]}
+
+    def words(self) -> list[str]:
+        """Where each estimator has the least variance, as sentences, one for each derivative."""
+        lines = [f"Over {self.parameter} from {self.values[0]:.3g} to {self.values[-1]:.3g}, the others held, of the "
+                 "estimators in the picture:"]
+        for by in self.q.at:
+            curves = {row: curve for (of, row), curve in self.curves.items() if of == by}
+            stack = np.array(list(curves.values()))
+            known = np.isfinite(stack).all(0)
+            if len(curves) < 2 or not known.any():
+                continue
+            x, stack = self.values[known], stack[:, known]
+            near = stack <= ALIKE * stack.min(0)
+            winners = [" or ".join(row.name for row, is_near in zip(curves, column, strict=True) if is_near)
+                       for column in near.T]
+            for i in range(1, len(winners) - 1):  # a single value that differs is chance
+                winners[i] = winners[i - 1] if winners[i - 1] == winners[i + 1] else winners[i]
+            text = f"by {by}, least variance: " + ", ".join(
+                f"{name} {_reach(x, begin, end)}" for name, begin, end in _stretches(winners))
+            if (by, Row("score")) in self.curves and (by, Row("grep")) in self.curves:
+                text += "; " + _duel(self.values, curves[Row("grep")] / curves[Row("score")])
+            lines.append(f"{text}.")
+        return lines if len(lines) > 1 else []
+
+
+def _stretches(items: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Runs of equal items: the item, the first place and the last."""
+    begin = 0
+    for place in range(1, len(items) + 1):
+        if place == len(items) or items[place] != items[begin]:
+            yield items[begin], begin, place - 1
+            begin = place
+
+
+def _reach(x: np.ndarray, begin: int, end: int) -> str:
+    if begin == 0 and end == len(x) - 1:
+        return "everywhere"
+    if begin == 0:
+        return f"up to {x[end]:.2g}"
+    return f"from {x[begin]:.2g}" + (f" to {x[end]:.2g}" if end < len(x) - 1 else "")
+
+
+def _duel(x: np.ndarray, ratio: np.ndarray) -> str:
+    """G-REP over the plain score: where the ratio crosses 1, by interpolation in logarithms."""
+    known = np.isfinite(ratio) & (ratio > 0)
+    t, r = np.log(x[known]), np.log(ratio[known])
+    if not len(r):
+        return "G-REP and the plain score are not both known"
+    first, last = ("below" if end < 0 else "above" for end in (r[0], r[-1]))
+    crossed = np.flatnonzero(r[1:] * r[:-1] < 0)
+    if not len(crossed):
+        return f"G-REP is {first} the plain score throughout"
+    at = [math.exp(t[i] + (t[i + 1] - t[i]) * r[i] / (r[i] - r[i + 1])) for i in crossed]
+    if len(at) == 1:
+        return f"G-REP is {first} the plain score up to {at[0]:.2g}, {last} it beyond"
+    return f"G-REP is {first} the plain score up to {at[0]:.2g}, {last} it from {at[-1]:.2g}, and changes in between"
+
+
+def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, seed: int = 0,
+          report: Report = lambda done, of: None) -> Sweep:
+    """The variance of the main estimators as one parameter of q goes through its range, all values at once."""
+    name, low, high = q.family.swept
+    values = np.geomspace(min(low, q.at[name]), max(high, q.at[name]), VALUES)
+    rows = [Row(estimator) for estimator in reversed(estimators_for(q, f, asked)[0])]
+    if samples > 1 and rows[0].estimator == "score":
+        rows.insert(1, Row("score", "leave-one-out"))
+    exact = exact_variances([q.with_(name, value) for value in values], f, rows, samples, NODES)
+    drawn = [row for row in rows if row.estimator not in ("score", "grep")]
+    sampled = _sampled(q, f, name, values, drawn, seed, report) if drawn else {}
+    curves = {(by, row): exact[by, row] if (by, row) in exact else sampled[by, row] for by in q.at for row in rows}
+    return Sweep(q, str(f), name, values, samples, curves)
+
+
+def _sampled(q: Member, f: Expression, name: str, values: np.ndarray, rows: Sequence[Row], seed: int,
+             report: Report) -> dict[tuple[str, Row], np.ndarray]:
+    """Sample variances; what is a draw's own does not depend on how many are joined, so one is."""
+    program = Program(Unchecked(q, f, len(values) * SPREAD, {name: values.repeat(SPREAD)}), rows, 1, seed, "sweep")
+    tallies = {(by, row): [Tally() for _ in values] for by in q.at for row in rows}
+    for step in range(STEPS):
+        program.step()
+        with np.errstate(all="ignore"):
+            for (by, row), each in tallies.items():
+                parts = program.estimates(row, by).reshape(len(values), -1, 1)
+                for tally, part in zip(each, parts, strict=True):
+                    tally.add(part)
+        report(step + 1, STEPS)
+    return {key: np.array([_trusted(tally) for tally in each]) for key, each in tallies.items()}
+
+
+def _trusted(tally: Tally) -> float:
+    trusted = math.isfinite(tally.trace) and tally.largest <= TRUSTED * tally.trace * tally.count
+    return tally.trace if trusted else math.nan
