@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import reproduce_iwae, results
+from benchmarks import reproduce_grep, reproduce_iwae, results
 from tinyvae.training import TrainingError
 
 console = Console(highlight=False, soft_wrap=True)
@@ -103,11 +103,23 @@ def iwae_five(quick: bool) -> list[dict[str, Any]]:
     return reproduce_iwae.iwae(quick, console.print, SEED)
 
 
+def gamma_def(quick: bool) -> list[dict[str, Any]]:
+    """Sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
+    return reproduce_grep.gamma_def(quick, console.print)
+
+
+def beta_gamma(quick: bool) -> list[dict[str, Any]]:
+    """Beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3), both estimators for equal time."""
+    return reproduce_grep.beta_gamma(quick, console.print)
+
+
 REPRODUCTIONS: dict[str, Callable[[bool], list[dict[str, Any]]]] = {
     "mnist-ten-epochs": mnist_ten_epochs,
     "aevb-latents": aevb_latents,
     "aevb-step-size": aevb_step_size,
     "iwae-5": iwae_five,
+    "gamma-def": gamma_def,
+    "beta-gamma": beta_gamma,
 }
 NAMES = tuple(REPRODUCTIONS)
 

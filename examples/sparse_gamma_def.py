@@ -58,6 +58,14 @@ def log_joint_of(x: np.ndarray) -> LogJoint:
     return log_joint
 
 
+def whole(terms: list[tv.Term]) -> tv.Tensor:
+    """log p as one number a sample, from which nobody can tell what belongs to whom."""
+    total = terms[0].value.sum((1, 2))
+    for term in terms[1:]:
+        total = total + term.value.sum((1, 2))
+    return total
+
+
 def factors(n: int, d: int, widths: tuple[int, int, int] = WIDTHS, seed: int = 0) -> dict[str, Free]:
     """q: a Gamma for each latent, begun as the authors begin: free shape 0.5 + 0.1 N(0, 1), free mean 0.1 N(0, 1)."""
     a, b, c = widths
@@ -69,19 +77,25 @@ def factors(n: int, d: int, widths: tuple[int, int, int] = WIDTHS, seed: int = 0
         shapes.items()}  # fmt: skip
 
 
-# As in the paper: G-REP with one draw, BBVI with thirty and a control variate. Both weigh a latent's score by its own
-# terms (Rao-Blackwell).
+# As in the paper: G-REP with one draw and the whole of f; BBVI with thirty, where a latent's score is weighed by its
+# own terms (Rao-Blackwell), and with a control variate. The third is what the paper does not have: G-REP by own terms.
 METHODS: dict[str, dict[str, Any]] = {
     "G-REP": {"estimator": "grep", "samples": 1, "baseline": "none"},
     "BBVI": {"estimator": "score", "samples": 30, "baseline": "fitted"},
+    "G-REP, own terms": {"estimator": "grep", "samples": 1, "baseline": "none"},
 }
-STEP = 0.75  # eta, tuned as in the authors' runs on these faces
+WHOLE = ("G-REP",)  # by the whole of f
+# eta, tuned for each as in the paper: the best of 0.2, 0.75 and 3 after 20 steps of BBVI; of G-REP, which takes longer
+# steps first and gets further in the end, the authors' own
+STEP = {"G-REP": 0.75, "BBVI": 0.2, "G-REP, own terms": 0.75}
 
 
 def fit(x: np.ndarray, method: str, steps: int, widths: tuple[int, int, int] = WIDTHS,
         report: Callable[[int, float], Any] | None = None) -> Inference:
     """Fit q to counts x (n, d) for so many steps; `report` gets each step's number and its estimate of the ELBO."""
-    return infer(log_joint_of(x), factors(*x.shape, widths), steps=steps, optimizer="advi", lr=STEP, dtype=x.dtype,
+    terms = log_joint_of(x)
+    log_joint = (lambda z: whole(terms(z))) if method in WHOLE else terms
+    return infer(log_joint, factors(*x.shape, widths), steps=steps, optimizer="advi", lr=STEP[method], dtype=x.dtype,
                  report=report, **METHODS[method])
 
 

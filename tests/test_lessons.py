@@ -610,7 +610,7 @@ def test_the_command_montecarlo(run):
     assert [line.split()[0] for line in out.splitlines() if line.startswith("   ")] == ["L", "16", "64", "256"]
     code, out, err = run("montecarlo", "--q", "cauchy", "--samples", 64, "--repetitions", 10, "--json")
     found = json.loads(out)
-    assert (found["f"], found["way"]) == ("1/(1+z**2)", "composition")
+    assert (found["f"], found["way"]) == ("1/(1+z**2)", "inverse distribution function")
     assert found["exact"] == pytest.approx(0.5)
     assert [row["draws"] for row in found["rows"]] == [16, 64]
 

@@ -170,6 +170,7 @@ REFERENCES = {
     "abs": lambda a: np.maximum(a, -a), "sign": lambda a: 1.0 * (a > 0) - 1.0 * (a < 0),
     "exp": np.vectorize(math.exp, otypes=[float]), "log": np.vectorize(math.log, otypes=[float]),
     "expm1": np.vectorize(math.expm1, otypes=[float]), "log1p": np.vectorize(math.log1p, otypes=[float]),
+    "tan": np.vectorize(math.tan, otypes=[float]),
     "tanh": np.vectorize(math.tanh, otypes=[float]), "sigmoid": scipy.special.expit,
     "softplus": lambda a: np.logaddexp(0, a), "relu": lambda a: a * (a > 0),
     "maximum": lambda a, b: (a + b + np.abs(a - b)) / 2, "minimum": lambda a, b: (a + b - np.abs(a - b)) / 2,

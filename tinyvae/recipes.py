@@ -175,6 +175,10 @@ recipe("logistic", INVERSE, "location + scale * log(eps / (1 - eps))", LOCATION,
        lambda eps, location, scale: location + scale * (eps[0].log() - (-eps[0]).log1p()), _logistic, middle=_here)
 recipe("gumbel", INVERSE, "location - scale * log(-log(eps))", LOCATION, "uniform",
        lambda eps, location, scale: location - scale * (-eps[0].log()).log(), _gumbel, middle=_here)
+recipe("cauchy", INVERSE, "location + scale * tan(pi (eps - 1/2))", LOCATION, "uniform",
+       lambda eps, location, scale: location + scale * (math.pi * (eps[0] - 0.5)).tan(),
+       lambda z, location, scale: -math.log(math.pi * scale) - np.log1p(((z - location) / scale) ** 2), middle=_here,
+       heavy=True)
 recipe("rayleigh", INVERSE, "scale * sqrt(-2 log(1 - eps))", {"scale": (1.0, SCALE)}, "uniform",
        lambda eps, scale: scale * (-2.0 * (-eps[0]).log1p()).sqrt(),
        lambda z, scale: np.log(z / scale) - math.log(scale) - (z / scale) ** 2 / 2, _positive,
@@ -256,8 +260,3 @@ recipe("beta", COMPOSITION, "G1 / (G1 + G2), Gamma variates of shapes a and b",
 recipe("dirichlet", COMPOSITION, "G1 / (G1 + G2 + ...), Gamma variates; z is the first component",
        {"a1": (2.0, WHOLE), "a2": (3.0, WHOLE), "a3": (4.0, WHOLE)}, "uniform", _share,
        lambda z, first, *others: _log_beta(z, first, sum(others)), _unit, lambda *counts: int(sum(counts)), more=True)
-# by its inverse distribution function it would take a tangent, for which rules.py has no row
-recipe("cauchy", COMPOSITION, "location + scale * eps1 / eps2, both ~ N(0, 1)", LOCATION, "normal",
-       lambda eps, location, scale: location + scale * eps[0] / eps[1],
-       lambda z, location, scale: -math.log(math.pi * scale) - np.log1p(((z - location) / scale) ** 2),
-       variates=lambda *_: 2, middle=_here, heavy=True)

@@ -99,6 +99,7 @@ rule("log", elementwise("log"), (lambda g, y, a: g / a,), (POSITIVE,))
 rule("expm1", elementwise("expm1"), (lambda g, y, a: g * (y + 1),))
 rule("log1p", elementwise("log1p"), (lambda g, y, a: g / (a + 1),), (ABOVE_MINUS_ONE,))
 rule("tanh", elementwise("tanh"), (lambda g, y, a: g * (1 - y * y),))
+rule("tan", elementwise("tan"), (lambda g, y, a: g * (1 + y * y),), (UNIT,))
 
 
 def _sigmoid(xp: Any, a: Any, out: Any) -> Any:

@@ -104,7 +104,7 @@ class Tensor:
     __hash__ = object.__hash__
     __neg__, __abs__ = map(_unary, ("neg", "abs"))
     exp, log, expm1, log1p, sqrt, sign = map(_unary, ("exp", "log", "expm1", "log1p", "sqrt", "sign"))
-    tanh, sigmoid, softplus, relu = map(_unary, ("tanh", "sigmoid", "softplus", "relu"))
+    tan, tanh, sigmoid, softplus, relu = map(_unary, ("tan", "tanh", "sigmoid", "softplus", "relu"))
     lgamma, erf, stop = map(_unary, ("lgamma", "erf", "stop"))  # `stop`: the same values, but no gradient flows
     maximum, minimum = map(_binary, ("maximum", "minimum"))
     sum, mean, max, logsumexp = map(_reduction, ("sum", "mean", "max", "logsumexp"))
@@ -271,8 +271,7 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
         if isinstance(value, (int, float, list)):
             tensors.append(value)
             continue
-        tensor = value if isinstance(value, Tensor) else Tensor(value)
-        tensors.append(tensor)
+        tensors.append(tensor := value if isinstance(value, Tensor) else Tensor(value))
         here = namespace_of(tensor.data)
         if xp is None:
             xp = here
