@@ -74,7 +74,8 @@ def variance(
         with progress() as report:
             found = of_problem(problem, run, data_dir, estimator or [], samples, draws, seed, report)
         out.mkdir(parents=True, exist_ok=True)
-        file, words = variance_figure.side_by_side(found, out / f"variance-{problem}.png"), []
+        file = variance_figure.side_by_side(found, out / f"variance-{problem}.png")
+        words = [line for table in found.tables for line in table.gains()]
     if as_json:
         print(json.dumps(checkpoint.plain(found.to_dict() | more | {"words": words, "files": [str(file)]}), indent=2))
     else:
@@ -101,7 +102,7 @@ def of_problem(name: str, run: Path | None, data_dir: str | None, asked: list[st
             raise ValueError(f"found estimator {one!r}; {name} has {', '.join(known)}")
     # G-REP of a normal q is the reparameterization once more
     wanted = [one for one in known if (one in asked if asked else not (one == "grep" and "reparam" in known))]
-    steps = max(100, (draws or {"gamma-poisson": 25_600, "vae": 2400}[name]) // (samples * problem.replicas))
+    steps = max(40, (draws or {"gamma-poisson": 25_600, "vae": 2400}[name]) // (samples * problem.replicas))
     return compare(problem, rows_for(wanted, samples, latents=2), samples, steps, seed, report=report)
 
 

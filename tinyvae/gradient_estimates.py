@@ -101,19 +101,22 @@ class _EachAverage:
 
 
 class Program:
-    """Estimates by several rows from the same draws, as a tape; each `step` draws anew."""
+    """Estimates by several rows from the same draws, as a tape; each `step` draws anew.
 
-    def __init__(self, problem: Problem, rows: Sequence[Row], samples: int, seed: int = 0,
-                 stream: str = "noise") -> None:
+    With `draws`, (samples, ...) by the latents' names, there is one step, on these.
+    """
+
+    def __init__(self, problem: Problem, rows: Sequence[Row], samples: int, seed: int = 0, stream: str = "noise",
+                 draws: Mapping[str, Tensor] | None = None) -> None:
         self.problem, self.rows, self.samples = problem, rows, samples
         self.noise = Noise(seed, stream)
         self.averages: list[_EachAverage] = []
         with np.errstate(all="ignore"), Tape() as self.tape:
             factors = problem.factors()
-            draws = {name: q.sample(self.noise, samples) for name, (q, _) in factors.items()}
+            drawn = draws or {name: q.sample(self.noise, samples) for name, (q, _) in factors.items()}
             made: dict[str, tuple[list[Term], list[Latent]]] = {}
             for estimator in dict.fromkeys(row.estimator for row in rows):
-                latents = [Latent(name, q, draws[name], estimator, axes) for name, (q, axes) in factors.items()]
+                latents = [Latent(name, q, drawn[name], estimator, axes) for name, (q, axes) in factors.items()]
                 made[estimator] = problem.terms({latent.name: latent.z for latent in latents}), latents
             self.gradients = {row: self._gradient(row, *made[row.estimator]) for row in rows}
         problem.check()

@@ -161,14 +161,21 @@ def expectation(q: Member, f: Function, what: str = "f(z)") -> Exact:
 
 def derivative(q: Member, f: Function, by: str, what: str = "f(z)") -> Exact:
     """d/dv E_q[f(z)] by the parameter of that name."""
-    h = STEP * max(1.0, abs(q.at[by]))
-    return _exact(q, f, lambda w: q.density(w, **{by: complex(q.at[by], h)}).imag / h, f"dE[{what}]/d{by}")
+    v = q.at[by]
+    h = STEP * max(1.0, abs(v))
+    value, error = _exact(q, f, lambda w: q.density(w, **{by: complex(v, h)}).imag / h, f"dE[{what}]/d{by}")
+    # d log q / dv is a difference of terms of the size of log v and 1 / v
+    size = _integral(q, f, q.density, f"E[{what}]")[2]
+    return Exact(value, error + 1e-15 * size * (1 + (abs(math.log(abs(v))) + 1 / abs(v) if v else 0)))
 
 
 def _exact(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -> Exact:
     value, error, size = _integral(q, f, weight, what)
-    mass, *_ = _integral(q, lambda z: z * 0.0 + 1.0, q.density, "1")  # off from 1 by what rounding does to the density
-    return Exact(value, error + size * (abs(mass - 1) + 1e-15))
+    # what rounding does to the density shows in its mass, by and large; it is a few units of the terms in its logarithm
+    mass, *_ = _integral(q, lambda z: z * 0.0 + 1.0, q.density, "1")
+    centre, scale = q.family.middle(*q.at.values())
+    terms = 4 + abs(centre) / scale + sum(abs(v) * (1 + abs(math.log(abs(v)))) for v in q.at.values() if v)
+    return Exact(value, error + size * (4 * abs(mass - 1) + 2e-16 * terms))
 
 
 def _integral(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -> tuple[float, float, float]:

@@ -56,6 +56,22 @@ class Table:
         return min((line for line in lines if getattr(line, by) <= limit), key=lambda line: line.microseconds or 0.0)
 
 
+    def gains(self) -> list[str]:
+        """What each idea divides the variance by, after those before it; a sentence, where f has several terms."""
+        lines = {line.row: line for line in self.lines}
+        whole, score = lines.get(Row("score", whole=True)), lines.get(Row("score"))
+        if whole is None or score is None:
+            return []
+        based = min((line for line in self.lines if line.row.estimator == "score" and line.row.baseline != "none"),
+                    key=lambda line: line.variance, default=score)
+        best = self.best()
+        rao, cut, rest = (before.variance / after.variance for before, after in
+                          ((whole, score), (score, based), (based, best)))
+        last = f", {best.row.name} by {rest:.3g} beyond that" if best is not based else ""
+        return [f"by {self.parameter}, Rao-Blackwell divides the score's variance by {rao:.3g}, {based.row.baseline} "
+                f"by {cut:.3g} more{last}."]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All that `compare` found."""

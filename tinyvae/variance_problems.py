@@ -99,7 +99,8 @@ class Encoder(Problem):
 
     def __init__(self, model: Any, x: np.ndarray) -> None:
         self.model, self.x = model, Tensor(np.asarray(x, model.dtype))
-        self.title = f"-ELBO of {len(x)} data, by the encoder of {model}"
+        sizes = "-".join(map(str, (model.pixels, *model.config["hidden"], model.latent)))
+        self.title = f"-ELBO of {len(x)} data by the encoder of VAE({sizes}, {model.config['likelihood']})"
         layers: Sequence[Any] = model.encoder.layers
         self.parameters = {"encoder": [tensor for layer in layers for tensor in (layer.weight, layer.bias)]}
         self._q: Any = None

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.estimators import Latent, choices, surrogate
+from tinyvae.estimators import choices
 from tinyvae.expressions import Expression, parse
 from tinyvae.gradient_estimates import Program, Row, Tally, rows_for
 from tinyvae.quadrature import Member, derivative, expectation
-from tinyvae.tensor import Tensor, grad
+from tinyvae.tensor import Tensor
 from tinyvae.variance import Comparison, Report, compare
 from tinyvae.variance_problems import OneLatent
 
@@ -104,8 +104,15 @@ class Square:
 # ---- variances by quadrature -----------------------------------------------------------------------------------------
 
 
+class Unchecked(OneLatent):
+    """The same at parameters for which f may be infinite."""
+
+    def check(self) -> None:
+        pass
+
+
 class Nodes:
-    """f and the gradients that a draw at each node gives, for members of one family; each array (members, nodes)."""
+    """f, and what each node would give as a draw, for members of one family; arrays are (members, nodes)."""
 
     def __init__(self, members: Sequence[Member], f: Expression, count: int) -> None:
         t = np.linspace(-REACH, REACH, count)
@@ -113,23 +120,17 @@ class Nodes:
         for q in members:
             centre, scale = q.family.middle(*q.at.values())
             w.append(centre + scale * np.sinh(t))
-            with np.errstate(all="ignore"):
-                weights.append(q.density(w[-1]) * scale * np.cosh(t) * (t[1] - t[0]))
+            weights.append(q.density(w[-1]) * scale * np.cosh(t) * (t[1] - t[0]))
         self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
-        with np.errstate(all="ignore"):
-            self.values = f(members[0].family.value(Tensor(self.w))).data
+        self.values = f(members[0].family.value(Tensor(self.w))).data
 
-    def gradients(self, estimator: str, f: Expression | None = None) -> dict[str, np.ndarray]:
-        """By the name of each parameter."""
-        values = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
-        problem = OneLatent(self.members[0], f or self.f, self.w.size, values)
-        with np.errstate(all="ignore"):
-            (q, axes), = problem.factors().values()
-            latent = Latent("z", q, q.value(Tensor(self.w.reshape(1, -1, 1))), estimator, axes)
-            total = surrogate(problem.terms({"z": latent.z}), [latent])
-            leaves = [leaf for leaf, in problem.parameters.values()]
-            found = grad(total.sum(), leaves)
-        return {name: g.data.reshape(self.w.shape) for name, g in zip(problem.parameters, found, strict=True)}
+    def gradients(self, rows: Sequence[Row], f: Expression | None = None) -> dict[tuple[str, Row], np.ndarray]:
+        """g(z) by the derivative's parameter and the row."""
+        at = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
+        problem = Unchecked(self.members[0], f or self.f, self.w.size, at)
+        draws = {"z": self.members[0].family.value(Tensor(self.w.reshape(1, -1, 1)))}
+        program = Program(problem, rows, 1, draws=draws)
+        return {(by, row): program.estimates(row, by).reshape(self.w.shape) for by in at for row in rows}
 
     def mean(self, g: np.ndarray) -> np.ndarray:
         """E[g] of each member, (members, 1)."""
@@ -139,38 +140,23 @@ class Nodes:
         return self.mean((g - self.mean(g)) ** 2)
 
 
+@np.errstate(all="ignore")  # for some members f may be infinite
 def exact_variances(members: Sequence[Member], f: Expression, rows: Sequence[Row], samples: int,
                     count: int) -> dict[tuple[str, Row], np.ndarray]:
     """The variance of a draw, (members,), by the derivative's parameter and the row; rows without one are left out."""
-    nodes = Nodes(members, f, count)
-    with np.errstate(all="ignore"):  # f may be infinite for some members
-        return {key: value for key, value in _variances(nodes, rows, samples) if key[1] in rows}
-
-
-def _variances(nodes: Nodes, rows: Sequence[Row], samples: int) -> Iterator[tuple[tuple[str, Row], np.ndarray]]:
-    for estimator in dict.fromkeys(row.estimator for row in rows):
-        if estimator not in ("score", "grep"):
-            continue
-        for by, g in nodes.gradients(estimator).items():
-            yield (by, Row(estimator)), nodes.variance(g)[:, 0]
-    joined = Row("score", "leave-one-out")
+    nodes, joined = Nodes(members, f, count), Row("score", "leave-one-out")
+    alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
+    found = {key: nodes.variance(g)[:, 0] for key, g in nodes.gradients(alone).items()} if alone else {}
     if joined in rows and samples > 1:
-        f_mean = nodes.mean(nodes.values)
-        off, f_variance = nodes.values - f_mean, nodes.variance(nodes.values)
-        for by, h in nodes.gradients("score", parse("1")).items():
+        off, f_variance = nodes.values - nodes.mean(nodes.values), nodes.variance(nodes.values)
+        for (by, _), h in nodes.gradients([Row("score")], parse("1")).items():
             covariance = nodes.mean(off * h)
-            yield (by, joined), (nodes.mean((off * h) ** 2) - covariance**2
+            found[by, joined] = (nodes.mean((off * h) ** 2) - covariance**2
                                  + (f_variance * nodes.variance(h) + covariance**2) / (samples - 1))[:, 0]
+    return found
 
 
 # ---- over a parameter of q -------------------------------------------------------------------------------------------
-
-
-class Unchecked(OneLatent):
-    """The same at parameters for which f may be infinite."""
-
-    def check(self) -> None:
-        pass
 
 
 @dataclass(frozen=True)
