@@ -103,6 +103,11 @@ def iwae_five(quick: bool) -> list[dict[str, Any]]:
     return reproduce_iwae.iwae(quick, console.print, SEED)
 
 
+def iwae_snr(quick: bool) -> list[dict[str, Any]]:
+    """Signal over noise of IWAE's gradient by the draws (Rainforth et al. 2018): what DReG mends."""
+    return reproduce_iwae.signal_to_noise(quick, console.print, SEED)
+
+
 def gamma_def(quick: bool) -> list[dict[str, Any]]:
     """Sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -118,6 +123,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], list[dict[str, Any]]]] = {
     "aevb-latents": aevb_latents,
     "aevb-step-size": aevb_step_size,
     "iwae-5": iwae_five,
+    "iwae-snr": iwae_snr,
     "gamma-def": gamma_def,
     "beta-gamma": beta_gamma,
 }
