@@ -5,16 +5,22 @@ The linear-Gaussian model is p(z) = N(0, I), p(x|z) = N(W z + b, diag(s^2)). The
     p(x) = N(b, W W^T + diag(s^2)),    p(z|x) = N(S W^T diag(1/s^2) (x - b), S),    S = (I + W^T diag(1/s^2) W)^-1.
 """
 
+import inspect
 import math
+import sys
+import textwrap
 
 import numpy as np
 
+from tinyvae.devices import CPU
 from tinyvae.distributions import Normal
 from tinyvae.tensor import Tensor
 
 
 class LinearGaussian:
     """The model, as `tinyvae.bounds` takes it: a prior, and a likelihood for z (..., latent)."""
+
+    xp = CPU
 
     def __init__(self, weight, bias, variance):
         self.weight, self.bias, self.variance = (np.array(a, np.float64) for a in (weight, bias, variance))
@@ -36,6 +42,23 @@ class LinearGaussian:
         rows = z.reshape(-1, self.latent) @ self.weight.T.copy() + self.bias
         mean = rows.reshape(*z.shape[:-1], self.pixels)
         return Normal(mean, Tensor(np.log(self.variance)))
+
+    def q(self, x):
+        """A posterior as an encoder might give it: diagonal, and a little wide."""
+        mu, logvar = self.best_diagonal(x.data)
+        return Normal(Tensor(mu), Tensor(logvar + math.log(1.3)))
+
+    def simulate(self, count, seed):
+        """z ~ p(z) and x ~ p(x|z), so that z is a draw of p(z|x): (count, latent) and (count, pixels)."""
+        rng = np.random.default_rng(seed)
+        z = rng.standard_normal((count, self.latent))
+        return z, z @ self.weight.T + self.bias + np.sqrt(self.variance) * rng.standard_normal((count, self.pixels))
+
+    def posterior_draws(self, x, chains, seed):
+        """Exact draws of p(z|x), (chains, batch, latent)."""
+        mean, covariance = self.posterior(x)
+        eps = np.random.default_rng(seed).standard_normal((chains, *mean.shape))
+        return mean + eps @ np.linalg.cholesky(covariance).T
 
     # ---- exact answers -----------------------------------------------------------------------------------------------
 
@@ -99,3 +122,14 @@ class Given:
         assert part.shape == tuple(shape), f"asked for {shape}, {part.shape} are left"
         self.used += shape[0]
         return Tensor(part.astype(dtype))
+
+
+def mutate(monkeypatch, owner, name, old, new):
+    """Until the test ends, `owner.name` with a piece of its source replaced: the check under test must notice."""
+    function = getattr(owner, name)
+    text = textwrap.dedent(inspect.getsource(function))
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+    module = vars(sys.modules[function.__module__])
+    made = {}
+    exec(text.replace(old, new), module, made)  # what it defines goes to `made`, not into the module
+    monkeypatch.setattr(owner, name, made[name])

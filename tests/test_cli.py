@@ -234,6 +234,48 @@ def test_evaluate_as_a_table(run, digits):
     assert run("evaluate", digits[0])[1].count("log p(x)") == 0
 
 
+def test_evaluate_by_annealing_and_by_posterior_draws(run, digits):
+    code, out, err = run("evaluate", digits[0], "--method", "ais", "--count", 20, "--chains", 3, "--temperatures", 9,
+                         "--leapfrog", 2, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    settings = {"method": "ais", "data_count": 20, "data_available": 300, "chains": 3, "temperatures": 9, "leapfrog": 2,
+                "start": "encoder", "importance_samples": 0}  # fmt: skip
+    assert settings.items() <= found.items()
+    assert found["elbo"] < found["log_evidence"]
+    code, out, err = run("evaluate", digits[0], "--method", "hmc", "--count", 10, "--chains", 6, "--draws", 8)
+    assert (code, err) == (0, "")
+    for part in ("the first 10 of 300 test data", "log p(x), hmc", "high on average", "of 24 draws", "acceptance",
+                 "of 4 leapfrog steps", "energy error", "6 chains of 8 draws, half to fit a density to"):  # fmt: skip
+        assert part in out, part
+    out = run("evaluate", digits[0], "--method", "ais", "--start", "prior", "--count", 5, "--temperatures", 3)[1]
+    for part in ("log p(x), ais", "low on average", "of 8 chains", "ais: from the prior by 3 temperatures"):
+        assert part in out, part
+
+
+def test_evaluate_says_whether_importance_sampling_is_to_be_trusted(run, digits):
+    assert "too few draws for a diagnosis" in run("evaluate", digits[0], "-k", 7)[1]
+    out = run("evaluate", digits[0], "-k", 200, "--count", 50)[1]
+    assert "Pareto k > 0.7" in out
+    assert "share of the data" in out
+    assert "log p(x)" in out.splitlines()[-1]  # the verdict
+    assert json.loads(run("evaluate", digits[0], "-k", 200, "--json")[1])["diagnosis"]
+
+
+def test_evaluate_on_simulated_data(run, digits):
+    options = ["--method", "ais", "--simulated", "--count", 30, "--chains", 2, "--temperatures", 10]
+    code, out, err = run("evaluate", digits[0], *options, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["data_count"], found["chains"], found["checkpoint"]) == (30, 2, "best.safetensors")
+    assert found["lower"] <= found["upper"] + 5 * found["gap_stderr"]
+    code, out, _ = run("evaluate", digits[0], *options)
+    assert code == 0
+    for part in ("30 data made by the model", "log p(x), forwards", "log p(x), backwards", "gap", "low on average",
+                 "high on average", "2 chains each way"):  # fmt: skip
+        assert part in out, part
+
+
 def test_evaluate_other_data_and_parts(run, digits):
     for arguments, count in ((["--part", "train"], 1497), (["--data", "digits-static"], 300)):
         code, out, _ = run("evaluate", digits[0], "--json", *arguments)
@@ -394,6 +436,13 @@ def test_mistakes_of_the_other_commands(run, digits):
     assert_sentence(run("evaluate", digits[0], "-k", -1), "found -1 importance samples")
     assert_sentence(run("evaluate", digits[0], "--part", "tests"), "found part 'tests'")
     assert_sentence(run("evaluate", digits[0], "--part", "valid"), "no part 'valid'")
+    assert_sentence(run("evaluate", digits[0], "--method", "nuts"), "found method 'nuts'")
+    assert_sentence(run("evaluate", digits[0], "--chains", 3), "found no method", "which chains need")
+    assert_sentence(run("evaluate", digits[0], "--method", "hmc", "-k", 3), "found importance_samples")
+    assert_sentence(run("evaluate", digits[0], "--count", 301), "found a count of 301 data; expected 1 to 300")
+    assert_sentence(run("evaluate", digits[0], "--simulated"), "found --simulated and method None")
+    for option in (["-k", 3], ["--part", "train"], ["--data", "digits"], ["--draws", 2]):
+        assert_sentence(run("evaluate", digits[0], "--method", "ais", "--simulated", *option), "found --simulated with")
     assert_sentence(run("sample", digits[0], "--seed", -1), "seed")
     Path("file").touch()
     assert_sentence(run("sample", digits[0], "--out", "file"), "file")

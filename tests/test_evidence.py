@@ -14,9 +14,11 @@ from support import assert_close, assert_same_bits, likely_zero
 import tinyvae as tv
 from tinyvae import evidence
 from tinyvae.bounds import elbo
+from tinyvae.checkpoint import plain
 from tinyvae.evidence import ACTIVE, BATCH, evaluate, log_evidence, mean_and_error
 from tinyvae.noise import Noise, normal, uniform
 from tinyvae.tensor import Tensor
+from tinyvae.trust import diagnosis
 
 MODEL = LinearGaussian.random(pixels=4, latent=2, seed=1)
 
@@ -241,6 +243,141 @@ def test_an_evaluation_has_every_number_that_is_promised():
     result = json.loads(json.dumps(evaluate(vae(), data_set(count=20), importance_samples=3).to_dict()))
     assert {"elbo", "elbo_stderr", "reconstruction", "kl", "log_evidence", "log_evidence_stderr",
             "importance_samples", "active_units", "data_count"} <= set(result)
+
+
+# ---- other ways to log p(x) ------------------------------------------------------------------------------------------
+
+ALWAYS = {"data", "data_count", "elbo", "elbo_stderr", "reconstruction", "reconstruction_stderr", "kl", "kl_stderr",
+          "bits_per_pixel", "kl_per_dimension", "kl_per_dimension_stderr", "active_units", "active_threshold",
+          "importance_samples", "log_evidence", "log_evidence_stderr", "effective_samples",
+          "effective_samples_stderr"}  # fmt: skip
+OF_A_METHOD = {"method", "log_evidence_sampling_stderr", "diagnosis"}
+OF_MOVES = {"chains", "leapfrog", "acceptance", "energy_error"}
+QUICK = {
+    "importance": ({"importance_samples": 400}, {"pareto_k_high", "pareto_k_limit"}),
+    "ais": ({"chains": 6, "temperatures": 15, "leapfrog": 3}, OF_MOVES | {"temperatures", "start"}),
+    "hmc": ({"chains": 8, "draws": 20, "leapfrog": 3}, OF_MOVES | {"draws"}),
+}
+
+
+def test_all_methods_agree():
+    model, data = vae(), data_set(count=60)
+    found = {method: evaluate(model, data, method=method, **settings) for method, (settings, _) in QUICK.items()}
+    bound, exact = evaluate(model, data), evaluate(model, data, 5_000)
+    assert set(bound.to_dict()) == ALWAYS
+    for method, result in found.items():
+        settings, more = QUICK[method]
+        assert set(result.to_dict()) == ALWAYS | OF_A_METHOD | more, method
+        assert {name: getattr(result, name) for name in settings} == settings
+        assert (result.method, result.data_count, result.elbo) == (method, 60, bound.elbo)  # the bound's own draws
+        error = math.hypot(result.log_evidence_sampling_stderr, exact.log_evidence_sampling_stderr)
+        likely_zero(method, result.log_evidence - exact.log_evidence, error)
+        assert error < 0.02
+        assert result.diagnosis == "no fault was found in log p(x)"
+    assert found["hmc"].fresh_draws == 80
+    assert 1 <= found["ais"].effective_samples <= 6 < found["hmc"].effective_samples <= 80
+    assert found["importance"] == evaluate(model, data, 400)  # the method is importance if none is named
+
+
+def test_methods_have_settings_of_their_own_that_need_not_be_given(monkeypatch):
+    monkeypatch.setattr(evidence, "METHODS", {method: settings | {"start": "prior"} if method == "ais" else settings
+                                              for method, (settings, _) in QUICK.items()})  # fmt: skip
+    monkeypatch.setattr(evidence, "COUNTS", {"ais": 7, "hmc": 500})
+    model, data = vae(), data_set(count=30)
+    for method, count, available in (("importance", 30, None), ("ais", 7, 30), ("hmc", 30, None)):
+        result = evaluate(model, data, method=method)
+        assert (result.data_count, result.data_available) == (count, available)
+        assert {name: getattr(result, name) for name in QUICK[method][0]} == QUICK[method][0]
+        assert result.start == ("prior" if method == "ais" else None)
+
+
+@pytest.mark.parametrize("pixels", ["static", "dynamic"])
+def test_the_first_data_are_those_at_the_head_of_all(pixels):
+    model, data = vae(), data_set(pixels=pixels, scale=16.0 if pixels == "dynamic" else 1.0)
+    for count in (1, 20, BATCH, BATCH + 7):
+        head = dataclasses.replace(data, test=data.test[:count])
+        some, all_of_few = evaluate(model, data, 3, count=count), evaluate(model, head, 3)
+        assert plain(some.to_dict()) == plain(all_of_few.to_dict() | {"data_available": BATCH + 100})
+        assert (some.data_count, some.data_available, some.elbo) == (count, BATCH + 100, all_of_few.elbo)
+    assert evaluate(model, data, count=BATCH + 100) == evaluate(model, data)
+    for count in (0, -3, BATCH + 101):
+        with pytest.raises(ValueError, match=f"found a count of {count} data; expected 1 to {BATCH + 100}"):
+            evaluate(model, data, count=count)
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_progress_is_told_up_to_the_end(method, monkeypatch):
+    monkeypatch.setattr(evidence, "BATCH", 8)
+    monkeypatch.setattr(evidence.harmonic, "CANDIDATES", 4)
+    shares = []
+    evaluate(vae(), data_set(count=20), method=method, progress=shares.append, **QUICK[method][0])
+    assert shares == sorted(shares)
+    assert len(shares) >= 3
+    assert abs(shares[-1] - 1) <= 1e-12
+
+
+def test_settings_that_do_not_fit_are_refused():
+    model, data = vae(), data_set(count=5)
+    for options, message in (
+        ({"method": "nuts"}, "found method 'nuts'; expected one of importance, ais, hmc"),
+        ({"chains": 3, "draws": 2}, "found no method; expected one of importance, ais, hmc, which chains and draws"),
+        ({"method": "importance", "chains": 3}, "found chains with the method importance, which takes importance_samp"),
+        ({"importance_samples": 9, "temperatures": 3}, "found temperatures with the method importance"),
+        ({"method": "ais", "importance_samples": 9}, "found importance_samples with the method ais, which takes"),
+        ({"method": "hmc", "start": "prior"}, "found start with the method hmc"),
+        ({"method": "ais", "chains": 0}, "found chains 0; expected a whole number, at least 1"),
+        ({"method": "ais", "leapfrog": 2.5}, "found leapfrog 2.5; expected a whole number"),
+        ({"method": "ais", "start": "q"}, "found start 'q'; expected encoder or prior"),
+        ({"method": "hmc", "chains": 2}, "found 2 chains of 100 draws; expected at least 4 chains"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(model, data, **options)
+    with pytest.raises(ValueError, match="found 5 latents; the method hmc takes at most 4, because"):
+        evaluate(tv.VAE(9, hidden=6, latent=5), data, method="hmc")
+
+
+# ---- is it to be trusted? --------------------------------------------------------------------------------------------
+
+
+def column(count=50, **values):
+    return {name: np.full(count, value) for name, value in values.items()}
+
+
+def test_a_diagnosis_says_what_is_wrong_and_what_to_do():
+    good = column(pareto_k=0.3, effective_samples=100.0, variance=1e-4)
+    assert diagnosis("importance", 500, good) == "no fault was found in log p(x)"
+    few = "too few draws for a diagnosis: the Pareto k takes 100"
+    bad = column(pareto_k=math.nan, effective_samples=1.0, variance=9.0)
+    assert diagnosis("importance", 50, bad) == few  # no warning from a handful of draws
+    for share, fault in ((0.08, False), (0.12, True)):
+        k = np.where(np.arange(50) < 50 * share, 0.8, 0.3)
+        sentence = diagnosis("importance", 500, good | {"pareto_k": k})
+        assert ("of the data have a Pareto k above 0.7" in sentence) == fault
+    sentence = diagnosis("importance", 500, column(pareto_k=math.nan, effective_samples=4.2, variance=0.1))
+    assert sentence == (
+        "log p(x) is not to be trusted: 100% of the data have a Pareto k above 0.7 (10% are allowed), so draws that "
+        "have not come carry the mean, and the effective sample size is 4.2 (at least 10 are wanted); take more "
+        "samples, or the method ais")  # fmt: skip
+    for method, side in (("ais", "low"), ("hmc", "high")):
+        assert diagnosis(method, 8, column(variance=0.19)) == "no fault was found in log p(x)"
+        assert f"it is too {side} by 0.15 nats or more" in diagnosis(method, 8, column(variance=0.3))
+        assert "not to be trusted" in diagnosis(method, 8, column(variance=math.nan))
+    assert diagnosis("ais", 1, column(variance=math.nan)).startswith("too few draws for a diagnosis: two chains")
+
+
+def test_an_encoder_that_is_too_narrow_is_found_out():
+    """q(z|x) with a fifth of the posterior's width: importance sampling is wrong and says so, annealing is right."""
+    model, data = vae(), data_set(count=40)
+    right = evaluate(model, data, 2000)
+    last = max(name for name in model.parameters.tensors if name.startswith("encoder") and name.endswith("bias"))
+    model.parameters[last].data[model.latent :] -= 2 * math.log(5)
+    wrong = evaluate(model, data, 2000)
+    assert wrong.pareto_k_high > 0.9
+    assert wrong.diagnosis.startswith("log p(x) is not to be trusted: 9")
+    assert right.pareto_k_high < 0.1
+    annealed = evaluate(model, data, method="ais", chains=8, temperatures=100, leapfrog=5)
+    assert wrong.log_evidence < right.log_evidence - 0.3
+    assert abs(annealed.log_evidence - right.log_evidence) <= 0.1
 
 
 # ---- manners --------------------------------------------------------------------------------------------------------

@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.devices import Array, namespace_of, to_host
+from tinyvae.devices import Array, to_host
 from tinyvae.hmc import TARGET, Chains, Tally, first_step, groups, log_density, tuned
 from tinyvae.noise import Noise
 from tinyvae.tensor import Tensor
 from tinyvae.trust import Estimate, mean_and_error, variance_of
 
-STARTS = ("both", "encoder", "prior")
+STARTS = ("encoder", "prior")
 SLOPE = 4.0  # of the sigmoid that places the temperatures (Wu et al. 2017, section 5)
 SETTLE = 50  # moves at f_0, to find a step size there
 BATCH = 500  # simulated data at a time
@@ -54,36 +54,26 @@ def schedule(temperatures: int) -> np.ndarray:
 
 
 class Start:
-    """f_0 of a batch: `encoder`, q(z|x); `prior`, p(z); or `both`, half of each.
+    """f_0 of a batch: `encoder`, q(z|x); or `prior`, p(z).
 
-    The encoder's is near the posterior, the prior has been everywhere; half of each costs log 2 at most where q(z|x) is
-    right, and finds the modes that it misses (a defensive mixture, Hesterberg 1995).
+    The encoder's is near the posterior, so that few temperatures do; but no chain that begins there sees a mode of the
+    posterior far from it. (A mixture of the two has the long path of the prior: 1.1 nats of gap where the encoder has
+    0.05, on MNIST with 20 latents.)
     """
 
     def __init__(self, model: Any, posterior: Any, kind: str) -> None:
         check_start(kind)
-        self.prior, self.q, self.kind = model.prior, constant(posterior), kind
+        self.prior, self.law = model.prior, model.prior if kind == "prior" else constant(posterior)
 
     def draw(self, noise: Noise, chains: int, batch: int) -> Array:
         """Draws by their coordinate, (chains, batch, latent)."""
-        if self.kind != "prior":
-            near = self.prior.coordinate(self.q.sample(noise, chains)).data
-            if self.kind == "encoder":
-                return near
-        far = self.prior.coordinate(self.prior.sample(noise, chains * batch)).data
-        far = far.reshape(chains, batch, far.shape[-1])
-        if self.kind == "prior":
-            return far
-        return namespace_of(far).where(noise.uniform((chains, batch, 1)).data < 0.5, near, far)
+        of_all = self.law is self.prior  # one law for all data
+        w = self.prior.coordinate(self.law.sample(noise, chains * batch if of_all else chains)).data
+        return w.reshape(chains, batch, w.shape[-1])
 
     def log_density(self, w: Tensor) -> Tensor:
         """log f_0, (chains, batch)."""
-        if self.kind == "prior":
-            return log_density(self.prior, w)
-        near = log_density(self.q, w)
-        if self.kind == "encoder":
-            return near
-        return near + (log_density(self.prior, w) - near).softplus() - math.log(2)  # log (q + p) / 2
+        return log_density(self.law, w)
 
 
 def log_joint(model: Any, x: Tensor, w: Tensor) -> Tensor:
@@ -121,13 +111,13 @@ class Annealing:
     model, posterior, x
         p(z) and p(x|z); q(z|x); the data (batch, pixels).
     start
-        f_0: `both`, `encoder` or `prior`; see `Start`.
+        f_0: `encoder` or `prior`; see `Start`.
     tick
         Is told how many moves for each datum were made since.
     """
 
     def __init__(self, model: Any, posterior: Any, x: Tensor, noise: Noise, temperatures: int, leapfrog: int,
-                 start: str = "both", tick: Callable[[int], Any] = lambda moves: None) -> None:
+                 start: str = "encoder", tick: Callable[[int], Any] = lambda moves: None) -> None:
         self.model, self.x, self.noise, self.leapfrog, self.tick = model, x, noise, leapfrog, tick
         self.base = Start(model, posterior, start)
         self.betas = schedule(temperatures).astype(x.dtype).astype(np.float64)  # as the chains see them
@@ -213,7 +203,7 @@ class TwoSided:
 
 
 def bidirectional(model: Any, count: int = 100, seed: int = 0, chains: int = 8, temperatures: int = 200,
-                  leapfrog: int = 5, start: str = "both",
+                  leapfrog: int = 5, start: str = "encoder",
                   progress: Callable[[float], Any] = lambda share: None) -> TwoSided:
     """Annealed importance sampling held against itself: forwards and backwards on simulated data.
 

@@ -180,11 +180,11 @@ def evaluate(
     importance_samples: Annotated[int, opt("Draws for log p(x); 0: none.", "--importance-samples", "-k")] = 0,
     method: Annotated[str | None, opt("How to find log p(x): importance, ais (annealed importance sampling), hmc "
                                       "(posterior draws; below 5 latents).")] = None,
-    count: Annotated[int | None, opt("Only the first data. Default: all; with ais 100, with hmc 1000.")] = None,
+    count: Annotated[int | None, opt("Only the first data. Default: all; 100 with ais and hmc.")] = None,
     chains: Annotated[int | None, opt("Of ais and hmc, for each datum. Default: 8; 16.")] = None,
     temperatures: Annotated[int | None, opt("Of ais, between its start and p(x, z). Default: 200.")] = None,
     leapfrog: Annotated[int | None, opt("Of ais and hmc, steps of a move. Default: 5; 4.")] = None,
-    draws: Annotated[int | None, opt("Of hmc, from each chain. Default: 50.")] = None,
+    draws: Annotated[int | None, opt("Of hmc, from each chain. Default: 100.")] = None,
     start: Annotated[str | None, opt("Of ais: encoder, q(z|x); or prior. Default: encoder.")] = None,
     simulated: Annotated[bool, opt("With ais: bounds from both sides, on data that the model makes.",
                                    "--simulated")] = False,

@@ -30,9 +30,9 @@ ACTIVE = 1e-2  # a unit is active if its posterior mean varies more than this ov
 METHODS: dict[str, dict[str, Any]] = {
     "importance": {"importance_samples": 500},
     "ais": {"chains": 8, "temperatures": 200, "leapfrog": 5, "start": "encoder"},
-    "hmc": {"chains": 16, "draws": 50, "leapfrog": 4},
+    "hmc": {"chains": 16, "draws": 100, "leapfrog": 4},
 }
-COUNTS = {"ais": 100, "hmc": 1000}
+COUNTS = {"ais": 100, "hmc": 100}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
         How to find log p(x): `importance`; `ais`, annealed importance sampling; `hmc`, from posterior draws (below 5
         latents). None: not at all, or with `importance_samples` above 0 by importance sampling.
     count
-        Take the first `count` data. None: all; with `ais` 100, with `hmc` 1000, or as many as there are.
+        Take the first `count` data. None: all; with `ais` and `hmc` 100, or as many as there are.
     progress
         Is told now and then which share of the estimation of log p(x) is done.
 
@@ -118,7 +118,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     method, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
                               temperatures=temperatures, draws=draws, start=start)
     if method == "hmc":
-        harmonic.check(model.latent, settings["chains"], settings["draws"])
+        harmonic.check(model.prior, model.latent, settings["chains"], settings["draws"])
     available = len(_stored(model, data, part))
     if count is not None and not 1 <= count <= available:
         raise ValueError(f"found a count of {count} data; expected 1 to {available}, as many as there are")

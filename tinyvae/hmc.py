@@ -50,8 +50,8 @@ class Chains:
     start
         Where the chains begin, (chains, batch, latent), on the device of what `log_density` reads.
     noise
-        Draws momenta and decides acceptance; two sites a transition and one for the steps, so a chain is the same
-        for the same (seed, stream, step, first site).
+        Draws momenta and decides acceptance, at two sites a transition: chains are the same for the same seed, stream,
+        step and first site.
 
     Attributes
     ----------
@@ -67,18 +67,22 @@ class Chains:
     def __init__(self, log_density: Callable[[Tensor], Tensor], start: Array, noise: Noise) -> None:
         self.xp, self.noise = namespace_of(start), noise
         self._place = Tensor(start.copy(), requires_grad=True)
-        with np.errstate(all="ignore"), Tape() as self.tape:
+        with np.errstate(all="ignore"), Tape() as self._tape:
             self._value = log_density(self._place)
             if self._value.shape != start.shape[:-1]:
                 raise ValueError(f"found a log density of shape {self._value.shape} for z {start.shape}; expected "
                                  f"{start.shape[:-1]}: one number a chain, summed over the latents")
             self._force = grad(self._value, self._place, self.xp.ones(start.shape[:-1], start.dtype))
         self.z, self.log_f, self.force = (t.data.copy() for t in (self._place, self._value, self._force))
+        self._tape.replay()
+        # a launch and its tape point to each other, and only the garbage collector would ever free their arrays: so the
+        # launches are held here, now that the tape has its program
+        self._launches, self._tape.launches = self._tape.launches, []
 
     def at(self, z: Array) -> tuple[Array, Array]:
         """log f and its gradient at z; the arrays are overwritten by the next call."""
         self._place.data[...] = z
-        self.tape.replay()
+        self._tape.replay()
         return self._value.data, self._force.data
 
     def refresh(self) -> None:
@@ -104,12 +108,12 @@ class Chains:
         """New momenta, `steps` leapfrog steps, and the Metropolis test; `step` (batch,) is each datum's step size."""
         xp, shape, dtype = self.xp, self.log_f.shape, self.z.dtype
         r = self.noise.normal(self.z.shape, dtype).data
-        jitter, u = self.noise.uniform((2, *shape), np.float64).data
-        drawn = (step * (1 + JITTER * (2 * jitter - 1))).astype(dtype)[..., None]
+        u = self.noise.uniform((2, *shape), np.float64).data
+        drawn = (step * (1 + JITTER * (2 * u[1] - 1))).astype(dtype)[..., None]
         before = kinetic(r) - self.log_f
         z, r, log_f, force = self.leapfrog(self.z, r, drawn, steps, self.force)
         change = kinetic(r) - log_f - before
-        accepted = xp.log1p(-u) < -change  # the logarithm of a uniform number in (0, 1]; NaN is refused
+        accepted = xp.log1p(-u[0]) < -change  # the logarithm of a uniform number in (0, 1]; NaN is refused
         for mine, new in ((self.z, z), (self.log_f, log_f), (self.force, force)):
             xp.copyto(mine, new, where=accepted if mine.ndim == 2 else accepted[..., None])
         probability = xp.where(change < math.inf, xp.exp(-xp.maximum(change, 0)), 0)
