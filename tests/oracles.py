@@ -90,6 +90,66 @@ class LinearGaussian:
         return mean, np.broadcast_to(logvar, mean.shape).copy()
 
 
+class NormalGamma:
+    """tau ~ Gamma(a, b), mu | tau ~ N(m, 1 / (k tau)), x_i ~ N(mu, 1 / tau), for data x (n,): conjugate.
+
+    The posterior has k' = k + n, m' = (k m + sum x) / k', a' = a + n / 2, b' = b + (sum x^2 + k m^2 - k' m'^2) / 2, and
+    p(x) = Gamma(a') / Gamma(a) b^a / b'^a' sqrt(k / k') (2 pi)^(-n / 2).
+    """
+
+    def __init__(self, x, m=0.0, k=1.0, a=2.0, b=2.0):
+        self.x, self.m, self.k, self.a, self.b = np.asarray(x, np.float64), m, k, a, b
+        n = len(self.x)
+        self.k_after, self.a_after = k + n, a + n / 2
+        self.m_after = (k * m + self.x.sum()) / self.k_after
+        self.b_after = b + (np.sum(self.x**2) + k * m * m - self.k_after * self.m_after**2) / 2
+
+    def log_joint(self, z):
+        """log p(x, mu, tau) for draws {"mu", "tau"} of shape (samples, 1), as one number a sample."""
+        mu, tau = z["mu"], z["tau"]
+        log_tau, d = tau.log(), mu - self.m
+        prior_tau = self.a * math.log(self.b) - math.lgamma(self.a) + (self.a - 1) * log_tau - self.b * tau
+        prior_mu = 0.5 * (log_tau + (math.log(self.k) - math.log(2 * math.pi)) - self.k * tau * d * d)
+        squares = np.sum(self.x**2) - 2 * self.x.sum() * mu + len(self.x) * mu * mu
+        likelihood = 0.5 * (len(self.x) * (log_tau - math.log(2 * math.pi)) - tau * squares)
+        return (prior_tau + prior_mu + likelihood).sum(-1)
+
+    def log_evidence(self):
+        n = len(self.x)
+        return (math.lgamma(self.a_after) - math.lgamma(self.a) + self.a * math.log(self.b)
+                - self.a_after * math.log(self.b_after) + 0.5 * math.log(self.k / self.k_after)
+                - n / 2 * math.log(2 * math.pi))  # fmt: skip
+
+    def best_mean_field(self):
+        """The fixed point of coordinate ascent (Blei et al. 2017, section 3): mu's mean and variance, tau's a and b."""
+        n, rate = len(self.x), self.b_after
+        shape = self.a + (n + 1) / 2
+        for _ in range(1000):
+            variance = 1 / (self.k_after * shape / rate)
+            spread = np.sum((self.x - self.m_after) ** 2) + n * variance
+            rate = self.b + 0.5 * (spread + self.k * ((self.m_after - self.m) ** 2 + variance))
+        return self.m_after, variance, shape, rate
+
+
+class Mixture:
+    """z ~ Categorical(weights), x | z ~ N(mean_z, variance_z), for one datum: everything by enumeration."""
+
+    def __init__(self, weights=(0.5, 0.3, 0.2), means=(-1.0, 0.5, 2.0), variances=(0.5, 1.0, 0.25), x=0.8):
+        self.weights, self.means, self.variances = (np.array(a) for a in (weights, means, variances))
+        self.log_terms = np.log(self.weights) - 0.5 * (
+            np.log(2 * math.pi * self.variances) + (x - self.means) ** 2 / self.variances)  # fmt: skip
+
+    def log_joint(self, z):
+        """log p(x, z) for one-hot draws {"z"} of shape (samples, 3)."""
+        return (z["z"] * self.log_terms).sum(-1)
+
+    def log_evidence(self):
+        return float(np.logaddexp.reduce(self.log_terms))
+
+    def posterior(self):
+        return np.exp(self.log_terms - self.log_evidence())
+
+
 def fixed(mu, logvar, family=Normal):
     """An inference model that answers N(mu, exp(logvar)) whatever x is."""
     return lambda x: family(Tensor(np.array(mu, np.float64)), Tensor(np.array(logvar, np.float64)))

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from oracles import Mixture, NormalGamma
 from scipy.special import betaln, gammaln
 from support import likely_zero
 
 import tinyvae as tv
-from tinyvae.distributions import Beta, Gamma, LogNormal, Normal, kl
+from tinyvae.distributions import Beta, Categorical, Gamma, LogNormal, Normal, kl
 from tinyvae.estimators import Latent, leave_one_out, surrogate
 from tinyvae.noise import Noise
 
@@ -84,6 +85,34 @@ def test_q_finds_the_posterior(model, estimator, samples, baseline):
     assert abs(last.mean() - evidence) <= 0.05 + 5 * last.std() / math.sqrt(300)
     start, _, _ = fitted(model, estimator, samples, baseline, steps=1)
     assert start > 3 * apart
+
+
+def test_mean_field_finds_its_own_optimum():
+    """Normal-gamma: the joint posterior is no product, so the best product stays below log p(x), by as much as the
+    fixed point of coordinate ascent does; its numbers are found."""
+    model = NormalGamma([0.3, 1.1, -0.4, 2.0, 0.8, 1.5])
+    found = tv.infer(model.log_joint, {"mu": tv.Free(Normal, (1,)), "tau": tv.Free(Gamma, (1,))}, samples=8, steps=4000,
+                     lr=0.02)
+    mean, variance, shape, rate = model.best_mean_field()
+    mu, tau = found.q["mu"], found.q["tau"]
+    print(f"mu {float(mu.mu.data[0]):.3f} ({mean:.3f}), tau's mean {float(tau.mean.data[0]):.3f} ({shape / rate:.3f})")
+    assert abs(float(mu.mu.data[0]) - mean) < 0.05
+    assert abs(float(mu.variance.data[0]) / variance - 1) < 0.15
+    assert abs(float(tau.mean.data[0]) / (shape / rate) - 1) < 0.1
+    last = found.elbo[-1000:]
+    assert last.mean() < model.log_evidence() + 5 * last.std() / math.sqrt(1000)
+    assert last.mean() > model.log_evidence() - 0.2
+
+
+def test_a_discrete_latent_by_its_score():
+    """A mixture's component, by enumeration: q finds p(z|x), and the bound log p(x)."""
+    model = Mixture()
+    found = tv.infer(model.log_joint, {"z": tv.Free(Categorical, (3,))}, samples=8, steps=3000, lr=0.02,
+                     baseline="leave-one-out")
+    q = found.q["z"].mean.data
+    print(f"q {q.round(3)}, posterior {model.posterior().round(3)}")
+    assert np.abs(q - model.posterior()).max() < 0.03
+    assert abs(found.elbo[-500:].mean() - model.log_evidence()) < 0.02
 
 
 def test_the_bound_is_below_the_evidence():
