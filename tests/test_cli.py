@@ -440,7 +440,7 @@ def test_mistakes_of_the_other_commands(run, digits):
     assert_sentence(run("evaluate", digits[0], "--chains", 3), "found no method", "which chains need")
     assert_sentence(run("evaluate", digits[0], "--method", "hmc", "-k", 3), "found importance_samples")
     assert_sentence(run("evaluate", digits[0], "--count", 301), "found a count of 301 data; expected 1 to 300")
-    assert_sentence(run("evaluate", digits[0], "--simulated"), "found --simulated and method None")
+    assert_sentence(run("evaluate", digits[0], "--simulated"), "found --simulated without --method ais")
     for option in (["-k", 3], ["--part", "train"], ["--data", "digits"], ["--draws", 2]):
         assert_sentence(run("evaluate", digits[0], "--method", "ais", "--simulated", *option), "found --simulated with")
     assert_sentence(run("sample", digits[0], "--seed", -1), "seed")

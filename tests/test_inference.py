@@ -201,7 +201,27 @@ def test_families_may_be_mixed_and_estimators_named():
 # ---- mistakes ------------------------------------------------------------------------
 
 
+def test_a_factor_is_checked():
+    for shape, axes, message in (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "a letter"),
+                                 ((4, 2), "nn", "of its own")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            tv.Free(Normal, shape, axes)
+    with pytest.raises(TypeError, match=r"expected a factor: tv\.Free"):
+        tv.infer(lambda z: z["a"], {"a": Normal}, steps=1)
+
+
+@pytest.mark.parametrize(("log_joint", "message"), [
+    (lambda z: z["mu"] * constant(1.0, 2.0), r"log joint of shape \(1, 2\); expected one number a sample"),
+    (lambda z: [tv.Term(z["mu"], "", ("mu",))], r"term of shape \(1, 1\) with axes ''"),
+    (lambda z: [tv.Term(z["mu"], "a", ("nu",))], "found a term of nu; the latents are mu"),
+    (lambda z: (z["mu"] * math.nan).sum(-1), "none of the first 20 steps was finite")])  # fmt: skip
+def test_a_wrong_log_joint_gets_a_sentence(log_joint, message):
+    with pytest.raises(ValueError, match=message):
+        tv.infer(log_joint, {"mu": tv.Free(Normal, (1,))}, steps=30)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"lr": math.nan}, "found lr=nan"), ({"lr": 0.0}, "found lr=0.0"),
     ({"estimator": "implicit"}, "found estimator 'implicit'; Normal has reparam, grep, score"),
     ({"estimator": "magic"}, "found estimator 'magic'; Normal has reparam, grep, score"),
     ({"samples": 0}, "found samples=0"), ({"steps": -1}, "steps=-1"), ({"baseline": "wise"}, "found baseline 'wise'"),

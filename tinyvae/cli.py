@@ -203,7 +203,8 @@ def evaluate(
     if simulated:
         refused = [name for name in ("importance_samples", "draws", "part", "data") if name in given(context)]
         if method != "ais" or refused:
-            what = f"with --{refused[0].replace('_', '-')}" if refused else f"and method {method}"
+            what = (f"with --{refused[0].replace('_', '-')}" if refused else
+                    f"with --method {method}" if method else "without --method ais")
             raise ValueError(f"found --simulated {what}; it takes --method ais, whose chains can run backwards too, "
                              "and the model makes its data")
         model, more = runs.load(run, device), {}

@@ -110,7 +110,8 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
                     "hmc": f"hmc: {result.chains} chains of {result.draws} draws, half to fit a density to"}
         table.caption = "; ".join([*(text for name, text in settings.items() if name == result.method),
                                    result.diagnosis or ""])
-    table.add_row("active units", str(result.active_units), "", f"of {len(result.kl_per_dimension)}",
+    units = result.latent_units or len(result.kl_per_dimension)
+    table.add_row("active units", str(result.active_units), "", f"of {units}",
                   f"posterior mean's variance > {result.active_threshold:g}")
     for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
         row(f"KL of z{j}", value, error, nats, "information used")
@@ -126,7 +127,8 @@ def two_sided_table(result: TwoSided, kept: dict[str, Any]) -> Any:
     row("gap", result.gap, result.gap_stderr, nats, LOWER)
     moves(row, result)
     table.caption = (f"ais: from the {result.start} by {result.temperatures} temperatures, {result.chains} chains each "
-                     "way; log p(x) lies between the two, so neither errs by more than the gap, on average")
+                     "way; on average log p(x) lies between the two, so neither errs by more than the gap"
+                     + ("" if result.gap > 2 * result.gap_stderr else ", which is 0 within its error"))
     return table
 
 

@@ -17,6 +17,7 @@ from tinyvae.ais import TwoSided as TwoSided
 from tinyvae.ais import bidirectional as bidirectional
 from tinyvae.batches import rows
 from tinyvae.data import DataSet
+from tinyvae.devices import to_host
 from tinyvae.distributions import kl_per_dimension
 from tinyvae.noise import Noise
 from tinyvae.tensor import Tensor
@@ -24,7 +25,9 @@ from tinyvae.trust import diagnosis, mean_and_error, variance_of
 
 BATCH = 500  # data at a time; fixed, because a draw's address counts batches
 CHUNK = 2**22  # numbers in one decoder output: bounds the memory, however many importance samples
-ACTIVE = 1e-2  # a unit is active if its posterior mean varies more than this over the data (Burda et al. 2016)
+# A unit is active if its posterior mean varies more than this over the data (Burda et al. 2016), in units of the
+# prior's variance, which is 1 there.
+ACTIVE = 1e-2
 
 # The ways to log p(x), with what each takes and, where it is not given, the number; and how many data by default.
 METHODS: dict[str, dict[str, Any]] = {
@@ -62,6 +65,7 @@ class Evaluation:
     effective_samples: float | None = None  # of the samples, chains or draws, the mean over data; higher is better
     effective_samples_stderr: float | None = None
     # the following are in `to_dict` only where they are known
+    latent_units: int | None = None  # where several of them share one KL (Dirichlet)
     data_available: int | None = None  # of which the first `data_count` were taken
     method: str | None = None  # of log_evidence, with its settings
     chains: int | None = None
@@ -149,10 +153,12 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     k, k_error = mean_and_error(kl.sum(1))
     each, each_error = mean_and_error(kl)
     name = data.name if isinstance(data, DataSet) else "array"
+    active = mu.var(0) > ACTIVE * to_host(model.prior.variance.data)
     return Evaluation(name, len(mu), elbo, elbo_error, r, r_error, k, k_error, -elbo / (math.log(2) * model.pixels),
-                      each.tolist(), each_error.tolist(), int((mu.var(0) > ACTIVE).sum()), ACTIVE,
+                      each.tolist(), each_error.tolist(), int(active.sum()), ACTIVE,
                       **{"importance_samples": 0} | settings, **summary(method, settings, column),
-                      data_available=available if used < available else None)
+                      data_available=available if used < available else None,
+                      latent_units=None if mu.shape[1] == len(each) else mu.shape[1])
 
 
 def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "test",

@@ -64,21 +64,23 @@ def reconstructions(
 
 
 def traversal(
-    frames: np.ndarray, shape: Shape, path: PathLike, values: Sequence[float] | None = None,
-    dimensions: Sequence[int] | None = None,
+    frames: np.ndarray, shape: Shape, path: PathLike, values: Sequence[float | str] | None = None,
+    dimensions: Sequence[int] | None = None, unit: str = "",
 ) -> Path:  # fmt: skip
     """What each latent dimension does: a row a dimension, a column a value of it, the others held, as PNG.
 
     Parameters
     ----------
     frames : (latents, steps, pixels).
-    values : the `steps` values that the dimension takes, in sd of the prior; they label the columns.
+    values : the `steps` values that the dimension takes, in sd of the prior or in `unit`, or texts; they label the
+        columns.
     dimensions : the `latents` numbers of the dimensions, by default 0, 1, ...; they label the rows.
     """
     frames = _images("frames", frames, shape, axes=3)
-    heads = None if values is None else [_value(v) for v in values]
+    heads = None if values is None else [v if isinstance(v, str) else _value(v) for v in values]
     names = [f"$z_{{{int(j)}}}$" for j in (range(len(frames)) if dimensions is None else dimensions)]
-    return _table(frames, path, "One latent dimension varies along each row", names, heads, left=80)
+    title = "One latent dimension varies along each row" + (unit and f", columns: {unit}")
+    return _table(frames, path, title, names, heads, left=80)
 
 
 def interpolation(frames: np.ndarray, shape: Shape, path: PathLike) -> Path:
@@ -122,9 +124,11 @@ def normal_grid(side: int) -> np.ndarray:
 
 
 def manifold(
-    images: np.ndarray, shape: Shape, path: PathLike, side: int, dimensions: tuple[int, int] = (0, 1)
-) -> Path:
-    """The decoder's `images` (side * side, pixels) at `normal_grid(side)`, without gaps, as PNG."""
+    images: np.ndarray, shape: Shape, path: PathLike, side: int, dimensions: tuple[int, int] = (0, 1),
+    normal: bool = True,
+) -> Path:  # fmt: skip
+    """The decoder's `images` (side * side, pixels) at `normal_grid(side)`, without gaps, as PNG; where the prior is not
+    normal, at the same quantiles of it, which then label the axes."""
     from scipy.special import ndtr, ndtri
 
     images = _images("images", images, shape)
@@ -138,21 +142,23 @@ def manifold(
     z = z[np.abs(z) <= ndtri(1 - 0.5 / side) + 0.1]
     axes.set_axis_on()
     axes.spines[:].set_visible(False)
-    axes.set_xticks(ndtr(z) * grid.shape[1], [_value(v) for v in z])
-    axes.set_yticks(ndtr(-z) * grid.shape[0], [_value(v) for v in z])
+    names = [_value(v) if normal else f"{ndtr(v):.0%}" for v in z]
+    axes.set_xticks(ndtr(z) * grid.shape[1], names)
+    axes.set_yticks(ndtr(-z) * grid.shape[0], names)
     axes.tick_params(labelsize=7.5, color=PALE, labelcolor=INK, length=3)
-    axes.set_xlabel(f"$z_{{{dimensions[0]}}}$", fontsize=10, color=INK)
+    axes.set_xlabel(f"$z_{{{dimensions[0]}}}$" + ("" if normal else ", quantile of the prior"), fontsize=10, color=INK)
     axes.set_ylabel(f"$z_{{{dimensions[1]}}}$", fontsize=10, color=INK, rotation=0, labelpad=8, va="center")
     return _save(figure, path)
 
 
 def latents(
-    means: np.ndarray, labels: np.ndarray | None, path: PathLike, per_dimension_kl: np.ndarray | None = None
-) -> Path:
+    means: np.ndarray, labels: np.ndarray | None, path: PathLike, per_dimension_kl: np.ndarray | None = None,
+    normal: bool = True,
+) -> Path:  # fmt: skip
     """Where the data lie in latent space, as PNG.
 
     A scatter of the posterior means in the two most active dimensions, coloured by label, over circles at one
-    and two standard deviations of the prior; beside it the KL divergence of each dimension, if given.
+    and two standard deviations of a `normal` prior; beside it the KL divergence of each dimension, if given.
 
     Parameters
     ----------
@@ -171,7 +177,7 @@ def latents(
     pair = np.sort(order[:2])
     figure = _figure(5.0 if per_dimension_kl is None else 7.6, 4.4)
     room = (0.12, 0.12, 0.74, 0.79) if per_dimension_kl is None else (0.08, 0.12, 0.54, 0.79)
-    _scatter(figure.add_axes(room), means, pair, labels)
+    _scatter(figure.add_axes(room), means, pair, labels, normal)
     if per_dimension_kl is not None:
         _bars(figure.add_axes((0.77, 0.12, 0.2, 0.79)), activity, order, pair)
     return _save(figure, path)
@@ -350,7 +356,7 @@ def _axes(axes: Any, title: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray | None) -> None:
+def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray | None, normal: bool) -> None:
     from matplotlib.patches import Circle
 
     named = np.zeros(len(means)) if labels is None else np.asarray(labels)
@@ -362,11 +368,12 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
     y = means[:, pair[1]] if len(pair) == 2 else index + np.linspace(-0.35, 0.35, len(means))
     size = float(np.clip(9000 / len(means), 2.5, 18))
     colours = np.array(LABELS)[index % len(LABELS)]
-    for radius in (1, 2) if len(pair) == 2 else ():
+    circles = normal and len(pair) == 2
+    for radius in (1, 2) if circles else ():
         style = {"fill": False, "color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
         axes.add_patch(Circle((0, 0), radius, **style))
     axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order: no class on top
-    _axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if len(pair) == 2 else ""))
+    _axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if circles else ""))
     axes.set_xlabel(f"$z_{{{pair[0]}}}$", fontsize=10, color=INK)
     if len(pair) == 2:
         axes.set_ylabel(f"$z_{{{pair[1]}}}$", fontsize=10, color=INK, rotation=0, labelpad=10)

@@ -41,14 +41,24 @@ def by_activity(model: Any, data: DataSet) -> np.ndarray:
     return np.argsort(used)[::-1]
 
 
-def prior_at(model: Any, x: np.ndarray, j: int) -> np.ndarray:
-    """The values of latent j, as many as x, with as much of the prior below as a standard normal number has below x."""
-    if isinstance(model.prior, Normal):
-        return x
+def is_normal(model: Any) -> bool:
+    """Is the prior N(0, 1)?"""
+    return isinstance(model.prior, Normal)
+
+
+def below(x: np.ndarray) -> np.ndarray:
+    """How much of a standard normal number lies below x."""
     from scipy.special import ndtr
 
+    return ndtr(x)
+
+
+def prior_at(model: Any, x: np.ndarray, j: int) -> np.ndarray:
+    """The values of latent j, as many as x, with as much of the prior below as a standard normal number has below x."""
+    if is_normal(model):
+        return x
     draws = model.prior.sample(Noise(0, "gallery", model.xp.zeros(1, np.int64)), DRAWS).numpy()[:, j]
-    return np.quantile(draws, ndtr(x))
+    return np.quantile(draws, below(x))
 
 
 def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
@@ -80,7 +90,11 @@ def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions:
     begin = model.encode(images)[0][0]
     z = np.stack([moved(model, begin, j, prior_at(model, SPAN, j)) for j in used])
     frames = model.decode(z.reshape(-1, model.latent)).reshape(len(used), len(SPAN), -1)
-    table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), used.tolist())
+    if is_normal(model):
+        table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), used.tolist())
+    else:
+        table = figures.traversal(frames, data.shape, folder / "traversal.png", [f"{p:.1%}" for p in below(SPAN)],
+                                  used.tolist(), "quantile of the prior")
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "traversal.gif")]
 
 
@@ -111,13 +125,15 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
     z = np.tile(model.prior.mean.numpy(), (side * side, 1))
     for place, j in enumerate(used):
         z[:, j] = prior_at(model, figures.normal_grid(side)[:, place], j)
-    return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (used[0], used[1]))]
+    return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (used[0], used[1]),
+                             is_normal(model))]
 
 
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
     """Where test images lie in latent space, and how many nats each dimension carries."""
     images, labels = chosen_images(model, data, count, seed)
-    return [figures.latents(model.encode(images)[0], labels, folder / "latents.png", nats(model, data))]
+    return [figures.latents(model.encode(images)[0], labels, folder / "latents.png", nats(model, data),
+                            is_normal(model))]
 
 
 def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from tinyvae.optimizers import FINITE, Optimizer
 from tinyvae.tape import Tape
 from tinyvae.tensor import Tensor, apply, grad
 
+BLIND = 20  # steps without a finite one, after which there is nothing to hope for
 LogJoint = Callable[[dict[str, Tensor]], Any]
 
 
@@ -42,6 +43,14 @@ class Free:
     shape: tuple[int, ...]
     axes: str = ""
     start: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not self.shape or not all(isinstance(n, int) and n >= 1 for n in self.shape):
+            raise ValueError(f"found a latent of shape {self.shape}; expected at least one axis, each of at least 1: "
+                             "(1,) for a single number")
+        if self.axes and (len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes)):
+            raise ValueError(f"found axes {self.axes!r} for a latent of shape {self.shape}; expected a letter of its "
+                             "own for each axis")
 
     @property
     def names(self) -> str:
@@ -94,6 +103,11 @@ def infer(log_joint: LogJoint, q: Mapping[str, Free], estimator: str | Mapping[s
     """
     if samples < 1 or steps < 0:
         raise ValueError(f"found samples={samples}, steps={steps}; expected at least 1, and at least 0")
+    if not (np.isfinite(lr) and lr > 0):
+        raise ValueError(f"found lr={lr}; expected a finite number above 0")
+    for name, free in q.items():
+        if not isinstance(free, Free):
+            raise TypeError(f"found {free!r} for {name!r}; expected a factor: tv.Free(family, shape, axes)")
     if baseline not in BASELINES:
         raise ValueError(f"found baseline {baseline!r}; expected one of {', '.join(BASELINES)}")
     named = {name: estimator if isinstance(estimator, str) else estimator.get(name, "") for name in q}
@@ -117,6 +131,9 @@ def infer(log_joint: LogJoint, q: Mapping[str, Free], estimator: str | Mapping[s
                 tape.replay()
         elbo[i] = read(value.data)
         skipped += read(step.optimizer.control[FINITE]) != 1.0
+        if skipped == i + 1 == BLIND:
+            raise ValueError(f"none of the first {BLIND} steps was finite: at draws of the first q the log joint or "
+                             "its gradient is not; look at log_joint, or give Free a start")
         seconds[i] = time.perf_counter() - begun
         if report is not None:
             report(i + 1, float(elbo[i]))
@@ -147,7 +164,7 @@ class _Step:
         factors = self.factors()
         latents = [Latent(name, factor, factor.sample(self.noise, self.samples), self.chosen[name], self.q[name].names)
                    for name, factor in factors.items()]
-        terms, closed = _terms(self.log_joint({latent.name: latent.z for latent in latents}), factors), []
+        terms, closed = _terms(self.log_joint({latent.name: latent.z for latent in latents}), factors, self.samples), []
         for latent in latents:
             try:
                 closed.append(latent.q.entropy().sum())
@@ -164,11 +181,20 @@ class _Step:
         return elbo
 
 
-def _terms(found: Any, factors: Mapping[str, Distribution]) -> list[Term]:
+def _terms(found: Any, factors: Mapping[str, Distribution], samples: int) -> list[Term]:
     """What a log joint gave, as a list of terms."""
     if isinstance(found, Tensor):
+        if found.shape not in ((samples,), (samples, 1)):
+            raise ValueError(f"found a log joint of shape {found.shape}; expected one number a sample, ({samples},): "
+                             "sum over the other axes, or give tv.Term(value, axes, latents) for each part")
         return [Term(found.reshape(-1), "", tuple(factors))]
     if not isinstance(found, Sequence) or not all(isinstance(term, Term) for term in found):
         raise TypeError(f"found a log joint of type {type(found).__name__}; expected a tensor of one number a sample, "
                         "or a list of tv.Term(value, axes, latents)")
+    for term in found:
+        if term.value.ndim != 1 + len(term.axes):
+            raise ValueError(f"found a term of shape {term.value.shape} with axes {term.axes!r}; expected (samples, "
+                             f"{', '.join(term.axes)}): one letter for each axis after the samples'")
+        if unknown := set(term.of) - set(factors):
+            raise ValueError(f"found a term of {', '.join(sorted(unknown))}; the latents are {', '.join(factors)}")
     return list(found)

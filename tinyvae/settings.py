@@ -58,7 +58,7 @@ class Settings:
              "; ".join(f"with bound={name} {', '.join(known)}" for name, known in bounds.GRADIENTS.items())),
             ("estimator", self.estimator in ("", *MAPS), f"one of {', '.join(MAPS)}"),
             ("estimator", not weighs or (closed and not self.free_bits),
-             "with bound=iwae, gradient=stl or free_bits reparam or implicit"),
+             "grep and score go with bound=elbo-a or elbo-b, gradient=path and free_bits=0"),
             ("baseline", self.baseline in BASELINES and self.baseline != "moving-average",
              "none, leave-one-out or fitted"),
             ("baseline", self.baseline == "none" or (weighs and self.samples > 1),

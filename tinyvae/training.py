@@ -7,6 +7,7 @@ or into a run folder (runs.py), which can be resumed after any interruption with
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -79,6 +80,7 @@ class Training:
         if model.config["likelihood"] == "bernoulli" and data.pixels == "gray":
             raise ValueError(f"a Bernoulli likelihood needs pixels of 0 and 1, and {data.name} is grey: take -dynamic, "
                              "-static or -threshold, or --likelihood gaussian or continuous-bernoulli")
+        check_memory(model, settings)
         if settings.estimator:
             check_choice(model.posterior_family, settings.estimator)
         self.model, self.settings = model, settings
@@ -369,6 +371,18 @@ class Training:
         if record["best"]:
             self.best, self.best_epoch = score, self.epoch
         return record
+
+
+def check_memory(model: Any, settings: Settings) -> None:
+    """ValueError for a step that cannot fit into this machine's memory: three arrays for each layer and draw."""
+    if model.xp is not CPU or not hasattr(os, "sysconf"):
+        return  # a GPU says so itself, see `_no_memory`
+    rows = settings.batch * settings.samples * settings.importance_samples
+    needed = 3 * rows * (model.pixels + sum(model.config["hidden"])) * model.dtype.itemsize
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise ValueError(f"a step of {rows:,} draws needs about {needed / 2**30:,.0f} GiB, and this machine has "
+                         f"{there / 2**30:,.0f}: make --batch, --samples or --importance-samples smaller")
 
 
 def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
