@@ -31,6 +31,14 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def make(out: Path) -> None:
+    """The folder for the pictures; ValueError says why it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
+
+
 # ---- the ELBO --------------------------------------------------------------------------------------------------------
 
 
@@ -52,7 +60,7 @@ def elbo(
     from tinyvae import elbo_lesson, lesson_figures
 
     lesson = elbo_lesson.lesson(mu, sigma, shape, rate, preset, path, frames)
-    out.mkdir(parents=True, exist_ok=True)
+    make(out)
     files = [lesson_figures.elbo_animation(lesson, out / "elbo.gif"),
              lesson_figures.elbo_strip(lesson, out / "elbo.png")]  # fmt: skip
     if as_json:
@@ -81,7 +89,7 @@ def elbo_report(lesson: Lesson) -> str:
 
 def _nats(value: float) -> str:
     """Six decimals, or a power of ten where they would all be 0."""
-    return f"{value:.6f}" if abs(value) >= 5e-5 or value == 0 else f"{value:.2e}"
+    return f"{value + 0.0:.6f}" if abs(value) >= 5e-5 or value == 0 else f"{value:.2e}"  # -0.0 + 0.0 is 0.0
 
 
 # ---- Monte Carlo -----------------------------------------------------------------------------------------------------
@@ -109,8 +117,9 @@ def montecarlo(
     from tinyvae.expressions import parse
 
     law = recipes.law(q)
-    study = lesson.study(law, parse(f or ("1/(1+z**2)" if law.recipe.heavy else "z**2")), samples, repetitions, seed)
-    out.mkdir(parents=True, exist_ok=True)
+    function = parse(("1/(1+z**2)" if law.recipe.heavy else "z**2") if f is None else f)
+    study = lesson.study(law, function, samples, repetitions, seed)
+    make(out)
     file = lesson_figures.montecarlo(study, out / "montecarlo.png", seed)
     if as_json:
         found = {"q": str(law), "f": study.f.text, "way": law.recipe.way, "g": law.recipe.formula, "exact": study.exact,

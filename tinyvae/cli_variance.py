@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tinyvae.cli_lessons import Json, Out, opt
+from tinyvae.cli_lessons import Json, Out, make, opt
 
 if TYPE_CHECKING:
     from tinyvae.variance import Comparison, Line, Report, Table
@@ -24,7 +24,9 @@ BIASED = 5.0  # z
 
 
 def variance(
-    q: Annotated[str, opt("normal, log-normal, gamma, laplace or beta; with a value for each parameter:")] = "gamma",
+    q: Annotated[str | None, opt(
+        "normal, log-normal, gamma (default), laplace or beta; its parameters in a bracket, gamma(2, 1), or by:"
+    )] = None,
     shape: Annotated[float | None, opt("Of gamma; default 2.")] = None,
     rate: Annotated[float | None, opt("Of gamma; default 1.")] = None,
     mu: Annotated[float | None, opt("Of normal, log-normal, laplace; default 0.")] = None,
@@ -32,14 +34,18 @@ def variance(
     scale: Annotated[float | None, opt("Of laplace; default 1.")] = None,
     a: Annotated[float | None, opt("Of beta; default 2.")] = None,
     b: Annotated[float | None, opt("Of beta; default 2.")] = None,
-    f: Annotated[str, opt("The function of z: + - * / ** < > and exp, log, sqrt, abs, tanh, sigmoid, ...")] = "z**2",
+    f: Annotated[str | None, opt(
+        "The function of z: + - * / ** < > and exp, log, sqrt, abs, tanh, sigmoid, ... Default: z**2."
+    )] = None,
     problem: Annotated[str | None, opt(
         "Instead of q and f: gamma-poisson, a factorisation of counts; or vae, the encoder of a small VAE on digits."
     )] = None,
     run: Annotated[Path | None, opt("With vae: the model of this run, on its own data.")] = None,
     estimator: Annotated[list[str] | None, opt("Only this one; may be repeated.")] = None,
     samples: Annotated[int, opt("Draws an estimate (L), which baselines join.")] = 8,
-    draws: Annotated[int | None, opt("Draws of each estimator. Default: 1,000,000; of a problem fewer.")] = None,
+    draws: Annotated[int | None, opt(
+        "Draws of each estimator, 320 L or more. Default: 1,000,000; of a problem fewer."
+    )] = None,
     seed: Annotated[int, opt("Which draws.")] = 0,
     data_dir: Annotated[str | None, opt("With --run: folder with the data sets.")] = None,
     out: Out = Path("lessons"),
@@ -57,23 +63,24 @@ def variance(
     given = {name: value for name, value in chosen.items() if value is not None}
     if run is not None and problem != "vae":
         raise ValueError(f"found --run {run} without --problem vae, which alone takes it")
+    if data_dir is not None and run is None:
+        raise ValueError(f"found --data-dir {data_dir} without --run, which alone reads data sets")
     found: Comparison
     more: dict[str, Any] = {}
     if problem is None:
-        law, function = member(q, given), parse(f)
+        law, function = member("gamma" if q is None else q, given), parse("z**2" if f is None else f)
         with progress() as report:
-            found = variance_study.of_expectation(law, function, estimator or (), samples,
-                                                  10**6 if draws is None else draws, seed, report)
+            found = variance_study.of_expectation(law, function, estimator or (), samples, draws, seed, report)
             course = variance_study.sweep(law, function, estimator or (), samples, seed, report)
-        out.mkdir(parents=True, exist_ok=True)
+        make(out)
         file, words = variance_figure.over_parameter(course, out / "variance.png"), course.words()
         more = {"sweep": course.to_dict()}
     else:
-        if given:
-            raise ValueError(f"found --{next(iter(given))} with --problem {problem}, which has its own q")
+        for name in [name for name, value in (("q", q), ("f", f)) if value is not None] + list(given):
+            raise ValueError(f"found --{name} with --problem {problem}, which has its own q and f")
         with progress() as report:
             found = of_problem(problem, run, data_dir, estimator or [], samples, draws, seed, report)
-        out.mkdir(parents=True, exist_ok=True)
+        make(out)
         file = variance_figure.side_by_side(found, out / f"variance-{problem}.png")
         words = [line for table in found.tables for line in table.gains()]
     if as_json:
@@ -94,16 +101,16 @@ def of_problem(name: str, run: Path | None, data_dir: str | None, asked: list[st
 
     if name not in PROBLEMS:
         raise ValueError(f"found problem {name!r}; expected one of {', '.join(PROBLEMS)}")
-    check_sizes(samples, 1 if draws is None else draws)
     problem: Any = problems.GammaPoisson() if name == "gamma-poisson" else problems.Encoder(*minibatch(run, data_dir))
     known = choices(type(next(iter(problem.factors().values()))[0]))
     for one in asked:
         if one not in known:
             raise ValueError(f"found estimator {one!r}; {name} has {', '.join(known)}")
+    draws = check_sizes(samples, draws, {"gamma-poisson": 25_600, "vae": 2400}[name], 40 * problem.replicas)
     # G-REP of a normal q is the reparameterization once more
     wanted = [one for one in known if (one in asked if asked else not (one == "grep" and "reparam" in known))]
-    steps = max(40, (draws or {"gamma-poisson": 25_600, "vae": 2400}[name]) // (samples * problem.replicas))
-    return compare(problem, rows_for(wanted, samples, latents=2), samples, steps, seed, report=report)
+    return compare(problem, rows_for(wanted, samples, latents=2), samples, draws // (samples * problem.replicas), seed,
+                   report=report)
 
 
 def minibatch(run: Path | None, data_dir: str | None) -> tuple[Any, Any]:
@@ -189,10 +196,12 @@ def _number(variance: float, none: float) -> str:
 
 def notes(found: Comparison) -> list[str]:
     """How to read the tables, and what not to trust."""
-    lines = [f"Variance: of one draw, L times that of an estimate; its 95 % by bootstrap over {found.batches} batches; "
-             "exact: by quadrature. z: (mean - exact gradient) / standard error.",
-             "µs: of a draw with its part of the gradient by all parameters, replayed, the fastest of several rounds."]
     each = [(table, line) for table in found.tables for line in table.lines]
+    lines = [f"Variance: of one draw, L times that of an estimate; its 95 % by bootstrap over {found.batches} batches; "
+             + ("exact: by quadrature. z: (mean - exact gradient) / standard error."
+                if any(line.exact_variance is not None for _, line in each) else
+                "z: (mean - the gradient that the heading gives) / standard error."),
+             "µs: of a draw with its part of the gradient by all parameters, replayed, the fastest of several rounds."]
     if any(line.row.whole for _, line in each):
         lines.append('Rao-Blackwell: but for "all of f", a score is multiplied only by terms that contain its latent.')
     heavy = [f"{line.row.name} by {table.parameter} ({line.largest:.0%})" for table, line in each

@@ -25,8 +25,9 @@ REST = 2.0
 Q_NAMES = {"gamma": "q(z) = Gamma(a, b)", "exponential": "q(z) = Gamma(1, b)", "chi-square": "q(z) = Gamma(a, 1/2)"}
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ELBO_CAPTION = ("p is normalised and there are no data, so the ELBO is −KL(q ‖ p) ≤ 0. All mass of q is on z > 0, and "
-                "what p has elsewhere\n(hatched) costs: not even the best q of any form gets above log P(z > 0) "
+                "what p has elsewhere\n{}costs: not even the best q of any form gets above log P(z > 0) "
                 "under p, the dashed line.")
+SEEN = 0.02  # of a panel's height or width
 
 # ---- the ELBO --------------------------------------------------------------------------------------------------------
 
@@ -37,14 +38,14 @@ def elbo_animation(lesson: Lesson, path: PathLike) -> Path:
 
     figure = _figure(7.6, 5.6)
     figure.set_dpi(SCREEN)
-    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.15), left=0.105, right=0.97, bottom=0.2, top=0.93, hspace=0.42)
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.15), left=0.12, right=0.97, bottom=0.2, top=0.93, hspace=0.42)
     top, below = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-    figure.text(0.03, 0.03, ELBO_CAPTION, fontsize=8, color=INK, va="bottom", linespacing=1.4)
     values = _course(top, lesson, faint=True)
     line, = top.plot([], [], color=Q, linewidth=1.8, solid_capstyle="round", animated=True)
     dot, = top.plot([], [], "o", color=Q, markersize=6, animated=True, clip_on=False)
     title = top.text(0, 1.06, "", transform=top.transAxes, fontsize=9.5, color=INK, animated=True)
-    curve = _densities(below, lesson)
+    curve, hatched = _densities(below, lesson)
+    _caption(figure, hatched)
     curve.set_animated(True)
     figure.canvas.draw()
     still = figure.canvas.copy_from_bbox(figure.bbox)  # all that does not move is drawn once
@@ -86,7 +87,7 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
     """The same on paper, as PNG: the whole course of the ELBO, and below it the densities at five moments."""
     points, moments = lesson.points, _moments(lesson)
     figure = _figure(9.6, 5.2)
-    grid = figure.add_gridspec(2, len(moments), height_ratios=(1.25, 1), left=0.075, right=0.985, bottom=0.2, top=0.93,
+    grid = figure.add_gridspec(2, len(moments), height_ratios=(1.25, 1), left=0.09, right=0.985, bottom=0.2, top=0.93,
                                hspace=0.55, wspace=0.12)
     top = figure.add_subplot(grid[0, :])
     values = _course(top, lesson, faint=False)
@@ -98,28 +99,41 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
         top.text(moment, values[moment], str(number + 1), fontsize=7.5, color="white", ha="center", va="center",
                  zorder=5, clip_on=False)
         point, part = points[moment], figure.add_subplot(grid[1, number])
-        _move(_densities(part, lesson, [points[m] for m in moments]), point)
+        curve, hatched = _densities(part, lesson, [points[m] for m in moments])
+        _move(curve, point)
         heading = f"{number + 1}:  a = {_number(point.shape)}, b = {_number(point.rate)}"
         part.set_title(f"{heading}\nELBO {_number(point.elbo)}", loc="left", fontsize=8, color=INK)
         if number:
             part.tick_params(labelleft=False)
             part.set_ylabel("")
-    figure.text(0.03, 0.03, ELBO_CAPTION, fontsize=8, color=INK, va="bottom", linespacing=1.4)
+    _caption(figure, hatched)
     figure.legend(*part.get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.985, 0.02), frameon=False,
                   fontsize=8.5, labelcolor=INK)
     return _save(figure, path)
 
 
+def _caption(figure: Any, hatched: bool) -> None:
+    figure.text(0.03, 0.03, ELBO_CAPTION.format("(hatched) " * hatched), fontsize=8, color=INK, va="bottom",
+                linespacing=1.4)
+
+
 def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
     """The ELBO of all points over their number, the bound, and which stage is which; returns the values."""
+    from matplotlib.ticker import SymmetricalLogLocator
+
     values = np.array([point.elbo for point in lesson.points])
     axes.plot(values, color="#eab9a0" if faint else Q, linewidth=1.6)
     _axes(axes, "")
     high, low = max(lesson.bound, lesson.best.elbo), values.min()
-    if high - low > 30:  # from tenths to thousands of nats
-        axes.set_yscale("symlog", linthresh=max(1.0, 2 * abs(high)), linscale=1)
-        axes.yaxis.set_major_formatter(lambda value, _: _number(value))
-        low, room = 1.3 * low, 0.35 * max(1.0, 2 * abs(high))
+    if high - low > max(30, 10 * abs(high)):  # from tenths to thousands of nats
+        linear = max(1.0, 2 * abs(high))
+        decades = math.log10(-1.3 * low / linear)
+        scale = max(1.0, decades / 4)  # room for the bound's label, however many decades there are
+        axes.set_yscale("symlog", linthresh=linear, linscale=scale)
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
+        axes.yaxis.get_major_locator().numticks = 7
+        axes.yaxis.set_major_formatter(lambda value, _: _power(value))
+        low, room = 1.3 * low, linear * min(0.9, 0.18 * (decades / scale + 1))
     else:
         room = 0.17 * (high - low)
         low -= 0.05 * (high - low)
@@ -141,8 +155,11 @@ def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
     return values
 
 
-def _densities(axes: Any, lesson: Lesson, shown: list[Point] | None = None) -> Any:
-    """p, and the curve of q, empty yet; the axes have room for q at the points that are shown."""
+def _densities(axes: Any, lesson: Lesson, shown: list[Point] | None = None) -> tuple[Any, bool]:
+    """p, and the curve of q, empty yet; the axes have room for q at the points that are shown.
+
+    Returns the curve, and whether p is seen below 0.
+    """
     mu, sigma, best = lesson.mu, lesson.sigma, lesson.best
     # the bulk of p and of the best q; of a p that is far on the left, its end on this side
     high = max(mu + 3.5 * sigma, (best.shape + 3.5 * math.sqrt(best.shape) + 1) / best.rate)
@@ -156,17 +173,23 @@ def _densities(axes: Any, lesson: Lesson, shown: list[Point] | None = None) -> A
     _axes(axes, "")
     # a q that shoots up at 0, or is a needle, is cut off
     *tops, top = (float(np.quantile(_gamma(z[z > 0], point), 0.99)) for point in [*(shown or lesson.points), best])
-    axes.set_ylim(0, 1.12 * max(p.max(), min(top, 8 * p.max()), min(max(tops), 3 * p.max())))
+    height = 1.12 * max(p.max(), min(top, 8 * p.max()), min(max(tops), 3 * p.max()))
+    if p.max() < SEEN * top:  # p is elsewhere
+        height = 1.12 * top
+    axes.set_ylim(0, height)
     axes.set_xlim(low, high)
     axes.set_xlabel("z", fontsize=9, color=INK)
     axes.set_ylabel("density", fontsize=8.5, color=INK)
     if shown is None:
         axes.legend(loc="upper right", frameon=False, fontsize=8.5, labelcolor=INK)
-    return curve
+    return curve, bool(p[z <= 0].max() > SEEN * height)
 
 
 def _move(curve: Any, point: Point) -> None:
-    curve.set_ydata(_gamma(curve.get_xdata(), point))
+    z = curve.get_xdata()
+    mode = (point.shape - 1) / point.rate
+    # a density that falls on its last steps to 0 would be an upright line from nowhere
+    curve.set_ydata(np.where((z < mode) & (mode < SEEN * z[-1]), np.nan, _gamma(z, point)))
 
 
 def _gamma(z: np.ndarray, point: Point) -> np.ndarray:
@@ -183,11 +206,20 @@ def _moments(lesson: Lesson) -> list[int]:
     return [0, int(first // 3), int(2 * first // 3), int(first), int(ends[1])]
 
 
+def _power(number: float) -> str:
+    """A tick of a logarithmic axis: thousands and more by their power of ten, where they are one."""
+    power = round(math.log10(abs(number))) if number else 0
+    if power < 3 or not math.isclose(abs(number), 10.0**power):
+        return _number(number)
+    return "−" * (number < 0) + f"10{str(power).translate(SUPERSCRIPTS)}"
+
+
 def _number(number: float, places: int | None = None) -> str:
     """Three digits, or so many places, with a true minus sign; small numbers by a power of ten."""
     if places is None and 0 < abs(number) < 5e-4:
         digits, power = f"{number:.1e}".split("e")
         return f"{digits} · 10{str(int(power)).translate(SUPERSCRIPTS)}".replace("-", "−")
+    number = (number if places is None else round(number, places)) + 0.0  # no minus before 0
     text = f"{number:.3g}" if places is None else f"{number:.{places}f}"
     return (f"{number:,.0f}" if "e" in text else text).replace("-", "−")
 

@@ -30,7 +30,7 @@ MOST = 10**8  # draws
 WIDEST = 2**25  # base variates of a mean: they are in memory at once
 GRID = 60_001
 NORMAL_95 = 1.959963984540054  # half of the width of a 95 % interval, in standard errors
-BOUNDED = "choose an f that grows more slowly, or a bounded one such as 1/(1+z**2)"
+BOUNDED = "choose an f that stays finite and grows more slowly, or a bounded one such as 1/(1+z**2)"
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -93,7 +93,8 @@ def expectation(f: Function, q: Law, what: str = "f", edges: Sequence[Function] 
     size = np.abs(h)
     top = float(size.max())
     # A power of z in the tail is an exponential in t, so what does not fall off here has no finite integral.
-    endless = NoExpectation(f"E[{what}] under {q} is infinite, or its tails fall off too slowly to compute; {BOUNDED}")
+    endless = NoExpectation(f"E[{what}] under {q} is infinite, or cannot be computed (a pole of f, an overflow, "
+                            f"or tails that fall off too slowly); {BOUNDED}")
     if not (math.isfinite(top) and max(size[0], size[-1]) <= 1e-6 * top):
         raise endless
     if top == 0:

@@ -14,6 +14,7 @@ The line is run through by t, with w = centre + scale sinh t: dense in the bulk 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -127,12 +128,23 @@ class Member:
 def member(name: str, given: Mapping[str, float] | None = None) -> Member:
     """A member by the family's name and values of its parameters; those left out have the family's own.
 
-    ValueError names what is wrong and the choices.
+    The name may bring them in a bracket, "gamma(2, 1)". ValueError names what is wrong and the choices.
     """
-    family = FAMILIES.get(name)
-    if family is None:
+    match = re.fullmatch(r"\s*([a-z-]+)\s*(?:\((.*)\)\s*)?", name)
+    family = FAMILIES.get(match[1]) if match else None
+    if match is None or family is None:
         raise ValueError(f"found q {name!r}; expected one of {', '.join(FAMILIES)}")
-    given = given or {}
+    form = f"{family.name}({', '.join(family.parameters)})"
+    try:
+        numbers = [float(part) for part in match[2].split(",")] if (match[2] or "").strip() else []
+    except ValueError:
+        raise ValueError(f"found q {name!r}; expected numbers in the bracket: {form}") from None
+    if len(numbers) > len(family.parameters):
+        raise ValueError(f"found {len(numbers)} numbers in the bracket of q {name!r}; expected {form}")
+    inside, given, name = dict(zip(family.parameters, numbers, strict=False)), given or {}, family.name
+    if twice := inside.keys() & given.keys():
+        raise ValueError(f"found {min(twice)} twice, in the bracket of q and beside it; give it once")
+    given = inside | dict(given)
     at = {parameter: float(given.get(parameter, default)) for parameter, (default, _) in family.parameters.items()}
     for parameter, value in given.items():
         if parameter not in at:
@@ -203,8 +215,9 @@ def _integral(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -
                          "every draw")
     size = np.abs(np.nan_to_num(integrand(t), nan=0.0, posinf=math.inf, neginf=math.inf))
     top = float(size.max())
-    endless = NotFinite(f"{what} under {q}: no finite value was found by quadrature; choose an f that grows more "
-                        "slowly, or a q with lighter tails")
+    endless = NotFinite(f"{what} under {q}: no finite value was found by quadrature (a pole of f, an overflow, or "
+                        "tails too heavy); choose an f that stays finite and grows more slowly, or a q with lighter "
+                        "tails")
     reached = np.flatnonzero((mass != 0) & np.isfinite(value))  # beyond, q or f has left the range of numbers
     if not (math.isfinite(top) and len(reached)):
         raise endless

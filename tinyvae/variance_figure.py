@@ -33,7 +33,9 @@ def over_parameter(sweep: Sweep, path: PathLike) -> Path:
                 _curve(axes, sweep.values, row, variance)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _axes(axes, f"derivative by {by}")
+        _whole_decades(axes)
+        none = [row.name for (of, row), variance in sweep.curves.items() if of == by and not variance.any()]
+        _axes(axes, f"derivative by {by}" + (f"; 0: {', '.join(none)}" if none else ""))
         axes.axvline(sweep.q.at[sweep.parameter], color=PALE, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
         axes.set_xlim(sweep.values[0], sweep.values[-1])
         _plain_ticks(axes.xaxis)
@@ -59,6 +61,14 @@ def _curve(axes: Any, x: np.ndarray, row: Row, variance: np.ndarray) -> None:
     axes.plot(x, np.where(variance > 0, variance, np.nan), color=COLOURS[row.estimator], label=row.name,
               linewidth=4.0 if below else 1.8, alpha=0.45 if below else 1.0, zorder=1 if below else 2,
               linestyle="solid" if row.baseline == "none" else (0, (3, 2)))
+
+
+def _whole_decades(axes: Any) -> None:
+    """Ticks at powers of ten alone, one of them at least."""
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        axes.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _plain_ticks(axis: Any) -> None:

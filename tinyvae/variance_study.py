@@ -4,8 +4,11 @@ The score function and G-REP make of a draw z one number g(z), so the variance o
 
     Var[g] = int (g(z(w)) - E[g])^2 q(w) dw,
 
-summed here over nodes that stand in the place of draws. Leave-one-out joins L draws: the mean of (f_l - mean of the
-others) h_l, with h the score, is the sample covariance of f and h, whose variance is known:
+summed here over nodes that stand in the place of draws, a Gauss rule on each of many panels, which end where f has an
+edge. A coarser sum over a shorter line says what may be wrong with it.
+
+Leave-one-out joins L draws: the mean of (f_l - mean of the others) h_l, with h the score, is the sample covariance of f
+and h, whose variance is known:
 
     L Var = E[(f - E f)^2 h^2] - Cov(f, h)^2 + (Var f Var h + Cov(f, h)^2) / (L - 1).
 
@@ -24,15 +27,19 @@ import numpy as np
 from tinyvae.estimators import choices
 from tinyvae.expressions import Expression, parse
 from tinyvae.gradient_estimates import Program, Row, Tally, rows_for
-from tinyvae.quadrature import Member, derivative, expectation
+from tinyvae.quadrature import Member, _crossings, derivative, expectation
 from tinyvae.tensor import Tensor
 from tinyvae.variance import Comparison, Report, compare
 from tinyvae.variance_problems import OneLatent
 
 TOGETHER, LEAST = 8192, 20  # draws in one step, many enough that time goes into arithmetic; and steps
+FEWEST = 16  # replicas
 MOST = 10**8  # draws
 JUMPS = "f jumps, and a gradient through z does not see a jump"
-REACH = 9.0  # of the nodes, z = centre + scale sinh t: 4000 widths
+REACH, SHORTER = 16.0, 14.0  # of the nodes' t, w = centre + scale sinh t: a tail exp(1e-4 w) is 400 nats long
+PANEL = 20  # nodes of a Gauss rule
+ACCURATE = 1e-4  # relative error of a variance that may be called exact
+ROUNDING = 1e-24  # a variance is nothing beside so much of the squares it is made of
 VALUES, NODES, FINE = 25, 1201, 20001  # of a swept parameter; at each of them; for a single member
 SPREAD, STEPS = 1280, 60  # replicas of each value, and steps, where draws are needed
 ALIKE = 1.1  # ratio of variances that draws do not tell apart
@@ -58,18 +65,18 @@ def estimators_for(q: Member, f: Expression, asked: Sequence[str] = ()) -> tuple
                        "be wrong, and are left out."]
 
 
-def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, draws: int = 10**6,
-                   seed: int = 0, report: Report = lambda done, of: None) -> Comparison:
+def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8,
+                   draws: int | None = None, seed: int = 0, report: Report = lambda done, of: None) -> Comparison:
     """Compare the estimators of d/dv E_q[f(z)]; each gets about so many draws, `samples` an estimate."""
-    check_sizes(samples, draws)
+    draws = check_sizes(samples, draws, 10**6, LEAST * FEWEST)
     estimators, notes = estimators_for(q, f, asked)
     expectation(q, Square(f), f"({f})**2")  # without it there are no variances
     exact = {name: derivative(q, f, name, str(f)) for name in q.at}
     notes.append("Rao-Blackwell: f is one term with one latent, so there is nothing to leave out.")
     if samples == 1:
         notes.append("Leave-one-out and fitted need other draws, and are left out with one sample.")
-    replicas = max(16, TOGETHER // samples)
-    steps = max(LEAST, draws // (replicas * samples))
+    replicas = max(FEWEST, min(TOGETHER // samples, draws // (LEAST * samples)))
+    steps = draws // (replicas * samples)
     found = compare(OneLatent(q, f, replicas), rows_for(estimators, samples), samples, steps, seed, exact, report)
     found.notes.extend(notes)
     known = exact_variances([q], f, [line.row for line in found.tables[0].lines], samples, FINE)
@@ -82,12 +89,16 @@ def _finite(values: np.ndarray | None) -> float | None:
     return float(values[0]) if values is not None and math.isfinite(values[0]) else None
 
 
-def check_sizes(samples: int, draws: int) -> None:
-    """ValueError for sizes that cannot be served."""
+def check_sizes(samples: int, draws: int | None, usual: int, estimates: int) -> int:
+    """How many draws: those asked for or the usual number, but `estimates` of them at least; ValueError for sizes that
+    cannot be served."""
     if not 1 <= samples <= 4096:
         raise ValueError(f"found {samples} samples; expected 1 to 4096 draws an estimate")
-    if not 1 <= draws <= MOST:
-        raise ValueError(f"found {draws} draws; expected 1 to {MOST:,}")
+    least = estimates * samples
+    draws = max(usual, least) if draws is None else draws
+    if not least <= draws <= MOST:
+        raise ValueError(f"found {draws:,} draws; expected {least:,} to {MOST:,}, {samples} an estimate")
+    return draws
 
 
 class Square:
@@ -114,13 +125,19 @@ class Unchecked(OneLatent):
 class Nodes:
     """f, and what each node would give as a draw, for members of one family; arrays are (members, nodes)."""
 
-    def __init__(self, members: Sequence[Member], f: Expression, count: int) -> None:
-        t = np.linspace(-REACH, REACH, count)
+    def __init__(self, members: Sequence[Member], f: Expression, count: int, reach: float = REACH) -> None:
+        scan, panels = np.linspace(-reach, reach, 2001) + 1e-3 / math.pi, np.linspace(-reach, reach, count // PANEL + 1)
+        ends = [sorted([*panels, 0.0, *[s for edge in f.edges for s in _crossings(edge, q, scan)][:100]])
+                for q in members]  # at 0 Laplace has a kink
+        most = max(map(len, ends))
+        x, rule = np.polynomial.legendre.leggauss(PANEL)
         w, weights = [], []
-        for q in members:
+        for q, end in zip(members, ends, strict=True):
             centre, scale = q.family.middle(*q.at.values())
+            half = np.diff([*end, *[end[-1]] * (most - len(end))])[:, None] / 2  # those of no width make lengths equal
+            t = (np.array([*end[:-1], *[end[-1]] * (most - len(end))])[:, None] + half * (1 + x)).ravel()
             w.append(centre + scale * np.sinh(t))
-            weights.append(q.density(w[-1]) * scale * np.cosh(t) * (t[1] - t[0]))
+            weights.append(q.density(w[-1]) * scale * np.cosh(t) * (half * rule).ravel())
         self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
         self.values = f(members[0].family.value(Tensor(self.w))).data
 
@@ -143,16 +160,31 @@ class Nodes:
 @np.errstate(all="ignore")  # for some members f may be infinite
 def exact_variances(members: Sequence[Member], f: Expression, rows: Sequence[Row], samples: int,
                     count: int) -> dict[tuple[str, Row], np.ndarray]:
-    """The variance of a draw, (members,), by the derivative's parameter and the row; rows without one are left out."""
-    nodes, joined = Nodes(members, f, count), Row("score", "leave-one-out")
+    """The variance of a draw, (members,), by the derivative's parameter and the row; rows without one are left out.
+
+    NaN where it is not known to ACCURATE; 0 where it is rounding.
+    """
+    found, coarse = (_variances(Nodes(members, f, n, reach), rows, samples)
+                     for n, reach in ((count, REACH), (2 * count // 3, SHORTER)))
+    return {key: np.where(value <= least, 0.0, np.where(abs(value - coarse[key][0]) <= ACCURATE * value + least, value,
+                                                        np.nan)) for key, (value, least) in found.items()}
+
+
+def _variances(nodes: Nodes, rows: Sequence[Row], samples: int) -> dict[tuple[str, Row], tuple[np.ndarray, np.ndarray]]:
+    """Of each row its variances, and what of them may be rounding."""
+    joined, found = Row("score", "leave-one-out"), {}
     alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
-    found = {key: nodes.variance(g)[:, 0] for key, g in nodes.gradients(alone).items()} if alone else {}
+    scores = nodes.gradients([Row("score")], parse("1"))
+    for (by, row), g in (nodes.gradients(alone) if alone else {}).items():
+        terms = nodes.mean(g**2) + nodes.mean((nodes.values * scores[by, Row("score")]) ** 2)
+        found[by, row] = nodes.variance(g)[:, 0], ROUNDING * terms[:, 0]
     if joined in rows and samples > 1:
         off, f_variance = nodes.values - nodes.mean(nodes.values), nodes.variance(nodes.values)
-        for (by, _), h in nodes.gradients([Row("score")], parse("1")).items():
+        for (by, _), h in scores.items():
             covariance = nodes.mean(off * h)
-            found[by, joined] = (nodes.mean((off * h) ** 2) - covariance**2
-                                 + (f_variance * nodes.variance(h) + covariance**2) / (samples - 1))[:, 0]
+            value = (nodes.mean((off * h) ** 2) - covariance**2
+                     + (f_variance * nodes.variance(h) + covariance**2) / (samples - 1))
+            found[by, joined] = value[:, 0], ROUNDING * nodes.mean((nodes.values * h) ** 2)[:, 0]
     return found
 
 
@@ -195,7 +227,8 @@ class Sweep:
             text = f"by {by}, least variance: " + ", ".join(
                 f"{name} {_reach(x, begin, end)}" for name, begin, end in _stretches(winners))
             if (by, Row("score")) in self.curves and (by, Row("grep")) in self.curves:
-                text += "; " + _duel(self.values, curves[Row("grep")] / curves[Row("score")])
+                with np.errstate(all="ignore"):
+                    text += "; " + _duel(self.values, curves[Row("grep")] / curves[Row("score")])
             lines.append(f"{text}.")
         return lines if len(lines) > 1 else []
 
@@ -219,8 +252,8 @@ def _reach(x: np.ndarray, begin: int, end: int) -> str:
 
 def _duel(x: np.ndarray, ratio: np.ndarray) -> str:
     """G-REP over the plain score: where the ratio crosses 1, by interpolation in logarithms."""
-    known = np.isfinite(ratio) & (ratio > 0)
-    t, r = np.log(x[known]), np.log(ratio[known])
+    known = np.isfinite(ratio)
+    t, r = np.log(x[known]), np.log(np.maximum(ratio[known], 1e-30))  # G-REP's variance may be 0
     if not len(r):
         return "G-REP and the plain score are not both known"
     first, last = ("below" if end < 0 else "above" for end in (r[0], r[-1]))
@@ -265,5 +298,7 @@ def _sampled(q: Member, f: Expression, name: str, values: np.ndarray, rows: Sequ
 
 
 def _trusted(tally: Tally) -> float:
+    if tally.trace <= ROUNDING * float((tally.total**2).sum()) / len(tally.traces) ** 2:
+        return 0.0
     trusted = math.isfinite(tally.trace) and tally.largest <= TRUSTED * tally.trace * tally.count
     return tally.trace if trusted else math.nan
