@@ -529,7 +529,8 @@ def coarse(monkeypatch):
     monkeypatch.setattr(lesson_figures, "SCREEN", 70)
 
 
-@pytest.mark.parametrize("options", [{}, {"mu": -20.0}, {"preset": "exponential", "mu": 1.0}])
+@pytest.mark.parametrize("options", [{}, {"mu": -20.0}, {"mu": -100.0}, {"mu": 300.0}, {"shape": 1e6},
+                                     {"preset": "exponential", "mu": 1.0}])  # fmt: skip
 def test_pictures_of_the_elbo(options, tmp_path, coarse):
     found = lesson(**options, frames=6)
     strip = lesson_figures.elbo_strip(found, tmp_path / "a.png")
@@ -559,9 +560,32 @@ def test_the_picture_of_a_study(studies, tmp_path, coarse):
 
 
 def test_short_numbers():
-    shown = {-3.167e-5: "−3.2 · 10⁻⁵", 0.0: "0", 16.7686: "16.8", -1.85: "−1.85", 123456.0: "123,456", 0.0123: "0.0123"}
+    shown = {-3.167e-5: "−3.2 · 10⁻⁵", 0.0: "0", 16.7686: "16.8", -1.85: "−1.85", 123456.0: "123,456", 0.0123: "0.0123",
+             -1.25e11: "−1.2 · 10¹¹"}
     assert {value: lesson_figures._number(value) for value in shown} == shown
     assert lesson_figures._number(-0.02066, 3) == "−0.021"
+    assert lesson_figures._number(-0.0) == "0"
+    assert [lesson_figures._power(value) for value in (-1e6, -10.0, 0.0)] == ["−10⁶", "−10", "0"]
+
+
+@pytest.mark.parametrize(("mu", "seen"), [(-3.0, True), (0.5, True), (4.0, False), (-100.0, False), (300.0, False)])
+def test_the_caption_tells_of_what_is_seen(mu, seen):
+    axes = figures._figure(4, 3).add_subplot()
+    _, hatched = lesson_figures._densities(axes, lesson(mu, frames=6))
+    assert hatched == seen
+
+
+def test_no_line_from_nowhere_at_zero():
+    """A density that is 0 at 0 and high on the next point begins at its mode; others are drawn whole."""
+    axes = figures._figure(4, 3).add_subplot()
+    found = lesson(-3.0, frames=6)
+    curve, _ = lesson_figures._densities(axes, found)
+    lesson_figures._move(curve, found.best)
+    y = curve.get_ydata()
+    assert np.isnan(y[0])
+    assert (np.diff(y[np.isfinite(y)]) <= 0).all()
+    lesson_figures._move(curve, found.points[0])
+    assert np.isfinite(curve.get_ydata()).all()
 
 
 @pytest.fixture
@@ -622,7 +646,10 @@ def test_the_command_montecarlo(run):
     (["montecarlo", "--q", "zipf"], ["'zipf'", "normal(mu, sigma)"]),
     (["montecarlo", "--f", "import os"], ["'import' at place 1", "expected z"]),
     (["montecarlo", "--q", "cauchy", "--f", "z"], ["E[z] under cauchy(0, 1) is infinite"]),
-    (["montecarlo", "--out", "file", "--samples", "64", "--repetitions", "10"], ["file"]),
+    (["montecarlo", "--f", ""], ["found nothing more at place 1", "expected z"]),
+    (["montecarlo", "--f", "1/z"], ["a pole of f, an overflow, or tails"]),
+    (["montecarlo", "--out", "file", "--samples", "64", "--repetitions", "10"], ["file cannot be made: ", "--out"]),
+    (["elbo", "--frames", "6", "--out", "file/x"], ["file/x cannot be made: ", "choose another --out"]),
 ])  # fmt: skip
 def test_mistakes_end_with_2_and_one_sentence(arguments, parts, run):
     Path("file").touch()

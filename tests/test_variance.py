@@ -6,6 +6,7 @@ Statistical checks go through `likely_zero`; those made wrong on purpose must be
 import json
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,36 @@ def test_g_rep_wins_above_shape_one_only(a):
     for row in (SCORE, GREP):
         check_mean(f"{row.name} at {a}", found[row, "shape"], exact)
         check_variance(f"{row.name} at {a}", found[row, "shape"], variances[row])
+
+
+@pytest.mark.parametrize("a", [1e-3, 1e-4])
+def test_exact_variances_of_small_shapes(a):
+    """f = log z: log z is nearly -E / a, E exponential, so the score's is 13 / a^4, G-REP's 1 / a^4; by the rate 0."""
+    exact = exact_variances([member("gamma", {"shape": a})], parse("log(z)"), [SCORE, GREP], 8, 4001)
+    np.testing.assert_allclose([exact["shape", row][0] * a**4 for row in (SCORE, GREP)], [13, 1], rtol=10 * a)
+    assert exact["rate", GREP][0] == 0
+
+
+def test_exact_variances_beside_an_edge():
+    q = member("laplace", {"mu": 0.3})
+    exact = exact_variances([q, q.with_("mu", 0.0)], parse("abs(z)"), [GREP], 8, 1201)
+    assert_close(exact["mu", GREP], [1 - (1 - np.exp(-0.3)) ** 2, 1.0], 1e5)
+
+
+def test_a_variance_that_is_not_accurate_is_not_called_exact():
+    """The edge at which f jumps, untold; and a line that ends too soon."""
+    f, q = parse("(z > 1.2345)"), member("gamma")
+    assert np.isfinite(exact_variances([q], f, [SCORE], 8, 401)["shape", SCORE])
+    assert np.isnan(exact_variances([q], replace(f, edges=()), [SCORE], 8, 401)["shape", SCORE])
+
+
+def test_rounding_is_no_variance():
+    """G-REP and the implicit path by the rate are -1 at every draw of f = log z: a tie, whatever rounding makes."""
+    course = sweep(member("gamma", {"shape": 1e-3}), parse("log(z)"))
+    assert not course.curves["rate", GREP].any()
+    assert not course.curves["rate", Row("implicit")].any()
+    assert ("by rate, least variance: G-REP or implicit everywhere; G-REP is below the plain score throughout."
+            in course.words())
 
 
 def test_leave_one_out_has_the_variance_of_a_sample_covariance():
@@ -327,8 +358,9 @@ def test_the_command_as_json(run, tmp_path):
 
 
 def test_the_command_on_problems(run, tmp_path):
-    code, out, _ = run("--problem", "gamma-poisson", "--draws", "100", "--samples", "2")
+    code, out, _ = run("--problem", "gamma-poisson", "--draws", "2560", "--samples", "2")
     assert code == 0
+    assert "exact" not in out
     assert out.count("all of f") == 5
     assert "by w shape, Rao-Blackwell divides the score's variance by " in out
     assert 'but for "all of f", a score is multiplied only by terms that contain its latent' in out
@@ -352,6 +384,12 @@ def test_the_command_on_a_run(run, tmp_path):
     assert "d/d encoder (556 numbers" in out
 
 
+def test_numbers_of_q_in_a_bracket(run):
+    code, out, err = run("--q", "gamma(3, 2)", "--draws", "2560")
+    assert (code, err) == (0, "")
+    assert "E[z**2] under gamma(shape=3, rate=2)\n2,560 draws of each" in out
+
+
 def test_jumps_leave_paths_out(run):
     code, out, _ = run("--f", "(z > 1)", "--draws", "20000")
     assert code == 0
@@ -370,11 +408,22 @@ def test_jumps_leave_paths_out(run):
     (["--f", "sign(z-1)", "--estimator", "grep"], "found estimator 'grep' with f = sign(z-1): f jumps"),
     (["--f", "exp(z)", "--rate", "2"], "E[(exp(z))**2] under gamma(shape=2, rate=2): no finite value was found by"),
     (["--f", "log(z)", "--q", "laplace"], "found no value (NaN) of f at z = -0.0"),
-    (["--samples", "0"], "found 0 samples; expected 1 to 4096"), (["--draws", "0"], "found 0 draws; expected 1 to"),
+    (["--samples", "0"], "found 0 samples; expected 1 to 4096"), (["--draws", "0"], "found 0 draws; expected 2,560 to"),
     (["--problem", "beta"], "found problem 'beta'; expected one of gamma-poisson, vae"),
     (["--problem", "vae", "--shape", "2"], "found --shape with --problem vae, which has its own q"),
     (["--problem", "vae", "--estimator", "implicit"], "found estimator 'implicit'; vae has reparam, grep, score"),
     (["--run", "r"], "found --run r without --problem vae"),
+    (["--draws", "10"], "found 10 draws; expected 2,560 to 100,000,000, 8 an estimate"),
+    (["--problem", "gamma-poisson", "--draws", "10"], "found 10 draws; expected 10,240 to"),
+    (["--problem", "gamma-poisson", "--q", "beta"], "found --q with --problem gamma-poisson, which has its own q"),
+    (["--problem", "gamma-poisson", "--f", "log(z)"], "found --f with --problem gamma-poisson"),
+    (["--data-dir", "/nonexistent"], "found --data-dir /nonexistent without --run"),
+    (["--f", ""], "found nothing more at place 1"),
+    (["--q", "gamma(2,1)", "--shape", "3"], "found shape twice, in the bracket of q and beside it"),
+    (["--q", "gamma(2, x)"], "expected numbers in the bracket: gamma(shape, rate)"),
+    (["--q", "gamma(2, 1, 3)"], "found 3 numbers in the bracket of q 'gamma(2, 1, 3)'; expected gamma(shape, rate)"),
+    (["--shape", "0.9", "--f", "1/z"], "(a pole of f, an overflow, or tails too heavy)"),
+    (["--draws", "2560", "--out", "/proc/foo"], "/proc/foo cannot be made: "),
 ])  # fmt: skip
 def test_mistakes_get_one_sentence(arguments, message, run):
     code, out, err = run(*arguments)

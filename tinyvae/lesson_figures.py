@@ -168,8 +168,10 @@ def _densities(axes: Any, lesson: Lesson, shown: list[Point] | None = None) -> t
     p = np.exp(-0.5 * ((z - mu) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
     axes.fill_between(z, p, where=z >= 0, color=P, alpha=0.22, linewidth=0)
     axes.fill_between(z, p, where=z <= 0, facecolor="none", edgecolor=P, alpha=0.5, hatch="////", linewidth=0)
-    axes.plot(z, p, color=P, linewidth=1.6, label=f"p(z) = N({_number(mu)}, {_number(sigma)}²)")
-    curve, = axes.plot(z[z > 0], np.zeros((z > 0).sum()), color=Q, linewidth=1.8, label=Q_NAMES[lesson.family.name])
+    axes.plot(z, p, color=P, linewidth=1.6, label=f"p(z) = N({_number(mu)}, {_number(sigma)}²)", clip_on=False,
+              zorder=2.6)  # on the axis too, where p is nearly 0
+    curve, = axes.plot(z[z > 0], np.zeros((z > 0).sum()), color=Q, linewidth=1.8, label=Q_NAMES[lesson.family.name],
+                       zorder=2.7)
     _axes(axes, "")
     # a q that shoots up at 0, or is a needle, is cut off
     *tops, top = (float(np.quantile(_gamma(z[z > 0], point), 0.99)) for point in [*(shown or lesson.points), best])
@@ -211,12 +213,12 @@ def _power(number: float) -> str:
     power = round(math.log10(abs(number))) if number else 0
     if power < 3 or not math.isclose(abs(number), 10.0**power):
         return _number(number)
-    return "−" * (number < 0) + f"10{str(power).translate(SUPERSCRIPTS)}"
+    return ("−" if number < 0 else "") + f"10{str(power).translate(SUPERSCRIPTS)}"
 
 
 def _number(number: float, places: int | None = None) -> str:
-    """Three digits, or so many places, with a true minus sign; small numbers by a power of ten."""
-    if places is None and 0 < abs(number) < 5e-4:
+    """Three digits, or so many places, with a true minus sign; tiny and huge numbers by a power of ten."""
+    if (places is None and 0 < abs(number) < 5e-4) or abs(number) >= 1e9:
         digits, power = f"{number:.1e}".split("e")
         return f"{digits} · 10{str(int(power)).translate(SUPERSCRIPTS)}".replace("-", "−")
     number = (number if places is None else round(number, places)) + 0.0  # no minus before 0

@@ -32,12 +32,10 @@ from tinyvae.tensor import Tensor
 from tinyvae.variance import Comparison, Report, compare
 from tinyvae.variance_problems import OneLatent
 
-TOGETHER, LEAST = 8192, 20  # draws in one step, many enough that time goes into arithmetic; and steps
-FEWEST = 16  # replicas
+TOGETHER, LEAST, FEWEST = 8192, 20, 16  # draws in one step, so that time goes into arithmetic; steps; replicas
 MOST = 10**8  # draws
 JUMPS = "f jumps, and a gradient through z does not see a jump"
-REACH, SHORTER = 16.0, 14.0  # of the nodes' t, w = centre + scale sinh t: a tail exp(1e-4 w) is 400 nats long
-PANEL = 20  # nodes of a Gauss rule
+REACH, SHORTER, PANEL = 16.0, 14.0, 20  # t in w = centre + scale sinh t: a tail exp(1e-4 w) has 400 nats; nodes a panel
 ACCURATE = 1e-4  # relative error of a variance that may be called exact
 ROUNDING = 1e-24  # a variance is nothing beside so much of the squares it is made of
 VALUES, NODES, FINE = 25, 1201, 20001  # of a swept parameter; at each of them; for a single member
@@ -86,12 +84,11 @@ def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples:
 
 
 def _finite(values: np.ndarray | None) -> float | None:
-    return float(values[0]) if values is not None and math.isfinite(values[0]) else None
+    return None if values is None or not math.isfinite(values[0]) else float(values[0])
 
 
 def check_sizes(samples: int, draws: int | None, usual: int, estimates: int) -> int:
-    """How many draws: those asked for or the usual number, but `estimates` of them at least; ValueError for sizes that
-    cannot be served."""
+    """How many draws: those asked for, or the usual number; ValueError if they make fewer than so many estimates."""
     if not 1 <= samples <= 4096:
         raise ValueError(f"found {samples} samples; expected 1 to 4096 draws an estimate")
     least = estimates * samples
@@ -182,9 +179,9 @@ def _variances(nodes: Nodes, rows: Sequence[Row], samples: int) -> dict[tuple[st
         off, f_variance = nodes.values - nodes.mean(nodes.values), nodes.variance(nodes.values)
         for (by, _), h in scores.items():
             covariance = nodes.mean(off * h)
-            value = (nodes.mean((off * h) ** 2) - covariance**2
-                     + (f_variance * nodes.variance(h) + covariance**2) / (samples - 1))
-            found[by, joined] = value[:, 0], ROUNDING * nodes.mean((nodes.values * h) ** 2)[:, 0]
+            rest = (f_variance * nodes.variance(h) + covariance**2) / (samples - 1) - covariance**2
+            terms = nodes.mean((nodes.values * h) ** 2)
+            found[by, joined] = (nodes.mean((off * h) ** 2) + rest)[:, 0], ROUNDING * terms[:, 0]
     return found
 
 
@@ -252,8 +249,7 @@ def _reach(x: np.ndarray, begin: int, end: int) -> str:
 
 def _duel(x: np.ndarray, ratio: np.ndarray) -> str:
     """G-REP over the plain score: where the ratio crosses 1, by interpolation in logarithms."""
-    known = np.isfinite(ratio)
-    t, r = np.log(x[known]), np.log(np.maximum(ratio[known], 1e-30))  # G-REP's variance may be 0
+    t, r = np.log(x[known := np.isfinite(ratio)]), np.log(np.maximum(ratio[known], 1e-30))  # G-REP's may be 0
     if not len(r):
         return "G-REP and the plain score are not both known"
     first, last = ("below" if end < 0 else "above" for end in (r[0], r[-1]))
