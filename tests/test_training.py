@@ -737,3 +737,9 @@ def test_an_early_overshoot_is_no_divergence(tmp_path):
     training.clock[STEP] = 100
     with pytest.raises(DivergedError):
         training._check_divergence()
+
+
+def test_a_step_beyond_this_machine_is_refused():
+    """Before memory is asked for: the system would end the process without a word."""
+    with pytest.raises(ValueError, match=r"a step of 40,000,000,000 draws needs about .* GiB.*--importance-samples"):
+        start(data_set("static"), bound="iwae", importance_samples=10**10)
