@@ -2,6 +2,8 @@
 TINYVAE_REQUIRE_ALL is set, skip nothing for want of data, Numba or a compiler."""
 
 import os
+import sys
+import warnings
 
 import hypothesis
 import numpy as np
@@ -71,6 +73,32 @@ def driver(monkeypatch):
     else:
         fake_cupy.install(monkeypatch, driver)
     return driver
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
+    from tinyvae import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TINYVAE_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` changes
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tinyvae", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        if isinstance(code, str):  # what the interpreter does with such an exit
+            return 1, printed.out, printed.err + code + "\n"
+        return code or 0, printed.out, printed.err
+
+    return call
 
 
 # ---- skips ---------------------------------------------------------------------------

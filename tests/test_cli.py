@@ -26,30 +26,6 @@ PICTURES = {"sample": {"samples.png"}, "reconstruct": {"reconstructions.png"},
             "manifold": {"manifold.png"}, "latents": {"latents.png"}}  # fmt: skip
 
 
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TINYVAE_OFFLINE", "1")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` changes
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tinyvae", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        if isinstance(code, str):  # what the interpreter does with such an exit
-            return 1, printed.out, printed.err + code + "\n"
-        return code or 0, printed.out, printed.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A run folder of the bundled digits, made by the program, and what it printed."""

@@ -25,7 +25,7 @@ from tinyvae.distributions import (
     poisson,
 )
 from tinyvae.estimators import Latent, Term, choices, no_baseline, surrogate
-from tinyvae.noise import Noise
+from tinyvae.noise import Noise, open_unit
 from tinyvae.tape import Tape
 from tinyvae.tensor import Tensor, grad
 
@@ -432,7 +432,7 @@ def test_no_category_is_no_number(dtype):
 
 def test_the_ends_of_the_unit_interval():
     """All bits 0 and all bits 1 are inside, and as far from its two ends."""
-    low, high = (float(poisson.open_unit(np.uint64(w), np.uint64(w))) for w in (0, 2**32 - 1))
+    low, high = (float(open_unit(np.uint64(w), np.uint64(w))) for w in (0, 2**32 - 1))
     assert 0 < low == 1 - high < 2e-16
     assert high < 1
 

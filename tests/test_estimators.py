@@ -556,7 +556,7 @@ def with_state(value):
 
 def with_own(f, latent):
     """Wrong: the mean over all draws, the latent's own among them."""
-    return estimators._score_term(f - f.mean(0, keepdims=True), latent)
+    return estimators.score_term(f - f.mean(0, keepdims=True), latent)
 
 
 @pytest.mark.parametrize(("baseline", "samples"), [

@@ -2,8 +2,6 @@
 
 import json
 import math
-import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -589,22 +587,9 @@ def test_no_line_from_nowhere_at_zero():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path, coarse):
-    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tinyvae", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+def run(run, coarse):
+    """The program, with coarse pictures."""
+    return run
 
 
 def test_the_command_elbo(run):

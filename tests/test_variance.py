@@ -4,8 +4,6 @@ Statistical checks go through `likely_zero`; those made wrong on purpose must be
 """
 
 import json
-import sys
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +13,7 @@ from scipy.special import polygamma
 from support import assert_close, likely_zero
 
 import tinyvae as tv
-from tinyvae import bounds, cli, figures, variance_study
+from tinyvae import bounds, figures, variance_study
 from tinyvae.estimators import BASELINES, Latent, MovingAverage, choices
 from tinyvae.expressions import parse
 from tinyvae.gradient_estimates import Program, Row, Tally, _EachAverage, gather, rows_for
@@ -307,21 +305,11 @@ def test_equal_estimators_are_named_together():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Call the program in an empty folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
+def run(run, monkeypatch):
+    """The command, with coarse pictures of few draws."""
     monkeypatch.setattr(figures, "DPI", 70)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.setattr(variance_study, "SPREAD", 40)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tinyvae", "variance", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return call
+    return lambda *arguments: run("variance", *arguments)
 
 
 def assert_picture(file):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.devices import Array, namespace_of, read
-from tinyvae.noise import Noise, permutation, uniform
+from tinyvae.noise import Noise, into, permutation, uniform
 from tinyvae.rules import ANY, DATA, INDEX, rule
 from tinyvae.tensor import Tensor, apply
 
@@ -23,10 +23,7 @@ STEP, CURSOR, BATCH = range(3)
 def _next_indices(xp: Any, order: Any, clock: Any, out: Any, batch: int) -> Any:
     # (who replays a step more often than the epoch has batches begins it anew)
     rows = order[(read(clock[CURSOR]) + xp.arange(batch)) % len(order)]
-    if out is None:
-        return rows
-    out[...] = rows
-    return out
+    return into(out, rows)
 
 
 def _next_rates(xp: Any, plan: Any, clock: Any, out: Any) -> Any:
@@ -51,10 +48,7 @@ def _binarised_rows(xp: Any, stored: Any, index: Any, clock: Any, out: Any, seed
     grey = _grey_rows(xp, stored, index, None, scale, dtype)
     u = uniform(seed, stream, read(clock[STEP]), site, grey.shape, np.float32, xp=xp)
     drawn = (u.astype(dtype) < grey).astype(dtype)
-    if out is None:
-        return drawn
-    out[...] = drawn
-    return out
+    return into(out, drawn)
 
 
 rule("next_indices", _next_indices, (None, None), (INDEX, INDEX))
@@ -71,8 +65,7 @@ def rows(stored: Any, index: Tensor, scale: float, dtype: Any, draw: Noise | Non
     dtype = np.dtype(dtype)
     if draw is None:
         return apply("grey_rows", stored, index, scale=scale, dtype=dtype)
-    return apply("binarised_rows", stored, index, Tensor(draw.clock), seed=draw.seed, stream=draw.stream,
-                 site=draw.next_site(), scale=scale, dtype=dtype)
+    return draw.draw("binarised_rows", stored, index, scale=scale, dtype=dtype)
 
 
 class Batches:

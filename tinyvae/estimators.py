@@ -116,11 +116,11 @@ def signal(terms: Sequence[Term], latent: Latent) -> Tensor:
     total: Any = 0.0
     for term in terms:
         if latent.name in term.of:
-            total = total + _onto(term.value, term.axes, latent.axes)
+            total = total + onto(term.value, term.axes, latent.axes)
     return total
 
 
-def _onto(value: Tensor, axes: str, wanted: str) -> Tensor:
+def onto(value: Tensor, axes: str, wanted: str) -> Tensor:
     """A tensor (samples, axes) summed over the axes that are not wanted, in the order of those that are."""
     gone = tuple(1 + i for i, axis in enumerate(axes) if axis not in wanted)
     value = value.sum(gone) if gone else value
@@ -140,7 +140,8 @@ def _onto(value: Tensor, axes: str, wanted: str) -> Tensor:
 Baseline = Callable[[Tensor, Latent], Tensor]
 
 
-def _score_term(weight: Tensor, latent: Latent) -> Tensor:
+def score_term(weight: Tensor, latent: Latent) -> Tensor:
+    """0, whose gradient is that of log q_eps times the weight."""
     log_q = latent.log_q
     assert log_q is not None
     return weight.stop() * (log_q - log_q.stop())
@@ -148,14 +149,14 @@ def _score_term(weight: Tensor, latent: Latent) -> Tensor:
 
 def no_baseline(f: Tensor, latent: Latent) -> Tensor:
     """b = 0."""
-    return _score_term(f, latent)
+    return score_term(f, latent)
 
 
 def leave_one_out(f: Tensor, latent: Latent) -> Tensor:
     """b is, for each of L draws, the mean of f over the others."""
     _at_least(2, f, "leave-one-out")
     others = (f.sum(0, keepdims=True) - f) * (1 / (len(f) - 1))
-    return _score_term(f - others, latent)
+    return score_term(f - others, latent)
 
 
 class MovingAverage:
@@ -170,7 +171,7 @@ class MovingAverage:
         state = self._states.setdefault(latent.name, Tensor(xp.zeros((), f.dtype)))
         before = apply("copy", state)
         apply("moving_average", state, f, decay=self.decay)
-        return _score_term(f - before, latent)
+        return score_term(f - before, latent)
 
 
 def _moving_average(xp: Any, state: Any, f: Any, decay: float) -> None:
@@ -214,12 +215,12 @@ def surrogate(terms: Sequence[Term], latents: Sequence[Latent], baseline: Baseli
     """
     total: Any = 0.0
     for term in terms:
-        total = total + _onto(term.value, term.axes, keep)
+        total = total + onto(term.value, term.axes, keep)
     for latent in latents:
         if latent.log_q is not None:
             correction = baseline(signal(terms, latent).stop(), latent)
             vector = tuple(range(1 + len(latent.axes), correction.ndim))  # a vector's score has its parameter's axes
-            total = total + _onto(correction.sum(vector) if vector else correction, latent.axes, keep)
+            total = total + onto(correction.sum(vector) if vector else correction, latent.axes, keep)
     return total
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tinyvae.distributions import Distribution
-from tinyvae.estimators import BASELINES, Baseline, Latent, Term, surrogate
+from tinyvae.estimators import BASELINES, Baseline, Latent, Term, onto, score_term, surrogate
 from tinyvae.noise import Noise, uniform
 from tinyvae.tape import Tape
 from tinyvae.tensor import Tensor, apply, grad
@@ -91,8 +91,7 @@ class _EachAverage:
         state = Tensor(self.states.setdefault(latent.name, np.zeros(mean.shape, f.dtype)))
         before = apply("copy", state)
         apply("store", DECAY * before + (1 - DECAY) * mean, state)
-        assert latent.log_q is not None
-        return (f - before).stop() * (latent.log_q - latent.log_q.stop())
+        return score_term(f - before, latent)
 
     def settle(self) -> None:
         """After the first step: all the weight to what it found, none to the 0 before."""
@@ -157,8 +156,7 @@ def _together(terms: Sequence[Term], latents: Sequence[Latent], kept: str) -> Te
     """All of f as one term, in which every latent is."""
     total: Any = 0.0
     for term in terms:
-        gone = tuple(1 + i for i, axis in enumerate(term.axes) if axis not in kept)
-        total = total + (term.value.sum(gone) if gone else term.value)
+        total = total + onto(term.value, term.axes, kept)
     return Term(total, kept, tuple(latent.name for latent in latents))
 
 

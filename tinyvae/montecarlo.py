@@ -21,6 +21,7 @@ import numpy as np
 
 from tinyvae.expressions import Expression
 from tinyvae.noise import Noise
+from tinyvae.quadrature import changes
 from tinyvae.recipes import Law
 from tinyvae.tensor import Tensor
 
@@ -116,20 +117,8 @@ def expectation(f: Function, q: Law, what: str = "f", edges: Sequence[Function] 
 
 
 def crossings(g: Function, line: Line) -> list[float]:
-    """The t at which g(z(t)) changes its sign, by bisection."""
-
-    def side(t: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return g(line(t)[0]) > 0
-
-    sides = side(line.t)
-    changes = np.flatnonzero(sides[1:] != sides[:-1])
-    left, right, begin = line.t[changes], line.t[changes + 1], sides[changes]
-    for _ in range(60):
-        middle = (left + right) / 2
-        same = side(middle) == begin
-        left, right = np.where(same, middle, left), np.where(same, right, middle)
-    return left.tolist()
+    """The t at which g(z(t)) changes its sign."""
+    return changes(lambda t: g(line(t)[0]) > 0, line.t)
 
 
 class Sampler:

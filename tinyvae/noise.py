@@ -98,6 +98,13 @@ def normal(
     return pairs.reshape(-1)[:count].reshape(shape)
 
 
+def open_unit(high: Any, low: Any = None) -> Any:
+    """A word as a number in (0, 1), or two: 32 bits and a half, or 52, which float64 holds exactly."""
+    if low is None:
+        return (high.astype(np.float64) + 0.5) * 2.0**-32
+    return ((high << np.uint64(20) | low >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
 def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     """A random order of 0 .. count-1, as (count,) int64: the indices sorted by a 64-bit random label each.
 
@@ -112,13 +119,14 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
 
 # standard normal numbers of the step that the array `clock` holds, so that a replay draws anew
 rule("normal", lambda xp, clock, out, seed, stream, site, shape, dtype:
-     _into(out, normal(seed, stream, read(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
+     into(out, normal(seed, stream, read(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
 # and uniform ones in [0, 1)
 rule("uniform", lambda xp, clock, out, seed, stream, site, shape, dtype:
-     _into(out, uniform(seed, stream, read(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
+     into(out, uniform(seed, stream, read(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
 
 
-def _into(out: Any, value: Any) -> Any:
+def into(out: Any, value: Any) -> Any:
+    """What a row's value gives back: the value, or, where there is one, `out` with the value in it."""
     if out is None:
         return value
     out[...] = value
@@ -158,5 +166,9 @@ class Noise:
         return self._draw("uniform", shape, dtype)
 
     def _draw(self, kind: str, shape: Sequence[int], dtype: Any) -> Tensor:
-        return apply(kind, Tensor(self.clock), seed=self.seed, stream=self.stream, site=self.next_site(),
-                     shape=tuple(shape), dtype=np.dtype(dtype))
+        return self.draw(kind, shape=tuple(shape), dtype=np.dtype(dtype))
+
+    def draw(self, kind: str, *inputs: Tensor, **attributes: Any) -> Tensor:
+        """A row that draws, by its name: `inputs` and the clock, at the next site."""
+        return apply(kind, *inputs, Tensor(self.clock), seed=self.seed, stream=self.stream, site=self.next_site(),
+                     **attributes)

@@ -239,18 +239,19 @@ def _integral(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -
 
 
 def _crossings(g: Function, q: Member, t: np.ndarray) -> Sequence[float]:
-    """The t at which g(z(t)) changes its sign, by bisection."""
+    """The t at which g(z(t)) changes its sign."""
     centre, scale = q.family.middle(*q.at.values())
+    return changes(lambda s: g(q.family.value(Tensor(centre + scale * np.sinh(s)))).data > 0, t)
 
-    def side(s: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return g(q.family.value(Tensor(centre + scale * np.sinh(s)))).data > 0
 
-    sides = side(t)
-    places = np.flatnonzero(sides[1:] != sides[:-1])
-    left, right, begin = t[places], t[places + 1], sides[places]
-    for _ in range(50):
-        middle = (left + right) / 2
-        same = side(middle) == begin
-        left, right = np.where(same, middle, left), np.where(same, right, middle)
+def changes(side: Callable[[np.ndarray], np.ndarray], t: np.ndarray) -> list[float]:
+    """Where a truth value changes between neighbours of the grid t, by bisection."""
+    with np.errstate(all="ignore"):
+        sides = side(t)
+        places = np.flatnonzero(sides[1:] != sides[:-1])
+        left, right, begin = t[places], t[places + 1], sides[places]
+        for _ in range(60):
+            middle = (left + right) / 2
+            same = side(middle) == begin
+            left, right = np.where(same, middle, left), np.where(same, right, middle)
     return left.tolist()

@@ -55,7 +55,6 @@ class Table:
         limit = min(values) * (1 + 1e-6) + 1e-24 * max(values)
         return min((line for line in lines if getattr(line, by) <= limit), key=lambda line: line.microseconds or 0.0)
 
-
     def gains(self) -> list[str]:
         """What each idea divides the variance by, after those before it; a sentence, where f has several terms."""
         lines = {line.row: line for line in self.lines}

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinyvae.devices import read
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.poisson import open_unit
-from tinyvae.noise import philox, stream_number
+from tinyvae.noise import into, open_unit, philox, stream_number
 from tinyvae.rules import ANY, INDEX, rule
-from tinyvae.tensor import Tensor, apply
+from tinyvae.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -26,11 +25,7 @@ def _categorical(xp: Any, logits: Any, clock: Any, out: Any, seed: int, stream: 
     u = open_unit(*philox((index, site, read(clock[0]), 0), (seed, stream_number(stream)), xp)[:2])
     place = (mass <= u * mass[..., -1:]).sum(axis=-1, keepdims=True)
     # the largest term is 1; where it is not, no category is possible, or a logit is NaN or +inf
-    draw = xp.where(mass[..., -1:] >= 1, xp.arange(n) == place, xp.nan).astype(logits.dtype)
-    if out is None:
-        return draw
-    out[...] = draw
-    return out
+    return into(out, xp.where(mass[..., -1:] >= 1, xp.arange(n) == place, xp.nan).astype(logits.dtype))
 
 
 # one-hot draws (samples, *logits) of the step that `clock` holds; no derivative goes through a choice
@@ -78,8 +73,7 @@ class Categorical(Distribution):
         return self.log_prob(w)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        return apply("categorical", self.logits, Tensor(noise.clock), seed=noise.seed, stream=noise.stream,
-                     site=noise.next_site(), samples=samples)
+        return noise.draw("categorical", self.logits, samples=samples)
 
     def entropy(self) -> Tensor:
         log_p = self.logits.log_softmax()

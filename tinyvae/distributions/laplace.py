@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from tinyvae.devices import read
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.coordinates import LogTensor
-from tinyvae.noise import words
+from tinyvae.noise import into, words
 from tinyvae.rules import INDEX, rule
-from tinyvae.tensor import Tensor, apply
+from tinyvae.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -25,11 +25,7 @@ def _laplace(xp: Any, clock: Any, out: Any, seed: int, stream: str, site: int, s
     # small values, the tail, keep their digits. Both tails have the same draws, the largest 22.18.
     bits = words(seed, stream, read(clock[0]), site, math.prod(shape), xp=xp).reshape(shape)
     v = ((bits >> xp.uint64(1)).astype(xp.float64) + 0.5) * 2.0**-31
-    draw = (xp.log(v) * (1 - 2 * (bits & xp.uint64(1)).astype(xp.float64))).astype(dtype)
-    if out is None:
-        return draw
-    out[...] = draw
-    return out
+    return into(out, (xp.log(v) * (1 - 2 * (bits & xp.uint64(1)).astype(xp.float64))).astype(dtype))
 
 
 # draws at location 0 and scale 1 of the step that `clock` holds
@@ -64,8 +60,7 @@ class Laplace(Distribution):
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # location and scale, the second of AEVB's recipes (section 2.4)
-        eps = apply("laplace", Tensor(noise.clock), seed=noise.seed, stream=noise.stream, site=noise.next_site(),
-                    shape=(samples, *self.mu.shape), dtype=self.mu.dtype)
+        eps = noise.draw("laplace", shape=(samples, *self.mu.shape), dtype=self.mu.dtype)
         return self.mu + self.scale * eps
 
     def entropy(self) -> Tensor:

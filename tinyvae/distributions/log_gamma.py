@@ -17,16 +17,11 @@ import numpy as np
 
 from tinyvae import special  # noqa: F401 - the row of the derivative
 from tinyvae.devices import read
-from tinyvae.noise import Noise, philox, stream_number
+from tinyvae.noise import Noise, into, open_unit, philox, stream_number
 from tinyvae.rules import INDEX, POSITIVE, rule
-from tinyvae.tensor import Tensor, apply
+from tinyvae.tensor import Tensor
 
 ATTEMPTS = 64  # 0.05^64: what is still open then is no number's fault, and becomes NaN
-
-
-def _open_unit(word: Any) -> Any:
-    """A word as a number in (0, 1)."""
-    return (word.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def _log_gamma(xp: Any, shape: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
@@ -37,21 +32,17 @@ def _log_gamma(xp: Any, shape: Any, clock: Any, out: Any, seed: int, stream: str
     log_g, waiting, boost = xp.full(a.shape, np.nan), xp.ones(a.shape, bool), 0.0
     for attempt in range(ATTEMPTS):
         first, second, third, fourth = philox((index, site, step, attempt), (seed, stream_number(stream)), xp)
-        x = xp.sqrt(-2 * xp.log(_open_unit(first))) * xp.cos(2 * math.pi * (second.astype(np.float64) * 2.0**-32))
+        x = xp.sqrt(-2 * xp.log(open_unit(first))) * xp.cos(2 * math.pi * (second.astype(np.float64) * 2.0**-32))
         v = (1 + c * x) ** 3
         log_v = xp.log(xp.where(v > 0, v, xp.nan))
-        accepted = waiting & (xp.log(_open_unit(third)) < 0.5 * x * x + d - d * v + d * log_v)  # NaN is not below
+        accepted = waiting & (xp.log(open_unit(third)) < 0.5 * x * x + d - d * v + d * log_v)  # NaN is not below
         log_g = xp.where(accepted, xp.log(d) + log_v, log_g)
         if attempt == 0:
-            boost = xp.where(a < 1, xp.log(_open_unit(fourth)) / a, 0.0)
+            boost = xp.where(a < 1, xp.log(open_unit(fourth)) / a, 0.0)
         waiting = waiting & ~accepted
         if not read(waiting.any()):
             break
-    log_g = (log_g + boost).astype(shape.dtype)
-    if out is None:
-        return log_g
-    out[...] = log_g
-    return out
+    return into(out, (log_g + boost).astype(shape.dtype))
 
 
 def _by_shape(g: Tensor, y: Tensor, shape: Tensor, clock: Tensor, **_: Any) -> Tensor:
@@ -65,5 +56,4 @@ rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX))
 
 def log_gamma(shape: Tensor, noise: Noise, samples: int) -> Tensor:
     """log G for G ~ Gamma(shape, 1), (samples, *shape)."""
-    return apply("log_gamma", shape, Tensor(noise.clock), seed=noise.seed, stream=noise.stream,
-                 site=noise.next_site(), samples=samples)
+    return noise.draw("log_gamma", shape, samples=samples)

@@ -21,14 +21,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tinyvae.devices import read
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.coordinates import LogTensor
-from tinyvae.noise import philox, stream_number
+from tinyvae.noise import into, open_unit, philox, stream_number
 from tinyvae.rules import INDEX, POSITIVE, rule
-from tinyvae.tensor import Tensor, apply
+from tinyvae.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyvae.noise import Noise
@@ -37,11 +35,6 @@ SEARCHED = 10.0  # rates below it; the constants of the rejection hold from ther
 STEPS = 80  # P(k > 80) at rate 10 is 1e-43
 C = 1.006  # over Hörmann's constant; see above
 ATTEMPTS = 64  # 0.3^64: what is still open then is no number's fault, and becomes NaN
-
-
-def open_unit(high: Any, low: Any) -> Any:
-    """Two words as a number in (0, 1): 52 bits and a half, which float64 holds exactly."""
-    return ((high << np.uint64(20) | low >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _search(xp: Any, rate: Any, u: Any) -> Any:
@@ -94,11 +87,7 @@ def _poisson(xp: Any, rate: Any, clock: Any, out: Any, seed: int, stream: str, s
         accepted = xp.log(open_unit(third, fourth)) < chance
         counts[waiting[accepted]] = k[accepted]
         waiting = waiting[~accepted]
-    counts = counts.reshape((samples, *rate.shape)).astype(rate.dtype)
-    if out is None:
-        return counts
-    out[...] = counts
-    return out
+    return into(out, counts.reshape((samples, *rate.shape)).astype(rate.dtype))
 
 
 # counts (samples, *rate) of the step that `clock` holds; no derivative goes through a count
@@ -132,8 +121,7 @@ class Poisson(Distribution):
         return self.log_density(x).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        return apply("poisson", self.rate, Tensor(noise.clock), seed=noise.seed, stream=noise.stream,
-                     site=noise.next_site(), samples=samples)
+        return noise.draw("poisson", self.rate, samples=samples)
 
     def log_density(self, w: Tensor) -> Tensor:
         # 0 log 0 = 0, in the derivative too: where x and the rate are 0 the logarithm is that of 1
