@@ -97,7 +97,7 @@ def _gpu_check(out: Out = results.FOLDER) -> None:
 @contextmanager
 def _needing_a_gpu() -> Iterator[None]:
     """What is missing, as one sentence and exit code 2."""
-    from tinyvae.devices import DeviceError
+    from tinyvae.engine.devices import DeviceError
 
     try:
         yield

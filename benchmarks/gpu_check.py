@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from tinyvae.devices import require_cuda
+from tinyvae.engine.devices import require_cuda
 
 TESTS = ("tests/test_cuda_kernels.py", "tests/test_cuda_launches.py", "tests/test_cuda_step.py")
 

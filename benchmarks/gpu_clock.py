@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from tinyvae_kernels.launches import Program
+from tinyvae_kernels.cuda.runtime.launches import Program
 
-from tinyvae import timing
-from tinyvae.devices import namespace, require_cuda
-from tinyvae.tape import Launch
+from tinyvae.engine.devices import namespace, require_cuda
+from tinyvae.engine.tape import Launch
+from tinyvae.measure import timing
 
 COPIED = 2**24  # numbers whose copy measures the card's bandwidth
 SIDE = 4096  # of the matrices whose product measures its arithmetic

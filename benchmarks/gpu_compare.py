@@ -12,8 +12,8 @@ import numpy as np
 
 import tinyvae as tv
 from benchmarks import tables
-from tinyvae import listing
-from tinyvae.devices import to_host
+from tinyvae.engine import listing
+from tinyvae.engine.devices import to_host
 
 DATA = "digits-dynamic"
 HIDDEN, LATENT, EPOCHS, BATCH, SEEDS = 500, 20, 5, 100, 5

@@ -13,9 +13,10 @@ from benchmarks.cases import Case, cases, large
 from benchmarks.gpu_clock import Peaks
 from benchmarks.kernels import BOUNDS, KERNEL, TWIN, TYPES, Recorded, exact, record, replayed, units
 from benchmarks.tables import Columns, Row
-from tinyvae import listing, timing
-from tinyvae.devices import namespace, read, require_cuda, to_host
-from tinyvae.rules import TABLE
+from tinyvae.engine import listing
+from tinyvae.engine.devices import namespace, read, require_cuda, to_host
+from tinyvae.engine.rules import TABLE
+from tinyvae.measure import timing
 
 LARGE = 2**24  # numbers in the largest array
 # The largest of a thousand times as many errors is larger; and a draw of Box and Muller's near 0 has only the digits of

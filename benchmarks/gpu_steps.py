@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tinyvae_kernels.launches import Program
+from tinyvae_kernels.cuda.runtime.launches import Program
 
 import tinyvae as tv
 from benchmarks import gpu_clock, nets, tables
 from benchmarks.nets import Net
 from benchmarks.tables import Columns, Row
-from tinyvae import listing, timing
-from tinyvae.devices import require_cuda, to_host
-from tinyvae.tape import Tape
-from tinyvae.training import OBJECTIVE, Training
+from tinyvae.engine import listing
+from tinyvae.engine.devices import require_cuda, to_host
+from tinyvae.engine.tape import Tape
+from tinyvae.measure import timing
+from tinyvae.training.step import OBJECTIVE, Training
 
 NET, BATCHES = Net(784, 500, 20, 100), (100, 1000, 8192, 65_536)
 CPU_TIMED = 1000  # the largest batch whose step is timed on the CPU, too

@@ -21,11 +21,12 @@ from rich.table import Table
 import tinyvae as tv
 from benchmarks import results, roofline, rungs
 from benchmarks.cases import BETWEEN, IDLE, Case, cases
-from tinyvae import listing, machine, timing
-from tinyvae.devices import Array, namespace_of, read
-from tinyvae.rules import TABLE
-from tinyvae.tape import Launch, Tape
-from tinyvae.tensor import Tensor, apply, grad
+from tinyvae.engine import listing
+from tinyvae.engine.devices import Array, namespace_of, read
+from tinyvae.engine.rules import TABLE
+from tinyvae.engine.tape import Launch, Tape
+from tinyvae.engine.tensor import Tensor, apply, grad
+from tinyvae.measure import machine, timing
 
 TWIN, KERNEL = "twin", "kernel"
 TYPES = np.dtype(np.float32), np.dtype(np.float64)

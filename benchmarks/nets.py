@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 import tinyvae as tv
-from tinyvae import listing
-from tinyvae.batches import BATCH, CURSOR
 from tinyvae.data.dataset import treated
-from tinyvae.devices import namespace_of
-from tinyvae.noise import permutation
-from tinyvae.rules import TABLE
-from tinyvae.tape import Launch, Tape
-from tinyvae.training import Settings, Training
+from tinyvae.engine import listing
+from tinyvae.engine.devices import namespace_of
+from tinyvae.engine.noise import permutation
+from tinyvae.engine.rules import TABLE
+from tinyvae.engine.tape import Launch, Tape
+from tinyvae.training.batches import BATCH, CURSOR
+from tinyvae.training.step import Settings, Training
 
 MADE_UP, MNIST = "made-up", "MNIST"
 ROWS = 20_000  # of made-up data

@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
-from tinyvae import timing
-from tinyvae.devices import require_cuda, to_host
-from tinyvae.training import DATA_COUNT, OBJECTIVE
+from tinyvae.engine.devices import require_cuda, to_host
+from tinyvae.measure import timing
+from tinyvae.training.step import DATA_COUNT, OBJECTIVE
 
 
 class Replayed:

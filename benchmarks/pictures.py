@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tinyvae as tv
 from benchmarks import results
-from tinyvae import gallery
+from tinyvae.pictures import gallery
 
 FOLDER = results.ROOT / "docs" / "pictures"
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.tables import FLOOR, Row
-from tinyvae import checkpoint
+from tinyvae.training import checkpoint
 
 OURS, OTHER, BELOW = "#c8502d", "#8fa3b5", "#3d4a57"
 REPLAYED = "replayed"

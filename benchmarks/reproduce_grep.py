@@ -10,7 +10,7 @@ import numpy as np
 
 from examples import beta_gamma_factorisation as factorisation
 from examples import sparse_gamma_def as deep
-from tinyvae.inference import Inference
+from tinyvae.inference.svi import Inference
 
 GREP, BBVI, OWN = "G-REP", "BBVI", "G-REP, own terms"
 STEPS = {GREP: 1000, BBVI: 500, OWN: 300}

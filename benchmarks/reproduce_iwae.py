@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import tinyvae as tv
-from tinyvae import bounds
-from tinyvae.noise import Noise
+from tinyvae.engine.noise import Noise
+from tinyvae.inference import bounds
 
 STAGES = ((1e-3, 20), (0.3e-3, 12), (0.1e-3, 8))  # learning rates and passes
 DRAWS = 5000  # of log p(x), as in the paper

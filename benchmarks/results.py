@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae import checkpoint, timing
+from tinyvae.measure import timing
+from tinyvae.training import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"

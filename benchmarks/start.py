@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results, tables
-from tinyvae import timing
+from tinyvae.measure import timing
 
 ROUNDS = 5
 COLD, WARM = "nothing compiled yet", "from the cache"
@@ -21,7 +21,7 @@ STEP = """
 import time
 import numpy as np
 import tinyvae as tv
-from tinyvae.training import Settings, Training
+from tinyvae.training.step import Settings, Training
 
 grey = (255 * np.random.default_rng(0).random((200, 784)) ** 3).astype(np.uint8)
 data = tv.DataSet("made-up", grey, grey[:1], (1, 784), 255.0, "dynamic", "bernoulli")

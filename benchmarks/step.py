@@ -9,7 +9,7 @@ import tinyvae as tv
 from benchmarks import nets, plots, results, tables
 from benchmarks.nets import Net
 from benchmarks.tables import FLOOR, Row
-from tinyvae import timing
+from tinyvae.measure import timing
 
 Step = Callable[[], None]
 REPLAYED, SPARSE, KERNELS, TWINS = "replayed", "replayed, sparse", "eager, kernels", "eager, twins"

@@ -9,7 +9,7 @@ from benchmarks import nets, plots, results, tables
 from benchmarks.nets import Net
 from benchmarks.step import REPLAYED, check_bits
 from benchmarks.tables import FLOOR, Row
-from tinyvae import timing
+from tinyvae.measure import timing
 
 NET, BATCHES, WIDTHS = Net(784, 500, 20, 100), (20, 50, 100, 200, 500, 1000, 2000), (64, 128, 256, 512, 1024, 2048)
 STEPS = 5  # that are compared at each size; `step` compares more

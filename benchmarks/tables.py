@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.nets import Net
-from tinyvae.timing import Timing
+from tinyvae.measure.timing import Timing
 
 Row = dict[str, Any]
 Columns = dict[str, Callable[[Row], str]]

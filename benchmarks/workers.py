@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import nets
 from benchmarks.nets import Net
-from tinyvae.timing import Timing
+from tinyvae.measure.timing import Timing
 
 SETTINGS = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # or JAX takes most of a GPU's memory from the others
 

@@ -19,8 +19,8 @@ import numpy as np
 
 import tinyvae as tv
 from tinyvae.distributions import Beta, Gamma
-from tinyvae.inference import Free, Inference, LogJoint, infer
-from tinyvae.noise import Noise
+from tinyvae.engine.noise import Noise
+from tinyvae.inference.svi import Free, Inference, LogJoint, infer
 
 SHAPE, RATE, WEIGHT = 0.1, 0.3, 0.1
 HELD_OUT = 0.1

@@ -21,7 +21,7 @@ import numpy as np
 
 import tinyvae as tv
 from tinyvae.distributions import Gamma
-from tinyvae.inference import Free, Inference, LogJoint, infer
+from tinyvae.inference.svi import Free, Inference, LogJoint, infer
 
 WIDTHS = (100, 40, 15)
 SPARSE, RATE, WEIGHT_RATE = 0.1, 0.1, 0.3

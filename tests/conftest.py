@@ -9,10 +9,10 @@ import hypothesis
 import numpy as np
 import pytest
 
-from tinyvae import tape
-from tinyvae.devices import NAMESPACES, Namespace
-from tinyvae.fusion import tf32
-from tinyvae.rules import TABLE
+from tinyvae.engine import tape
+from tinyvae.engine.devices import NAMESPACES, Namespace
+from tinyvae.engine.fusion import tf32
+from tinyvae.engine.rules import TABLE
 
 hypothesis.settings.register_profile(
     "tinyvae",
@@ -78,7 +78,7 @@ def driver(monkeypatch):
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
-    from tinyvae import cli
+    from tinyvae.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

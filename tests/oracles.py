@@ -12,13 +12,13 @@ import textwrap
 
 import numpy as np
 
-from tinyvae.devices import CPU
 from tinyvae.distributions import Normal
-from tinyvae.tensor import Tensor
+from tinyvae.engine.devices import CPU
+from tinyvae.engine.tensor import Tensor
 
 
 class LinearGaussian:
-    """The model, as `tinyvae.bounds` takes it: a prior, and a likelihood for z (..., latent)."""
+    """The model, as `tinyvae.inference.bounds` takes it: a prior, and a likelihood for z (..., latent)."""
 
     xp = CPU
 

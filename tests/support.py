@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import tinyvae
-from tinyvae.rules import TABLE
+from tinyvae.engine.rules import TABLE
 
 ROOT = Path(tinyvae.__file__).resolve().parents[1]
 DTYPES = (np.float32, np.float64)

@@ -13,20 +13,21 @@ The parts, from the bottom: `devices`, `rules` (the calculus), `tape`, `tensor`;
 
 from __future__ import annotations
 
-from tinyvae import data, fusion, noise, testing
-from tinyvae.bounds import elbo
-from tinyvae.checkpoint import CheckpointError
+from tinyvae import data
 from tinyvae.data import DataError, DataSet
-from tinyvae.estimators import Term
-from tinyvae.evidence import Evaluation, evaluate
-from tinyvae.fusion import fused, tf32
-from tinyvae.inference import Free, Inference, infer
+from tinyvae.engine import fusion, noise, testing
+from tinyvae.engine.fusion import fused, tf32
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.rules import Interval, rule
+from tinyvae.engine.tape import Tape, TapeError
+from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
+from tinyvae.evidence.evaluation import Evaluation, evaluate
+from tinyvae.inference.bounds import elbo
+from tinyvae.inference.estimators import Term
+from tinyvae.inference.svi import Free, Inference, infer
 from tinyvae.models import VAE
-from tinyvae.noise import Noise
-from tinyvae.rules import Interval, rule
-from tinyvae.runs import fit, load, resume
-from tinyvae.tape import Tape, TapeError
-from tinyvae.tensor import Tensor, apply, grad, matmul, stack
+from tinyvae.training.checkpoint import CheckpointError
+from tinyvae.training.runs import fit, load, resume
 
 __version__ = "0.1.0"
 __all__ = [

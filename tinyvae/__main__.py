@@ -1,5 +1,5 @@
 """python -m tinyvae"""
 
-from tinyvae.cli import main
+from tinyvae.cli.main import main
 
 main()

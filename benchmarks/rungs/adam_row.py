@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinyvae.optimizers import CLIP, FINITE, LEARNING_RATE, UPDATES
+from tinyvae.nn.optimizers import CLIP, FINITE, LEARNING_RATE, UPDATES
 
 
 def around(loop: Callable, number: Callable | None = None) -> Callable:

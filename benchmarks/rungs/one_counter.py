@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinyvae.noise import stream_number
+from tinyvae.engine.noise import stream_number
 
 OPERATION, CASES = "binarised_rows", ("",)
 

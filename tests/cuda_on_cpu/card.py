@@ -22,7 +22,7 @@ class OnCard:
 
 def copying(launcher):
     """The launcher for NumPy arrays."""
-    from tinyvae.devices import require_cuda
+    from tinyvae.engine.devices import require_cuda
 
     cupy = require_cuda()
 

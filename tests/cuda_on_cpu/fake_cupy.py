@@ -13,9 +13,9 @@ import types
 
 import numpy as np
 import scipy.special
-from tinyvae_kernels import launches
+from tinyvae_kernels.cuda.runtime import launches
 
-from tinyvae.devices import NAMESPACES, Namespace
+from tinyvae.engine.devices import NAMESPACES, Namespace
 
 MADE_FROM_HOST = ("asarray", "array")  # the functions that may be given NumPy's arrays: a copy to the device
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinyvae import noise
+from tinyvae.engine import noise
 
 # The suffixes of a name, and the likelihood that each means by default. Where a pixel is 0 in every image, as at the
 # border of a digit, a Gaussian with a free variance has no largest likelihood: grey means the continuous Bernoulli, but

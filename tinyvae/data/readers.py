@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvae import noise
 from tinyvae.data import files
 from tinyvae.data.dataset import SEED, DataError, DataSet, held_out
+from tinyvae.engine import noise
 
 MNIST_FILES = (
     "train-images-idx3-ubyte.gz",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tinyvae.tensor import Tensor
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 
 class Distribution:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.tensor import Tensor, apply
+from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 
 class Bernoulli(Distribution):

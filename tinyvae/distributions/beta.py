@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.coordinates import UnitTensor
 from tinyvae.distributions.log_gamma import log_gamma
-from tinyvae.tensor import Tensor
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 
 class Beta(Distribution):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.devices import read
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.noise import into, open_unit, philox, stream_number
-from tinyvae.rules import ANY, INDEX, rule
-from tinyvae.tensor import Tensor
+from tinyvae.engine.devices import read
+from tinyvae.engine.noise import into, open_unit, philox, stream_number
+from tinyvae.engine.rules import ANY, INDEX, rule
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 
 def _categorical(xp: Any, logits: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:

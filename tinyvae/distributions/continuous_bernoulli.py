@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
-from tinyvae.tensor import Tensor, apply
+from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 SMALL = 0.1  # below it a series of four terms is exact to float64, where the formulas' digits begin to cancel
 TINY = 1e-3  # likewise for a draw, whose formula cancels much later

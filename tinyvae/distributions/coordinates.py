@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinyvae.tensor import Tensor
+from tinyvae.engine.tensor import Tensor
 
 
 class LogTensor(Tensor):

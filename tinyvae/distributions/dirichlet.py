@@ -21,14 +21,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinyvae.devices import namespace_of
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.coordinates import LogTensor
 from tinyvae.distributions.log_gamma import log_gamma
-from tinyvae.tensor import Tensor
+from tinyvae.engine.devices import namespace_of
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 
 class _Root(NamedTuple):

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.devices import namespace_of
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.normal import LOG_2PI, Normal
-from tinyvae.rules import ANY, POSITIVE, rule
-from tinyvae.tensor import Tensor, apply
+from tinyvae.engine.devices import namespace_of
+from tinyvae.engine.rules import ANY, POSITIVE, rule
+from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 # ---- triangles -------------------------------------------------------------------------------------------------------
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.devices import read
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.coordinates import LogTensor
-from tinyvae.noise import into, words
-from tinyvae.rules import INDEX, rule
-from tinyvae.tensor import Tensor
+from tinyvae.engine.devices import read
+from tinyvae.engine.noise import into, words
+from tinyvae.engine.rules import INDEX, rule
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 LOG_2 = math.log(2)
 

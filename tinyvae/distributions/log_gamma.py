@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae import special  # noqa: F401 - the row of the derivative
-from tinyvae.devices import read
-from tinyvae.noise import Noise, into, open_unit, philox, stream_number
-from tinyvae.rules import INDEX, POSITIVE, rule
-from tinyvae.tensor import Tensor
+from tinyvae.distributions import special  # noqa: F401 - the row of the derivative
+from tinyvae.engine.devices import read
+from tinyvae.engine.noise import Noise, into, open_unit, philox, stream_number
+from tinyvae.engine.rules import INDEX, POSITIVE, rule
+from tinyvae.engine.tensor import Tensor
 
 ATTEMPTS = 64  # 0.05^64: what is still open then is no number's fault, and becomes NaN
 

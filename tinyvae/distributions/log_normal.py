@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from tinyvae.distributions.base import Distribution, closed_form, kl_per_dimension
 from tinyvae.distributions.coordinates import LogTensor
 from tinyvae.distributions.normal import Normal
-from tinyvae.tensor import Tensor
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 
 class LogNormal(Distribution):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.devices import CPU, Namespace, to_host
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.tensor import Tensor, apply
+from tinyvae.engine.devices import CPU, Namespace, to_host
+from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -21,15 +21,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.devices import read
 from tinyvae.distributions.base import Distribution, closed_form
 from tinyvae.distributions.coordinates import LogTensor
-from tinyvae.noise import into, open_unit, philox, stream_number
-from tinyvae.rules import INDEX, POSITIVE, rule
-from tinyvae.tensor import Tensor
+from tinyvae.engine.devices import read
+from tinyvae.engine.noise import into, open_unit, philox, stream_number
+from tinyvae.engine.rules import INDEX, POSITIVE, rule
+from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyvae.noise import Noise
+    from tinyvae.engine.noise import Noise
 
 SEARCHED = 10.0  # rates below it; the constants of the rejection hold from there
 STEPS = 80  # P(k > 80) at rate 10 is 1e-43

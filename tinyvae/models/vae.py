@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.devices import Namespace, namespace
 from tinyvae.distributions import (
     Bernoulli,
     Beta,
@@ -20,9 +19,10 @@ from tinyvae.distributions import (
     LogNormal,
     Normal,
 )
-from tinyvae.layers import MLP, Parameters
-from tinyvae.noise import Noise
-from tinyvae.tensor import Tensor
+from tinyvae.engine.devices import Namespace, namespace
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.tensor import Tensor
+from tinyvae.nn.layers import MLP, Parameters
 
 # Each likelihood: the distribution, and how many numbers the decoder gives for one pixel.
 LIKELIHOODS: dict[str, tuple[Any, int]] = {

@@ -1,4 +1,4 @@
-// Counter-based random words (Philox 4x32-10), the integers of tinyvae/noise.py, and normal numbers of them.
+// Counter-based random words (Philox 4x32-10), the integers of tinyvae/engine/noise.py, and normal numbers of them.
 
 __device__ __forceinline__ void philox(unsigned index, unsigned site, unsigned step, unsigned attempt, unsigned seed,
                                        unsigned stream, unsigned (&word)[4]) {

@@ -1,0 +1,68 @@
+"""The sampled Gaussian posterior and its KL divergence from N(0, 1), in one pass each way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyvae_kernels.cpu.runtime.compiled import kernel, matrix, share, total, vector
+from tinyvae_kernels.cpu.runtime.elementary import exp
+from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat, scratch
+
+# Sizes are (samples, batch, latent); of z and eps, rows number sample * batch + b.
+
+
+@kernel()
+def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+    samples, batch, width = n[0], n[1], n[2]
+    joint, eps = matrix(p[0], batch, 2 * width), matrix(p[1], samples * batch, width)
+    z, kl, terms = matrix(p[2], samples * batch, width), vector(p[3], batch), matrix(p[4], parts, width)[part]
+    half, one = joint.dtype.type(0.5), joint.dtype.type(1)
+    first, last = share(batch, part, parts)
+    for b in range(first, last):
+        for j in range(width):
+            mu, logvar = joint[b, j], joint[b, width + j]
+            sigma = exp(half * logvar)
+            terms[j] = mu * mu + sigma * sigma - one - logvar
+            for sample in range(samples):
+                z[sample * batch + b, j] = mu + sigma * eps[sample * batch + b, j]
+        kl[b] = half * total(terms)
+
+
+@kernel()
+def _sample_kl_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+    samples, batch, width = n[0], n[1], n[2]
+    dz, dkl = matrix(p[0], samples * batch, width), vector(p[1], batch)
+    joint, out = matrix(p[2], batch, 2 * width), matrix(p[4], batch, 2 * width)
+    eps = matrix(p[3], samples * batch, width)
+    half, one = joint.dtype.type(0.5), joint.dtype.type(1)
+    first, last = share(batch, part, parts)
+    for b in range(first, last):
+        for j in range(width):
+            sigma = exp(half * joint[b, width + j])
+            by_z, by_sigma = joint.dtype.type(0), joint.dtype.type(0)
+            for sample in range(samples):
+                by_z += dz[sample * batch + b, j]
+                by_sigma += dz[sample * batch + b, j] * eps[sample * batch + b, j]
+            out[b, j] = by_z + dkl[b] * joint[b, j]
+            out[b, width + j] = half * (by_sigma * sigma + dkl[b] * (sigma * sigma - one))
+
+
+@Launcher
+def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+    """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(0, 1)), (batch,).
+
+    `joint` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
+    """
+    z, kl = out if out is not None else (np.empty_like(eps), np.empty(joint.shape[0], joint.dtype))
+    arrays = (flat(joint), flat(eps), flat(z), flat(kl), scratch(eps.shape[2], eps.dtype))
+    return (z, kl), [Job(_sample_kl, arrays, eps.shape, work=8 * eps.size)]
+
+
+@Launcher
+def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out: Array | None) -> Plan:
+    """The gradient by `joint`, from those by z and by KL."""
+    out = np.empty_like(joint) if out is None else out
+    arrays = (flat(dz), flat(dkl), flat(joint), flat(eps), flat(out))
+    return out, [Job(_sample_kl_grad, arrays, eps.shape, work=8 * eps.size)]

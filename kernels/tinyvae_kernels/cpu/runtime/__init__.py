@@ -1,0 +1,1 @@
+"""What every CPU kernel stands on: compiling, the team of threads, and products in registers."""

@@ -1,0 +1,332 @@
+"""Threads that run programs: lists of kernels with their arguments, in one native call.
+
+A `Job` is one kernel with its arguments, a `Program` is jobs in order, as a table of addresses. The calling thread
+leads: it goes from job to job without Python. A job large enough is cut into more parts than there are threads; the
+leader shows it on a board, and whoever is free takes the next part, until all are done. So a helper that the system
+has stopped for another process delays nothing that it has not begun, and no thread ever waits for one that sleeps.
+
+BLAS and Numba have thread pools too, and two pools of eager threads on one processor slow each other down many
+times; so the matrix products of a program are kernels of this package (products.py), and during a training step these
+helpers are the only ones that work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import njit, types
+
+from tinyvae_kernels import launching
+from tinyvae_kernels.cpu.runtime.compiled import HELPER, Kernel, at_int64, helper, intrinsic, keep, share
+
+Array = np.ndarray
+MOST = 16  # beyond so many threads a network of this kind has nothing left to share out
+GRAIN = 8192  # simple operations on an element that are worth a part: about 2 us, and showing a job costs 0.3
+LEAST = 8  # parts, or the job stays with the leader: its data are in that core's cache
+PIECES = 4  # parts a thread: more make a late helper cheaper, fewer keep more of a job in one core's cache
+
+# ---- what threads say to each other ----------------------------------------------------------------------------------
+
+
+@intrinsic
+def _read(typing: Any, pointer: Any, i: Any) -> Any:
+    """pointer[i], as the other threads left it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(builder.gep(arguments[0], [arguments[1]]), "seq_cst", 8)
+
+    return types.int64(pointer, types.int64), generate
+
+
+@intrinsic
+def _write(typing: Any, pointer: Any, i: Any, value: Any) -> Any:
+    """pointer[i] = value, after everything written before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store_atomic(arguments[2], builder.gep(arguments[0], [arguments[1]]), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, types.int64), generate
+
+
+@intrinsic
+def _take(typing: Any, pointer: Any, i: Any) -> Any:
+    """pointer[i] as it was, and one more in its place: no two threads get the same number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.gep(arguments[0], [arguments[1]])
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
+
+    return types.int64(pointer, types.int64), generate
+
+
+@intrinsic
+def _pause(typing: Any) -> Any:
+    """Tell the processor that this thread only waits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if platform.machine() in ("x86_64", "AMD64"):
+            name = "llvm.x86.sse2.pause"
+            found = builder.module.globals.get(name)
+            builder.call(found or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def _invoke(typing: Any, address: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> Any:
+    """Call the kernel at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, pointer, whole, whole])
+        given = [builder.inttoptr(argument, pointer) for argument in arguments[1:4]] + list(arguments[4:])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), given)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+_POSIX = sys.platform != "win32"
+_sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if _POSIX else None
+
+# The places of `board`, an int64 vector: the number of the job shown, its row in the program, the parts done, the call
+# to stop, and from QUEUES on, for each thread, the parts that are meant for it. A queue is one number, so that it is
+# read and changed as a whole: the end of its parts, times 2**32, and the next of them. All on cache lines of their own.
+LINE = 16
+JOB, ROW, PARTS, DONE, STOP, QUEUES = range(0, 6 * LINE, LINE)
+NEXT = (1 << 32) - 1
+# Looks before the last part of another is taken, before others get a turn between looks, and before sleep: about 7 us,
+# 10 us and 3 ms.
+SOON, EAGER, PATIENT = 200, 300, 4000
+WIDTH = 5  # of a program's rows: address of the kernel, p, n, s, parts
+
+
+@helper
+def _rest(looks: Any) -> Any:
+    # between two looks
+    _pause()
+    if looks > EAGER and _POSIX:
+        _sched_yield()
+    return looks + 1
+
+
+@helper
+def _help(board: Any, thread: Any, threads: Any, least: Any) -> None:
+    # do what is left of the job shown: one's own parts, whose data are likely to be near, then those of others, of
+    # which at least `least` wait: the last part is left to the thread that has its data, unless that does not come
+    for i in range(threads):
+        queue = QUEUES + LINE * ((thread + i) % threads)
+        while True:
+            waiting = _read(board, queue)
+            if (waiting >> 32) - (waiting & NEXT) < (1 if i == 0 else least):
+                break
+            taken = _take(board, queue)
+            part = taken & NEXT
+            if part >= taken >> 32:
+                break
+            # this job's row and parts: the leader goes on only when all parts taken are done
+            row = at_int64(_read(board, ROW))
+            _invoke(row[0], row[1], row[2], row[3], part, _read(board, PARTS))
+            _take(board, DONE)
+
+
+def _lead(address: int, table: int, length: int, threads: int) -> None:
+    # (threads = 1: alone, whatever the others do)
+    board, rows = at_int64(address), at_int64(table)
+    for i in range(length):
+        row = WIDTH * i
+        parts = rows[row + 4]
+        if threads == 1 or parts == 1:
+            _invoke(rows[row], rows[row + 1], rows[row + 2], rows[row + 3], 0, 1)
+            continue
+        _write(board, DONE, 0)
+        _write(board, ROW, table + 8 * row)
+        _write(board, PARTS, parts)
+        for thread in range(threads):
+            first, last = share(parts, thread, threads)
+            _write(board, QUEUES + LINE * thread, (last << 32) | first)
+        _write(board, JOB, _read(board, JOB) + 1)
+        _help(board, 0, threads, 2)
+        looks = 0
+        while _read(board, DONE) < parts:
+            looks = _rest(looks)
+            if looks == SOON:
+                _help(board, 0, threads, 1)
+
+
+def _serve(address: int, thread: int, threads: int) -> bool:
+    # help until nothing has come for a while; should this thread come again when it is woken?
+    board = at_int64(address)
+    looks, seen = 0, 0
+    while looks < EAGER + PATIENT:
+        job = _read(board, JOB)
+        if job != seen:
+            _help(board, thread, threads, 2)
+            looks, seen = 0, job
+        else:
+            looks = _rest(looks)
+            if _read(board, STOP):
+                return False
+    return True
+
+
+def _native(function: Callable, signature: str) -> Callable:
+    options = HELPER | {"no_cpython_wrapper": False, "nogil": True}
+    return keep(lambda **cache: njit(signature, **options, **cache)(function), function)
+
+
+def address(array: Array) -> int:
+    """Where an array's memory begins."""
+    return int(array.__array_interface__["data"][0])
+
+
+class Team:
+    """A leader, which is whoever runs a program, and helpers."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.most = 1 if count == 1 else PIECES * count  # parts of a job
+        self._native_lead = _native(_lead, "void(int64,int64,int64,int64)")
+        self._native_serve = _native(_serve, "boolean(int64,int64,int64)")
+        self._assemble()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._assemble)  # a fork has one thread only
+        atexit.register(self.stop)
+
+    def _assemble(self) -> None:
+        self._helpers: list[threading.Thread] = []
+        self._wake = [threading.Event() for _ in range(self.count)]
+        self._sleeping: set[int] = set()
+        self._busy = threading.Lock()
+        self._store = np.zeros(QUEUES + LINE * (self.count + 1), np.int64)
+        self._address = -(-address(self._store) // 128) * 128
+        self._board = self._store[(self._address - address(self._store)) // 8 :]
+
+    def parts(self, work: float) -> int:
+        """Into how many parts to cut `work`, counted in simple operations on an element."""
+        pieces = min(self.most, int(work / GRAIN))
+        return pieces if pieces >= LEAST else 1
+
+    def run(self, table: int, length: int, shared: bool) -> None:
+        """Run the program at an address; `shared`: some job has parts. Alone if another thread has the team."""
+        if not shared or not self._busy.acquire(blocking=False):
+            self._native_lead(self._address, table, length, 1)
+            return
+        try:
+            if self._sleeping or not self._helpers:
+                self._rouse()
+            self._native_lead(self._address, table, length, self.count)
+        finally:
+            self._busy.release()
+
+    def _rouse(self) -> None:
+        for thread in range(len(self._helpers) + 1, self.count):
+            self._helpers.append(threading.Thread(target=self._work, args=(thread,), name=f"tinyvae-{thread}",
+                                                  daemon=True))
+            self._helpers[-1].start()
+        for event in self._wake:
+            event.set()
+
+    def _work(self, thread: int) -> None:
+        wake = self._wake[thread]
+        while self._native_serve(self._address, thread, self.count):
+            wake.clear()
+            self._sleeping.add(thread)
+            wake.wait()  # a signal that came before the line above is lost, but the next program gives another one
+            self._sleeping.discard(thread)
+
+    def stop(self) -> None:
+        """End the helpers: before the interpreter does, because their machine code goes with it."""
+        self._busy.acquire(timeout=1)  # for ever: whoever runs a program after this does it alone
+        self._board[STOP] = 1
+        for event in self._wake:
+            event.set()
+        for thread in self._helpers:
+            thread.join(timeout=1)
+
+
+def threads() -> int:
+    """How many threads a program may use: the processors of this process, or NUMBA_NUM_THREADS if that is set."""
+    from numba import config
+
+    return max(1, min(int(config.NUMBA_NUM_THREADS), MOST))  # type: ignore[attr-defined]
+
+
+team = Team(threads())
+
+# ---- jobs and programs -----------------------------------------------------------------------------------------------
+
+
+def scratch(each: int, dtype: Any) -> Array:
+    """Memory for a job's parts, `each` numbers for every part."""
+    return np.empty(team.most * each, dtype)
+
+
+class Job:
+    """One kernel with its arguments: `arrays` of its type, whole numbers or arrays of other types, real numbers.
+
+    `work` is the number of simple operations, by which the job is shared out among threads.
+    """
+
+    __slots__ = ("keep", "row")
+
+    def __init__(self, kernel: Kernel, arrays: Sequence[Array], whole: Sequence[Any] = (), real: Sequence[float] = (),
+                 work: float = 0, dtype: Any = None) -> None:
+        dtype = np.dtype(arrays[0].dtype if dtype is None else dtype)
+        for array in arrays:
+            if array.dtype != dtype:
+                raise TypeError(f"{kernel.name} found {dtype} and {array.dtype}; a kernel's arrays are of one type")
+        p = np.array([address(a) for a in arrays], np.int64)
+        n = np.array([address(v) if isinstance(v, np.ndarray) else v for v in whole], np.int64)
+        s = np.array(real, np.float64)
+        self.row = (kernel.address(dtype), address(p), address(n), address(s), team.parts(work))
+        self.keep = (kernel, arrays, whole, p, n, s)
+
+
+class Program:
+    """Jobs in order, run by one native call."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = tuple(jobs)  # they keep the arrays alive
+        self.table = np.array([job.row for job in jobs], np.int64)
+        self._arguments = (address(self.table), len(jobs), any(job.row[4] > 1 for job in jobs))
+
+    @classmethod
+    def join(cls, programs: Sequence[Program]) -> Program:
+        """Programs one after the other as one."""
+        return cls([job for program in programs for job in program.jobs])
+
+    def __call__(self) -> None:
+        team.run(*self._arguments)
+
+
+Plan = tuple[Any, list[Job]]  # a result, and the jobs that make it
+
+
+class Launcher(launching.Launcher):
+    """See launching.py; its program is one native call."""
+
+    program = Program
+
+
+def flat(a: Array) -> Array:
+    """The same array, if its memory is unbroken."""
+    if not a.flags.c_contiguous:
+        raise ValueError(f"found an array of strides {a.strides}; a kernel needs unbroken (C-contiguous) memory")
+    return a
+
+
+def rows_of(a: Array) -> tuple[int, int]:
+    """(..., n) as a number of rows and n."""
+    width = flat(a).shape[-1]
+    return a.size // width if width else 0, width

@@ -1,0 +1,246 @@
+"""Special functions, an element at a time: log Gamma, its derivatives, and how a Gamma draw moves with its shape.
+
+All is computed in float64, whatever the type: float32 results are then right to their last digit. Numbers are taken in
+blocks whose intermediate results stay in the nearest cache: the terms of a sum are the outer loop and the numbers the
+inner one, so that a term is computed for many numbers at once.
+
+B_2k are the Bernoulli numbers, and the expansions those of Abramowitz and Stegun, "Handbook of mathematical
+functions", chapter 6.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tinyvae_kernels.cpu.runtime.compiled import as_float64, at_float64, helper, kernel, matrix, share, vector
+from tinyvae_kernels.cpu.runtime.elementary import exp, log
+from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, address, flat, scratch
+
+BLOCK = 64  # numbers at a time
+BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # B_2, B_4, ...
+TINY = 1e-300  # below it the logarithm of the kernels may have no digits
+DEEPEST = -1e6  # negative numbers are lifted above 0 step by step, from here on
+
+
+@helper
+def _log_to_infinity(x: Any) -> Any:
+    return log(x) if x < math.inf else x
+
+
+@helper
+def _expm1(x: Any) -> Any:
+    # Cephes' rational function for e^r - 1, |r| <= log(2) / 2, and e^x - 1 = 2^n (e^r - 1) + 2^n - 1; for x > -700
+    n = np.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6
+    z = r * r
+    p = r * ((1.26177193074810590878e-4 * z + 3.02994407707441961300e-2) * z + 9.99999999999999999910e-1)
+    q = ((3.00198505138664455042e-6 * z + 2.52448340349684104192e-3) * z + 2.27265548208155028766e-1) * z + 2.0
+    power = as_float64((np.int64(n) + np.int64(1023)) << np.int64(52))
+    return power * (2.0 * (p / (q - p))) + (power - 1.0)
+
+
+def _rows(count: int) -> Array:
+    """For each part so many rows of a block; from the beginning of a cache line, which is worth a factor of two."""
+    memory = scratch(count * BLOCK + 8, np.float64)
+    return memory[-address(memory) % 64 // 8 :]
+
+
+# ---- log Gamma -------------------------------------------------------------------------------------------------------
+# Around 2, for |t| <= 1/2 (6.1.33), with zeta Riemann's function:
+#     log Gamma(2 + t) = t (1 - Euler's gamma + sum over k >= 2 of (-1)^k (zeta(k) - 1) t^(k - 1) / k)
+# to which x = m + t, m < 8, is brought by Gamma(x + 1) = x Gamma(x). No digit is lost where log Gamma is 0, at 1 and 2.
+# From 7.5 on Stirling's series (6.1.40):
+#     log Gamma(x) = (x - 1/2) log x - x + log(2 pi) / 2 + sum over k >= 1 of B_2k / (2k (2k - 1) x^(2k - 1))
+
+
+@cache
+def _around_two() -> Array:
+    from scipy.special import zetac
+
+    k = np.arange(2, 27)
+    return np.array([1 - np.euler_gamma, *((-1.0) ** k * zetac(k) / k)])
+
+
+REST = (math.log(2 * math.pi) - 1) / 2
+STIRLING = np.array([b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)])
+
+
+@kernel()
+def _lgamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+    a, out, dtype = p[0], p[1], vector(p[0], 1).dtype.type
+    series, stirling = vector(at_float64(n[2]), n[1]), vector(at_float64(n[4]), n[3])
+    memory = matrix(at_float64(n[5]), 6 * parts, BLOCK)[6 * part : 6 * part + 6]
+    x, t, product, near, far, inverse = memory[0], memory[1], memory[2], memory[3], memory[4], memory[5]
+    first, last = share((n[0] + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, n[0] - start)
+        for b in range(size):
+            x[b] = np.float64(a[start + b])
+            m = np.floor(min(x[b], 8.0) + 0.5)
+            t[b] = x[b] - m
+            product[b] = (x[b] if m < 2.0 else 1.0) * (x[b] + 1.0 if m < 1.0 else 1.0)
+            inverse[b], near[b], far[b] = 1.0 / x[b], 0.0, 0.0
+        for k in range(1, 6):
+            for b in range(size):
+                product[b] *= x[b] - k if x[b] >= k + 1.5 else 1.0
+        for k in range(len(series) - 1, -1, -1):
+            for b in range(size):
+                near[b] = near[b] * t[b] + series[k]
+        for k in range(len(stirling) - 1, -1, -1):
+            for b in range(size):
+                far[b] = far[b] * inverse[b] * inverse[b] + stirling[k]
+        for b in range(size):
+            large = x[b] >= 7.5
+            logarithm = _log_to_infinity(x[b] if large else product[b])
+            near[b] = t[b] * near[b] + (-logarithm if x[b] < 1.5 else logarithm)
+            far[b] = (x[b] - 0.5) * (logarithm - 1.0) + (far[b] * inverse[b] + REST)
+            out[start + b] = dtype(far[b] if large else near[b])
+        for b in range(size):
+            if x[b] < TINY:  # zero and below, where log |Gamma| is no business of these series
+                out[start + b] = dtype(math.lgamma(x[b]))
+
+
+@Launcher
+def lgamma(a: Array, out: Array | None) -> Plan:
+    """log |Gamma(a)|, of any shape."""
+    out, series = np.empty_like(a) if out is None else out, _around_two()
+    whole = (a.size, len(series), series, len(STIRLING), STIRLING, _rows(6))
+    return out, [Job(_lgamma, (flat(a), flat(out)), whole, work=60 * a.size)]
+
+
+# ---- its derivatives -------------------------------------------------------------------------------------------------
+# By steps up to y = x + N, and from there by Euler and Maclaurin's formula (6.4.6 and 6.4.11):
+#     (-1)^(n + 1) psi_n(x) / n! = sum over k < N of (x + k)^-(n + 1)
+#                                  + y^-n (1 / n + 1 / (2 y) + sum over k of B_2k (2k + n - 1)! / ((2k)! n!) y^-2k)
+# psi_0 is digamma: there -log y stands in place of 1 / n.
+
+
+@kernel()
+def _polygamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+    a, out, dtype = p[0], p[1], vector(p[0], 1).dtype.type
+    order, steps, series = n[1], n[2], vector(at_float64(n[4]), n[3])
+    memory = matrix(at_float64(n[5]), 4 * parts, BLOCK)[4 * part : 4 * part + 4]
+    x, inverse, power, total = memory[0], memory[1], memory[2], memory[3]
+    first, last = share((n[0] + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, n[0] - start)
+        for b in range(size):
+            x[b], total[b] = np.float64(a[start + b]), 0.0
+        for b in range(size):
+            if x[b] < 0.0:
+                total[b] = 0.0 if x[b] > DEEPEST else math.nan
+                while DEEPEST < x[b] < 0.0:
+                    total[b] += x[b] ** -(order + 1)
+                    x[b] += 1.0
+        for k in range(steps - 1, -1, -1):  # the smallest first
+            for b in range(size):
+                inverse[b] = 1.0 / (x[b] + k)
+                power[b] = inverse[b]
+            for _ in range(order):
+                for b in range(size):
+                    power[b] *= inverse[b]
+            for b in range(size):
+                total[b] += power[b]
+        for b in range(size):
+            inverse[b], power[b] = 1.0 / (x[b] + steps), 0.0
+        for k in range(len(series) - 1, -1, -1):
+            for b in range(size):
+                power[b] = (power[b] + series[k]) * inverse[b] * inverse[b]
+        for b in range(size):
+            power[b] += 0.5 * inverse[b] + (-_log_to_infinity(x[b] + steps) if order == 0 else 1.0 / order)
+        for _ in range(order):
+            for b in range(size):
+                power[b] *= inverse[b]
+        for b in range(size):
+            out[start + b] = dtype(s[0] * (total[b] + power[b]))
+
+
+@cache
+def _euler_maclaurin(order: int) -> Array:
+    return np.array([b * (math.factorial(2 * k + order - 1) / (math.factorial(2 * k) * math.factorial(order)))
+                     for k, b in enumerate(BERNOULLI, 1)])  # fmt: skip
+
+
+@Launcher
+def polygamma(a: Array, out: Array | None, order: int) -> Plan:
+    """The derivative of digamma of that order, 0 for digamma itself, of any shape; NaN below -1e6."""
+    out, steps, series = np.empty_like(a) if out is None else out, order + 10, _euler_maclaurin(order)
+    whole = (a.size, order, steps, len(series), series, _rows(4))
+    sign_and_size = (-1.0) ** (order + 1) * float(math.factorial(order))
+    work = a.size * (4 * steps + 20)
+    return out, [Job(_polygamma, (flat(a), flat(out)), whole, (sign_and_size,), work=work)]
+
+
+# ---- how a draw moves with its shape ---------------------------------------------------------------------------------
+# An integral over the nearer tail: with w = log z, and with A = a and end > 0 where w > psi(a + 1), with A = a + 1 and
+# end < 0 elsewhere,
+#     I = integral from 0 to end of (w + t - psi(A)) exp(A t - z (e^t - 1)) dt
+#     dw/da = I above, (z I + psi(a + 1) - w) / a below
+# By Gauss and Legendre's rule in x, t = end x (1 + x) / 2: nodes lie closer where the exponential is large.
+
+RULES = {np.dtype(np.float32): (12, 19.5), np.dtype(np.float64): (24, 35.0)}  # nodes, and e^-reach is left out
+
+
+@cache
+def _nodes(count: int) -> Array:
+    x, weights = np.polynomial.legendre.leggauss(count)
+    x = (1 + x) / 2
+    return np.array([x * (1 + x) / 2, weights * (1 + 2 * x) / 4])
+
+
+@helper
+def _digamma_above_one(x: Any) -> Any:
+    numerator, denominator, y = 0.0, 1.0, min(x, 1e20)  # of the sum of 1 / (x + k), k < 9
+    for _ in range(9):
+        numerator, denominator, y = numerator * y + denominator, denominator * y, y + 1.0
+    y = x + 9.0
+    v = 1.0 / (y * y)
+    series = v * (1 / 12 - v * (1 / 120 - v * (1 / 252 - v * (1 / 240 - v * (1 / 132 - v * (691 / 32760 - v / 12))))))
+    return _log_to_infinity(y) - 0.5 / y - series - numerator / denominator
+
+
+@kernel()
+def _gamma_log_sample_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+    w, a, out, dtype = p[0], p[1], p[2], vector(p[0], 1).dtype.type
+    nodes, reach = matrix(at_float64(n[2]), 2, n[1]), s[0]
+    memory = matrix(at_float64(n[3]), 5 * parts, BLOCK)[5 * part : 5 * part + 5]
+    z, rate, offset, end, total = memory[0], memory[1], memory[2], memory[3], memory[4]
+    first, last = share((n[0] + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, n[0] - start)
+        for b in range(size):
+            # beyond 700, where e^w is still a number, the derivative is 0 to 300 digits
+            at, shape = np.float64(700.0 if w[start + b] > 700.0 else w[start + b]), np.float64(a[start + b])
+            psi = _digamma_above_one(shape + 1.0)
+            upper = at > psi
+            z[b], rate[b] = exp(at), shape if upper else shape + 1.0
+            offset[b] = at - psi + (1.0 / shape if upper else 0.0)
+            # the end to second order in t, and one step towards z (e^t - 1) - A t = reach
+            d = rate[b] - z[b]
+            d = 2.0 * reach / (abs(d) + np.sqrt(d * d + 2.0 * reach * z[b]))
+            d = (reach + rate[b] * d) / z[b] if upper else (z[b] * _expm1(-d) - reach) / rate[b]
+            end[b] = log(1.0 + d) if d > 1e-8 else d
+            total[b] = 0.0
+        for k in range(n[1]):
+            for b in range(size):
+                t = nodes[0, k] * end[b]
+                total[b] += nodes[1, k] * (offset[b] + t) * exp(rate[b] * t - z[b] * _expm1(t))
+        for b in range(size):
+            shape, integral = np.float64(a[start + b]), total[b] * end[b]
+            value = integral if end[b] > 0.0 else (z[b] * integral - offset[b]) / shape
+            out[start + b] = dtype(value if shape > 0.0 else math.nan)
+
+
+@Launcher
+def gamma_log_sample_grad(w: Array, a: Array, out: Array | None) -> Plan:
+    """dw/da of w = log z, z ~ Gamma(a, 1), at a fixed quantile; w and a of one shape."""
+    out, (count, reach) = np.empty_like(w) if out is None else out, RULES[w.dtype]
+    whole = (w.size, count, _nodes(count), _rows(5))
+    return out, [Job(_gamma_log_sample_grad, (flat(w), flat(a), flat(out)), whole, (reach,), work=50 * count * w.size)]

@@ -1,0 +1,1 @@
+"""What every CUDA kernel stands on: compiling, launching, and cuBLAS."""

@@ -1,0 +1,249 @@
+"""The GPU's benchmark on a GPU that is not there: each part runs at tiny sizes, and what is wrong is not timed."""
+
+import json
+import math
+import time
+import types
+from contextlib import contextmanager
+
+import contestants
+import numpy as np
+import pytest
+from cuda_on_cpu import card, host
+from typer.testing import CliRunner
+
+import tinyvae as tv
+
+pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
+from benchmarks import __main__ as command
+from benchmarks import cases, gpu, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_steps, kernels, peers, workers
+from benchmarks.nets import Net
+from benchmarks.peer_tinyvae import OnCard
+from tinyvae.engine.devices import namespace, require_cuda
+
+pytestmark = [
+    pytest.mark.skipif(host.compiler() is None, reason="no C++ compiler: set CXX, install g++ or pip install ziglang"),
+    pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: a card has the benchmark itself"),
+]
+FEW = "next_indices", "gaussian_sample_kl", "tick"
+PEAK = gpu_clock.Peaks(1000.0, 50.0, 300.0)
+
+
+class Here:
+    """A worker without a process."""
+
+    def __init__(self, contestant):
+        self.contestant = contestant
+
+    def ask(self, method, *arguments):
+        if method != "timed":
+            return getattr(self.contestant, method)(*arguments)
+        run, begin = getattr(self.contestant, arguments[0]), time.perf_counter()
+        for _ in range(arguments[1]):
+            run()
+        return time.perf_counter() - begin
+
+
+def made_up():
+    grey = (255 * np.random.default_rng(0).random((50, 36)) ** 3).astype(np.uint8)
+    return tv.DataSet("made-up", grey, grey[:7], (6, 6), 255.0, "dynamic", "bernoulli")
+
+
+@pytest.fixture
+def small(driver, monkeypatch):
+    """Everything at a size that the host can run, in this process; the peers are those that `small` is given."""
+    state, found = {"type": 1}, {}
+    require_cuda()._core = types.SimpleNamespace(get_compute_type=lambda dtype: state["type"],
+                                                 set_compute_type=lambda dtype, value: state.update(type=value))
+
+    @contextmanager
+    def team(places, net, **options):
+        ours = OnCard(net, **options)
+        ours.epoch = lambda: ours.training._several([net.batch] * 2)  # of two steps, as those of the other contestants
+        ours.steps = 2
+        yield {name: Here(found[name](net) if name in found else ours) for name in places}
+
+    every, large = cases.cases(), list(cases.large(2000))
+    for module, values in (
+        (gpu_clock, {"COPIED": 1000, "SIDE": 8, "LEAST": 1e-6, "AGAIN": 2}),
+        (gpu_kernels, {"LARGE": 2000, "cases": lambda: [case for case in every if case.operation in FEW],
+                       "large": lambda count: [case for case in large if case.operation in FEW]}),
+        (gpu_steps, {"NET": Net(36, 17, 5, 50, rows=150), "BATCHES": (50,), "FIRST": 3}),
+        (gpu_peers, {"PEERS": {}, "ROWS": 1, "TARGETS": {50: 1.5}, "LEAST": 1e-6, "REST": 0,
+                     "installed": lambda quick: dict.fromkeys(found, "nowhere:Nobody")}),
+        (gpu_compare, {"HIDDEN": 17, "LATENT": 5, "EPOCHS": 1, "BATCH": 20, "SEEDS": 2}),
+        (workers, {"team": team}),
+    ):  # fmt: skip
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    return found
+
+
+def finite(rows, *keys):
+    assert rows
+    assert all(0 < row[key] < math.inf for row in rows for key in keys), rows
+
+
+def test_all_parts_are_checked_and_written(small, tmp_path, capsys):
+    small["honest"] = contestants.Honest
+    gpu.run(True, tmp_path)
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["case"] for row in content["kernels"]] == ["gaussian_sample_kl", "next_indices", "tick"]
+    assert [row["case"] for row in content["large"]] == ["gaussian_sample_kl"]
+    finite(content["kernels"], "gpu_microseconds", "cpu_microseconds", "share_of_copy", "gigabytes_per_second")
+    finite(content["large"], "gpu_microseconds", "share_of_copy", "numbers")
+    assert [row["precision"] for row in content["rows"]] == ["float32", "TF32"]
+    finite(content["rows"], "gpu_microseconds", "fit_microseconds", "cpu_microseconds", "teraflops",
+           "share_of_products", "gradient_error")
+    exact, rounded = content["rows"]
+    assert 20 < exact["kernels"] == rounded["kernels"] < 45
+    assert exact["gradient_error"] < 1e-5 < rounded["gradient_error"] < 0.2
+    assert [row["step"] for row in content["peers"]] == ["products alone", "tinyvae", "honest"]
+    finite(content["peers"], "microseconds", "share_of_floor", "steps_per_second", "times_our_time")
+    assert [(v["batch"], v["best"], v["target"]) for v in content["targets"]] == [(50, "honest", 1.5)]
+    assert content["card"]["name"] == "no GPU at all"
+    assert "compare" not in content
+    assert "no GPU at all" in (tmp_path / "gpu.svg").read_text()
+    assert "times the steps/s of the best peer (honest), target at least 1.5" in capsys.readouterr().out
+    assert require_cuda()._core.get_compute_type(np.float32) == 1, "the array library was left with TF32"
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_kernel_is_not_timed(small, driver, monkeypatch, tmp_path):
+    right = driver.module
+    wrong = lambda code, options: right(code.replace("-1 - logvar)", "1 - logvar)"), options)
+    monkeypatch.setattr(driver, "module", wrong)
+    with pytest.raises(SystemExit, match=r"gaussian_sample_kl.*nothing was timed"):
+        gpu.run(True, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_large_case_is_its_twin(driver):
+    """The twin on the device, in float64; and the cases hold as many numbers as they were asked to."""
+    xp, seen = namespace("cuda"), set()
+    for case in cases.large(3200):
+        recorded = kernels.record(case, kernels.KERNEL, np.dtype(np.float32), xp)
+        expected = kernels.record(case, kernels.TWIN, np.dtype(np.float64), xp).results
+        gpu_kernels.check(case, kernels.replayed(case, recorded), expected, kernels.BOUNDS[case.operation])
+        assert 1500 < max(a.size for a in (*recorded.inputs, *recorded.results)) <= 3200, case
+        seen.add(case.operation)
+    assert len(seen) == 16
+
+
+def test_not_a_number_is_wrong(driver):
+    case = next(cases.large(2000))
+    nan = namespace("cuda").asarray(np.array([1.0, np.nan]))
+    with pytest.raises(SystemExit, match="inf rounding units"):
+        gpu_kernels.check(case, [nan], [namespace("cuda").asarray(np.ones(2))], 1e9)
+
+
+def test_a_twin_is_not_timed_as_a_kernel(driver):
+    case = next(cases.large(2000))
+    recorded = kernels.record(case, kernels.TWIN, np.dtype(np.float32), namespace("cuda"))
+    with pytest.raises(SystemExit, match="its kernel did not run"):
+        gpu_clock.of_launches(recorded.tape.program())
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_differs_from_the_cpus_is_not_timed(small, monkeypatch):
+    begin = gpu_steps.begin
+
+    def other(net, device, tf32=False):
+        found = begin(net, device, tf32)
+        return found._replace(losses=found.losses * (1 + 1e-3 * (device == "cuda")))
+
+    monkeypatch.setattr(gpu_steps, "begin", other)
+    with pytest.raises(SystemExit, match=r"the losses of the first steps differ by 0\.001 from those of the CPU"):
+        gpu_steps.run((50,), 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.3])
+def test_a_wrong_gradient_is_not_timed(bad):
+    right = gpu_steps.Begun(None, np.ones(2), {"w": np.ones(3)})
+    with pytest.raises(SystemExit, match=r"TF32: the gradients of the first steps differ.*from those of float32"):
+        gpu_steps.compare(gpu_steps.NET, "TF32", right._replace(gradients={"w": np.array([1, bad, 1])}), right)
+
+
+# ---- peers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("peer", "message"), [
+    (contestants.SteepGradient, "in the gradient by encoder.0.weight"), (contestants.OtherRows, "first batch"),
+    (contestants.Backward, "does not train"),
+])  # fmt: skip
+def test_a_wrong_peer_is_refused(small, monkeypatch, peer, message):
+    small["wrong"] = peer
+    monkeypatch.setattr(workers, "measure", lambda *_, **__: pytest.fail("timed"))
+    with pytest.raises(SystemExit, match=message):
+        gpu_peers.run(True, 1)
+
+
+def test_who_sees_no_gpu_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_peers, "PEERS", {
+        "blind": ("numpy", "a:B", "raise RuntimeError('no card')"), "sees": ("numpy", "c:D", "pass"),
+        "absent": ("no_such_package", "e:F", "pass"), gpu_peers.GRAPH: ("numpy", "g:H", "pass"),
+    })  # fmt: skip
+    assert gpu_peers.installed(True) == {"sees": "c:D"}
+    out = capsys.readouterr().out
+    assert "blind is left out: it cannot use this GPU (RuntimeError: no card)" in out
+    assert "absent is left out: no_such_package is not installed" in out
+    assert f"{gpu_peers.GRAPH} is left out of a quick run" in out
+
+
+def test_the_best_peer_is_who_counts():
+    rows = [{"batch": 100, "precision": "TF32", "step": name, "microseconds": us, "times_our_time": us / 40}
+            for name, us in (("products alone", 20), ("tinyvae", 40), ("torch, eager", 10), ("JAX, scan", 80),
+                             ("torch.compile, graph", 56))]  # fmt: skip
+    (found,) = gpu_peers.verdicts(rows)
+    assert (found["best"], found["times"], found["reached"]) == ("torch.compile, graph", 1.4, False)
+    assert not gpu_peers.verdicts(rows[:3])
+
+
+def test_an_epoch_has_the_steps_that_are_compared():
+    for batch in gpu_peers.TARGETS:
+        net = gpu_peers.net_of(batch)
+        assert net.rows // batch >= peers.STEPS
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_net_is_trained_here_and_there(small, capsys):
+    found = gpu_compare.run(made_up())
+    assert [row["seed"] for row in found["rows"]] == [0, 1]
+    assert len({row["cpu_nats"] for row in found["rows"]}) == 2
+    assert found["each_near"]
+    assert found["same_gradient"]
+    assert 0 < found["gradient_error"] <= 1e-5
+    out = capsys.readouterr().out
+    assert "lower is better" in out
+    assert "is within 0.3 nats" in out
+
+
+def test_runs_that_differ_are_said_to(small, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_compare, "trained", lambda data, device, seed, folder: seed + 2.0 * (device == "cuda"))
+    monkeypatch.setattr(gpu_compare, "gradient_error", lambda *_: math.nan)
+    found = gpu_compare.run(made_up())
+    assert not any(found[what] for what in ("by_chance", "each_near", "same_gradient"))
+    assert capsys.readouterr().out.count("is NOT within") == 3
+
+
+def test_data_that_are_not_there_are_one_sentence(monkeypatch, capsys):
+    def missing(name):
+        raise tv.DataError("digits come with scikit-learn, which is not installed")
+
+    monkeypatch.setattr(tv.data, "load", missing)
+    assert gpu_compare.data_set(None) is None
+    assert "training on CPU and GPU is not compared: digits come with scikit-learn" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--compare mnist: digits come"):
+        gpu_compare.data_set("mnist")
+
+
+def test_a_quick_run_trains_nothing(driver, tmp_path):
+    done = CliRunner().invoke(command.app, ["gpu", "--quick", "--compare", "digits-dynamic", "--out", str(tmp_path)])
+    assert done.exit_code != 0
+    assert "leave --quick out" in done.output

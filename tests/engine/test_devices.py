@@ -1,0 +1,83 @@
+"""A GPU that cannot be used is one sentence: what is missing, and what to do. The faults come from a made-up CuPy."""
+
+import sys
+import types
+
+import pytest
+from support import run_python
+
+import tinyvae as tv
+from tinyvae.cli.main import main
+from tinyvae.engine.devices import DeviceError, namespace, require_cuda
+
+
+def raises(fault):
+    def call(*_):
+        raise fault
+
+    return call
+
+
+def install(monkeypatch, driver=13000, count=lambda: 1, capability="90", nvrtc=lambda: (13, 0)):
+    """A CuPy with these properties."""
+    cupy, cuda, compiler = (types.ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.nvrtc"))
+    cuda.runtime = types.SimpleNamespace(driverGetVersion=lambda: driver, getDeviceCount=count)
+    cuda.Device = lambda *_: types.SimpleNamespace(compute_capability=capability)
+    compiler.getVersion = nvrtc
+    cupy.cuda, cupy.__version__ = cuda, "14.2.0"
+    for name, module in (("cupy", cupy), ("cupy.cuda", cuda), ("cupy.cuda.nvrtc", compiler)):
+        monkeypatch.setitem(sys.modules, name, module)
+    return cupy
+
+
+FAULTS = {
+    "no CuPy": (None, r'needs CuPy.*pip install "cupy-cuda13x\[ctk\]"'),
+    "no driver": ({"driver": 0}, r"CuPy 14.2.0 is installed, but no NVIDIA driver was found.*install the driver"),
+    "no GPU": ({"count": lambda: 0}, r"reports no usable GPU.*CUDA_VISIBLE_DEVICES"),
+    "a driver that fails": ({"count": raises(RuntimeError("cudaErrorNoDevice"))}, r"cudaErrorNoDevice.*nvidia-smi"),
+    "too old": ({"capability": "61"}, r"compute capability 6.1.*need 7.0"),
+    "no NVRTC": ({"nvrtc": raises(OSError("libnvrtc"))}, r'NVRTC.*not found.*pip install "cupy-cuda13x\[ctk\]"'),
+    "no NVRTC for 12": ({"driver": 12080, "nvrtc": raises(OSError("libnvrtc"))}, r'pip install "cupy-cuda12x\[ctk\]"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_missing_is_one_sentence(fault, monkeypatch, capsys, tmp_path):
+    """From the function, from a model, and from the command line, which ends with 2 and leaves nothing behind."""
+    properties, sentence = FAULTS[fault]
+    if properties is None:
+        monkeypatch.setitem(sys.modules, "cupy", None)
+    else:
+        install(monkeypatch, **properties)
+    for ask in (require_cuda, lambda: namespace("cuda"), lambda: tv.VAE(4, 3, 2, device="cuda"),
+                lambda: tv.load("nowhere", device="cuda")):  # fmt: skip
+        with pytest.raises(DeviceError, match=sentence) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+    command = ["tinyvae", "train", "digits", "--device", "cuda", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert not (tmp_path / "run").exists()
+    said = capsys.readouterr().err
+    assert "CuPy" in said
+
+
+def test_a_usable_gpu_is_taken(monkeypatch):
+    cupy = install(monkeypatch)
+    assert require_cuda() is cupy
+
+
+def test_another_device_is_refused():
+    with pytest.raises(DeviceError, match="expected 'cpu' or 'cuda'"):
+        tv.VAE(4, 3, 2, device="tpu")
+
+
+def test_nothing_imports_cupy_unasked():
+    code = """
+import sys, numpy as np, tinyvae as tv
+tv.fit(tv.VAE(64, 5, 2), "digits", epochs=1)
+print("cupy" in sys.modules)
+"""
+    assert run_python(code).stdout.split() == ["False"]

@@ -1,0 +1,67 @@
+"""README and docs: their snippets run, their figures are those of the committed results files, their commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinyvae.cli import main as cli
+
+pytest.importorskip("benchmarks", reason="optional: README, docs and benchmarks/ are not here, only the tests")
+from benchmarks import figures, results
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(document):
+    return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if snippets(d)], ids=lambda d: d.name)
+def test_snippets_run(document, tmp_path):
+    """All snippets of a document, one after the other, as a reader would paste them."""
+    program = tmp_path / "snippets.py"
+    program.write_text("\n".join(snippets(document)))
+    done = subprocess.run([sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_figures_are_up_to_date(document):
+    """A figure in a document is what the results file says: `python -m benchmarks figures` renews them."""
+    text = document.read_text()
+    assert figures.filled(text) == text
+
+
+def test_a_stale_figure_is_noticed():
+    """The check above can fail: a number that nobody measured is replaced."""
+    stale = "<!--figure mnist-ten-epochs:rows[setting=epoch 10].value:.2f-->1.00<!--/figure-->"
+    assert figures.filled(stale) != stale
+
+
+def test_every_reproduction_that_is_committed_says_what_it_needs():
+    """A committed result has value, target, passes, seed, commit and seconds, was not a quick run, and is no edit."""
+    for file in ("mnist-ten-epochs", "aevb-latents", "aevb-step-size"):
+        content = results.read(file)
+        assert content["quick"] is False
+        assert re.fullmatch(r"[0-9a-f]{12}", content["commit"]), content["commit"]
+        for row in content["rows"]:
+            assert {"value", "stderr", "count", "target", "reached", "passes", "seed", "seconds"} <= set(row)
+
+
+def test_commands_named_in_the_documents_exist():
+    """A command that was renamed must be renamed in the README too."""
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    for document in DOCUMENTS:
+        for line in re.findall(r"tinyvae ((?:[a-z]+(?: \| )?)+)", document.read_text()):
+            named = {word for word in line.split(" | ") if "|" in line}
+            assert named <= known, f"{document.name}: {line}"
+
+
+def test_pictures_of_the_readme_exist():
+    """A broken image is the first thing that a reader sees."""
+    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).is_file(), target

@@ -1,0 +1,304 @@
+"""What stands between the tape and a card: products by cuBLAS, neighbours in one launch, the step as one CUDA graph.
+
+On the host a library with cuBLAS's names, columns and refusals multiplies, and the stand-in for CuPy captures launches
+and refuses everything else meanwhile. `python -m benchmarks gpu-check` runs the same checks on a card.
+"""
+
+import numpy as np
+import pytest
+from cuda_on_cpu import card, fake_cupy, host
+from hypothesis import given
+from hypothesis import strategies as st
+from support import DTYPES, assert_close, assert_same_bits
+from tinyvae_kernels.cuda.runtime import cublas, launches
+
+import tinyvae as tv
+from tests.kernels.cuda.test_step import losses, made_up
+from tinyvae.engine.devices import namespace, to_host
+from tinyvae.engine.noise import Noise
+from tinyvae.training.step import Settings, Training
+
+pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
+                                reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
+on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: the stand-in and its mutants")
+
+
+# ---- products ------------------------------------------------------------------------
+
+# How a factor lies in memory: as it is, turned, every second row of a larger one, or that turned.
+KINDS = ("rows", "columns", "part", "turned part")
+
+
+def laid_out(values, kind):
+    """The same matrix on the device, in memory of that kind."""
+    xp, (rows, columns) = namespace("cuda"), values.shape
+    if kind == "rows":
+        return xp.asarray(values)
+    if kind == "columns":
+        return xp.asarray(np.ascontiguousarray(values.T)).transpose((1, 0))
+    wide = np.full((rows, columns + 3) if kind == "part" else (columns, rows + 3), np.nan, values.dtype)
+    if kind == "part":
+        wide[:, :columns] = values
+        return xp.asarray(wide)[:, :columns]
+    wide[:, :rows] = values.T
+    return xp.asarray(wide)[:, :rows].transpose((1, 0))
+
+
+def check_products(dtype, m, k, n, kinds, seed=0):
+    """A product of the table on the device, against NumPy's in float64."""
+    draw = np.random.default_rng(seed)
+    a, b = draw.normal(size=(m, k)).astype(dtype), draw.normal(size=(k, n)).astype(dtype)
+    first, second = laid_out(a, kinds[0]), laid_out(b, kinds[1])
+    found = tv.matmul(tv.Tensor(first), tv.Tensor(second))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    scale = np.abs(a).astype(np.float64) @ np.abs(b).astype(np.float64)
+    assert_close(to_host(found.data), exact, k + 1, f"{kinds}", scale=np.maximum(scale, 1e-300))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_of_every_layout(driver, dtype):
+    @given(m=st.integers(1, 9), k=st.integers(1, 9), n=st.integers(1, 9), seed=st.integers(0, 2**31),
+           kinds=st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)))  # fmt: skip
+    def check(m, k, n, seed, kinds):
+        check_products(dtype, m, k, n, kinds, seed)
+
+    check()
+    if launches.driver.blas is None:
+        pytest.fail("cuBLAS was not used")
+
+
+@on_the_host
+@pytest.mark.parametrize("wrong", [lambda a: cublas.Layout(0, a.shape[1]), lambda a: cublas.Layout(1, a.shape[0])])
+def test_a_wrong_layout_is_noticed(driver, monkeypatch, wrong):
+    monkeypatch.setattr(cublas, "layout", wrong)
+    with pytest.raises((AssertionError, cublas.CublasError)):
+        check_products(np.float64, 3, 5, 4, ("part", "turned part"))
+
+
+def test_what_cublas_cannot_take_is_cupys(driver):
+    """Batches of matrices, and views with gaps both ways; wrong shapes get a sentence."""
+    xp = namespace("cuda")
+    a, b = np.arange(24.0).reshape(2, 3, 4), np.ones((2, 4, 2))
+    found = tv.matmul(tv.Tensor(xp.asarray(a)), tv.Tensor(xp.asarray(b)))
+    assert_close(to_host(found.data), a @ b, 4)
+    gaps = xp.asarray(a[0])[::2, ::2]
+    assert cublas.layout(gaps) is None
+    found = tv.matmul(tv.Tensor(gaps), tv.Tensor(xp.ones((2, 2))))
+    assert_close(to_host(found.data), a[0][::2, ::2] @ np.ones((2, 2)), 4)
+    with pytest.raises(ValueError, match=r"expected \(\.\.\., m, k\) and \(\.\.\., k, n\)"):
+        tv.matmul(tv.Tensor(xp.ones((2, 3))), tv.Tensor(xp.ones((2, 3))))
+
+
+def test_tf32_is_asked_for_and_has_its_error(driver):
+    """Off by default; on, factors have 11 bits; float64 knows none; a recorded product keeps what it had."""
+    xp, draw = namespace("cuda"), np.random.default_rng(0)
+    a, b = draw.normal(size=(16, 300)), draw.normal(size=(300, 8))
+    scale = np.abs(a) @ np.abs(b)
+
+    def error(dtype, on):
+        with tv.tf32(on), tv.Tape() as tape:
+            found = tv.matmul(tv.Tensor(xp.asarray(a.astype(dtype))), tv.Tensor(xp.asarray(b.astype(dtype))))
+        eager = to_host(found.data).copy()
+        with tv.tf32(not on):
+            tape.replay()
+        assert_same_bits(to_host(found.data), eager, "replayed under another switch")
+        return float(np.max(np.abs(eager - a @ b) / scale))
+
+    assert not tv.tf32.on
+    assert error(np.float32, False) <= 1e-6
+    assert 1e-6 < error(np.float32, True) <= 2.0**-11
+    assert error(np.float64, True) <= 1e-14
+
+
+# ---- neighbours ----------------------------------------------------------------------
+
+
+def draw(shape, dtype, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def noise_and_sample(dtype, xp, size):
+    noise = Noise(7, "noise", xp.asarray(np.array([5, 0, 0])))
+    joint = tv.Tensor(xp.asarray(draw((size, 74), dtype)))
+    eps = noise.normal((2, size, 37), dtype)
+    return [eps, *tv.apply("gaussian_sample_kl", joint, eps)]
+
+
+def first_of_a_step(dtype, xp, size):
+    clock = tv.Tensor(xp.asarray(np.array([9, 3, 1])))
+    order, plan = tv.Tensor(xp.asarray(np.arange(1000)[::-1].copy())), tv.Tensor(xp.asarray(draw((4, 2), dtype)))
+    return [tv.apply("next_indices", order, clock, batch=size), tv.apply("next_rates", plan, clock)]
+
+
+def objective(dtype, xp, size):
+    reconstruction, kl, rates = (tv.Tensor(xp.asarray(draw(shape, dtype, i)))
+                                 for i, shape in enumerate(((size,), (size,), (2,))))
+    g = tv.Tensor(xp.asarray(np.array(1.5, dtype)))
+    return [tv.apply("objective", reconstruction, kl, rates), *tv.apply("objective_grad", g, kl, rates)]
+
+
+def last_of_a_step(dtype, xp, size):
+    terms = [tv.Tensor(xp.asarray(draw(size, dtype, i))) for i in (1, 2)]
+    totals, clock = tv.Tensor(xp.asarray(np.arange(7.0))), tv.Tensor(xp.asarray(np.array([9, 3, 1])))
+    control = tv.Tensor(xp.asarray(np.array([1.0, 1.0, 2.5, 4.0])))
+    tv.apply("accumulate", *terms, tv.Tensor(xp.asarray(np.array(3.5, dtype))), totals, control)
+    tv.apply("tick", clock, batch=size)
+    return [totals, clock]
+
+
+NEIGHBOURS = {"drawn_sample_kl": noise_and_sample, "begin_step": first_of_a_step, "objective_and_grad": objective,
+              "end_step": last_of_a_step}
+
+
+def check_neighbours(name, dtype, size):
+    """What two launches leave, replayed one by one, and what they leave as one launch: the same bits."""
+    results = []
+    for merge in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if not merge:
+                patch.setattr(launches, "MERGES", {})
+            with tv.Tape() as tape:
+                found = NEIGHBOURS[name](dtype, namespace("cuda"), size)
+            for result in found:
+                if result.launch is not None:
+                    result.data[...] = 0  # the recording's own value must not pass for the replay's
+            tape.replay()
+            names = [launch.kernel for launch in tape._program[0].launches]
+            assert (len(names), name in names) == ((1, True) if merge else (2, False))
+            results.append([to_host(t.data) for t in found])
+    for one, two in zip(*results, strict=True):
+        assert_same_bits(two, one, name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_neighbours_in_one_launch_leave_the_same_bits(driver, name, dtype):
+    assert set(NEIGHBOURS) == {"drawn_sample_kl", "begin_step", "objective_and_grad", "end_step"}
+    for schedule in host.SCHEDULES:
+        driver.schedule = schedule
+        for size in (1, 33, 300):
+            check_neighbours(name, dtype, size)
+
+
+MUTANTS = [
+    ("drawn_sample_kl", "philox(index / 4", "philox(index / 2"),
+    ("drawn_sample_kl", "index & 1 ? sine", "index & 2 ? sine"),
+    ("drawn_sample_kl", "(unsigned)clock[0], seed, stream, site}", "(unsigned)clock[0] + 1, seed, stream, site}"),
+    ("begin_step", "take_rates(plan, clock, rates_out, batches, rates);\n}\n\nextern", "}\n\nextern"),
+    ("objective_and_grad", "gradient(g, rates, by_reconstruction, by_kl, (unsigned)count)",
+     "gradient(g, rates, by_kl, by_reconstruction, (unsigned)count)"),
+    ("end_step", "  advance(clock, batch);\n}", "}"),
+]  # fmt: skip
+
+
+@on_the_host
+@pytest.mark.parametrize("place", range(len(MUTANTS)))
+def test_a_wrong_merge_is_noticed(driver, monkeypatch, place):
+    name, old, new = MUTANTS[place]
+    right = driver.module
+
+    texts = [launches.source(file) for file in launches.FILES]
+    assert any(old in text for text in texts), "there is no such place any more: change the mutant"
+    monkeypatch.setattr(driver, "module", lambda code, options: right(code.replace(old, new), options))
+    with pytest.raises((AssertionError, host.KernelError)):
+        check_neighbours(name, np.float64, 33)
+
+
+@on_the_host
+def test_neighbours_of_other_arrays_stay_two(driver):
+    """A sample of other noise than the one drawn before it, and rates by another clock."""
+    xp = namespace("cuda")
+    joint, other = tv.Tensor(xp.asarray(draw((5, 6), np.float32))), tv.Tensor(xp.asarray(draw((1, 5, 3), np.float32)))
+    order, plan = tv.Tensor(xp.asarray(np.arange(9))), tv.Tensor(xp.asarray(draw((4, 2), np.float32)))
+    clocks = [tv.Tensor(xp.asarray(np.array([i, 1, 1]))) for i in (0, 1)]
+    with tv.Tape() as tape:
+        Noise(7, "noise", clocks[0].data).normal((1, 5, 3), np.float32)
+        tv.apply("gaussian_sample_kl", joint, other)
+        tv.apply("next_indices", order, clocks[0], batch=3)
+        tv.apply("next_rates", plan, clocks[1])
+    tape.replay()
+    assert [launch.kernel for launch in tape._program[0].launches] == ["normal", "sample_kl", "next_indices",
+                                                                       "next_rates"]  # fmt: skip
+
+
+# ---- the captured step ---------------------------------------------------------------
+
+
+def training(**settings):
+    ready = Training(tv.VAE(36, 17, 5, device="cuda"), made_up(), Settings(batch=25, **settings))
+    ready.begin_epoch()
+    return ready
+
+
+@on_the_host
+def test_a_step_is_one_graph(driver):
+    """Recorded, compared, then one call: nothing of a step is left outside, and later runs launch the graph alone."""
+    ready = training(epochs=9)
+    captured = []
+    graph = launches.CuPy.graph
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launches.CuPy, "graph", lambda self, run: captured.append(graph(self, run)) or captured[-1])
+        for _ in range(5):
+            ready.clock[1] = ready.clock[2] = 0
+            ready.step()
+    (program,) = ready._programs[25][0]._program
+    assert len(captured) == 1
+    assert program._run is captured[0]
+    before = len(driver.launches)
+    ready.step()
+    kernels = len(driver.launches) - before
+    products = sum(isinstance(launch, launches.Product) for launch in program.launches)
+    print(f"{len(program.launches)} launches in a step, {products} of them products")
+    assert (kernels + products, products) == (len(program.launches), 11)
+    assert len(program.launches) <= 32
+
+
+@on_the_host
+def test_a_step_with_other_operations_is_several_graphs(driver):
+    """What is not a kernel (here free bits, a sampled KL) is CuPy's, between the captured parts."""
+    there, _ = losses("cuda", np.float64, 6, free_bits=0.1)
+    here, _ = losses("cpu", np.float64, 6, free_bits=0.1)
+    assert np.abs(there / here - 1).max() <= 1e-12
+
+
+@on_the_host
+def test_where_capture_fails_the_step_runs_on(driver, monkeypatch):
+    def fail(self):
+        fake_cupy.Stream.capturing = None
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+    monkeypatch.setattr(fake_cupy.Stream, "end_capture", fail)
+    with pytest.warns(RuntimeWarning, match=r"could not be captured.*cudaErrorStreamCaptureInvalidated.*same results"):
+        there, _ = losses("cuda", np.float64, 6)
+    here, _ = losses("cpu", np.float64, 6)
+    assert np.abs(there / here - 1).max() <= 1e-12
+
+
+@on_the_host
+def test_without_cublas_products_are_cupys(driver, monkeypatch):
+    def gone():
+        raise OSError("libcublas.so: cannot open shared object file")
+
+    monkeypatch.setattr(launches, "library", gone)
+    with pytest.warns(RuntimeWarning, match="cuBLAS was not found"):
+        there, _ = losses("cuda", np.float64, 6)
+    here, _ = losses("cpu", np.float64, 6)
+    assert np.abs(there / here - 1).max() <= 1e-12
+
+
+@on_the_host
+def test_the_stand_in_captures_kernels_only(driver):
+    """It refuses an operation of CuPy's and a product on another stream, as CUDA would."""
+    stream, xp = fake_cupy.Stream(), namespace("cuda")
+    a = xp.asarray(np.ones((2, 2)))
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(fake_cupy.CaptureError, match="add while a graph is captured"):
+            xp.add(a, a)
+        stream.end_capture()
+    run = launches.driver.blas.product(a, a, xp.asarray(np.zeros((2, 2))), False)
+    monkey = launches.driver.blas
+    run()
+    monkey._stream = lambda: 0  # asks always for the default stream
+    with stream, pytest.raises(fake_cupy.CaptureError, match="another stream"):
+        run()

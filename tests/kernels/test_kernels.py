@@ -1,0 +1,381 @@
+"""The launchers of the Numba kernels by themselves: each against a formula in NumPy and SciPy.
+
+The formulas here are written in float64 and in another form than the kernels or their twins.
+"""
+
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tinyvae_kernels
+from hypothesis import given
+from hypothesis import strategies as st
+from support import DTYPES, ROOT, assert_close, assert_same_bits
+
+import tinyvae as tv
+
+cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+numba = pytest.importorskip("numba", reason="Numba is missing")
+
+# ---- formulas ------------------------------------------------------------------------
+
+def _bias_activation(pre, bias, kind):
+    functions = {"identity": lambda a: a, "tanh": np.tanh, "relu": lambda a: np.maximum(a, 0),
+                 "softplus": lambda a: np.logaddexp(0, a)}  # fmt: skip
+    return functions[kind](pre + bias)
+
+
+def _bias_activation_grad(g, y, kind):
+    # by the value before: tanh' = 1 / cosh^2, softplus' = the logistic function
+    slope = {"tanh": lambda: 1 / np.cosh(np.arctanh(y)) ** 2, "relu": lambda: 1.0 * (y > 0),
+             "softplus": lambda: scipy.special.expit(np.log(np.expm1(y)))}[kind]()  # fmt: skip
+    return g * slope, (g * slope).reshape(-1, g.shape[-1]).sum(0)
+
+
+def _gaussian_sample_kl(joint, eps):
+    mu, logvar = np.split(joint, 2, axis=1)
+    sigma = np.sqrt(np.exp(logvar))
+    return mu + sigma * eps, (np.log(1 / sigma) + (sigma**2 + mu**2) / 2 - 0.5).sum(1)
+
+
+def _gaussian_sample_kl_grad(dz, dkl, joint, eps):
+    mu, logvar = np.split(joint, 2, axis=1)
+    sigma = np.sqrt(np.exp(logvar))
+    by_sigma = (dz * eps).sum(0) + dkl[:, None] * (sigma - 1 / sigma)
+    return np.concatenate([dz.sum(0) + dkl[:, None] * mu, by_sigma * sigma / 2], axis=1)
+
+
+def _bernoulli_log_prob(logits, x):
+    p_on, p_off = scipy.special.log_expit(logits), scipy.special.log_expit(-logits)
+    return (x * p_on + (1 - x) * p_off).sum(-1), x * np.exp(p_off) - (1 - x) * np.exp(p_on)
+
+
+def _gaussian_log_prob(joint, x):
+    a, logvar = np.split(joint, 2, axis=-1)
+    mean, sigma = scipy.special.expit(a), np.exp(logvar / 2)
+    z = (x - mean) / sigma
+    by_a = z / sigma * mean * scipy.special.expit(-a)
+    return scipy.stats.norm.logpdf(x, mean, sigma).sum(-1), np.concatenate([by_a, (z**2 - 1) / 2 + 0 * mean], axis=-1)
+
+
+def _bernoulli_limits(l, x):
+    """Of one pixel at an infinite logit: 0 if x is the certain value, else -inf; and the derivative."""
+    return 0.0 if x == float(l > 0) else -math.inf, x - float(l > 0)
+
+
+def _objective(reconstruction, kl, rates):
+    return np.asarray(np.dot(kl, np.full(kl.size, rates[1])) - reconstruction.sum()) / kl.size
+
+
+def _objective_grad(g, kl, rates):
+    return np.full(kl.shape, -g / kl.size), np.full(kl.shape, g * rates[1] / kl.size)
+
+
+FORMULAS = {
+    "bias_activation": _bias_activation, "bias_activation_grad": _bias_activation_grad,
+    "bias_grad": lambda g: np.ones(g.size // g.shape[-1]) @ g.reshape(-1, g.shape[-1]),
+    "gaussian_sample_kl": _gaussian_sample_kl, "gaussian_sample_kl_grad": _gaussian_sample_kl_grad,
+    "bernoulli_log_prob": _bernoulli_log_prob, "gaussian_log_prob": _gaussian_log_prob,
+    "scale_rows": lambda g, a: np.einsum("i,ij->ij", g.ravel(), a.reshape(-1, a.shape[-1])).reshape(a.shape),
+    "objective": _objective, "objective_grad": _objective_grad,
+}  # fmt: skip
+OTHERS = {
+    "engine/test_noise.py": {"normal", "binarised_rows"}, "kernels/test_products.py": {"matmul", "multiplies"},
+    "distributions/test_special.py": {"gamma_log_sample_grad", "lgamma", "polygamma"},
+    "distributions/test_log_gamma.py": {"log_gamma"},
+    "kernels/test_sparse.py": {"pays", "sparse_matmul", "sparse_matmul_grad"},
+    "kernels/test_steps.py": {"accumulate", "adagrad", "adam", "grey_rows", "guard", "next_indices", "next_rates", "sgd",
+                              "tick", "weight_prior"},
+}  # fmt: skip
+
+
+def make(name, rng, batch, width, samples, dtype=np.float64, kind="tanh"):
+    """Inputs and attributes of a launcher."""
+    s = (samples,) if samples else ()
+    normal = lambda *shape: rng.normal(size=shape)
+    arrays = {
+        "bias_activation": lambda: [normal(*s, batch, width), normal(width)],
+        "bias_activation_grad": lambda: [normal(*s, batch, width), rng.uniform(0.01, 0.99, (*s, batch, width))],
+        "bias_grad": lambda: [normal(*s, batch, width)],
+        "gaussian_sample_kl": lambda: [normal(batch, 2 * width), normal(samples or 1, batch, width)],
+        "gaussian_sample_kl_grad": lambda: [normal(samples or 1, batch, width), normal(batch), normal(batch, 2 * width),
+                                            normal(samples or 1, batch, width)],
+        "bernoulli_log_prob": lambda: [normal(*s, batch, width), rng.random((batch, width))],
+        "gaussian_log_prob": lambda: [normal(*s, batch, 2 * width), rng.random((batch, width))],
+        "scale_rows": lambda: [normal(*s, batch), normal(*s, batch, width)],
+        "objective": lambda: [normal(width), normal(width), np.array([0.3, 0.7])],
+        "objective_grad": lambda: [np.array(1.7), normal(width), np.array([0.3, 0.7])],
+    }[name]()  # fmt: skip
+    return [a.astype(dtype) for a in arrays], ({"kind": kind} if "activation" in name else {})
+
+
+KINDS = {"bias_activation": ["identity", "tanh", "relu", "softplus"],
+         "bias_activation_grad": ["tanh", "relu", "softplus"]}  # fmt: skip
+UNREAD = {"objective": {2: 0}, "objective_grad": {1: slice(None), 2: 0}}  # by input: what a launcher makes no use of
+
+# ---- the check -----------------------------------------------------------------------
+
+
+def as_tuple(found):
+    return found if isinstance(found, tuple) else (found,)
+
+
+def one_or_all(arrays):
+    """As a launcher takes its `out`."""
+    return tuple(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def check_launcher(name, arrays, attributes, units=32, launcher=None):
+    """Against the formula; new memory and given memory get the same bits; the inputs stay."""
+    launcher = launcher or getattr(cpu, name)
+    before = [a.copy() for a in arrays]
+    found = as_tuple(launcher(*arrays, out=None, **attributes))
+    wide = [a.astype(np.float64) for a in arrays]
+    with np.errstate(all="ignore"):
+        expected = as_tuple(FORMULAS[name](*wide, **attributes))
+    largest = max(1.0, *(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in wide))
+    terms = largest * max(1, *wide[0].shape, *wide[-1].shape)
+    for y, reference in zip(found, expected, strict=True):
+        assert y.dtype == arrays[0].dtype
+        assert_close(y, reference, units, name, np.maximum(terms, np.abs(reference)))
+    given = [np.full_like(y, np.nan) for y in found]
+    again = as_tuple(launcher(*arrays, out=one_or_all(given), **attributes))
+    for y, place, same in zip(found, given, again, strict=True):
+        assert same is place
+        assert_same_bits(place, y, f"{name} with out=")
+    for a, b in zip(arrays, before, strict=True):
+        assert_same_bits(a, b, f"{name} changed its input")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORMULAS)
+@given(batch=st.integers(1, 9), width=st.integers(1, 40), samples=st.integers(0, 3), seed=st.integers(0, 2**31),
+       data=st.data())  # fmt: skip
+def test_launchers(name, dtype, batch, width, samples, seed, data):
+    """Any batch, width (vector lanes and rest) and number of samples."""
+    kind = data.draw(st.sampled_from(KINDS.get(name, ["tanh"])))
+    check_launcher(name, *make(name, np.random.default_rng(seed), batch, width, samples, dtype, kind))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_launchers_shared_among_threads(name, dtype):
+    """Large enough to be cut into parts, of sizes that no number of parts divides."""
+    for kind in KINDS.get(name, ["tanh"]):
+        check_launcher(name, *make(name, np.random.default_rng(8), 101, 331, 2, dtype, kind))
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_wrong_launchers_are_found(name):
+    """A wrong sign, a NaN, five digits, an ignored `out`, another type, a spoiled input."""
+    def spoiled(change):
+        def launcher(*arrays, out, **attributes):
+            found = as_tuple(getattr(cpu, name)(*arrays, out=out, **attributes))
+            change(found[0], arrays)
+            return found
+
+        return launcher
+
+    def negate(y, arrays):
+        y *= -1
+
+    def lose(y, arrays):
+        y.reshape(-1)[-1] = np.nan
+
+    def blur(y, arrays):
+        y += np.float32(1e-3) * np.abs(y).max()
+
+    def spoil(y, arrays):
+        arrays[0][...] = 0
+
+    arrays, attributes = make(name, np.random.default_rng(3), 4, 7, 2, np.float32)
+    check_launcher(name, arrays, attributes)
+    for change in (negate, lose, blur, spoil):
+        with pytest.raises(AssertionError, match=name):
+            check_launcher(name, [a.copy() for a in arrays], attributes, launcher=spoiled(change))
+    with pytest.raises(AssertionError):
+        check_launcher(name, arrays, attributes, launcher=lambda *a, out, **k: getattr(cpu, name)(*a, out=None, **k))
+
+
+def test_the_list_of_names():
+    """NAMES lists exactly the launchers of the module and the two functions that choose them, and each is tested."""
+    launchers = {name for name, value in vars(cpu).items() if type(value).__name__ == "Launcher"}
+    functions = {name for name, value in vars(cpu).items() if inspect.isfunction(value)}
+    assert functions == {"multiplies", "pays"}
+    assert launchers | functions == set(tinyvae_kernels.NAMES) == set(FORMULAS).union(*OTHERS.values())
+    assert len(set(tinyvae_kernels.NAMES)) == len(tinyvae_kernels.NAMES)
+    assert tinyvae_kernels.kernels_for("cpu") is cpu
+    for file, names in OTHERS.items():
+        text = (ROOT / "tests" / file).read_text()
+        assert all(re.search(rf"\b{name}\b", text) for name in names), file
+
+
+# ---- far out -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_nan_propagates(name, dtype):
+    check_nan(cpu, name, dtype)
+
+
+def check_nan(kernels, name, dtype):
+    """One NaN in any input reaches a result, and leaves the rows it does not belong to alone."""
+    for kind in KINDS.get(name, ["tanh"]):
+        arrays, attributes = make(name, np.random.default_rng(1), 3, 5, 2, dtype, kind)
+        clean = as_tuple(getattr(kernels, name)(*arrays, out=None, **attributes))
+        for i, place in ((i, place) for i in range(len(arrays)) for place in (0, -1)):
+            if (name, kind, i) == ("bias_activation_grad", "relu", 1):
+                continue  # relu's slope at a NaN is 0; the NaN itself is in the value, so in the loss
+            if UNREAD.get(name, {}).get(i, -1) in (place, slice(None)):
+                continue
+            spoiled = [a.copy() for a in arrays]
+            spoiled[i].reshape(-1)[place] = math.nan
+            found = as_tuple(getattr(kernels, name)(*spoiled, out=None, **attributes))
+            assert any(np.isnan(y).any() for y in found), f"{name} {kind}: the NaN of input {i} is gone"
+            for y, right in zip(found, clean, strict=True):
+                fine = ~np.isnan(y)
+                assert_same_bits(y[fine], right[fine], f"{name}: other elements")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_pixel_gives_a_nan_total(dtype):
+    for name, per_pixel in (("bernoulli_log_prob", 1), ("gaussian_log_prob", 2)):
+        x = np.full((3, 40), 0.5, dtype)
+        x[1, 17] = math.nan
+        total, _ = getattr(cpu, name)(np.zeros((3, 40 * per_pixel), dtype), x, None)
+        assert np.isnan(total).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_saturated_logits(dtype):
+    """Bernoulli up to +-1e4: the log probability is 0 or the logit, the residual exact; nothing is clipped."""
+    logits = np.array([[30, -30], [90, -90], [1000, -1000], [1e4, -1e4]], dtype)
+    for x, total in (([1, 0], 0 * logits[:, 0]), ([0, 1], -2 * logits[:, 0]), ([1, 1], -logits[:, 0])):
+        rows = np.tile(np.array(x, dtype), (4, 1))
+        found, residual = cpu.bernoulli_log_prob(logits, rows, None)
+        small = np.log1p(np.exp(-logits[:, 0].astype(np.float64)))  # log(1 + exp(-l)), for each of the two pixels
+        assert_close(found, total - 2 * small, 2, "log probability")
+        assert_close(residual, rows - scipy.special.expit(logits.astype(np.float64)), 2, "residual")
+
+
+def by_kernel(logits, x):
+    """The value and its derivative from the launcher."""
+    total, residual = cpu.bernoulli_log_prob(logits, x, None)
+    return total, residual
+
+
+def by_row(on):
+    """The same through the row of the table, by its kernel or by its twin."""
+    def run(logits, x):
+        leaf = tv.Tensor(logits, requires_grad=True)
+        with tv.fused(on), np.errstate(all="ignore"):
+            total = tv.apply("bernoulli_log_prob", leaf, x)[0]
+            return total.data, tv.grad(total.sum(), leaf).data
+
+    return run
+
+
+ROADS = {"launcher": by_kernel, "kernel": by_row(True), "twin": by_row(False)}
+INFINITE = [(logit, x) for logit in (math.inf, -math.inf) for x in (0.0, 0.25, 1.0)]
+
+
+def check_infinite_logits(road, dtype):
+    """Exactly the limit of x l - log(1 + exp(l)) and of its derivative, alone and among ordinary pixels."""
+    for logit, x in INFINITE:
+        limit, slope = _bernoulli_limits(logit, x)
+        total, residual = road(np.full((2, 1), logit, dtype), np.full((2, 1), x, dtype))
+        assert total.tolist() == [limit, limit], f"log p({x}) at the logit {logit}"
+        assert residual.tolist() == [[slope], [slope]], f"the derivative at x = {x}, logit {logit}"
+        logits, pixels = np.linspace(-2, 2, 39).reshape(3, 13).astype(dtype), np.full((3, 13), 0.5, dtype)
+        rest = road(np.delete(logits, 7, 1), np.delete(pixels, 7, 1))
+        logits[1, 7], pixels[1, 7] = logit, x
+        total, residual = road(logits, pixels)
+        assert_close(total[1], rest[0][1] + limit, 4, "log probability")
+        assert residual[1, 7] == slope, f"the derivative at x = {x}, logit {logit}"
+        assert_same_bits(np.delete(residual, 7, 1), rest[1], "the other pixels' derivatives")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("road", ROADS)
+def test_infinite_logits_give_the_limit(road, dtype):
+    check_infinite_logits(ROADS[road], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("road", ROADS)
+def test_nan_beside_infinity_stays(road, dtype):
+    """A NaN pixel at an infinite logit, a NaN logit at any pixel: value and derivative are NaN, for that row only."""
+    for logit, x in [(math.nan, x) for x in (0.0, 0.25, 1.0)] + [(l, math.nan) for l in (0.5, math.inf, -math.inf)]:
+        logits, pixels = np.zeros((3, 5), dtype), np.ones((3, 5), dtype)
+        logits[1, 2], pixels[1, 2] = logit, x
+        total, residual = ROADS[road](logits, pixels)
+        assert np.isnan(total).tolist() == [False, True, False], f"logit {logit}, x = {x}"
+        assert np.argwhere(np.isnan(residual)).tolist() == [[1, 2]], f"logit {logit}, x = {x}"
+
+
+def test_wrong_limits_are_found():
+    """The textbook form, which is NaN at infinity; clipped logits; no derivative at the limit."""
+    def textbook(logits, x):
+        with np.errstate(all="ignore"):
+            return (x * logits - np.logaddexp(0, logits)).sum(-1), x - scipy.special.expit(logits)
+
+    def clipped(logits, x):
+        return by_kernel(np.clip(logits, -1e3, 1e3), x)
+
+    def flat(logits, x):
+        total, residual = by_kernel(logits, x)
+        return total, np.where(np.isinf(logits), 0, residual)
+
+    for wrong in (textbook, clipped, flat):
+        with pytest.raises(AssertionError):
+            check_infinite_logits(wrong, np.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_far_log_variances(dtype):
+    """Log-variances of +-80 in value and gradient, for the posterior and for grey pixels."""
+    joint = np.array([[0.5, -0.5, 80.0, -80.0]], dtype)
+    check_launcher("gaussian_sample_kl", [joint, np.ones((2, 1, 2), dtype)], {})
+    check_launcher("gaussian_sample_kl_grad", [np.ones((2, 1, 2), dtype), np.ones(1, dtype), joint,
+                                               np.ones((2, 1, 2), dtype)], {})
+    check_launcher("gaussian_log_prob", [joint, np.array([[0.25, 0.75]], dtype)], {})
+    z, kl = cpu.gaussian_sample_kl(np.array([[0.0, -1000.0], [0.0, 1000.0]], dtype), np.ones((1, 2, 1), dtype), None)
+    assert 0 <= float(z[0, 0, 0]) < 1e-200
+    assert_close(kl[0], 499.5, 2)
+    # exp(1000) is infinite in both types, exp(500) in float32 only: never a finite number in its place
+    assert np.isinf(kl[1])
+    assert z[0, 1, 0] >= np.finfo(dtype).max or dtype == np.float64
+
+
+# ---- the files -----------------------------------------------------------------------
+
+
+def sources():
+    """All modules of the package."""
+    names = [module.name for module in pkgutil.walk_packages(tinyvae_kernels.__path__, "tinyvae_kernels.")]
+    return [importlib.import_module(name) for name in names]
+
+
+def test_no_fast_math_that_assumes_away_nan():
+    """Only named flags, none of which lets the compiler drop a NaN or an infinity."""
+    allowed = {"contract", "nsz", "reassoc"}
+    for path in (ROOT / "kernels").rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"fastmath\s*=\s*True|['\"](nnan|ninf|fast|afn|arcp)['\"]", text), path.name
+    kernels = {value.name: value for module in sources() for value in vars(module).values()
+               if type(value).__name__ == "Kernel"}  # fmt: skip
+    assert len(kernels) > 30
+    for options in (kernel.options for kernel in kernels.values()):
+        flags = options.get("fastmath") or set()
+        assert flags is not True
+        assert set(flags) <= allowed
+        assert options["error_model"] == "numpy"
+    compiled = importlib.import_module("tinyvae_kernels.cpu.runtime.compiled")
+    assert compiled.HELPER["fastmath"] | compiled.SUM <= allowed  # the two that helpers have

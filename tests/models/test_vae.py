@@ -1,0 +1,143 @@
+"""A VAE with each posterior and each of its estimators: it trains, its gradients agree, its checkpoints come back."""
+
+import math
+
+import numpy as np
+import pytest
+from support import likely_zero
+
+import tinyvae as tv
+from tinyvae.engine.noise import Noise
+from tinyvae.inference import bounds
+from tinyvae.inference.estimators import choices
+from tinyvae.models.vae import POSTERIORS
+from tinyvae.pictures import gallery
+
+BOTH = [(name, estimator) for name, (family, _, _) in POSTERIORS.items() for estimator in choices(family)]
+
+
+def data(count=60):
+    grey = (255 * np.random.default_rng(0).random((count, 36)) ** 3).astype(np.uint8)
+    return tv.DataSet("made-up", grey, grey[:10], (6, 6), 255.0, "dynamic", "bernoulli")
+
+
+def vae(posterior, dtype="float64", **more):
+    return tv.VAE(36, 12, 3, posterior=posterior, dtype=dtype, **more)
+
+
+@pytest.mark.parametrize(("posterior", "estimator"), BOTH)
+@pytest.mark.parametrize("bound", ["elbo-a", "elbo-b"])
+def test_every_estimator_trains(posterior, estimator, bound):
+    """Two epochs, with recorded steps compared to their replays; the bound rises and the latents keep their support."""
+    model = vae(posterior, "float32")
+    before = tv.evaluate(model, data())
+    records = tv.fit(model, data(), epochs=3, batch=20, lr=3e-3, bound=bound, estimator=estimator)
+    assert records[-1]["test_elbo"] > before.elbo
+    z = model.prior.sample(Noise(0, "test"), 100).numpy()
+    inside = {"any number": z == z, "positive": z >= 0, "between 0 and 1": (z >= 0) & (z <= 1),
+              "positive, with sum 1": (z >= 0) & (np.abs(z.sum(-1, keepdims=True) - 1) < 1e-5)}
+    assert inside[model.prior.support].all()
+
+
+def gradients(posterior, estimator, seed, baseline="none"):
+    """2000 independent estimates of the gradient of -ELBO by what the encoder gives for one datum, (2000, width)."""
+    model, family = vae(posterior), POSTERIORS[posterior][0]
+    draw = np.random.default_rng(1)
+    x = tv.Tensor(np.tile((draw.random(36) < 0.4).astype(float), (2000, 1)))
+    joint = tv.Tensor(np.tile(draw.normal(size=family.width(3)), (2000, 1)), requires_grad=True)
+    reconstruction, kl = bounds.terms(model, lambda x: family.from_joint(joint), x, Noise(seed, "test"), 4,
+                                      estimator=estimator, baseline=baseline)
+    return tv.grad((kl - reconstruction).sum(), joint).data
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_all_estimators_have_one_mean(posterior):
+    """Each against the family's own path, by z-scores over independent draws."""
+    own, *others = choices(POSTERIORS[posterior][0])
+    path = gradients(posterior, own, 0)
+    for estimator in others:
+        for baseline in ("none", "leave-one-out", "fitted"):
+            found = gradients(posterior, estimator, 1, baseline)
+            error = np.sqrt((path.var(0, ddof=1) + found.var(0, ddof=1)) / len(path))
+            for i, (difference, e) in enumerate(zip(found.mean(0) - path.mean(0), error, strict=True)):
+                likely_zero(f"{posterior}, {estimator}, {baseline}, {i}", difference, e)
+
+
+def test_a_wrong_weight_is_noticed(monkeypatch):
+    """A score that is weighed half as much again."""
+    from tinyvae.inference import estimators
+
+    right = estimators.signal
+    monkeypatch.setattr(estimators, "signal", lambda terms, latent: right(terms, latent) * 1.5)
+    with pytest.raises(AssertionError):
+        test_all_estimators_have_one_mean("gamma")
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_runs_come_back(posterior, tmp_path):
+    """A run resumed has the bits of one that was not stopped; the loaded model encodes, decodes and draws."""
+    options = {"batch": 20, "estimator": choices(POSTERIORS[posterior][0])[-1]}
+    whole = tv.fit(vae(posterior), data(), tmp_path / "whole", epochs=3, **options)
+    tv.fit(vae(posterior), data(), tmp_path / "half", epochs=2, **options)
+    assert tv.resume(tmp_path / "half", data(), epochs=3)[-1] == whole[-1]
+    model = tv.load(tmp_path / "whole")
+    assert model.config["posterior"] == posterior
+    mean, logvar = model.encode(data().test / 255.0)
+    assert mean.shape == logvar.shape == (10, 3)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(logvar).all()
+    assert model.generate(4).shape == (4, 36)
+    result = tv.evaluate(model, data(), importance_samples=50)
+    assert result.elbo <= result.log_evidence + 5 * result.log_evidence_stderr
+    if posterior in ("beta", "dirichlet"):
+        files = gallery.all_pictures(model, data(), whole, tmp_path / "figures")
+        assert all(file.stat().st_size for file in files)
+        assert ("manifold.png" in {file.name for file in files}) == (posterior != "dirichlet")
+
+
+def test_quantiles_of_the_prior():
+    """What lies below -1, 0 and 1 of a standard normal number lies below these of the prior's draws."""
+    from scipy.stats import beta, gamma
+
+    x = np.array([-1.0, 0.0, 1.0])
+    below = np.array([0.15866, 0.5, 0.84134])
+    assert np.abs(gamma(0.3, scale=1 / 0.3).cdf(gallery.prior_at(vae("gamma"), x, 1)) - below).max() < 0.02
+    assert np.abs(beta(1, 1).cdf(gallery.prior_at(vae("beta"), x, 0)) - below).max() < 0.02
+    assert gallery.prior_at(vae("normal"), x, 0) is x
+    rows = gallery.moved(vae("dirichlet"), np.array([0.2, 0.3, 0.5]), 0, np.array([0.6, 0.2]))
+    assert np.abs(rows - [[0.6, 0.15, 0.25], [0.2, 0.3, 0.5]]).max() < 1e-12
+
+
+@pytest.mark.parametrize("posterior", ["gamma", "full-normal", "dirichlet"])
+def test_on_a_device_as_on_the_cpu(driver, posterior):
+    from tinyvae.engine.devices import to_host
+    from tinyvae.training.step import OBJECTIVE, Settings, Training
+
+    found = []
+    for device in ("cpu", "cuda"):
+        training = Training(vae(posterior, device=device), data(), Settings(batch=20))
+        training.begin_epoch()
+        for _ in range(3):
+            training.step()
+        found.append(float(to_host(training.totals)[OBJECTIVE]))
+    assert abs(found[1] / found[0] - 1) <= 1e-11
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"estimator": "implicit"}, "found estimator 'implicit'; Normal has reparam, grep, score"),
+    ({"estimator": "magic"}, "estimator=magic \\(one of reparam, implicit, grep, score\\)"),
+    ({"estimator": "score", "bound": "iwae", "importance_samples": 5}, "estimator=score"),
+    ({"estimator": "score", "baseline": "moving-average"}, "baseline=moving-average"),
+    ({"estimator": "score", "baseline": "fitted"}, "baseline=fitted.*at least 2 samples"),
+    ({"baseline": "leave-one-out", "samples": 2}, "baseline=leave-one-out")])  # fmt: skip
+def test_wrong_choices_get_a_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tv.fit(vae("normal"), data(), epochs=1, **settings)
+
+
+def test_a_wrong_posterior_gets_a_sentence():
+    with pytest.raises(ValueError, match="found posterior 'cauchy'; expected one of normal, full-normal"):
+        vae("cauchy")
+    with pytest.raises(ValueError, match="Dirichlet posterior, which is always 1"):
+        tv.VAE(36, 12, 1, posterior="dirichlet")
+    assert math.isclose(float(vae("gamma").prior.mean.data[0]), 1.0)

@@ -1,0 +1,155 @@
+"""What a person sees of a run in the terminal: a progress bar, one line an epoch, tables with units."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tinyvae.evidence.evaluation import Evaluation, TwoSided
+from tinyvae.evidence.hmc import TARGET
+from tinyvae.training import checkpoint
+from tinyvae.training.step import Training
+
+HIGHER, LOWER = "higher is better", "lower is better"
+
+
+def console(stderr: bool = False) -> Any:
+    """A rich console; plain text where nobody looks."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class TrainingView:
+    """Shows a training as it goes: a bar on a terminal, a line an epoch everywhere, JSON lines if asked."""
+
+    def __init__(self, training: Training, as_json: bool = False) -> None:
+        self.training, self.as_json = training, as_json
+        self._progress: Any = None
+        self._task: Any = None
+        self._console = console()
+
+    @contextmanager
+    def live(self) -> Iterator[TrainingView]:
+        """Within this block the bar moves."""
+        if self.as_json or not sys.stdout.isatty():
+            yield self
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TextColumn("batches"),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            self._progress = progress
+            self._task = progress.add_task("", total=self.training.batches.steps, epoch=self._epoch())
+            yield self
+        self._progress = None
+
+    def _epoch(self) -> str:
+        return f"{self.training.epoch + 1}/{self.training.settings.epochs}"
+
+    def on_step(self, training: Training, done: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, epoch=self._epoch())
+
+    def on_epoch(self, record: dict[str, Any], timings: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps(checkpoint.plain(record)), flush=True)
+        else:
+            self._console.print(epoch_line(record, timings, self.training), markup=False)
+
+
+def heading(training: Training) -> str:
+    """What the columns of the epoch lines are."""
+    data, settings = training.data, training.settings
+    name = f"L_{settings.importance_samples}, the bound of iwae," if settings.bound == "iwae" else "ELBO"
+    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x "
+            f"{data.shape[1]} pixels; {training.model}\n{name} in nats per datum (higher is better) on training "
+            "and test data, the latter with its standard error")
+
+
+def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Training) -> str:
+    """One epoch: bounds, terms, active units, speed, and the fingerprint of the parameters."""
+    name, elbo = ("bound", f"ELBO {record['test_elbo']:.2f}, ") if "train_bound" in record else ("elbo", "")
+    valid = f"  valid {record[f'valid_{name}']:.2f}" if "valid_elbo" in record else ""
+    skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
+    error = record[f"test_{name}_stderr"]  # one datum has none
+    return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record[f'train_{name}']:.2f}{valid}  "
+            f"test {record[f'test_{name}']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  "
+            f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  "
+            f"active {record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})  "
+            f"{timings['data_per_second']:,.0f} data/s  {record['fingerprint']}{skipped}")
+
+
+def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any:
+    """Every number with its unit, direction, standard error and count."""
+    first = f"the first {result.data_count:,} of {result.data_available:,}" if result.data_available else \
+        f"{result.data_count:,}"
+    table, row = quantities(f"{result.data}, {first} {part} data, one draw of z each", kept)
+    nats = "nats per datum"
+    row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)
+    row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
+    row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
+    row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
+    if result.log_evidence is not None:
+        k, sampled = result.importance_samples, result.method == "importance"
+        row(f"log p(x), {k} samples" if sampled else f"log p(x), {result.method}", result.log_evidence,
+            result.log_evidence_stderr, nats, f"{HIGHER}; {'high' if result.method == 'hmc' else 'low'} on average")
+        row("of it, by the draws", result.log_evidence_sampling_stderr or 0.0, None, "nats, std. error", LOWER)
+        of = {"importance": f"{k}", "ais": f"{result.chains} chains", "hmc": f"{result.fresh_draws} draws"}
+        row("effective samples", result.effective_samples or 0.0, result.effective_samples_stderr,
+            f"of {of[result.method or 'importance']}", HIGHER)
+        if result.pareto_k_high is not None:
+            row(f"Pareto k > {result.pareto_k_limit}", result.pareto_k_high, None, "share of the data", LOWER)
+        moves(row, result)
+        settings = {"ais": f"ais: from the {result.start} by {result.temperatures} temperatures",
+                    "hmc": f"hmc: {result.chains} chains of {result.draws} draws, half to fit a density to"}
+        table.caption = "; ".join([*(text for name, text in settings.items() if name == result.method),
+                                   result.diagnosis or ""])
+    units = result.latent_units or len(result.kl_per_dimension)
+    table.add_row("active units", str(result.active_units), "", f"of {units}",
+                  f"posterior mean's variance > {result.active_threshold:g}")
+    for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
+        row(f"KL of z{j}", value, error, nats, "information used")
+    return table
+
+
+def two_sided_table(result: TwoSided, kept: dict[str, Any]) -> Any:
+    """log p(x) of data that the model made, from below and above."""
+    table, row = quantities(f"{result.data_count:,} data made by the model", kept)
+    nats = "nats per datum"
+    row("log p(x), forwards", result.lower, result.lower_stderr, nats, f"{HIGHER}; low on average")
+    row("log p(x), backwards", result.upper, result.upper_stderr, nats, f"{LOWER}; high on average")
+    row("gap", result.gap, result.gap_stderr, nats, LOWER)
+    moves(row, result)
+    table.caption = (f"ais: from the {result.start} by {result.temperatures} temperatures, {result.chains} chains each "
+                     "way; on average log p(x) lies between the two, so neither errs by more than the gap"
+                     + ("" if result.gap > 2 * result.gap_stderr else ", which is 0 within its error"))
+    return table
+
+
+def moves(row: Callable[..., None], result: Evaluation | TwoSided) -> None:
+    """How the Hamiltonian moves went, if there were any."""
+    if result.acceptance is not None and result.energy_error is not None:
+        row("acceptance", result.acceptance, None, f"of {result.leapfrog} leapfrog steps", f"aim: {TARGET}")
+        row("energy error", result.energy_error, None, "nats, if accepted", LOWER)
+
+
+def quantities(title: str, kept: dict[str, Any]) -> tuple[Any, Callable[..., None]]:
+    """A table of numbers with their errors, units and directions, and what adds a row to it."""
+    from rich.table import Table
+
+    table = Table(title=f"{title}; parameters of epoch {kept['epoch']} ({kept['checkpoint']})", title_justify="left",
+                  caption_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("quantity", "value", "std. error", "unit", "direction"):
+        table.add_column(name, justify="right" if name in ("value", "std. error") else "left")
+
+    def row(name: str, value: float, error: float | None, unit: str, direction: str) -> None:
+        shown = "" if error is None or math.isnan(error) else f"{error:.3f}"
+        table.add_row(name, f"{value:.3f}", shown, unit, direction)
+
+    return table, row

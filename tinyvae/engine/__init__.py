@@ -1,0 +1,1 @@
+"""The autodiff: nothing here knows a distribution."""

@@ -1,0 +1,174 @@
+"""Noise is a function, not a state: eps = normal(seed, stream, step, site, index).
+
+A counter-based generator (Philox 4x32-10; Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy
+as 1, 2, 3") turns the address of a draw into 128 random bits. Nothing is carried from one draw to the next, so
+a resumed run, a replayed tape and another device draw the same numbers, and there is no state to save.
+
+The address is
+
+    key     = (seed, stream)                    who draws: 32 bits each, the stream by the CRC-32 of its name
+    counter = (index // 4, site, step, attempt) which draw: 32 bits each
+
+`site` is the running number of the draw within a step, so that two draws of one step never share a counter;
+`attempt` is for rejection samplers. One counter gives four 32-bit words, hence `index // 4`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tinyvae.engine.devices import read
+from tinyvae.engine.rules import INDEX, rule
+from tinyvae.engine.tensor import Tensor, apply
+
+# The multipliers and the key increments ("Weyl constants") of Philox 4x32.
+M0, M1 = 0xD2511F53, 0xCD9E8D57
+W0, W1 = 0x9E3779B9, 0xBB67AE85
+ROUNDS = 10
+WORD = 0xFFFFFFFF
+
+
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], xp: Any = np) -> tuple[Any, Any, Any, Any]:
+    """Philox 4x32-10: four counter words and two key words give four random words.
+
+    The counter words are uint64 arrays (or integers) below 2**32 that broadcast together; so are the results.
+    A round multiplies two words into 64 bits, keeps the low halves, and mixes the high halves with the other
+    two words and the key.
+    """
+    c0, c1, c2, c3 = (xp.asarray(c, dtype=xp.uint64) for c in counter)
+    k0, k1 = key
+    low, high = xp.uint64(WORD), xp.uint64(32)
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * xp.uint64(M0), c2 * xp.uint64(M1)
+        c0, c1, c2, c3 = (p1 >> high) ^ c1 ^ xp.uint64(k0), p1 & low, (p0 >> high) ^ c3 ^ xp.uint64(k1), p0 & low
+        k0, k1 = (k0 + W0) & WORD, (k1 + W1) & WORD
+    return c0, c1, c2, c3
+
+
+@cache
+def stream_number(stream: str) -> int:
+    """The 32-bit number of a named stream: a shuffle can never disturb the noise, for they differ in the key."""
+    return zlib.crc32(stream.encode())
+
+
+def words(
+    seed: int, stream: str, step: int, site: int, count: int, attempt: int = 0, first: int = 0, xp: Any = np
+) -> Any:
+    """`count` random 32-bit words, as (count,) uint64, those with index `first`, `first + 1`, ... of the address."""
+    if not 0 <= seed <= WORD:
+        raise ValueError(f"seed is {seed}; expected an integer from 0 to {WORD} (32 bits)")
+    begin, end = first // 4, -(-(first + count) // 4)
+    block = xp.arange(begin, end, dtype=xp.uint64)
+    four = philox((block, site, step, attempt), (seed, stream_number(stream)), xp)
+    return xp.stack(xp.broadcast_arrays(*four), axis=-1).reshape(-1)[first - 4 * begin :][:count]
+
+
+def uniform(
+    seed: int, stream: str, step: int, site: int, shape: tuple[int, ...], dtype: Any = np.float32, first: int = 0,
+    xp: Any = np,
+) -> Any:
+    """Uniform numbers in [0, 1): the upper 24 bits of a word in float32, all 32 in float64; 1 never occurs."""
+    bits = words(seed, stream, step, site, math.prod(shape), first=first, xp=xp)
+    if np.dtype(dtype) == np.float32:
+        return ((bits >> xp.uint64(8)).astype(dtype) * xp.float32(2.0**-24)).reshape(shape)
+    return (bits.astype(dtype) * 2.0**-32).reshape(shape)
+
+
+def normal(
+    seed: int, stream: str, step: int, site: int, shape: tuple[int, ...], dtype: Any = np.float32, xp: Any = np
+) -> Any:
+    """Standard normal numbers by Box and Muller's transform of pairs of words, computed in `dtype`.
+
+    With u, v uniform on (0, 1), sqrt(-2 log u) (cos 2 pi v, sin 2 pi v) is a pair of independent normals.
+    u = (word + 1/2) / 2**32 is never 0, so the logarithm is finite; the largest draw is 6.77.
+    """
+    count = math.prod(shape)
+    bits = words(seed, stream, step, site, count + count % 2, xp=xp).astype(dtype).reshape(-1, 2)
+    scale, half = np.dtype(dtype).type(2.0**-32), np.dtype(dtype).type(2.0**-33)
+    u, v = bits[:, 0] * scale + half, bits[:, 1] * scale
+    radius = xp.sqrt(-2 * xp.log(u))
+    angle = np.dtype(dtype).type(2 * math.pi) * v
+    pairs = xp.stack((radius * xp.cos(angle), radius * xp.sin(angle)), axis=-1)
+    return pairs.reshape(-1)[:count].reshape(shape)
+
+
+def open_unit(high: Any, low: Any = None) -> Any:
+    """A word as a number in (0, 1), or two: 32 bits and a half, or 52, which float64 holds exactly."""
+    if low is None:
+        return (high.astype(np.float64) + 0.5) * 2.0**-32
+    return ((high << np.uint64(20) | low >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
+    """A random order of 0 .. count-1, as (count,) int64: the indices sorted by a 64-bit random label each.
+
+    Labels rather than Fisher-Yates, because each label has an address of its own; equal labels (chance
+    count**2 / 2**65) keep their order.
+    """
+    bits = words(seed, stream, step, 0, 2 * count).reshape(-1, 2)
+    return np.argsort((bits[:, 0] << np.uint64(32)) | bits[:, 1], kind="stable").astype(np.int64)
+
+
+# ---- noise as an operation -------------------------------------------------------------------------------------------
+
+# standard normal numbers of the step that the array `clock` holds, so that a replay draws anew
+rule("normal", lambda xp, clock, out, seed, stream, site, shape, dtype:
+     into(out, normal(seed, stream, read(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
+# and uniform ones in [0, 1)
+rule("uniform", lambda xp, clock, out, seed, stream, site, shape, dtype:
+     into(out, uniform(seed, stream, read(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
+
+
+def into(out: Any, value: Any) -> Any:
+    """What a row's value gives back: the value, or, where there is one, `out` with the value in it."""
+    if out is None:
+        return value
+    out[...] = value
+    return out
+
+
+class Noise:
+    """The draws of one stream within a step, each at a site of its own.
+
+    `clock` is an int64 array whose first element is the step; a launch or the caller changes it, and every draw
+    made by `normal` reads it when it runs. `restart` begins the next step: sites count from 0 again.
+    """
+
+    def __init__(self, seed: int, stream: str = "noise", clock: np.ndarray | None = None) -> None:
+        words(seed, stream, 0, 0, 0)  # refuses a seed that does not fit, which a kernel would not see
+        self.seed, self.stream, self.site = seed, stream, 0
+        self.clock = np.zeros(1, np.int64) if clock is None else clock
+
+    def restart(self, step: int | None = None) -> Noise:
+        """Sites from 0; with `step`, the clock is set too."""
+        self.site = 0
+        if step is not None:
+            self.clock[0] = step
+        return self
+
+    def next_site(self) -> int:
+        """The number of the next draw: two draws of one step never share counters."""
+        self.site += 1
+        return self.site - 1
+
+    def normal(self, shape: Sequence[int], dtype: Any = np.float32) -> Tensor:
+        """Standard normal numbers."""
+        return self._draw("normal", shape, dtype)
+
+    def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Tensor:
+        """Uniform numbers in [0, 1)."""
+        return self._draw("uniform", shape, dtype)
+
+    def _draw(self, kind: str, shape: Sequence[int], dtype: Any) -> Tensor:
+        return self.draw(kind, shape=tuple(shape), dtype=np.dtype(dtype))
+
+    def draw(self, kind: str, *inputs: Tensor, **attributes: Any) -> Tensor:
+        """A row that draws, by its name: `inputs` and the clock, at the next site."""
+        return apply(kind, *inputs, Tensor(self.clock), seed=self.seed, stream=self.stream, site=self.next_site(),
+                     **attributes)

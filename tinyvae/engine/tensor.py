@@ -1,0 +1,355 @@
+"""Tensor: an array with the rules as operators. `grad` and `backward` ask the tape for derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tinyvae.engine.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
+from tinyvae.engine.rules import TABLE, Rule
+from tinyvae.engine.tape import Launch, TapeError, history, key, recording, walk
+
+Axis = int | Sequence[int] | None
+
+
+def _unary(name: str) -> Callable[[Tensor], Tensor]:
+    return lambda self: apply(name, self)
+
+
+def _binary(name: str) -> Callable[[Tensor, Any], Tensor]:
+    return lambda self, other: apply(name, self, other)
+
+
+def _reflected(name: str) -> Callable[[Tensor, Any], Tensor]:
+    return lambda self, other: apply(name, other, self)
+
+
+def _reduction(name: str) -> Callable[..., Tensor]:
+    """A method `(axis=None, keepdims=False)`; axis is one axis, several, or None for all."""
+    return lambda self, axis=None, keepdims=False: apply(name, self, axis=self._axes(axis), keepdims=keepdims)
+
+
+class Tensor:
+    """An array that remembers the launch which made it.
+
+    `Tensor(array)` shares memory with the array. With `requires_grad` it is a leaf that derivatives are taken by;
+    `name` says in messages which one.
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "index", "launch", "name", "requires_grad")
+    __array_priority__ = 1000  # numpy_array * tensor is ours
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any, requires_grad: bool = False, launch: Launch | None = None, index: int = 0,
+                 name: str = "") -> None:
+        self.data: Array = data if launch is not None else as_array(data)
+        self.requires_grad, self.launch, self.index, self.name = requires_grad, launch, index, name
+        self.grad: Tensor | None = None
+        if requires_grad and self.data.dtype not in FLOATS:
+            raise TypeError(f"a tensor of type {self.data.dtype} has no derivative; make it float32 or float64 first")
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
+
+    shape = property(lambda self: self.data.shape)
+    dtype = property(lambda self: self.data.dtype)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
+    device = property(lambda self: namespace_of(self.data).device)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        made = f", made by {self.launch.rule.name}" if self.launch else ", requires_grad=True" * self.requires_grad
+        return f"Tensor({np.array2string(to_host(self.data), prefix='Tensor(')}{made})"
+
+    # ---- leaving the graph -------------------------------------------------------------------------------------------
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array, on the host; not while a tape records them, for they would be frozen."""
+        tape = recording()
+        if tape is not None and self.launch is not None and self.launch.tape is tape:
+            raise TapeError(f"the value of a recorded {self.launch.rule.name} was asked for while the tape records: "
+                            "it would be frozen into the program; read it after the `with Tape()` block")
+        return to_host(self.data)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> float:
+        """The value of a tensor with one element, as a Python number."""
+        return self.numpy().item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __setitem__(self, where: Any, value: Any) -> NoReturn:
+        raise TypeError("item assignment would change a value that a derivative may need; build a new tensor with "
+                        "flag.where(a, b) or a.concatenate(b, axis=0)")
+
+    # ---- operations: each is the row of its name in rules.py ---------------------------------------------------------
+
+    __add__, __sub__, __mul__, __truediv__, __pow__ = map(_binary, ("add", "sub", "mul", "div", "pow"))
+    __radd__, __rsub__, __rmul__, __rtruediv__, __rpow__ = map(_reflected, ("add", "sub", "mul", "div", "pow"))
+    __gt__, __ge__, __lt__, __le__ = map(_binary, ("greater", "greater_equal", "less", "less_equal"))
+    __eq__, __ne__ = map(_binary, ("equal", "not_equal"))  # type: ignore[assignment]
+    __hash__ = object.__hash__
+    __neg__, __abs__ = map(_unary, ("neg", "abs"))
+    exp, log, expm1, log1p, sqrt, sign = map(_unary, ("exp", "log", "expm1", "log1p", "sqrt", "sign"))
+    tan, tanh, sigmoid, softplus, relu = map(_unary, ("tan", "tanh", "sigmoid", "softplus", "relu"))
+    lgamma, erf, stop = map(_unary, ("lgamma", "erf", "stop"))  # `stop`: the same values, but no gradient flows
+    maximum, minimum = map(_binary, ("maximum", "minimum"))
+    sum, mean, max, logsumexp = map(_reduction, ("sum", "mean", "max", "logsumexp"))
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return matmul(other, self)
+
+    def where(self, a: Any, b: Any) -> Tensor:
+        """`a` where this tensor of truth values is true, `b` elsewhere."""
+        return apply("where", self, a, b)
+
+    def cast(self, dtype: Any) -> Tensor:
+        """Truth values as the numbers 0 and 1."""
+        return apply("cast", self, dtype=np.dtype(dtype))
+
+    def polygamma(self, order: int) -> Tensor:
+        """The derivative of that order of the digamma function; order 0 is digamma itself."""
+        return apply("polygamma", self, order=order)
+
+    def digamma(self) -> Tensor:
+        return self.polygamma(0)
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        return apply("log_softmax", self, axis=self._axes(axis))
+
+    def _axes(self, axis: Axis) -> tuple[int, ...]:
+        """Any way to name axes as the rows' way: a sorted tuple, none negative."""
+        axes = range(self.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        if not all(-self.ndim <= i < self.ndim for i in axes):
+            raise ValueError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
+        return tuple(sorted({i % self.ndim for i in axes}))
+
+    # ---- shapes ------------------------------------------------------------------------------------------------------
+
+    def reshape(self, *shape: Any) -> Tensor:
+        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        # a reshape of scattered memory is a copy, which a replay must repeat: say so to the tape
+        return self if wanted == self.shape else apply("reshape", self.contiguous(), shape=wanted)
+
+    def contiguous(self) -> Tensor:
+        """The same values in unbroken memory."""
+        return self if self.data.flags.c_contiguous else apply("copy", self)
+
+    def transpose(self, axes: Sequence[int] | None = None) -> Tensor:
+        return apply("transpose", self, axes=tuple(range(self.ndim))[::-1] if axes is None else tuple(axes))
+
+    T = property(lambda self: self.transpose())
+
+    def swap(self) -> Tensor:
+        """The last two axes exchanged: the transposed matrix, or a batch of them."""
+        return self.transpose((*range(self.ndim - 2), self.ndim - 1, self.ndim - 2))
+
+    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
+        return apply("broadcast_to", self, shape=tuple(shape))
+
+    def __getitem__(self, where: Any) -> Tensor:
+        """A slice, as a view; or rows by a tensor or array of whole numbers, along the first axis."""
+        if isinstance(where, (Tensor, np.ndarray, list)):
+            return apply("gather", self, where)
+        key = where if isinstance(where, tuple) else (where,)
+        if any(isinstance(part, (Tensor, np.ndarray, list, bool)) for part in key):
+            raise TypeError("slice found an array among several indices; take rows by one array of whole numbers, then "
+                            "slice the result: x[index][:, 2]")
+        # the `...` makes a single number a view as well, which a replay renews
+        return apply("slice", self, key=key if ... in key else (*key, ...))
+
+    def concatenate(self, *others: Any, axis: int = 0) -> Tensor:
+        return apply("concatenate", self, *others, axis=self._axes(axis)[0])
+
+    def split(self, parts: int, axis: int = -1) -> tuple[Tensor, ...]:
+        """`parts` equal views along an axis."""
+        return apply("split", self, axis=self._axes(axis)[0], parts=parts)
+
+    def unslice(self, key: Any, shape: Sequence[int]) -> Tensor:
+        """Zeros of that shape with this tensor at `key`."""
+        return apply("unslice", self, key=key, shape=tuple(shape))
+
+    def scatter(self, index: Any, rows: int) -> Tensor:
+        """Zeros with that many rows, to which each row of this tensor is added at its index."""
+        return apply("scatter", self, index, rows=rows)
+
+    def apply(self, name: str, *others: Any, **attributes: Any) -> Any:
+        """Any row of the table by its name, this tensor its first input."""
+        return apply(name, self, *others, **attributes)
+
+    # ---- derivatives -------------------------------------------------------------------------------------------------
+
+    def backward(self) -> None:
+        """Add the derivatives of this scalar to the `grad` of every leaf it depends on (twice called, twice added)."""
+        if recording() is not None:
+            raise TapeError("backward() inside a tape: its result would not be renewed by a replay; use tinyvae.grad")
+        inputs = [self, *(tensor for launch in history(self) for tensor in launch.inputs)]
+        leaves = list({id(t): t for t in inputs if t.requires_grad and t.launch is None}.values())
+        for leaf, g in zip(leaves, grad(self, leaves), strict=True):
+            leaf.grad = Tensor(g.data.copy() if leaf.grad is None else leaf.grad.data + g.data)
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side along a new axis."""
+    first = tensors[0]
+    place = axis % (first.ndim + 1)
+    rows = [t.reshape((*t.shape[:place], 1, *t.shape[place:])) for t in tensors]
+    return rows[0].concatenate(*rows[1:], axis=place)
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """The matrix product; a vector counts as one row on the left, as one column on the right."""
+    a, b = (t if isinstance(t, Tensor) else Tensor(t) for t in (a, b))
+    if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul found shapes {a.shape} and {b.shape}; expected (..., m, k) and (..., k, n)")
+    if a.ndim > 1 and b.ndim > 1:
+        return apply("matmul", a, b)
+    product = matmul(a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
+    return product[(..., *[0] * (a.ndim == 1), *[slice(None) if b.ndim > 1 else 0])]
+
+
+# ---- running an operation --------------------------------------------------------------------------------------------
+
+
+def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
+    """Run a row of the table on tensors, arrays or numbers: a Tensor, or a tuple of them for several outputs.
+
+    A fused row whose kernel cannot serve these inputs runs its twin instead.
+    """
+    row = TABLE.get(name)
+    if row is None:
+        raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
+    tensors, xp = _ready(row, inputs)
+    call = row.kernel(xp) if row.kernel is not None and xp.kernels and _plain(row, tensors) else None
+    if call is None and row.twin is not None:
+        return row.twin(*tensors, **attributes)
+    call, tape = call or row.value, recording()
+    assert call is not None, f"{name} has neither value nor twin"
+    if tape is not None:
+        _belong(row, tensors, tape)
+    arrays = [tensor.data for tensor in tensors]
+    if row.writes:
+        call(xp, *arrays, **attributes)
+        Launch(row, call, xp, tensors, [], attributes)
+        return None
+    try:
+        result = call(xp, *arrays, **({} if row.view else {"out": None}), **attributes)
+    except ValueError as fault:  # NumPy names shapes but not the operation
+        shapes = " and ".join(str(tensor.shape) for tensor in tensors)
+        raise ValueError(f"{name} cannot combine shapes {shapes}: {fault}") from None
+    outputs = list(result) if row.outputs != 1 else [xp.asarray(result)]
+    requires = any(tensor.requires_grad and row.flows(i) for i, tensor in enumerate(tensors))
+    if not requires and tape is None:
+        made = tuple(Tensor(array) for array in outputs)
+    else:
+        launch = Launch(row, call, xp, tensors, outputs, attributes)
+        made = tuple(Tensor(array, requires and array.dtype in FLOATS, launch, i) for i, array in enumerate(outputs))
+    return made[0] if row.outputs == 1 else made
+
+
+def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
+    """The inputs as tensors of one device and one floating type; numbers take the type of the others."""
+    tensors: list[Any] = []
+    xp, kind = None, None
+    for i, value in enumerate(inputs):
+        if isinstance(value, (int, float, list)):
+            tensors.append(value)
+            continue
+        tensors.append(tensor := value if isinstance(value, Tensor) else Tensor(value))
+        here = namespace_of(tensor.data)
+        if xp is None:
+            xp = here
+        elif here is not xp:
+            raise DeviceError(f"{row.name} found one input on {xp.device} and one on {here.device}; nothing moves by "
+                              f"itself: make both on one device with device={xp.device!r}")
+        if row.domain_of(i).kind == "flag" and tensor.dtype != bool:
+            raise TypeError(f"{row.name} found {tensor.dtype}; expected truth values: compare first, as in a > 0")
+        if row.domain_of(i).kind != "number":
+            continue
+        if tensor.dtype not in FLOATS:
+            raise TypeError(f"{row.name} found numbers of type {tensor.dtype}; expected float32 or float64: convert "
+                            "the array with .astype(numpy.float32) first")
+        if kind is None:
+            kind = tensor.dtype
+        elif tensor.dtype != kind:
+            raise TypeError(f"{row.name} found {kind} and {tensor.dtype}; nothing is converted silently: give both "
+                            "inputs one type with .astype")
+    xp = xp or CPU
+    for i, value in enumerate(tensors):
+        if not isinstance(value, Tensor):
+            dtype = kind or np.dtype(np.float64) if row.domain_of(i).kind == "number" else None
+            tensors[i] = Tensor(as_array(value, dtype, xp))
+    return tensors, xp
+
+
+def _plain(row: Rule, tensors: Sequence[Tensor]) -> bool:
+    """Can the kernel serve these inputs: shapes, unbroken memory, and no derivative that only the twin has?"""
+    if row.fits is not None and not row.fits(*(tensor.data for tensor in tensors)):
+        return False
+    return all((row.strided or tensor.data.flags.c_contiguous) and not (tensor.requires_grad and i in row.constants)
+               for i, tensor in enumerate(tensors))
+
+
+def _belong(row: Rule, tensors: Sequence[Tensor], tape: Any) -> None:
+    for tensor in tensors:
+        if tensor.requires_grad and tensor.launch is not None and tensor.launch.tape is not tape:
+            raise TapeError(f"{row.name} was given the result of {tensor.launch}, which depends on a parameter but was "
+                            "made outside this tape: a replay would not renew it; compute it inside the `with` block")
+
+
+# ---- derivatives -----------------------------------------------------------------------------------------------------
+
+
+def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
+    """Derivatives of the scalar `output` by each tensor of `wanted`, as tensors of the same shapes.
+
+    The results are differentiable themselves. A tensor that `output` does not depend on gets zeros. `seed` (same
+    shape as `output`) asks for the derivatives of sum(seed * output) instead. One tensor gives one result, a list
+    gives a list.
+    """
+    if isinstance(wanted, Tensor):
+        return grad(output, [wanted], seed)[0]
+    xp = namespace_of(output.data)
+    if seed is None and output.size != 1:
+        made = f"made by {output.launch.rule.name}" if output.launch else "a leaf"
+        raise ValueError(f"derivatives start from a single number; found shape {output.shape}, {made}: reduce it with "
+                         ".sum() or .mean(), or pass seed=")
+    for tensor in wanted:
+        if not tensor.requires_grad:
+            raise ValueError(f"a derivative by {tensor.name or 'a tensor'} of shape {tensor.shape} was asked for, but "
+                             "it was made without requires_grad=True")
+    start = Tensor(xp.ones_like(output.data)) if seed is None else seed if isinstance(seed, Tensor) else Tensor(seed)
+    if start.shape != output.shape:
+        raise ValueError(f"the seed has shape {start.shape}; expected that of the output, {output.shape}")
+    found, results, taken = walk(output, wanted, start), [], {id(start)}
+    for tensor in wanted:
+        g = found[key(tensor)] if key(tensor) in found else Tensor(xp.zeros_like(tensor.data))
+        # a rule may pass a gradient on as it is, or a view of it: every result gets memory of its own
+        results.append(apply("copy", g) if id(g) in taken or g.data.base is not None else g)
+        taken.add(id(g))
+    return results
+
+
+def deposit(tensor: Tensor, home: Array) -> None:
+    """Make `home` hold the tensor's values, now and at every replay: written there in the first place if possible."""
+    tape = recording()
+    if tape is None:
+        home[...] = tensor.data
+    elif not tape.give_home(tensor, home):
+        apply("store", tensor, Tensor(home))

@@ -1,0 +1,1 @@
+"""How good a model is: bounds, and estimates of log p(x)."""

@@ -1,0 +1,1 @@
+"""The article's chapters as tables and pictures."""

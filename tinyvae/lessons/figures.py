@@ -1,0 +1,286 @@
+"""Pictures of the lessons: the ELBO as q moves, and Monte Carlo's error as draws are added.
+
+As in figures.py, every function writes one file in one step and returns its path; the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyvae.engine.noise import Noise
+from tinyvae.lessons.elbo import Lesson, Point
+from tinyvae.lessons.montecarlo import Line, Study
+from tinyvae.pictures.figures import INK, TEST, TRAIN, PathLike, _axes, _figure, _save
+from tinyvae.training.checkpoint import write_bytes
+
+P, Q = TRAIN, TEST  # the colours of p and q
+SCREEN = 100  # dots per inch of an animation
+SECONDS = 8.0  # that it takes, without the rest at its end
+REST = 2.0
+Q_NAMES = {"gamma": "q(z) = Gamma(a, b)", "exponential": "q(z) = Gamma(1, b)", "chi-square": "q(z) = Gamma(a, 1/2)"}
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+ELBO_CAPTION = ("p is normalised and there are no data, so the ELBO is −KL(q ‖ p) ≤ 0. All mass of q is on z > 0, and "
+                "what p has elsewhere\n{}costs: not even the best q of any form gets above log P(z > 0) "
+                "under p, the dashed line.")
+SEEN = 0.02  # of a panel's height or width
+
+# ---- the ELBO --------------------------------------------------------------------------------------------------------
+
+
+def elbo_animation(lesson: Lesson, path: PathLike) -> Path:
+    """A GIF: both densities below, the ELBO above, as q's parameters go their way; it rests at the optimum."""
+    from PIL import Image
+
+    figure = _figure(7.6, 5.6)
+    figure.set_dpi(SCREEN)
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.15), left=0.12, right=0.97, bottom=0.2, top=0.93, hspace=0.42)
+    top, below = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+    values = _course(top, lesson, faint=True)
+    line, = top.plot([], [], color=Q, linewidth=1.8, solid_capstyle="round", animated=True)
+    dot, = top.plot([], [], "o", color=Q, markersize=6, animated=True, clip_on=False)
+    title = top.text(0, 1.06, "", transform=top.transAxes, fontsize=9.5, color=INK, animated=True)
+    curve, hatched = _densities(below, lesson)
+    _caption(figure, hatched)
+    curve.set_animated(True)
+    figure.canvas.draw()
+    still = figure.canvas.copy_from_bbox(figure.bbox)  # all that does not move is drawn once
+    pages = []
+    for number, point in enumerate(lesson.points):
+        line.set_data(np.arange(number + 1), values[: number + 1])
+        dot.set_data([number], [values[number]])
+        title.set_text(f"ELBO = −KL(q ‖ p) = {_number(point.elbo, 3)} nats at a = {_number(point.shape)}, "
+                       f"b = {_number(point.rate)}")
+        _move(curve, point)
+        figure.canvas.restore_region(still)
+        for artist in (line, dot, title, curve):
+            artist.axes.draw_artist(artist)
+        pages.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy()))
+    palette = _palette(pages)
+    pages = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
+    each = 10 * max(2, round(100 * SECONDS / len(pages)))
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], loop=0, optimize=False,
+                  duration=[*[each] * (len(pages) - 1), int(1000 * REST)])
+    write_bytes(path, buffer.getvalue())
+    return Path(path)
+
+
+def _palette(pages: list[Any]) -> Any:
+    """One palette for all pages, or colours would flicker: the commonest of the first and the last, white as white."""
+    from PIL import Image
+
+    pixels = np.concatenate([np.asarray(page).reshape(-1, 3) for page in (pages[0], pages[-1])])
+    colours, counts = np.unique(pixels @ np.array([1, 256, 65536]), return_counts=True)
+    commonest = colours[np.argsort(-counts, kind="stable")[:128], None] // [1, 256, 65536] % 256
+    commonest[commonest.min(1) > 244] = 255  # what is paler than the palest area
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(commonest.ravel().tolist())
+    return palette
+
+
+def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
+    """The same on paper, as PNG: the whole course of the ELBO, and below it the densities at five moments."""
+    points, moments = lesson.points, _moments(lesson)
+    figure = _figure(9.6, 5.2)
+    grid = figure.add_gridspec(2, len(moments), height_ratios=(1.25, 1), left=0.09, right=0.985, bottom=0.2, top=0.93,
+                               hspace=0.55, wspace=0.12)
+    top = figure.add_subplot(grid[0, :])
+    values = _course(top, lesson, faint=False)
+    best = lesson.best
+    top.set_title(f"ELBO as q moves, nats (higher is better); optimum {_number(best.elbo)} at "
+                  f"a = {_number(best.shape)}, b = {_number(best.rate)}", loc="left", fontsize=9, color=INK)
+    for number, moment in enumerate(moments):
+        top.plot(moment, values[moment], "o", color=Q, markersize=11, zorder=4, clip_on=False)
+        top.text(moment, values[moment], str(number + 1), fontsize=7.5, color="white", ha="center", va="center",
+                 zorder=5, clip_on=False)
+        point, part = points[moment], figure.add_subplot(grid[1, number])
+        curve, hatched = _densities(part, lesson, [points[m] for m in moments])
+        _move(curve, point)
+        heading = f"{number + 1}:  a = {_number(point.shape)}, b = {_number(point.rate)}"
+        part.set_title(f"{heading}\nELBO {_number(point.elbo)}", loc="left", fontsize=8, color=INK)
+        if number:
+            part.tick_params(labelleft=False)
+            part.set_ylabel("")
+    _caption(figure, hatched)
+    figure.legend(*part.get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.985, 0.02), frameon=False,
+                  fontsize=8.5, labelcolor=INK)
+    return _save(figure, path)
+
+
+def _caption(figure: Any, hatched: bool) -> None:
+    figure.text(0.03, 0.03, ELBO_CAPTION.format("(hatched) " * hatched), fontsize=8, color=INK, va="bottom",
+                linespacing=1.4)
+
+
+def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
+    """The ELBO of all points over their number, the bound, and which stage is which; returns the values."""
+    from matplotlib.ticker import SymmetricalLogLocator
+
+    values = np.array([point.elbo for point in lesson.points])
+    axes.plot(values, color="#eab9a0" if faint else Q, linewidth=1.6)
+    _axes(axes, "")
+    high, low = max(lesson.bound, lesson.best.elbo), values.min()
+    if high - low > max(30, 10 * abs(high)):  # from tenths to thousands of nats
+        linear = max(1.0, 2 * abs(high))
+        decades = math.log10(-1.3 * low / linear)
+        scale = max(1.0, decades / 4)  # room for the bound's label, however many decades there are
+        axes.set_yscale("symlog", linthresh=linear, linscale=scale)
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
+        axes.yaxis.get_major_locator().numticks = 7
+        axes.yaxis.set_major_formatter(lambda value, _: _power(value))
+        low, room = 1.3 * low, linear * min(0.9, 0.18 * (decades / scale + 1))
+    else:
+        room = 0.17 * (high - low)
+        low -= 0.05 * (high - low)
+    axes.set_ylim(low, high + room)
+    axes.set_xlim(-0.02 * len(values), 1.02 * len(values) - 1)
+    axes.set_xticks([])
+    axes.set_ylabel("ELBO, nats", fontsize=8.5, color=INK)
+    axes.axhline(lesson.bound, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(f"log P(z > 0) = {_number(lesson.bound)} nats", (0.01, lesson.bound), (0, 1.5), color=INK,
+                  xycoords=axes.get_yaxis_transform(), textcoords="offset points", va="bottom", fontsize=8)
+    begin = 0
+    for number, stage in enumerate(lesson.stages):
+        end = begin + len(stage.points)
+        if number % 2 == 0:
+            axes.axvspan(begin - 0.5, end - 0.5, color="#f4f4f4", zorder=0, linewidth=0)
+        axes.annotate(stage.name, ((begin + end - 1) / 2, 0), (0, -5), xycoords=axes.get_xaxis_transform(), ha="center",
+                      textcoords="offset points", va="top", fontsize=8.5, color=INK, annotation_clip=False)
+        begin = end
+    return values
+
+
+def _densities(axes: Any, lesson: Lesson, shown: list[Point] | None = None) -> tuple[Any, bool]:
+    """p, and the curve of q, empty yet; the axes have room for q at the points that are shown.
+
+    Returns the curve, and whether p is seen below 0.
+    """
+    mu, sigma, best = lesson.mu, lesson.sigma, lesson.best
+    # the bulk of p and of the best q; of a p that is far on the left, its end on this side
+    high = max(mu + 3.5 * sigma, (best.shape + 3.5 * math.sqrt(best.shape) + 1) / best.rate)
+    low = min(max(mu - 3.5 * sigma, -1.5 * high), -0.08 * high)
+    z = np.unique([*np.linspace(low, high, 1201), *np.geomspace(1e-12 * high, high / 20, 300), 0.0])
+    p = np.exp(-0.5 * ((z - mu) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+    axes.fill_between(z, p, where=z >= 0, color=P, alpha=0.22, linewidth=0)
+    axes.fill_between(z, p, where=z <= 0, facecolor="none", edgecolor=P, alpha=0.5, hatch="////", linewidth=0)
+    axes.plot(z, p, color=P, linewidth=1.6, label=f"p(z) = N({_number(mu)}, {_number(sigma)}²)", clip_on=False,
+              zorder=2.6)  # on the axis too, where p is nearly 0
+    curve, = axes.plot(z[z > 0], np.zeros((z > 0).sum()), color=Q, linewidth=1.8, label=Q_NAMES[lesson.family.name],
+                       zorder=2.7)
+    _axes(axes, "")
+    # a q that shoots up at 0, or is a needle, is cut off
+    *tops, top = (float(np.quantile(_gamma(z[z > 0], point), 0.99)) for point in [*(shown or lesson.points), best])
+    height = 1.12 * max(p.max(), min(top, 8 * p.max()), min(max(tops), 3 * p.max()))
+    if p.max() < SEEN * top:  # p is elsewhere
+        height = 1.12 * top
+    axes.set_ylim(0, height)
+    axes.set_xlim(low, high)
+    axes.set_xlabel("z", fontsize=9, color=INK)
+    axes.set_ylabel("density", fontsize=8.5, color=INK)
+    if shown is None:
+        axes.legend(loc="upper right", frameon=False, fontsize=8.5, labelcolor=INK)
+    return curve, bool(p[z <= 0].max() > SEEN * height)
+
+
+def _move(curve: Any, point: Point) -> None:
+    z = curve.get_xdata()
+    mode = (point.shape - 1) / point.rate
+    # a density that falls on its last steps to 0 would be an upright line from nowhere
+    curve.set_ydata(np.where((z < mode) & (mode < SEEN * z[-1]), np.nan, _gamma(z, point)))
+
+
+def _gamma(z: np.ndarray, point: Point) -> np.ndarray:
+    a, b = point.shape, point.rate
+    return np.exp(np.minimum(a * math.log(b) - math.lgamma(a) + (a - 1) * np.log(z) - b * z, 100.0))
+
+
+def _moments(lesson: Lesson) -> list[int]:
+    """The start, the middle and the end of what moves, and the optimum: five numbers of points."""
+    ends = np.cumsum([len(stage.points) for stage in lesson.stages]) - 1
+    first = ends[0]
+    if len(ends) == 3:
+        return [0, int(first // 2), int(first), int(ends[1]), int(ends[2])]
+    return [0, int(first // 3), int(2 * first // 3), int(first), int(ends[1])]
+
+
+def _power(number: float) -> str:
+    """A tick of a logarithmic axis: thousands and more by their power of ten, where they are one."""
+    power = round(math.log10(abs(number))) if number else 0
+    if power < 3 or not math.isclose(abs(number), 10.0**power):
+        return _number(number)
+    return ("−" if number < 0 else "") + f"10{str(power).translate(SUPERSCRIPTS)}"
+
+
+def _number(number: float, places: int | None = None) -> str:
+    """Three digits, or so many places, with a true minus sign; tiny and huge numbers by a power of ten."""
+    if (places is None and 0 < abs(number) < 5e-4) or abs(number) >= 1e9:
+        digits, power = f"{number:.1e}".split("e")
+        return f"{digits} · 10{str(int(power)).translate(SUPERSCRIPTS)}".replace("-", "−")
+    number = (number if places is None else round(number, places)) + 0.0  # no minus before 0
+    text = f"{number:.3g}" if places is None else f"{number:.{places}f}"
+    return (f"{number:,.0f}" if "e" in text else text).replace("-", "−")
+
+
+# ---- Monte Carlo -----------------------------------------------------------------------------------------------------
+
+
+def montecarlo(study: Study, path: PathLike, seed: int = 0) -> Path:
+    """As PNG: draws of g(eps) against the density of q, and the error of both routes against the number of draws."""
+    figure = _figure(9.2, 4.0)
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.25), left=0.07, right=0.985, bottom=0.14, top=0.9, wspace=0.25)
+    _draws(figure.add_subplot(grid[0]), study, seed)
+    _errors(figure.add_subplot(grid[1]), study)
+    return _save(figure, path)
+
+
+def _draws(axes: Any, study: Study, seed: int) -> None:
+    q, count = study.q, 20_000
+    z = q.g(q.eps(Noise(seed, "picture"), count)).data
+    low, high = np.quantile(z, (0.02, 0.98) if q.recipe.heavy else (0.0005, 0.9995))
+    low = low if q.support[0] == -math.inf else q.support[0]
+    edges = np.linspace(low, high, 51)
+    heights = np.histogram(z, edges)[0] / (count * (edges[1] - edges[0]))
+    axes.stairs(heights, edges, fill=True, color=Q, alpha=0.35, label=f"{count:,} draws of g(ε)")
+    t = np.linspace(-300, 300, 200_001)
+    places, _ = Line(q)(t)
+    inside = (places > low) & (places < high)
+    density = np.exp(q.log_density(places[inside]))
+    axes.plot(places[inside], density, color=P, linewidth=1.6, label="density of q")
+    _axes(axes, f"q = {q}")
+    axes.set_xlim(low, high)
+    axes.set_ylim(0, 1.3 * heights.max())
+    axes.set_xlabel("z", fontsize=9, color=INK)
+    axes.set_ylabel("density", fontsize=8.5, color=INK)
+    axes.legend(loc="upper right", frameon=False, fontsize=8, labelcolor=INK)
+
+
+def _errors(axes: Any, study: Study) -> None:
+    from matplotlib.ticker import LogLocator
+
+    L = np.array([row.draws for row in study.rows])
+    expected = np.array([row.expected for row in study.rows])
+    axes.plot(L, expected, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="sd of f / √L", zorder=1)
+    for i, (name, colour, marker) in enumerate((("draws of q", P, "s"), ("f(g(ε))", Q, "o"))):
+        rms = np.array([row.rms[i] for row in study.rows])
+        error = np.array([row.rms_stderr[i] for row in study.rows])
+        bars = np.abs(rms * np.exp(1.96 * np.array([[-1.0], [1.0]]) * error) - rms)
+        slope = study.slopes[i]
+        label = f"{name}: slope {slope.value:.3f} ± {1.96 * slope.stderr:.3f}".replace("-", "−")
+        axes.errorbar(L * (0.96, 1.04)[i], rms, bars, fmt=marker, color=colour, markersize=5, linewidth=1.2,
+                      label=label)
+    text = study.f.text if len(study.f.text) <= 28 else f"{study.f.text[:24]}..."
+    axes.set_xscale("log", base=4)
+    axes.set_yscale("log")
+    _axes(axes, f"Error of the mean of f(z) = {text}, {study.repetitions} repetitions")
+    axes.set_xticks(L, [f"{n:,}" for n in L], fontsize=8)
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("L, draws in a mean", fontsize=8.5, color=INK)
+    axes.set_ylabel("root mean squared error", fontsize=8.5, color=INK)
+    axes.legend(loc="lower left", frameon=False, fontsize=8, labelcolor=INK)

@@ -1,0 +1,1 @@
+"""Networks: layers, and optimizers of their parameters."""

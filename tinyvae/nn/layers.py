@@ -1,0 +1,121 @@
+"""Layers: linear maps with an activation, chained. All parameters are views of one flat vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tinyvae.engine import noise
+from tinyvae.engine.devices import CPU, Namespace, to_host
+from tinyvae.engine.tensor import Tensor, apply, deposit
+
+ACTIVATIONS = ("identity", "tanh", "relu", "softplus")
+INITIALS = ("glorot", "aevb")
+ALIGN = 16  # every parameter begins on a multiple of 16 numbers: a cache line of float32
+
+
+class Parameters:
+    """Named parameters as views of the vector `flat`, and their gradients as views of the vector `gradient`.
+
+    One vector each, so that an optimizer, a norm or a checkpoint deals with one array. The few numbers between two
+    parameters, which align the next one, are zero and stay zero.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
+        places, end = {}, 0
+        for name, shape in shapes.items():
+            places[name] = (end, end + math.prod(shape))
+            end = -(-places[name][1] // ALIGN) * ALIGN
+        self.xp, self.flat, self.gradient = xp, xp.zeros(end, dtype), xp.zeros(end, dtype)
+        # as matrices: (first number, rows, columns), for kernels that share the vector out by its matrices
+        self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else
+                            (a, math.prod(shapes[name][:-1]), shapes[name][-1])
+                            for name, (a, b) in places.items())
+        self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in places.items()}
+        self.tensors = {name: Tensor(self.flat[a:b].reshape(shapes[name]), requires_grad=True, name=name)
+                        for name, (a, b) in places.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tensors.values())
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    @property
+    def count(self) -> int:
+        """How many numbers are learned."""
+        return sum(tensor.size for tensor in self)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The parameters by name, on the host (on the CPU as views): what a checkpoint stores."""
+        return {name: to_host(tensor.data) for name, tensor in self.tensors.items()}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy stored values into the parameters."""
+        for name, tensor in self.tensors.items():
+            tensor.data[...] = self.xp.asarray(arrays[name])
+
+    def collect(self, gradients: Sequence[Tensor]) -> None:
+        """Let `gradient` hold these gradients, given in the parameters' order."""
+        for slot, g in zip(self._slots.values(), gradients, strict=True):
+            deposit(g, slot)
+
+    def initialise(self, kind: str, seed: int) -> None:
+        """`glorot`: weights uniform within sqrt(6 / (in + out)), biases 0 (Glorot & Bengio 2010).
+        `aevb`: everything normal with standard deviation 0.01 (AEVB section 5)."""
+        if kind not in INITIALS:
+            raise ValueError(f"found init {kind!r}; expected one of {', '.join(INITIALS)}")
+        for site, tensor in enumerate(self):  # drawn on the host, so that every device starts from the same bits
+            if kind == "aevb":
+                drawn = 0.01 * noise.normal(seed, "init", 0, site, tensor.shape, tensor.dtype)
+            elif tensor.ndim == 2:
+                bound = math.sqrt(6 / sum(tensor.shape))
+                drawn = bound * (2 * noise.uniform(seed, "init", 0, site, tensor.shape, tensor.dtype) - 1)
+            else:
+                continue
+            tensor.data[...] = self.xp.asarray(drawn)
+
+
+class Linear:
+    """activation(x @ weight + bias): x (..., in), weight (in, out), bias (out,)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, activation: str = "identity") -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"found activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        self.weight, self.bias, self.activation = weight, bias, activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # one product, however many samples: (samples * batch, in)
+        # what has no gradient is data: pixels, which are mostly zeros
+        product = rows @ self.weight if rows.requires_grad else apply("sparse_matmul", rows, self.weight)[0]
+        pre = product.reshape(*x.shape[:-1], self.bias.shape[0])
+        return apply("bias_activation", pre, self.bias, kind=self.activation)
+
+
+class MLP:
+    """Linear layers of the given sizes; the last one has no activation."""
+
+    def __init__(self, parameters: Parameters, prefix: str, layers: int, activation: str) -> None:
+        kinds = [activation] * (layers - 1) + ["identity"]
+        self.layers = [Linear(parameters[f"{prefix}.{i}.weight"], parameters[f"{prefix}.{i}.bias"], kind)
+                       for i, kind in enumerate(kinds)]
+
+    @staticmethod
+    def shapes(prefix: str, sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters of layers with these widths."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
+            shapes[f"{prefix}.{i}.weight"], shapes[f"{prefix}.{i}.bias"] = (inputs, outputs), (outputs,)
+        return shapes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x

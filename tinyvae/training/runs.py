@@ -1,0 +1,324 @@
+"""A run folder: everything a training leaves behind, and everything it needs to go on.
+
+    config.json        the model, the data's name, the settings, and the machine's BLAS; written first
+    last.safetensors   the whole state, at step 0 and after every epoch; what `resume` reads
+    best.safetensors   the parameters of the best epoch, for use; it cannot be resumed
+    metrics.jsonl      one line an epoch; like the checkpoints it depends on no clock
+    timings.jsonl      one line an epoch: seconds and data a second
+    figures/           pictures of the trained model
+
+A run is started by writing its folder and then resumed from step 0, so there is one path for both. An epoch ends in
+this order: best, metrics line, last. Whatever is cut off in between is done again, with the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tinyvae import data as data_sets
+from tinyvae.engine.devices import namespace, read, to_host
+from tinyvae.measure import timing
+from tinyvae.models import VAE
+from tinyvae.training import checkpoint
+from tinyvae.training.checkpoint import CheckpointError
+from tinyvae.training.step import Settings, Training, TrainingError
+
+OnStep = Callable[[Training, int], None]
+OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the step was finished and the state saved."""
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
+        self.metrics, self.timings = self.path / "metrics.jsonl", self.path / "timings.jsonl"
+        self.figures = self.path / "figures"
+
+    @classmethod
+    def create(cls, path: str | Path, model: VAE, data: str, settings: Settings,
+               data_dir: str | None = None) -> RunFolder:
+        """Make the folder with config.json and the checkpoint of step 0; never over another run."""
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise CheckpointError(f"{run.path} exists and is not empty; choose another --out, or go on with that run: "
+                                  f"tinyvae train --resume {run.path}")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise CheckpointError(f"{run.path} cannot be made: {fault.strerror}; choose another --out") from None
+        config = {"format": "tinyvae-run", "version": 1, "model": model.config, "data": data, "data_dir": data_dir,
+                  "settings": asdict(settings), "environment": timing.environment()}
+        checkpoint.write_json(run.config_file, config)
+        run._save_last(model, settings, data, {}, epoch=0)
+        return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within this block no second process may change the run; the system frees a killed process's lock."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: two processes on one run are not noticed there
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(folder)
+            raise CheckpointError(f"{self.path} is in use: another process is training there; wait for it or stop it "
+                                  "first") from None
+        try:
+            yield
+        finally:
+            os.close(folder)
+
+    def discard(self) -> None:
+        """Take a folder away that `create` made and nothing was trained in."""
+        for file in (self.config_file, self.last):
+            file.unlink(missing_ok=True)
+        self.path.rmdir()
+
+    def config(self) -> dict[str, Any]:
+        """What config.json says; refused with the cure if the run was stopped before it began."""
+        if not self.path.exists():
+            raise CheckpointError(f"{self.path} does not exist; start a run with: tinyvae train --out {self.path}")
+        if self.path.is_file():
+            if self.path.name == "best.safetensors":
+                raise CheckpointError(f"{self.path} holds parameters for use only, without the optimizer's state, so "
+                                      "it cannot be resumed; resume the folder: "
+                                      f"tinyvae train --resume {self.path.parent}")
+            raise CheckpointError(f"{self.path} is a file; give the run's folder: {self.path.parent}")
+        ours = (self.config_file, self.last, self.metrics)
+        if any(self.path.iterdir()) and not any(file.exists() for file in ours):  # somebody's own folder
+            raise CheckpointError(f"{self.path} is no run folder (it has no {self.config_file.name}); a run is started "
+                                  "with: tinyvae train DATA --out FOLDER")
+        for file in (self.config_file, self.last):
+            if not file.exists():
+                raise CheckpointError(f"{self.path} has no {file.name}: the run was stopped before it began, so there "
+                                      "is nothing to resume; remove the folder and start again with: "
+                                      f"tinyvae train DATA --out {self.path}")
+        try:
+            config = checkpoint.read_json(self.config_file)
+            assert config["format"] == "tinyvae-run"
+            assert {"model", "data", "settings"} <= set(config)
+        except (ValueError, AssertionError, KeyError, TypeError):
+            raise CheckpointError(f"{self.config_file} is not the configuration of a tinyvae run; if it was edited, "
+                                  "undo that, or start a new run") from None
+        return config
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save_last(self, model: VAE, settings: Settings, data: str, arrays: dict[str, Any], **progress: Any) -> None:
+        meta = {"kind": "last", "model": model.config, "data": data, "settings": asdict(settings), **progress}
+        checkpoint.save(self.last, model.parameters.arrays() | arrays, meta)
+
+    def save_last(self, training: Training) -> None:
+        """The whole state, after any step."""
+        state = {name: to_host(array) for name, array in training.state().items() if name != "parameters"}
+        self._save_last(training.model, training.settings, training.data.name, state, epoch=training.epoch,
+                        best=training.best, best_epoch=training.best_epoch, first_loss=training.first_loss)
+
+    def save_best(self, training: Training, record: dict[str, Any]) -> None:
+        """The parameters alone, with the record of their epoch."""
+        meta = {"kind": "best", "model": training.model.config, "data": training.data.name, "record": record}
+        checkpoint.save(self.best, training.model.parameters.arrays(), meta)
+
+    def restore(self, training: Training) -> None:
+        """Put the state of last.safetensors into a training, and cut the logs back to it."""
+        arrays, meta = checkpoint.load(self.last)
+        if meta.get("kind") != "last":
+            raise CheckpointError(f"{self.last} holds no training state (it is a {meta.get('kind')!r} checkpoint), so "
+                                  "it cannot be resumed; put the run's own last.safetensors back")
+        state = training.state()
+        parameters = training.model.parameters
+        expected = {name: (array.shape, array.dtype) for name, array in parameters.arrays().items()}
+        if "training.clock" in arrays:  # step 0 has parameters only
+            expected |= {name: (a.shape, a.dtype) for name, a in state.items() if name != "parameters"}
+        checkpoint.check_shapes(arrays, expected, self.last)
+        parameters.load(arrays)
+        for name, array in state.items():
+            if name in arrays:
+                array[...] = training.xp.asarray(arrays[name])
+        training.epoch = meta["epoch"]
+        for name in ("best", "best_epoch", "first_loss"):
+            setattr(training, name, meta.get(name, getattr(training, name)))
+        for log in (self.metrics, self.timings):
+            checkpoint.cut_lines(log, lambda record: record.get("epoch", 0) <= training.epoch)
+        checkpoint.sweep(self.path)
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def train(self, training: Training, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> None:
+        """All that is left to do, with a checkpoint after every epoch and after Ctrl-C."""
+        with self.locked(), _interruptible() as interrupted:
+            while not training.finished():
+                try:
+                    _epoch(training, interrupted, on_step, on_epoch, self)
+                except TrainingError as fault:
+                    checkpoint.write_json(self.path / "fault.json", {"message": str(fault), **fault.report})
+                    raise
+                if interrupted():
+                    self.save_last(training)
+                    raise Interrupted("interrupted; the state is saved, go on with: "
+                                      f"tinyvae train --resume {self.path}")
+
+
+def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,
+           run: RunFolder | None) -> dict[str, Any] | None:
+    start, first = time.perf_counter(), read(training.totals[0])
+    for done in training.steps():
+        if on_step:
+            on_step(training, done)
+        if interrupted():
+            return None
+    seconds = time.perf_counter() - start
+    trained = read(training.totals[0]) - first
+    record = training.end_epoch()
+    timings = {"epoch": record["epoch"], "train_seconds": seconds, "data_per_second": trained / seconds,
+               "evaluate_seconds": time.perf_counter() - start - seconds}
+    if run is not None:
+        if record["best"]:
+            run.save_best(training, record)
+        checkpoint.append_line(run.metrics, record)
+        checkpoint.append_line(run.timings, timings)
+        run.save_last(training)
+    if on_epoch:
+        on_epoch(record, timings)
+    return record
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (SIGINT) and SIGTERM ask to stop after the current step; a second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            signal.default_int_handler(number, frame)
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- what a person calls ---------------------------------------------------------------------------------------------
+
+
+def fit(model: VAE, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
+        on_epoch: OnEpoch | None = None, **settings: Any) -> list[dict[str, Any]]:
+    """Train a model on a data set (or the name of one); returns the records of the epochs.
+
+    With `out` everything is kept in a run folder, which `resume` can go on with. `settings` are those of
+    `tinyvae.training.step.Settings`: epochs, batch, lr, ...
+    """
+    chosen = Settings.from_dict(settings)
+    data = data_sets.load(data) if isinstance(data, (str, Path)) else data
+    training = Training(model, data, chosen)
+    if out is None:
+        records = []
+        while not training.finished():
+            records.append(_epoch(training, lambda: False, on_step, on_epoch, None))
+        return [record for record in records if record is not None]
+    run = RunFolder.create(out, model, data.name, chosen)
+    run.train(training, on_step, on_epoch)
+    return checkpoint.read_lines(run.metrics)
+
+
+def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_dir: str | None = None,
+            device: str = "cpu") -> tuple[RunFolder, Training]:
+    """A run folder and its training, restored to the last checkpoint. `epochs` sets a new goal.
+
+    A checkpoint knows nothing of devices: what was begun on one can go on on the other.
+    """
+    run = RunFolder(path)
+    config = run.config()
+    with run.locked():  # before anything is changed: the new goal, the logs
+        settings = Settings.from_dict(config["settings"])
+        _warn_if_other_blas(config.get("environment", {}))
+        if epochs is not None and epochs != settings.epochs:
+            done = checkpoint.load(run.last)[1].get("epoch", 0)
+            if epochs < done:
+                raise ValueError(f"{run.path} has done {done} epochs already, more than epochs={epochs}; leave "
+                                 "--epochs out, or ask for more")
+            if done and settings.schedule != "constant":
+                warnings.warn(f"the {settings.schedule} schedule now runs over {epochs} epochs, not {settings.epochs}: "
+                              "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
+            settings = replace(settings, epochs=epochs)
+            checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
+        model = VAE(**config["model"], device=device)
+        if data is None or isinstance(data, (str, Path)):
+            data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
+        training = Training(model, data, settings)
+        run.restore(training)
+    return run, training
+
+
+def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_step: OnStep | None = None,
+           on_epoch: OnEpoch | None = None, device: str = "cpu") -> list[dict[str, Any]]:
+    """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted."""
+    run, training = prepare(path, data, epochs, device=device)
+    run.train(training, on_step, on_epoch)
+    return checkpoint.read_lines(run.metrics)
+
+
+def _checkpoint_of(path: str | Path) -> Path:
+    """The file that holds the parameters for use: a run's best epoch, else its last; or the file itself."""
+    run = RunFolder(path)
+    return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
+
+
+def load(path: str | Path, device: str = "cpu") -> VAE:
+    """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
+    namespace(device)  # refused before anything is read
+    file = _checkpoint_of(path)
+    arrays, meta = checkpoint.load(file)
+    try:
+        model = VAE(**meta["model"], device=device)
+    except (KeyError, TypeError, ValueError) as fault:
+        raise CheckpointError(f"{file} holds no model that this version can build ({fault})") from None
+    expected = {name: (array.shape, array.dtype) for name, array in model.parameters.arrays().items()}
+    stored = {name: array for name, array in arrays.items() if not name.startswith(("optimizer.", "training."))}
+    checkpoint.check_shapes(stored, expected, file)
+    model.parameters.load(arrays)
+    return model
+
+
+def parameters_of(path: str | Path) -> dict[str, Any]:
+    """Which parameters `load(path)` gives: the checkpoint's name and the epoch they are from."""
+    file = _checkpoint_of(path)
+    meta = checkpoint.load(file)[1]
+    return {"checkpoint": file.name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}
+
+
+def _warn_if_other_blas(environment: dict[str, Any]) -> None:
+    """Products that BLAS makes (where our kernels do not serve) repeat only with its kernel and number of threads, and
+    another kernel is a sign of another processor, whose vectors may be shorter."""
+    then, now = environment.get("blas") or {}, timing.blas()
+    differing = [f"{key} {then[key]} then, {now.get(key)} now" for key in ("library", "version", "kernel", "threads")
+                 if key in then and then[key] != now.get(key)]
+    if differing:
+        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits may "
+                      "differ from those of an uninterrupted run", RuntimeWarning, stacklevel=3)

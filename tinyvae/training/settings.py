@@ -1,0 +1,91 @@
+"""How to train: the settings of a run, each checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tinyvae.inference import bounds
+from tinyvae.inference.estimators import BASELINES, MAPS
+from tinyvae.nn.optimizers import Optimizer
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. `warmup` is in epochs, the others in their natural units."""
+
+    epochs: int = 10
+    batch: int = 100
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    schedule: str = "constant"  # of the learning rate over the whole run: constant, linear, cosine
+    bound: str = "elbo-b"
+    samples: int = 1  # draws of z a datum (L); with iwae, repetitions of its draws
+    importance_samples: int = 1  # draws inside the logarithm of iwae (K)
+    gradient: str = "path"  # of the encoder: path, stl (biased where K > 1), dreg; see bounds.py
+    estimator: str = ""  # of the encoder's gradient: reparam, implicit, grep, score; "": the posterior's first
+    baseline: str = "none"  # of grep and score: none, and from two samples on leave-one-out, fitted
+    beta: float = 1.0  # weight of the KL in the objective; the reported bound always has weight 1
+    warmup: float = 0.0  # epochs over which the KL's weight rises from 0 to beta
+    free_bits: float = 0.0  # nats a latent dimension that the objective does not charge for
+    clip: float = 0.0  # largest gradient norm; 0: unbounded
+    weight_prior: bool = False  # a N(0, 1) prior over the weights, as in AEVB section 5
+    data_mean_bias: bool = False  # start the decoder's output bias at the data's mean
+    on_nonfinite: str = "stop"  # also when training diverges; or skip: leave out a batch that is not finite
+    validation: int = 0  # data held out of the training part, to choose the best epoch
+    patience: int = 0  # stop after so many epochs without a better validation bound; 0: never
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        elbo = self.bound != "iwae"  # in whose logarithm the KL has no weight of its own
+        closed = elbo and self.gradient == "path"  # free bits charge for the KL in closed form
+        weighs = self.estimator in ("grep", "score")  # by a score, which elbo-a and elbo-b have
+        gradients = bounds.GRADIENTS.get(self.bound, (self.gradient,))  # of an unknown bound nothing more is said
+        bad = [f"{name}={getattr(self, name)} ({need})" for name, ok, need in (
+            ("epochs", self.epochs >= 0, "at least 0"), ("batch", self.batch >= 1, "at least 1"),
+            ("lr", 0 < self.lr < math.inf, "above 0, finite"), ("samples", self.samples >= 1, "at least 1"),
+            ("importance_samples", 1 <= self.importance_samples <= (1 if elbo else math.inf),
+             "1; with bound=iwae at least 1"),
+            ("gradient", self.gradient in gradients,
+             "; ".join(f"with bound={name} {', '.join(known)}" for name, known in bounds.GRADIENTS.items())),
+            ("estimator", self.estimator in ("", *MAPS), f"one of {', '.join(MAPS)}"),
+            ("estimator", not weighs or (closed and not self.free_bits),
+             "grep and score go with bound=elbo-a or elbo-b, gradient=path and free_bits=0"),
+            ("baseline", self.baseline in BASELINES and self.baseline != "moving-average",
+             "none, leave-one-out or fitted"),
+            ("baseline", self.baseline == "none" or (weighs and self.samples > 1),
+             "none; with estimator=grep or score and at least 2 samples leave-one-out or fitted"),
+            ("beta", 0 <= self.beta < math.inf and (elbo or self.beta == 1), "at least 0; with bound=iwae 1"),
+            ("warmup", 0 <= self.warmup < math.inf and (elbo or not self.warmup), "at least 0; with bound=iwae 0"),
+            ("free_bits", 0 <= self.free_bits < math.inf and (closed or not self.free_bits),
+             "at least 0; with bound=iwae, and with gradient=stl, 0"),
+            ("clip", self.clip >= 0, "at least 0"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("bound", self.bound in bounds.BOUNDS, f"one of {', '.join(bounds.BOUNDS)}"),
+            ("optimizer", self.optimizer in Optimizer.CHOICES, f"one of {', '.join(Optimizer.CHOICES)}"),
+            ("on_nonfinite", self.on_nonfinite in ("stop", "skip"), "stop or skip"),
+            ("validation", self.validation >= 0, "at least 0"), ("patience", self.patience >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295"),
+        ) if not ok]  # fmt: skip
+        if bad:
+            raise ValueError(f"found {'; '.join(bad)}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
+                             f"{', '.join(field.name for field in fields(cls))}")
+        for field in fields(cls):
+            kinds = (int, float) if field.type == "float" else {"int": int, "str": str, "bool": bool}[str(field.type)]
+            if field.name in values and not isinstance(values[field.name], kinds):
+                raise ValueError(f"found {field.name}={values[field.name]!r}; expected a value of type {field.type}")
+        return cls(**values)
