@@ -35,7 +35,7 @@ def cases() -> list[Case]:
     def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
         return rounded(scale * rng.normal(size=shape))
 
-    pre, joint, eps = normal(1, BATCH, HIDDEN), normal(BATCH, 2 * LATENT), normal(1, BATCH, LATENT)
+    pre, raw, eps = normal(1, BATCH, HIDDEN), normal(BATCH, 2 * LATENT), normal(1, BATCH, LATENT)
     logits, grey = normal(1, BATCH, PIXELS, scale=3), rounded(rng.random((BATCH, PIXELS)))
     values = {"tanh": np.tanh(pre), "relu": np.maximum(pre, 0), "softplus": np.logaddexp(0, pre)}
     found = [Case("bias_activation", "identity", (normal(1, BATCH, PIXELS), normal(PIXELS)), {"kind": "identity"})]
@@ -43,8 +43,8 @@ def cases() -> list[Case]:
         found += [Case("bias_activation", kind, (pre, normal(HIDDEN)), {"kind": kind}),
                   Case("bias_activation_grad", kind, (normal(1, BATCH, HIDDEN), rounded(y)), {"kind": kind})]
     found += [
-        Case("gaussian_sample_kl", "", (joint, eps), {}),
-        Case("gaussian_sample_kl_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), joint, eps), {}),
+        Case("gaussian_sample_kl", "", (raw, eps), {}),
+        Case("gaussian_sample_kl_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), raw, eps), {}),
         Case("bernoulli_log_prob", "", (logits, np.round(grey)), {}),
         Case("gaussian_log_prob", "", (normal(1, BATCH, 2 * PIXELS), grey), {}),
         Case("scale_rows", "", (normal(1, BATCH), logits), {}),
@@ -55,7 +55,7 @@ def cases() -> list[Case]:
              {"seed": 3, "stream": "binarise", "site": 0, "scale": 255.0, "dtype": None}),
     ]  # fmt: skip
     x, weight = np.round(grey), normal(PIXELS, HIDDEN, scale=0.05)
-    back, clock = normal(BATCH, HIDDEN), np.array([7, BATCH, 1])
+    back, counters = normal(BATCH, HIDDEN), np.array([7, BATCH, 1])
     pixels = 1.0 * (rng.random((BATCH, PIXELS)) < 0.13)  # as many as are on in the digits of MNIST
     index = np.zeros((BATCH, PIXELS + 1), np.int32)
     for line, row in zip(index, pixels, strict=True):
@@ -72,14 +72,14 @@ def cases() -> list[Case]:
         Case("objective_grad", "", (np.array(1.0), terms[1], rounded(np.array([1e-3, 0.5]))), {}),
         Case("grey_rows", "", (rng.integers(0, 256, (2000, PIXELS)).astype(np.uint8), rng.permutation(2000)[:BATCH]),
              {"scale": 255.0, "dtype": None}),
-        Case("next_indices", "", (rng.permutation(2000), clock), {"batch": BATCH}),
-        Case("next_rates", "", (rounded(rng.random((20, 2))), clock), {}),
-        Case("tick", "", (clock,), {"batch": BATCH}),
+        Case("next_indices", "", (rng.permutation(2000), counters), {"batch": BATCH}),
+        Case("next_rates", "", (rounded(rng.random((20, 2))), counters), {}),
+        Case("tick", "", (counters,), {"batch": BATCH}),
         Case("accumulate", "", (*terms, np.array(100.0), np.zeros(7), np.array([1.0, 1.0, 3.0, 9.0])), {}),
     ]  # fmt: skip
     theta, g = normal(WEIGHTS, scale=0.05), normal(WEIGHTS)
     m, v = normal(WEIGHTS, scale=0.1), rounded(normal(WEIGHTS, scale=0.1) ** 2)
-    rates, control = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
+    rates, status = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
     adam = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
     idle = np.arange(WEIGHTS) < WEIGHTS // 4  # weights whose pixel has not been on for long
     tiny = np.float64(np.float32(1e-40))
@@ -89,13 +89,13 @@ def cases() -> list[Case]:
     log_z = rounded(np.log(rng.gamma(shape + 1)) + np.log(rng.random(shape.shape)) / shape)  # of z ~ Gamma(shape, 1)
     return [
         *found,
-        Case("guard", "", (np.array(1.0), g, control), {"max_norm": math.inf}),
+        Case("guard", "", (np.array(1.0), g, status), {"max_norm": math.inf}),
         Case("weight_prior", "", (g, theta), {"factor": 1e-5}),
-        Case("adam", "", (theta, g, m, v, rates, control), adam),
-        Case("adam", IDLE, (*fading, rates, control), adam),
-        Case("adam", BETWEEN, (theta, g, m, v, rates, control), adam, between),
-        Case("adagrad", "", (theta, g, v, rates, control), {"epsilon": 0.0}),
-        Case("sgd", "", (theta, g, m, rates, control), {"momentum": 0.9}),
+        Case("adam", "", (theta, g, m, v, rates, status), adam),
+        Case("adam", IDLE, (*fading, rates, status), adam),
+        Case("adam", BETWEEN, (theta, g, m, v, rates, status), adam, between),
+        Case("adagrad", "", (theta, g, v, rates, status), {"epsilon": 0.0}),
+        Case("sgd", "", (theta, g, m, rates, status), {"momentum": 0.9}),
         Case("lgamma", "", (shape,), {}), Case("polygamma", "order 0", (shape,), {"order": 0}),
         Case("polygamma", "order 1", (shape,), {"order": 1}), Case("polygamma", "order 2", (shape,), {"order": 2}),
         Case("gamma_log_sample_grad", "", (log_z, shape), {}),
@@ -118,26 +118,26 @@ def large(count: int) -> Iterator[Case]:
         yield Case("bias_activation", kind, (pre, normal(WIDTH)), {"kind": kind})
         yield Case("bias_activation_grad", kind, (normal(1, many, WIDTH), value(pre)), {"kind": kind})
     yield Case("bias_grad", "", (normal(1, rows, PIXELS),), {})
-    joint, eps = normal(data, 2 * LATENT), normal(1, data, LATENT)
-    yield Case("gaussian_sample_kl", "", (joint, eps), {})
-    yield Case("gaussian_sample_kl_grad", "", (normal(1, data, LATENT), normal(data), joint, eps), {})
+    raw, eps = normal(data, 2 * LATENT), normal(1, data, LATENT)
+    yield Case("gaussian_sample_kl", "", (raw, eps), {})
+    yield Case("gaussian_sample_kl_grad", "", (normal(1, data, LATENT), normal(data), raw, eps), {})
     grey = rng.random((rows, PIXELS), np.float32)
     yield Case("bernoulli_log_prob", "", (normal(1, rows, PIXELS, scale=3), np.round(grey)), {})
     yield Case("gaussian_log_prob", "", (normal(1, rows_of_pairs, 2 * PIXELS), grey[:rows_of_pairs]), {})
     yield Case("scale_rows", "", (normal(1, rows), normal(1, rows, PIXELS)), {})
-    clock, stored, index = np.array([7, 0, 0]), (255 * grey).astype(np.uint8), rng.permutation(rows)
-    yield Case("normal", "", (clock,), {"seed": 3, "stream": "noise", "site": 0, "shape": (1, count // LATENT, LATENT),
-                                        "dtype": None})  # fmt: skip
-    yield Case("binarised_rows", "", (stored, index, clock), {"seed": 3, "stream": "binarise", "site": 0,
-                                                              "scale": 255.0, "dtype": None})  # fmt: skip
+    counters, stored, index = np.array([7, 0, 0]), (255 * grey).astype(np.uint8), rng.permutation(rows)
+    yield Case("normal", "", (counters,), {"seed": 3, "stream": "noise", "site": 0, "dtype": None,
+                                           "shape": (1, count // LATENT, LATENT)})  # fmt: skip
+    yield Case("binarised_rows", "", (stored, index, counters), {"seed": 3, "stream": "binarise", "site": 0,
+                                                                 "scale": 255.0, "dtype": None})  # fmt: skip
     yield Case("grey_rows", "", (stored, index), {"scale": 255.0, "dtype": None})
     theta, g, m, v = normal(count, scale=0.05), normal(count), normal(count, scale=0.1), normal(count, scale=0.1) ** 2
-    rates, control = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
-    yield Case("guard", "", (np.array(1.0), g, control), {"max_norm": math.inf})
+    rates, status = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
+    yield Case("guard", "", (np.array(1.0), g, status), {"max_norm": math.inf})
     yield Case("weight_prior", "", (g, theta), {"factor": 1e-5})
-    yield Case("adam", "", (theta, g, m, v, rates, control), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
-    yield Case("adagrad", "", (theta, g, v, rates, control), {"epsilon": 0.0})
-    yield Case("sgd", "", (theta, g, m, rates, control), {"momentum": 0.9})
+    yield Case("adam", "", (theta, g, m, v, rates, status), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
+    yield Case("adagrad", "", (theta, g, v, rates, status), {"epsilon": 0.0})
+    yield Case("sgd", "", (theta, g, m, rates, status), {"momentum": 0.9})
 
 
 def rounded(a: Any) -> np.ndarray:

@@ -46,7 +46,7 @@ def gradients(folder: Path, data: tv.DataSet, device: str) -> dict[str, np.ndarr
     model = tv.load(folder, device=device)
     images = (data.test[:BATCH] / data.scale).astype(np.float32)
     x = tv.Tensor(model.xp.asarray(images if data.pixels == "gray" else np.round(images)))
-    loss = -tv.elbo(model, model.q, x, tv.Noise(0, clock=model.xp.zeros(1, np.int64))).mean()
+    loss = -tv.elbo(model, model.q, x, tv.Noise(0, counters=model.xp.zeros(1, np.int64))).mean()
     names = model.parameters.tensors
     return {name: to_host(g.data) for name, g in zip(names, tv.grad(loss, list(names.values())), strict=True)}
 

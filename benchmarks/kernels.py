@@ -1,8 +1,9 @@
-"""Every fused kernel against its readable twin and against the ladder's losing rungs. Checked first, timed second.
+"""Every fused kernel against its readable twin and the alternatives that lost against it. Checked first, timed second.
 
 The error is that against the twin in float64, in rounding units: the type's eps times the size of the number, or times
 the root mean square of its array where the number is smaller. An operation whose error passes its bound is not timed,
-and neither is any other. Twin, kernel and rung are recorded as a tape of that one operation and timed as its replay.
+and neither is any other. Twin, kernel and alternative are each recorded as a tape of that one operation, whose replay
+is timed.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 import tinyvae as tv
-from benchmarks import results, roofline, rungs
+from benchmarks import alternatives, results, roofline
 from benchmarks.cases import BETWEEN, IDLE, Case, cases
 from tinyvae.engine import listing
 from tinyvae.engine.devices import Array, namespace_of, read
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tape import Launch, Tape
 from tinyvae.engine.tensor import Tensor, apply, grad
-from tinyvae.measure import machine, timing
+from tinyvae.measure import hardware, timing
 
 TWIN, KERNEL = "twin", "kernel"
 TYPES = np.dtype(np.float32), np.dtype(np.float64)
@@ -56,7 +57,7 @@ class Error(NamedTuple):
 
     operation: str
     case: str
-    rung: str
+    alternative: str
     dtype: str
     error_max_units: float
     error_mean_units: float
@@ -76,14 +77,14 @@ class Recorded(NamedTuple):
 
 
 @contextmanager
-def form(case: Case, rung: str) -> Iterator[None]:
-    """In this block the case's operation runs as its twin, as its kernel, or as one of its rungs."""
+def form(case: Case, alternative: str) -> Iterator[None]:
+    """In this block the case's operation runs as its twin, as its kernel, or as one of its alternatives."""
     operation = case.operation
     row, changed = TABLE[operation], copy.copy(TABLE[operation])
-    if rung not in (TWIN, KERNEL):
-        value = rungs.of(operation, case.label)[rung].value
+    if alternative not in (TWIN, KERNEL):
+        value = alternatives.of(operation, case.label)[alternative].value
         changed.kernel = lambda xp: value
-    with tv.fused(rung != TWIN):
+    with tv.fused(alternative != TWIN):
         TABLE[operation] = changed
         try:
             yield
@@ -91,15 +92,15 @@ def form(case: Case, rung: str) -> Iterator[None]:
             TABLE[operation] = row
 
 
-def record(case: Case, rung: str, dtype: np.dtype, xp: Any = np) -> Recorded:
+def record(case: Case, alternative: str, dtype: np.dtype, xp: Any = np) -> Recorded:
     """The case in one form and type as a tape, over arrays of `xp`."""
     row = TABLE[case.operation]
     numbers = [row.domain_of(i).kind == "number" for i in range(len(case.arrays))]
     arrays = [xp.asarray(a.astype(dtype if n else a.dtype)) for a, n in zip(case.arrays, numbers, strict=True)]
     inputs, around = [Tensor(a) for a in arrays], [Tensor(xp.asarray(a.astype(dtype))) for a in case.products]
-    inputs[0].requires_grad = numbers[0] and rung == TWIN
+    inputs[0].requires_grad = numbers[0] and alternative == TWIN
     attributes = {**case.attributes, **({"dtype": dtype} if "dtype" in case.attributes else {})}
-    with form(case, rung), Tape() as tape:
+    with form(case, alternative), Tape() as tape:
         if around:
             apply("matmul", *around)
         found = apply(case.operation, *inputs, **attributes)
@@ -138,30 +139,32 @@ def exact(case: Case) -> list[np.ndarray]:
     return replayed(case, record(case, TWIN, TYPES[1]))
 
 
-def measured_error(case: Case, rung: str, dtype: np.dtype, expected: list[np.ndarray]) -> Error:
+def measured_error(case: Case, alternative: str, dtype: np.dtype, expected: list[np.ndarray]) -> Error:
     """The error of a form, in its replay; SystemExit if it passes the operation's bound or if another form ran."""
-    recorded, bound = record(case, rung, dtype), BOUNDS[case.operation]
+    recorded, bound = record(case, alternative, dtype), BOUNDS[case.operation]
     value = TABLE[case.operation].value
     calls = [launch.call for launch in recorded.tape.launches if launch.rule.name == case.operation]
-    if rung != TWIN and all(call is value for call in calls):
+    if alternative != TWIN and all(call is value for call in calls):
         raise SystemExit(f"{case}: its kernel did not run (the twin did); nothing was timed")
     eager = [array.tobytes() for array in recorded.results]
     found = replayed(case, recorded)
     if [array.tobytes() for array in found] != eager:
-        raise SystemExit(f"{case}, {rung}, {dtype}: a replay leaves other bits than the first call; nothing was timed")
+        raise SystemExit(f"{case}, {alternative}, {dtype}: a replay leaves other bits than the first call; nothing was "
+                         "timed")
     every = np.concatenate([units(a, b).reshape(-1) for a, b in zip(found, expected, strict=True)])
-    error = Error(case.operation, case.label, rung, dtype.name, float(every.max()), float(every.mean()), bound)
+    error = Error(case.operation, case.label, alternative, dtype.name, float(every.max()), float(every.mean()),
+                  bound)
     if not error.error_max_units <= bound:  # NaN fails
-        raise SystemExit(f"{case}, {rung}, {dtype}: wrong by {error.error_max_units:.3g} rounding units, allowed "
-                         f"{bound:g}; nothing was timed")
+        raise SystemExit(f"{case}, {alternative}, {dtype}: wrong by {error.error_max_units:.3g} rounding units, "
+                         f"allowed {bound:g}; nothing was timed")
     return error
 
 
 def forms(case: Case) -> list[str]:
-    """Twin, kernel and the rungs of the case; no kernel where this processor has none."""
+    """Twin, kernel and the alternatives of the case; no kernel where this processor has none."""
     square = np.ones((64, 64))
-    there = case.operation not in PRODUCTS or TABLE["matmul"].fits(square, square)
-    return [TWIN, *[KERNEL] * there, *rungs.of(case.operation, case.label)]
+    there = case.operation not in PRODUCTS or TABLE["matmul"].accepts(square, square)
+    return [TWIN, *[KERNEL] * there, *alternatives.of(case.operation, case.label)]
 
 
 def check(every: list[Case]) -> list[Error]:
@@ -169,14 +172,14 @@ def check(every: list[Case]) -> list[Error]:
     found = []
     for case in every:
         expected = exact(case)
-        found += [measured_error(case, rung, dtype, expected) for dtype in TYPES for rung in forms(case)]
+        found += [measured_error(case, alternative, dtype, expected) for dtype in TYPES for alternative in forms(case)]
     return found
 
 
-def measure(case: Case, dtype: np.dtype, peaks: machine.Peaks, rounds: int, rest: float) -> list[dict[str, Any]]:
+def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, rest: float) -> list[dict[str, Any]]:
     """One row a form, timed in alternation; the rates count what the operation has to move and to compute."""
-    recorded = {rung: record(case, rung, dtype) for rung in forms(case)}
-    replays: Mapping[str, Callable[[], None]] = {rung: one.tape.replay for rung, one in recorded.items()}
+    recorded = {alternative: record(case, alternative, dtype) for alternative in forms(case)}
+    replays: Mapping[str, Callable[[], None]] = {alternative: one.tape.replay for alternative, one in recorded.items()}
     time.sleep(rest)
     way = {"least": TURN, "pause": rest} if case.operation in SPINNING else {}
     times = timing.measure(replays, rounds, **way)
@@ -185,10 +188,10 @@ def measure(case: Case, dtype: np.dtype, peaks: machine.Peaks, rounds: int, rest
         listing.flops, listing.traffic, listing.footprint, listing.elements))  # fmt: skip
     least = peaks.least_seconds(flops, moved, held, dtype)
     rows = []
-    for rung, t in times.items():
+    for alternative, t in times.items():
         low, high = t.quartiles
         rows.append({
-            "operation": case.operation, "case": case.label, "rung": rung, "dtype": dtype.name,
+            "operation": case.operation, "case": case.label, "alternative": alternative, "dtype": dtype.name,
             "microseconds": t.median * 1e6, "lower_quartile": low * 1e6, "upper_quartile": high * 1e6,
             "rounds": rounds, "ns_per_element": t.median * 1e9 / elements,
             **listing.rates(t.median, flops, moved, least), "times_twin": t.times_faster_than(times[TWIN]),
@@ -206,7 +209,7 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
     for row in rows:
         name = f"{row['operation']}, {row['case']}" if row["case"] else row["operation"]
         shown.add_row(
-            name if row["rung"] == TWIN else "", row["rung"],
+            name if row["alternative"] == TWIN else "", row["alternative"],
             f"{row['error_max_units']:.2g}, {row['error_mean_units']:.2g} ({row['bound_units']:g})",
             f"{row['microseconds']:,.1f}", f"{row['lower_quartile']:,.1f} to {row['upper_quartile']:,.1f}",
             f"{row['ns_per_element']:.3g}", f"{row['gigabytes_per_second']:.3g}", f"{row['gigaflops']:.3g}",
@@ -221,10 +224,10 @@ def run(quick: bool, out: Path) -> None:
         raise SystemExit(f"{', '.join(missing)}: no case in benchmarks/cases.py or no bound in benchmarks/kernels.py")
     errors = check(every)
     of = {error[:4]: error._asdict() for error in errors}
-    peaks = machine.peaks()
+    peaks = hardware.peaks()
     rows = []
     for dtype in TYPES[:1] if quick else TYPES:
-        part = [{**of[row["operation"], row["case"], row["rung"], row["dtype"]], **row}
+        part = [{**of[row["operation"], row["case"], row["alternative"], row["dtype"]], **row}
                 for case in every for row in measure(case, dtype, peaks, rounds, 0 if quick else REST)]  # fmt: skip
         title = f"fused operations of 784-500-20, batch 100, {dtype}: each replayed alone, medians of {rounds} rounds"
         Console(width=190).print(table(part, title))
@@ -234,6 +237,6 @@ of peak: of what this machine attains at most for the operation's bytes and FLOP
 error: against the twin in float64, in rounding units; all were checked against their bounds before any was timed""")
     path = results.write("kernels", out, rows, quick=quick, errors=[error._asdict() for error in errors],
                          peaks=peaks.as_dict())
-    points = [row for row in rows if (row["rung"], row["dtype"]) == (KERNEL, "float32")
+    points = [row for row in rows if (row["alternative"], row["dtype"]) == (KERNEL, "float32")
               and row["case"] not in (IDLE, BETWEEN) and row["operation"] not in NO_ARITHMETIC]  # fmt: skip
     print(f"written: {path}, {roofline.plot(points, peaks, out / 'kernels.svg')}")

@@ -110,7 +110,7 @@ def order(net: Net) -> np.ndarray:
 
 def rewind(ready: Training) -> None:
     """Back to the first batch of the epoch; the step's number, which addresses the noise, goes on."""
-    ready.clock[CURSOR] = ready.clock[BATCH] = 0
+    ready.counters[CURSOR] = ready.counters[BATCH] = 0
 
 
 def repeatable(ready: Training, net: Net, step: Callable[[], None]) -> Callable[[], None]:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tinyvae.measure.machine import Peaks, readable_bytes
+from tinyvae.measure.hardware import Peaks, readable_bytes
 
 MARGIN = 1.7  # as a factor, between the outermost points and the edges
 

@@ -20,7 +20,7 @@ import numpy as np
 import tinyvae as tv
 from tinyvae.distributions import Beta, Gamma
 from tinyvae.engine.noise import Noise
-from tinyvae.inference.svi import Free, Inference, LogJoint, infer
+from tinyvae.inference.svi import Factor, Inference, LogJoint, infer
 
 SHAPE, RATE, WEIGHT = 0.1, 0.3, 0.1
 HELD_OUT = 0.1
@@ -34,7 +34,7 @@ class Score(Gamma):
     """A Gamma whose shape stays above 0.001 and whose mean above 0.0001."""
 
     @classmethod
-    def from_joint(cls, joint: tv.Tensor) -> Score:
+    def from_raw(cls, joint: tv.Tensor) -> Score:
         shape, mean = (part.softplus() + least for part, least in zip(joint.split(2), (1e-3, 1e-4), strict=True))
         return cls(shape, shape / mean)
 
@@ -43,7 +43,7 @@ class Weight(Beta):
     """A Beta whose parameters stay above 0.001."""
 
     @classmethod
-    def from_joint(cls, joint: tv.Tensor) -> Weight:
+    def from_raw(cls, joint: tv.Tensor) -> Weight:
         a, b = (part.softplus() + 1e-3 for part in joint.split(2))
         return cls(a, b)
 
@@ -74,7 +74,7 @@ def log_joint_of(x: np.ndarray, seen: np.ndarray) -> LogJoint:
 def fit(x: np.ndarray, seen: np.ndarray, components: int, method: str, seconds: float, steps: int) -> Inference:
     """Fit q until the time or the steps are over."""
     begun = time.perf_counter()
-    free = {"z": Free(Score, (len(x), components), "nk"), "w": Free(Weight, (components, x.shape[1]), "kd")}
+    free = {"z": Factor(Score, (len(x), components), "nk"), "w": Factor(Weight, (components, x.shape[1]), "kd")}
     return infer(log_joint_of(x, seen), free, steps=steps, optimizer="advi", lr=0.5, dtype=x.dtype,
                  enough=lambda step, elbo: time.perf_counter() - begun > seconds, **METHODS[method])
 

@@ -21,17 +21,17 @@ import numpy as np
 
 import tinyvae as tv
 from tinyvae.distributions import Gamma
-from tinyvae.inference.svi import Free, Inference, LogJoint, infer
+from tinyvae.inference.svi import Factor, Inference, LogJoint, infer
 
 WIDTHS = (100, 40, 15)
 SPARSE, RATE, WEIGHT_RATE = 0.1, 0.1, 0.3
 
 
-class Factor(Gamma):
+class MeanGamma(Gamma):
     """A Gamma whose shape stays above 0.001 and whose mean above 0.0001, as in the authors' experiments."""
 
     @classmethod
-    def from_joint(cls, joint: tv.Tensor) -> Factor:
+    def from_raw(cls, joint: tv.Tensor) -> MeanGamma:
         shape, mean = (part.softplus() + least for part, least in zip(joint.split(2), (1e-3, 1e-4), strict=True))
         return cls(shape, shape / mean)
 
@@ -66,13 +66,13 @@ def whole(terms: list[tv.Term]) -> tv.Tensor:
     return total
 
 
-def factors(n: int, d: int, widths: tuple[int, int, int] = WIDTHS, seed: int = 0) -> dict[str, Free]:
+def factors(n: int, d: int, widths: tuple[int, int, int] = WIDTHS, seed: int = 0) -> dict[str, Factor]:
     """q: a Gamma for each latent, begun as the authors begin: free shape 0.5 + 0.1 N(0, 1), free mean 0.1 N(0, 1)."""
     a, b, c = widths
     shapes = {"z1": (n, a), "z2": (n, b), "z3": (n, c), "w0": (a, d), "w1": (b, a), "w2": (c, b)}
     axes = {"z1": "na", "z2": "nb", "z3": "nc", "w0": "ad", "w1": "ba", "w2": "cb"}
     draw = np.random.default_rng(seed)
-    return {name: Free(Factor, shape, axes[name], np.concatenate(
+    return {name: Factor(MeanGamma, shape, axes[name], np.concatenate(
         (0.5 + 0.1 * draw.standard_normal(shape), 0.1 * draw.standard_normal(shape)), -1)) for name, shape in
         shapes.items()}  # fmt: skip
 

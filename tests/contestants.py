@@ -39,8 +39,8 @@ class Honest:
         return self.batch(self.order[self.start])
 
     def loss_and_gradients(self, x, eps):
-        joint = self.model.encoder(tv.Tensor(x))
-        mu, logvar = joint.split(2)
+        raw = self.model.encoder(tv.Tensor(x))
+        mu, logvar = raw.split(2)
         z = mu + (0.5 * logvar).exp() * eps
         kl = 0.5 * (mu * mu + logvar.exp() - 1 - logvar).sum(-1)
         logits = self.model.decoder(z)

@@ -24,14 +24,14 @@ from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
 from tinyvae.inference.bounds import elbo
 from tinyvae.inference.estimators import Term
-from tinyvae.inference.svi import Free, Inference, infer
+from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE
 from tinyvae.training.checkpoint import CheckpointError
 from tinyvae.training.runs import fit, load, resume
 
 __version__ = "0.1.0"
 __all__ = [
-    "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Free", "Inference", "Interval", "Noise", "Tape",
+    "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Factor", "Inference", "Interval", "Noise", "Tape",
     "TapeError", "Tensor", "Term", "apply", "data", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer",
     "load", "matmul", "noise", "resume", "rule", "stack", "testing", "tf32",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The kernels' benchmark: errors before times, a case for every kernel, rungs that agree, a plot that can be read."""
+"""The kernels' benchmark: errors before times, a case for every kernel, alternatives that agree, a readable plot."""
 
 import itertools
 import json
@@ -12,11 +12,11 @@ from support import make_wrong
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
 pytest.importorskip("numba", reason="Numba is missing")
-from benchmarks import kernels, roofline, rungs
+from benchmarks import alternatives, kernels, roofline
 from benchmarks.cases import cases
 from tinyvae.engine.rules import TABLE
 from tinyvae.measure import timing
-from tinyvae.measure.machine import Level, Peaks
+from tinyvae.measure.hardware import Level, Peaks
 
 PEAKS = Peaks((Level(2**20, 100.0), Level(2**27, 20.0)), {"float32": 200.0, "float64": 100.0}, 2, 5)
 EVERY = cases()
@@ -38,7 +38,7 @@ def written(tmp_path_factory):
 
 
 def test_rows_have_errors_bounds_and_times(written):
-    """Finite positive numbers; an error within the bound that stands beside it; twin, kernel and rungs of each case."""
+    """Finite positive numbers; an error within the bound that stands beside it; a row for each way to run a case."""
     content = json.loads((written / "kernels.json").read_text())
     rows = content["rows"]
     for row in rows:
@@ -48,9 +48,9 @@ def test_rows_have_errors_bounds_and_times(written):
         assert row["lower_quartile"] <= row["microseconds"] <= row["upper_quartile"]
     for row in rows + content["errors"]:
         assert 0 <= row["error_mean_units"] <= row["error_max_units"] <= row["bound_units"] < math.inf
-    expected = {(case.operation, case.label, rung) for case in EVERY for rung in kernels.forms(case)}
-    assert {(row["operation"], row["case"], row["rung"]) for row in rows} == expected
-    assert {(e["operation"], e["case"], e["rung"], e["dtype"]) for e in content["errors"]} == {
+    expected = {(case.operation, case.label, alternative) for case in EVERY for alternative in kernels.forms(case)}
+    assert {(row["operation"], row["case"], row["alternative"]) for row in rows} == expected
+    assert {(e["operation"], e["case"], e["alternative"], e["dtype"]) for e in content["errors"]} == {
         (*form, dtype) for form in expected for dtype in ("float32", "float64")}
     assert content["quick"] is True
     assert content["peaks"]["product_gigaflops"]["float32"] > 0
@@ -83,8 +83,8 @@ def test_a_kernel_without_a_case_is_noticed(monkeypatch, tmp_path):
 
 def test_every_rung_belongs_to_a_case():
     """And says in its docstring what it taught."""
-    found = {name: module for case in EVERY for name, module in rungs.of(case.operation, case.label).items()}
-    assert set(found) == set(rungs.NAMES)
+    found = {name: module for case in EVERY for name, module in alternatives.of(case.operation, case.label).items()}
+    assert set(found) == set(alternatives.NAMES)
     for name, module in found.items():
         assert "Taught:" in module.__doc__, name
         assert set(module.CASES) <= {case.label for case in EVERY if case.operation == module.OPERATION}, name
@@ -94,12 +94,12 @@ def test_every_rung_belongs_to_a_case():
 
 
 @pytest.mark.parametrize("dtype", kernels.TYPES, ids=str)
-@pytest.mark.parametrize("rung", rungs.NAMES)
-def test_every_rung_agrees_with_its_twin(rung, dtype):
-    """Each losing rung is a right one: within the bound of its operation, in all of its cases."""
+@pytest.mark.parametrize("alternative", alternatives.NAMES)
+def test_every_rung_agrees_with_its_twin(alternative, dtype):
+    """Each losing alternative is a right one: within the bound of its operation, in all of its cases."""
     for case in EVERY:
-        if rung in kernels.forms(case):
-            error = kernels.measured_error(case, rung, dtype, kernels.exact(case))
+        if alternative in kernels.forms(case):
+            error = kernels.measured_error(case, alternative, dtype, kernels.exact(case))
             print(error)
             assert error.error_max_units <= kernels.BOUNDS[case.operation]
 
@@ -152,7 +152,7 @@ def test_a_wrong_kernel_is_refused_and_nothing_is_timed(wrong, monkeypatch, tmp_
 
 
 def test_a_wrong_rung_is_refused(monkeypatch):
-    module = rungs.of("bernoulli_log_prob", "")["numpy_only"]
+    module = alternatives.of("bernoulli_log_prob", "")["numpy_only"]
     right = module.value
     monkeypatch.setattr(module, "value", lambda *a, **k: tuple(np.multiply(y, 2, out=y) for y in right(*a, **k)))
     with pytest.raises(SystemExit, match=r"bernoulli_log_prob, numpy_only, float32: wrong"):
@@ -161,7 +161,7 @@ def test_a_wrong_rung_is_refused(monkeypatch):
 
 def test_a_kernel_that_does_not_run_is_noticed(monkeypatch):
     """Where the twin steps in, its error would be fine and its time would be called the kernel's."""
-    make_wrong(monkeypatch, "gaussian_sample_kl", fits=lambda *shapes: False)
+    make_wrong(monkeypatch, "gaussian_sample_kl", accepts=lambda *shapes: False)
     with pytest.raises(SystemExit, match=r"gaussian_sample_kl: its kernel did not run"):
         kernels.check([case_of("gaussian_sample_kl")])
 
@@ -175,10 +175,10 @@ def test_a_product_by_numpy_is_not_called_a_kernel(monkeypatch):
 
 def test_a_processor_without_a_kernel_is_no_fault(monkeypatch):
     """Products have kernels on some processors only."""
-    make_wrong(monkeypatch, "matmul", fits=lambda *arrays: False)
+    make_wrong(monkeypatch, "matmul", accepts=lambda *arrays: False)
     case = case_of("matmul")
     assert kernels.forms(case) == [kernels.TWIN]
-    assert [error.rung for error in kernels.check([case])] == [kernels.TWIN] * 2
+    assert [error.alternative for error in kernels.check([case])] == [kernels.TWIN] * 2
     row, = kernels.measure(case, kernels.TYPES[0], PEAKS, 2, 0)
     assert row["flops"] == 2 * 100 * 784 * 500
 

@@ -46,7 +46,7 @@ def test_1_logvar_is_the_logarithm_of_the_variance():
 
     mu, of_x = Tensor(np.array([[0.3]])), Tensor(np.array([[logvar]]))
     closed = kl(Normal(mu, of_x), Normal.standard(1, np.float64)).item()
-    both = Normal.from_joint(Tensor(np.array([[0.3, logvar]])))
+    both = Normal.from_raw(Tensor(np.array([[0.3, logvar]])))
     for q in (Normal(mu, of_x), both):
         variance_of_samples(q)
         divergence_of_samples(q, closed)
@@ -138,13 +138,13 @@ def test_5_a_resumed_run_does_not_begin_again(tmp_path):
 
     def watched(seen, stop=None):
         def on_step(training, done):
-            size, now = 8, training.clock.copy()
-            training.clock -= (1, size, 1)  # look at the step just done once more
+            size, now = 8, training.counters.copy()
+            training.counters -= (1, size, 1)  # look at the step just done once more
             training.noise.restart()
             eps = training.noise.normal((2, size)).numpy().copy()
             x = training.batches.next(size)[0].numpy().copy()
             order = training.batches.order.copy()
-            training.clock[:] = now
+            training.counters[:] = now
             seen[int(now[STEP])] = (eps.tobytes(), x.tobytes(), order.tobytes())
             if now[STEP] == stop:
                 os.kill(os.getpid(), signal.SIGINT)

@@ -122,7 +122,7 @@ def test_epochs_follow_one_another():
     for _ in range(700):
         step_once()
     assert nets.steps_an_epoch(net) == 666
-    assert ready.clock.tolist() == [703, (703 - 666) * 30, 703 - 666]
+    assert ready.counters.tolist() == [703, (703 - 666) * 30, 703 - 666]
 
 
 def test_pixels():

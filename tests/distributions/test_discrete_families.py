@@ -153,7 +153,7 @@ def check_poisson_mass(rates, x, dtype):
 def test_a_rate_known_by_its_logarithm(dtype):
     # exp(-200) is no float32, and log p(2) = -400 - log 2 is
     log_rate = Tensor(np.array([-200.0, -5.0, -np.inf], dtype), requires_grad=True)
-    q = Poisson.from_joint(log_rate)
+    q = Poisson.from_raw(log_rate)
     value = q.log_density(T([2.0, 1.0, 0.0], dtype))
     assert_close(value.numpy(), [-400 - np.log(2), -5 - np.exp(-5.0), 0], 2)
     assert_close(grad(value.sum(), log_rate).numpy(), [2, 1 - np.exp(-5.0), 0], 2)
@@ -277,9 +277,9 @@ GRADIENTS = {
     "categorical entropy": (lambda a: Categorical(a).entropy(), LOGITS),
     "categorical kl": (lambda a, b: kl(Categorical(a), Categorical(b)), LOGITS, OTHERS),
     "poisson log_density": (lambda a: Poisson(a).log_density(T(COUNTS[:12])), RATES + 0.2),
-    "poisson by log rate": (lambda a: Poisson.from_joint(a).log_prob(T(COUNTS[:12])), np.log(RATES)),
+    "poisson by log rate": (lambda a: Poisson.from_raw(a).log_prob(T(COUNTS[:12])), np.log(RATES)),
     "poisson kl": (lambda a, b: kl(Poisson(a), Poisson(b)), RATES + 0.2, OTHER_RATES + 0.2),
-    "poisson kl by log rates": (lambda a, b: kl(Poisson.from_joint(a), Poisson.from_joint(b)), LOGITS / 2, OTHERS),
+    "poisson kl by log rates": (lambda a, b: kl(Poisson.from_raw(a), Poisson.from_raw(b)), LOGITS / 2, OTHERS),
 }  # fmt: skip
 
 
@@ -291,7 +291,7 @@ def test_gradients(name):
 
 def test_a_lost_gradient_is_found():
     with pytest.raises(tv.testing.GradientError):
-        tv.testing.check_gradients(lambda a: Poisson(a.stop()).log_prob(T(COUNTS[:12])) + 0 * a.sum(), RATES + 0.2)
+        tv.testing.check_gradients(lambda a: Poisson(a.detach()).log_prob(T(COUNTS[:12])) + 0 * a.sum(), RATES + 0.2)
 
 
 # ---- draws -----------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_draws_are_a_function_of_their_address(family):
     with Tape() as tape:
         noise = Noise(5)
         drawn = make(free).sample(noise, 50)
-    noise.clock[0] = 1
+    noise.counters[0] = 1
     tape.replay()
     assert_same_bits(drawn.data, make(free).sample(Noise(5).restart(1), 50).numpy())
     assert not np.array_equal(drawn.data, first)
@@ -472,9 +472,9 @@ def test_draws_run_on_a_device(driver, name):
     here, there = CPU, namespace("cuda")
     found = []
     for xp in (here, there):
-        numbers, clock = xp.asarray(np.array([[0.5, 2.0, 30.0]])), xp.asarray(np.array([3]))
+        numbers, counters = xp.asarray(np.array([[0.5, 2.0, 30.0]])), xp.asarray(np.array([3]))
         rule, shape = TABLE[name], {"shape": (4, 3), "dtype": np.dtype(np.float32)}
-        inputs, attributes = ((clock,), shape) if name == "laplace" else ((numbers, clock), {"samples": 4})
+        inputs, attributes = ((counters,), shape) if name == "laplace" else ((numbers, counters), {"samples": 4})
         found.append(to_host(rule.value(xp, *inputs, out=None, seed=1, stream="noise", site=2, **attributes)))
     assert_close(found[1], found[0], 2)
 
@@ -485,7 +485,7 @@ def test_draws_run_on_a_device(driver, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_a_family_offers(name):
     family, free = FAMILIES[name], T(LOGITS)
-    q = family.from_joint(free)
+    q = family.from_raw(free)
     assert family.width(3) == 3
     again = type(q)(**q.parameters)
     draws = q.sample(Noise(6), 5)
@@ -502,8 +502,8 @@ def test_what_a_family_offers(name):
 
 
 def test_a_poisson_from_a_network_keeps_its_logarithm():
-    assert isinstance(Poisson.from_joint(T(LOGITS)).rate, LogTensor)
-    assert Poisson.from_joint(T(LOGITS)).rate.log().data.tolist() == LOGITS.tolist()
+    assert isinstance(Poisson.from_raw(T(LOGITS)).rate, LogTensor)
+    assert Poisson.from_raw(T(LOGITS)).rate.log().data.tolist() == LOGITS.tolist()
 
 
 # ---- the score estimator's mean --------------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ def terms_of(z, v):
 
 def less_three(f, latent):
     """The baseline 3, as good as any constant."""
-    return (f - 3.0) * (latent.log_q - latent.log_q.stop())
+    return (f - 3.0) * (latent.log_q - latent.log_q.detach())
 
 
 def check_score(family, parameter, values, base=None, terms=terms_of, stopped=False):
@@ -538,11 +538,11 @@ def check_score(family, parameter, values, base=None, terms=terms_of, stopped=Fa
     exact = grad((p * f).sum(), v).numpy()
     for baseline in (no_baseline, less_three):
         latent = Latent("z", family(v), z, "score", "nd")
-        latent.log_q = latent.log_q.stop() if stopped else latent.log_q
+        latent.log_q = latent.log_q.detach() if stopped else latent.log_q
         estimates = surrogate(terms(latent.z, v), [latent], baseline)
         assert estimates.shape == (len(values),)
         assert_close(estimates.numpy(), f.numpy(), 4, "the value")
-        mean = grad((p.stop() * estimates).sum(), v).numpy()
+        mean = grad((p.detach() * estimates).sum(), v).numpy()
         assert_close(mean, exact, 64, "the mean", scale=np.abs(exact).max())
 
 
@@ -573,23 +573,23 @@ def test_an_impossible_category_has_no_part_in_the_mean():
     p = Categorical(logits).log_prob(latent.z).exp().reshape(-1)
     estimates = surrogate([Term(f, "n", ("z",))], [latent])
     a = special.expit(-0.7)
-    assert_close(grad((p.stop() * estimates).sum(), logits).numpy(), [[4 * a * (1 - a), 0, -4 * a * (1 - a)]], 8)
+    assert_close(grad((p.detach() * estimates).sum(), logits).numpy(), [[4 * a * (1 - a), 0, -4 * a * (1 - a)]], 8)
 
 
 def check_scores(q, draws, free):
     """`scores`, which the fitted baseline uses, lead from each parameter to what the network gave: d log q / d free."""
     latent = Latent("z", q, draws, "score", "nd")
-    by_parameter = sum((h * (v - v.stop())).sum() for v, h in latent.scores())
+    by_parameter = sum((h * (v - v.detach())).sum() for v, h in latent.scores())
     assert_close(grad(by_parameter, free).numpy(), grad(latent.log_q.sum(), free).numpy(), 16)
 
 
 def test_the_scores_of_a_parameter_known_by_its_logarithm(monkeypatch):
     for family in (Poisson, Laplace, Bernoulli, Categorical):
         free = Tensor(np.concatenate([LOGITS, OTHERS], -1), requires_grad=True)
-        q = family.from_joint(free)
-        check_scores(q, q.sample(Noise(7), 4).stop(), free)
+        q = family.from_raw(free)
+        check_scores(q, q.sample(Noise(7), 4).detach(), free)
     monkeypatch.setattr(estimators, "LogTensor", UnitTensor)  # the logarithm forgotten
     for family in (Poisson, Laplace):
-        q = family.from_joint(free)
+        q = family.from_raw(free)
         with pytest.raises(AssertionError):
-            check_scores(q, q.sample(Noise(7), 4).stop(), free)
+            check_scores(q, q.sample(Noise(7), 4).detach(), free)

@@ -29,7 +29,7 @@ def T(values, dtype=np.float64):
     return Tensor(np.array(values, dtype))
 
 
-def joint(a, logvar, dtype=np.float64):
+def raw(a, logvar, dtype=np.float64):
     return T(np.concatenate([np.atleast_2d(a), np.atleast_2d(logvar)], axis=-1), dtype)
 
 
@@ -116,9 +116,9 @@ def test_bernoulli_agrees_with_scipy():
 
 def test_grey_normal_agrees_with_scipy():
     reference = normal_reference(special.expit(MU), LOGVAR)
-    check_against_scipy(GreyNormal(joint(MU, LOGVAR)), reference, reference.logpdf, X)
+    check_against_scipy(GreyNormal(raw(MU, LOGVAR)), reference, reference.logpdf, X)
     with pytest.raises(AssertionError):
-        check_against_scipy(MeanIsNotSquashed(joint(MU, LOGVAR)), reference, reference.logpdf, X)
+        check_against_scipy(MeanIsNotSquashed(raw(MU, LOGVAR)), reference, reference.logpdf, X)
 
 
 def check_continuous_bernoulli(family, logit):
@@ -198,14 +198,14 @@ def test_parameters_and_data_of_different_shapes(family):
 
 def test_data_of_another_width_are_refused():
     # a kernel would read beside the row
-    for distribution in (Bernoulli(T(MU)), ContinuousBernoulli(T(MU)), GreyNormal(joint(MU, LOGVAR))):
+    for distribution in (Bernoulli(T(MU)), ContinuousBernoulli(T(MU)), GreyNormal(raw(MU, LOGVAR))):
         for width in (2, 4):
             with pytest.raises(ValueError, match=r"mul cannot combine shapes|sub cannot combine shapes"):
                 distribution.log_prob(T(np.zeros((2, width))))
 
 
 def test_samples_have_a_leading_axis():
-    grey = GreyNormal(joint(MU, LOGVAR))
+    grey = GreyNormal(raw(MU, LOGVAR))
     for distribution in (Normal(T(MU), T(LOGVAR)), Bernoulli(T(MU)), ContinuousBernoulli(T(MU)), grey):
         assert distribution.sample(Noise(0), 5).shape == (5, 2, 3)
         assert distribution.mean.shape == (2, 3)
@@ -248,7 +248,7 @@ def test_normal_samples_have_variance_exp_logvar(logvar):
 
 
 def test_grey_normal_samples():
-    right, wrong = (family(joint([[0.7]], [[-1.0]])) for family in (GreyNormal, MeanIsNotSquashed))
+    right, wrong = (family(raw([[0.7]], [[-1.0]])) for family in (GreyNormal, MeanIsNotSquashed))
     cdf = stats.norm(special.expit(0.7), np.exp(-0.5)).cdf
     check_samples("GreyNormal", right, cdf, 2)
     wrong_draws = Normal(wrong.mean, wrong.logvar)
@@ -302,7 +302,7 @@ def test_known_divergences(mu, sigma, nats):
     q = Normal(T([[mu]]), T([[2 * np.log(sigma)]]))
     assert abs(kl(q, Normal.standard(1, np.float64)).item() - nats) <= 5e-5
     # the same from the row that draws and charges at once
-    together = Normal.from_joint(joint([[mu]], [[2 * np.log(sigma)]]))
+    together = Normal.from_raw(raw([[mu]], [[2 * np.log(sigma)]]))
     assert abs(together.sample_with_kl(Normal.standard(1, np.float64), Noise(0))[1].item() - nats) <= 5e-5
 
 
@@ -362,9 +362,9 @@ def test_a_family_says_what_it_lacks():
 
 
 def test_one_pass_sample_and_divergence_equal_the_two():
-    # the fused row of the joint parameters and the plain formulas, drawn from the same noise
+    # the fused row of the raw parameters and the plain formulas, drawn from the same noise
     for samples in (1, 4):
-        q = Normal.from_joint(joint(MU, LOGVAR))
+        q = Normal.from_raw(raw(MU, LOGVAR))
         prior = Normal.standard(3, np.float64)
         z, divergence = q.sample_with_kl(prior, Noise(8), samples)
         assert_close(z.numpy(), Normal(T(MU), T(LOGVAR)).sample(Noise(8), samples).numpy(), 4)
@@ -390,12 +390,12 @@ GRADIENTS = {
     "continuous log_prob": (lambda a: ContinuousBernoulli(a).log_prob(T([CB_LOGITS])), np.array([CB_LOGITS]) / 3),
     "continuous mean": (lambda a: ContinuousBernoulli(a).mean, np.array([CB_LOGITS]) / 3),
     "continuous sample": (lambda a: ContinuousBernoulli(a).sample(Noise(1), 3), np.array([[0.5, -0.05, 3.0, -8.0]])),
-    "joint sample and kl": (lambda j: sample_and_kl(j), np.concatenate([MU, LOGVAR], axis=-1)),
+    "raw sample and kl": (lambda j: sample_and_kl(j), np.concatenate([MU, LOGVAR], axis=-1)),
 }  # fmt: skip
 
 
 def sample_and_kl(both):
-    z, divergence = Normal.from_joint(both).sample_with_kl(Normal.standard(3, np.float64), Noise(1), 2)
+    z, divergence = Normal.from_raw(both).sample_with_kl(Normal.standard(3, np.float64), Noise(1), 2)
     return (z * z).sum((0, 2)) + divergence
 
 
@@ -408,7 +408,7 @@ def test_gradients(name):
 def test_a_gradient_that_stops_on_the_way_is_found():
     # what the check above would say of a sampler that is not reparameterized
     with pytest.raises(tv.testing.GradientError):
-        tv.testing.check_gradients(lambda m, v: Normal(m, v).sample(Noise(1)).stop() + 0 * m + 0 * v, MU, LOGVAR)
+        tv.testing.check_gradients(lambda m, v: Normal(m, v).sample(Noise(1)).detach() + 0 * m + 0 * v, MU, LOGVAR)
 
 
 # ---- float32 and extremes -----------------------------------------------------------------------------------------

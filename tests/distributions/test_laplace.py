@@ -107,7 +107,7 @@ def test_equal_locations_have_a_gradient():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("log_scale", [-80.0, 80.0])
 def test_extreme_scales(log_scale, dtype):
-    q = Laplace.from_joint(T([[0.0, log_scale]], dtype))
+    q = Laplace.from_raw(T([[0.0, log_scale]], dtype))
     assert isinstance(q.scale, LogTensor)
     assert q.scale.log().item() == log_scale, "the logarithm is not the one that was given"
     at = np.exp(T([[log_scale]], dtype).numpy())

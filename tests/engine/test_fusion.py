@@ -56,8 +56,8 @@ def posteriors(draw):
 
 @st.composite
 def posterior_grads(draw):
-    (joint, eps), _ = draw(posteriors())
-    return [np.cos(eps) * 2, np.sin(np.arange(len(joint)) + 1.0), joint, eps], {}
+    (raw, eps), _ = draw(posteriors())
+    return [np.cos(eps) * 2, np.sin(np.arange(len(raw)) + 1.0), raw, eps], {}
 
 
 @st.composite
@@ -259,17 +259,17 @@ def test_wrong_shapes_are_refused_on_both_roads(case, on):
 
 def test_a_fused_row_is_one_launch_and_replays():
     """Forward and backward one launch each, over fixed buffers."""
-    joint, eps = tv.Tensor(np.random.default_rng(0).normal(size=(4, 6)), requires_grad=True), np.ones((2, 4, 3))
+    raw, eps = tv.Tensor(np.random.default_rng(0).normal(size=(4, 6)), requires_grad=True), np.ones((2, 4, 3))
 
     def step():
-        z, kl = tv.apply("gaussian_sample_kl", joint, eps)
-        return z, kl, tv.grad((z * z).sum() + kl.sum(), joint)
+        z, kl = tv.apply("gaussian_sample_kl", raw, eps)
+        return z, kl, tv.grad((z * z).sum() + kl.sum(), raw)
 
     with tv.Tape() as tape:
         recorded = step()
     names = [launch.rule.name for launch in tape.launches]
     assert (names.count("gaussian_sample_kl"), names.count("gaussian_sample_kl_grad")) == (1, 1)
-    joint.data[...] = np.random.default_rng(1).normal(size=(4, 6))
+    raw.data[...] = np.random.default_rng(1).normal(size=(4, 6))
     tape.replay()
     for found, fresh in zip(recorded, step(), strict=True):
         assert_same_bits(found.data, fresh.data)
@@ -316,10 +316,10 @@ def test_a_wrong_kernel_is_found(monkeypatch, name, fault):
 
 def test_a_wrong_kernel_gradient_is_found(monkeypatch):
     """A standard deviation in place of a log-variance in the sampled posterior, seen by finite differences."""
-    joint, eps = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).normal(size=(1, 3, 2))
+    raw, eps = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).normal(size=(1, 3, 2))
     wrong_kernel(monkeypatch, "gaussian_sample_kl_grad", lambda g: g * np.array([1, 1, 2, 2]))
     with pytest.raises(GradientError, match=r"element \(0, 2\)"):
-        check_gradients(lambda j: tv.apply("gaussian_sample_kl", j, eps)[0], joint)
+        check_gradients(lambda j: tv.apply("gaussian_sample_kl", j, eps)[0], raw)
 
 
 # ---- the switch ----------------------------------------------------------------------

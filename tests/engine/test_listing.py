@@ -11,15 +11,15 @@ import tinyvae as tv
 from tinyvae.engine import listing
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tensor import Tensor, apply
-from tinyvae.measure import machine
-from tinyvae.measure.machine import Level, Peaks
+from tinyvae.measure import hardware
+from tinyvae.measure.hardware import Level, Peaks
 
 PEAKS = Peaks((Level(2**27, 10.0),), {"float32": 100.0, "float64": 50.0}, 2, 5)
 
 
 @pytest.fixture(autouse=True)
 def _known_peaks(monkeypatch):
-    monkeypatch.setattr(machine, "peaks", lambda: PEAKS)
+    monkeypatch.setattr(hardware, "peaks", lambda: PEAKS)
 
 
 def floats(*shape):

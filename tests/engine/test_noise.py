@@ -245,9 +245,9 @@ def test_float32_and_float64_draw_the_same_numbers():
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 4001])
 def test_the_kernel_draws_the_readable_numbers(dtype, count):
     """The same words, hence the same normal numbers up to the last bits of log, cos and sin."""
-    clock = np.array([123456, 7, 7])
+    counters = np.array([123456, 7, 7])
     for seed, stream, site in ((0, "noise", 0), (2**32 - 1, "posterior", 5)):
-        found = kernels().normal(clock, np.empty(count, dtype), seed, noise.stream_number(stream), site)
+        found = kernels().normal(counters, np.empty(count, dtype), seed, noise.stream_number(stream), site)
         assert_close(found, normal(seed, stream, 123456, site, (count,), dtype), 16, "normal")
 
 
@@ -262,10 +262,10 @@ def test_binarised_rows_are_the_same_bits_on_both_roads(batch, width, scale, dty
     """Drawn pixels decide what is learned: kernel and readable form agree exactly, in any shape and type."""
     rng = np.random.default_rng(seed)
     stored = rng.integers(0, scale, (6, width), endpoint=True).astype(np.uint8)
-    index, clock = rng.integers(0, 6, batch), np.array([rng.integers(0, 2**31)])
+    index, counters = rng.integers(0, 6, batch), np.array([rng.integers(0, 2**31)])
 
     def draw():
-        return tv.apply("binarised_rows", stored, index, clock, seed=seed, stream="binarise", site=3, scale=scale,
+        return tv.apply("binarised_rows", stored, index, counters, seed=seed, stream="binarise", site=3, scale=scale,
                         dtype=np.dtype(dtype)).data
 
     kernels()
@@ -284,12 +284,12 @@ def test_pixels_are_drawn_at_their_grey_value(fused):
     if fused:
         kernels()
     stored, count = np.arange(256, dtype=np.uint8).reshape(16, 16), 400
-    clock, total, pairs = np.zeros(1, np.int64), np.zeros((16, 16)), 0.0
+    counters, total, pairs = np.zeros(1, np.int64), np.zeros((16, 16)), 0.0
     p = stored / 255
     with tv.fused(fused):
         for step in range(count):
-            clock[0] = step
-            drawn = tv.apply("binarised_rows", stored, np.arange(16), clock, seed=1, stream="binarise", site=0,
+            counters[0] = step
+            drawn = tv.apply("binarised_rows", stored, np.arange(16), counters, seed=1, stream="binarise", site=0,
                              scale=255, dtype=np.dtype(np.float64)).data
             total += drawn
             pairs += np.sum((drawn - p)[:, 1:] * (drawn - p)[:, :-1])
@@ -317,12 +317,12 @@ def test_noise_reads_its_clock_and_counts_its_sites():
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_replay_draws_anew(fused):
-    """The step is read from the clock when a launch runs: never a frozen number, on both roads."""
+    """The step is read from the counters when a launch runs: never a frozen number, on both roads."""
     drawn = Noise(3)
     with tv.fused(fused), tv.Tape() as tape:
         z, u = drawn.normal((5,)), drawn.uniform((5,))
     for step in (1, 7, 0):
-        drawn.clock[0] = step
+        drawn.counters[0] = step
         tape.replay()
         assert_close(z.data, normal(3, "noise", step, 0, (5,)), 16)
         assert_same_bits(u.data, uniform(3, "noise", step, 1, (5,)))

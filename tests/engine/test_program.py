@@ -146,8 +146,8 @@ def resident():
 def steps(count):
     for _ in range(count):
         {step}
-        if training.clock[2] == training.batches.steps:
-            training.clock[1:] = 0
+        if training.counters[2] == training.batches.steps:
+            training.counters[1:] = 0
 
 kept = []
 training = test_replay.made("small")

@@ -135,13 +135,14 @@ CASES = {
     "sum": reductions(), "mean": reductions(least=1), "max": reductions(least=1), "logsumexp": reductions(least=1),
     "log_softmax": softmaxes(), "matmul": products(), "reshape": reshapes(), "transpose": transposes(),
     "broadcast_to": broadcasts(), "slice": slices(), "unslice": unslices(), "split": splits(),
-    "concatenate": concatenations(), "gather": gathers(), "scatter": scatters(), "stop": anything(), "copy": anything(),
+    "concatenate": concatenations(), "gather": gathers(), "scatter": scatters(), "detach": anything(),
+    "copy": anything(),
     "polygamma": polygammas(), "cast": casts(),
 }  # fmt: skip
 
 # Rows tested elsewhere, and why not here.
 ELSEWHERE = {
-    "store": "changes its input in place; see deposit in test_tape.py",
+    "store": "changes its input in place; see write_into in test_tape.py",
     "normal": "draws noise; see test_noise.py", "uniform": "draws noise; see test_noise.py",
     "laplace": "draws noise; see test_laplace.py", "poisson": "draws noise; see test_discrete_families.py",
     "categorical": "draws noise; see test_discrete_families.py",
@@ -150,7 +151,7 @@ ELSEWHERE = {
     "strict_lower": "makes a triangle; see test_families.py", "below_diagonal": "is its inverse; see test_families.py",
     "next_indices": "reads a cursor; see test_batches.py",
     "next_rates": "reads a cursor; see test_batches.py",
-    "tick": "moves a clock in place; see test_batches.py",
+    "tick": "moves a counters in place; see test_batches.py",
     "grey_rows": "reads stored pixels; see test_batches.py",
     "binarised_rows": "draws noise; see test_noise.py",
     "gamma_log_sample_grad": "is a derivative itself; see test_special.py",
@@ -188,7 +189,7 @@ REFERENCES = {
     "matmul": lambda a, b: np.einsum("...ij,...jk->...ik", a, b),
     "reshape": lambda a, shape: np.array(list(a.flat)).reshape(shape),
     "transpose": lambda a, axes: np.einsum(a, list(range(a.ndim)), list(axes)),
-    "broadcast_to": lambda a, shape: a + np.zeros(shape), "slice": lambda a, key: a[key], "stop": lambda a: a,
+    "broadcast_to": lambda a, shape: a + np.zeros(shape), "slice": lambda a, key: a[key], "detach": lambda a: a,
     "copy": lambda a: a, "unslice": lambda a, key, shape: _unslice(a, key, shape),
     "split": lambda a, axis, parts: np.split(a, parts, axis), "concatenate": lambda *a, axis: np.concatenate(a, axis),
     "gather": lambda a, index: a[index], "scatter": lambda a, index, rows: _scatter(a, index, rows),
@@ -615,7 +616,7 @@ def test_a_wrong_derivative_is_found(monkeypatch, name, grads):
 
 def test_a_wrong_second_derivative_is_found(monkeypatch):
     """The slope of sigmoid with its output held constant: the first derivative is right, the second is not."""
-    make_wrong(monkeypatch, "sigmoid", grads=(lambda g, y, a: g * (y * (1 - y)).stop(),))
+    make_wrong(monkeypatch, "sigmoid", grads=(lambda g, y, a: g * (y * (1 - y)).detach(),))
     check_derivatives("sigmoid", *ONE, seed=1, order=1)
     with pytest.raises(GradientError, match="second derivative"):
         check_derivatives("sigmoid", *ONE, seed=1, order=2)

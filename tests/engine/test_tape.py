@@ -12,7 +12,7 @@ from support import assert_close, assert_same_bits, make_wrong
 
 import tinyvae as tv
 from tinyvae.engine.tape import TapeError, recording
-from tinyvae.engine.tensor import deposit
+from tinyvae.engine.tensor import write_into
 
 
 def leaf(values, dtype=np.float64):
@@ -26,7 +26,7 @@ UNARY = {
     "softplus": lambda a: a.softplus(),
     "sum": lambda a: a.sum(-1, keepdims=True), "mean": lambda a: a.mean(-1, keepdims=True),
     "logsumexp": lambda a: a.logsumexp(-1, keepdims=True), "flip": lambda a: a[..., ::-1],
-    "spread": lambda a: a.broadcast_to((3, 4)), "copy": lambda a: a.apply("copy"), "stop": lambda a: a.stop(),
+    "spread": lambda a: a.broadcast_to((3, 4)), "copy": lambda a: a.apply("copy"), "stop": lambda a: a.detach(),
     "relu": lambda a: a.relu(), "turn": lambda a: a.broadcast_to((3, 4)).T.contiguous().T,
     "flat": lambda a: a.reshape(-1).reshape(a.shape),
     "halves": lambda a: a.broadcast_to((3, 4)).split(2)[1].sum(-1, True),
@@ -219,7 +219,7 @@ def test_backward_inside_a_tape():
             y.backward()
 
 
-# ---- deposit -------------------------------------------------------------------------
+# ---- write_into -------------------------------------------------------------------------
 
 
 def recorded_gradient(x):
@@ -232,7 +232,7 @@ def test_deposit_writes_into_its_home():
     with tv.Tape() as tape:
         g = recorded_gradient(x)
         launches = len(tape)
-        deposit(g, flat[2:4])
+        write_into(g, flat[2:4])
     assert len(tape) == launches, "no copy was recorded"
     assert_close(flat, [0, 0, 3, 12, 0, 0], 1)
     x.data[...] = (3.0, 4.0)
@@ -247,7 +247,7 @@ def test_deposit_copies_what_somebody_reads():
     with tv.Tape() as tape:
         g = recorded_gradient(x)
         norm = (g * g).sum()
-        deposit(g, home)
+        write_into(g, home)
     assert tape.launches[-1].rule.name == "store"
     x.data[...] = (3.0, 4.0)
     tape.replay()
@@ -258,8 +258,8 @@ def test_deposit_copies_what_somebody_reads():
 def test_deposit_of_views_and_leaves_copies():
     x, homes = leaf([[1.0, 2.0], [3.0, 4.0]]), [np.zeros((2, 2)), np.zeros((2, 2))]
     with tv.Tape() as tape:
-        deposit((x * 2.0).T, homes[0])
-        deposit(x, homes[1])
+        write_into((x * 2.0).T, homes[0])
+        write_into(x, homes[1])
     x.data[...] = [[5.0, 6.0], [7.0, 8.0]]
     tape.replay()
     assert_same_bits(homes[0], np.array([[10.0, 14.0], [12.0, 16.0]]))
@@ -273,7 +273,7 @@ def test_two_homes_of_one_value():
     with tv.Tape() as tape:
         by_a, by_b = tv.grad(((a + b) * scale).sum(), [a, b])
         for g, home in zip((by_a, by_b, by_a), homes, strict=True):
-            deposit(g, home)
+            write_into(g, home)
     scale[...] = (7.0, 8.0)
     tape.replay()
     for home in homes:
@@ -284,9 +284,9 @@ def test_deposit_into_broken_memory_copies():
     """A kernel writes unbroken memory only: every second place of a vector is reached by a copy."""
     pre, home = leaf(np.zeros((2, 3))), np.zeros((2, 6))[:, ::2]
     with tv.Tape() as tape:
-        deposit(tv.apply("bias_activation", pre, np.ones(3), kind="tanh"), home)
+        write_into(tv.apply("bias_activation", pre, np.ones(3), kind="tanh"), home)
         with pytest.raises(TypeError, match="store found float64 and float32"):
-            deposit(pre * 2.0, np.zeros((2, 3), np.float32))
+            write_into(pre * 2.0, np.zeros((2, 3), np.float32))
     pre.data[...] = 1
     tape.replay()
     assert_close(home, np.full((2, 3), np.tanh(2)), 2)
@@ -294,7 +294,7 @@ def test_deposit_into_broken_memory_copies():
 
 def test_deposit_without_a_tape():
     home = np.zeros(2)
-    deposit(leaf([1.0, 2.0]) * 2.0, home)
+    write_into(leaf([1.0, 2.0]) * 2.0, home)
     assert_same_bits(home, np.array([2.0, 4.0]))
 
 
@@ -444,7 +444,7 @@ def test_unreached_tensors_get_zeros():
     by_x, by_other = tv.grad((x * 2.0).sum(), [x, other])
     assert by_x.data[0] == 2
     assert_same_bits(by_other.data, np.zeros((2, 3), np.float32))
-    stopped = tv.grad((x.stop() * x).sum(), x)
+    stopped = tv.grad((x.detach() * x).sum(), x)
     assert stopped.data[0] == 1
 
 

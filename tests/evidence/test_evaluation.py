@@ -15,8 +15,8 @@ import tinyvae as tv
 from tinyvae.engine.noise import Noise, normal, uniform
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import evaluation as evidence
+from tinyvae.evidence.diagnostics import diagnosis
 from tinyvae.evidence.evaluation import ACTIVE, BATCH, evaluate, log_evidence, mean_and_error
-from tinyvae.evidence.trust import diagnosis
 from tinyvae.inference.bounds import elbo
 from tinyvae.training.checkpoint import plain
 

@@ -29,10 +29,10 @@ class WithStd(Normal):
     sigma = property(lambda self: self.logvar.exp())
 
 
-def from_joint(mu, logvar):
+def from_raw(mu, logvar):
     """q whose parameters lie side by side, as a network makes them: drawn and charged by one row."""
     both = np.concatenate([np.array(mu, np.float64), np.array(logvar, np.float64)], axis=-1)
-    return lambda x: Normal.from_joint(Tensor(both))
+    return lambda x: Normal.from_raw(Tensor(both))
 
 
 def exact(model, q, x, bound):
@@ -58,7 +58,7 @@ def test_known_bounds_in_one_dimension(mu, variance, value, bound):
 
 @pytest.mark.parametrize("fused", [True, False], ids=["kernel", "twin"])
 @pytest.mark.parametrize("bound", ELBOS)
-@pytest.mark.parametrize("make", [fixed, from_joint], ids=["two tensors", "joint"])
+@pytest.mark.parametrize("make", [fixed, from_raw], ids=["two tensors", "raw"])
 def test_identity_in_many_dimensions(make, bound, fused):
     model, rng = LinearGaussian.random(pixels=7, latent=3, seed=1), np.random.default_rng(2)
     x, mu, logvar = rng.standard_normal((5, 7)), rng.standard_normal((5, 3)), rng.uniform(-3, 1, (5, 3))
@@ -459,7 +459,7 @@ def test_wrong_weights_are_found(fault, gradient, monkeypatch):
 
 @pytest.mark.parametrize("gradient", ["stl", "dreg"])
 def test_a_log_q_that_is_not_stopped_is_found(gradient, monkeypatch):
-    monkeypatch.setattr(bounds, "stopped", lambda q: q)
+    monkeypatch.setattr(bounds, "detached", lambda q: q)
     with pytest.raises(AssertionError, match=f"{gradient}, by mu: off by"):
         check_formula(gradient)
 
@@ -508,7 +508,7 @@ def variance_at_the_posterior(bound, gradient, k):
 def test_at_the_posterior_nothing_is_left_to_vary(bound, gradient, k, monkeypatch):
     assert variance_at_the_posterior(bound, gradient, k) < 1e-25
     assert variance_at_the_posterior(bound, "path", k) > 0.01
-    monkeypatch.setattr(bounds, "stopped", lambda q: q)
+    monkeypatch.setattr(bounds, "detached", lambda q: q)
     assert variance_at_the_posterior(bound, gradient, k) > 0.01
 
 

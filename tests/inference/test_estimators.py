@@ -57,12 +57,12 @@ def repeated(q, count):
 def with_path(q, w, estimator):
     """The draw with coordinate w, depending on q's parameters as q.sample makes it."""
     if estimator == "reparam":
-        return q.value(q.unstandardise(q.standardise(w).stop()))
+        return q.from_stable(q.unstandardise(q.standardise(w).detach()))
     if estimator == "implicit":
-        u = (w + q.rate.log()).stop()
-        slope = u.apply("gamma_log_sample_grad", q.shape.stop())
-        return q.value(u + slope * (q.shape - q.shape.stop()) - q.rate.log())
-    return q.value(w)
+        u = (w + q.rate.log()).detach()
+        slope = u.apply("gamma_log_sample_grad", q.shape.detach())
+        return q.from_stable(u + slope * (q.shape - q.shape.detach()) - q.rate.log())
+    return q.from_stable(w)
 
 
 def draw_by_draw(q, w, estimator, f, axes="bn"):
@@ -162,10 +162,10 @@ def test_the_mean_of_the_implicit_path_of_a_beta():
         kept = weight > 1e-40
         u, v = (np.broadcast_to(t, (601, 601, 1)).reshape(-1, 1, 1)[kept] for t in (u, v.reshape(1, -1, 1)))
         leaves = [T(np.full(u.shape, shape), requires_grad=True) for shape in (a, b)]
-        logs = [Tensor(t) + Tensor(t).apply("gamma_log_sample_grad", s.stop()) * (s - s.stop())
+        logs = [Tensor(t) + Tensor(t).apply("gamma_log_sample_grad", s.detach()) * (s - s.detach())
                 for t, s in zip((u, v), leaves, strict=True)]
         q = Beta(*leaves)
-        latent = Latent("z", q, q.value(logs[0] - logs[1]), "implicit", "bn")
+        latent = Latent("z", q, q.from_stable(logs[0] - logs[1]), "implicit", "bn")
         for text, (f, mean) in OF_BETA.items():
             found = grad(surrogate([Term(f(latent.z), "bn", ("z",))], [latent]).sum(), leaves)
             parts = [g.numpy().reshape(-1) for g in found]
@@ -218,11 +218,11 @@ def test_no_correction_for_quadratics_of_the_statistic(name):
 def test_no_correction_by_the_rate_of_a_gamma(text):
     """The law of eps does not depend on a scale: draw by draw, whatever f."""
     for q in members("gamma"):
-        w = q.coordinate(q.sample(Noise(1), 1000))
+        w = q.to_stable(q.sample(Noise(1), 1000))
         f = OF_GAMMA[text][0]
         path, correction, _ = draw_by_draw(q, w, "grep", f)
         # of b, log q_eps has the terms a / b and z, which cancel
-        size = np.abs(f(q.value(w)).numpy()) * (q.mean.numpy() + np.exp(w.numpy())) + np.abs(path[1])
+        size = np.abs(f(q.from_stable(w)).numpy()) * (q.mean.numpy() + np.exp(w.numpy())) + np.abs(path[1])
         assert_close(correction[1], 0 * size, 64, scale=size)
         assert (path[1] != 0).any()
 
@@ -290,11 +290,11 @@ def test_a_vector_latent(text, estimator):
 
 def test_the_identity_gives_the_score_draw_by_draw():
     for q in members("gamma"):
-        w = q.coordinate(q.sample(Noise(2), 500))
+        w = q.to_stable(q.sample(Noise(2), 500))
         a, b, z = q.shape.item(), q.rate.item(), np.exp(w.numpy())
         for f, _ in OF_GAMMA.values():
             path, correction, _ = draw_by_draw(q, w, "score", f)
-            value = f(q.value(w)).numpy()
+            value = f(q.from_stable(w)).numpy()
             scores = (w.numpy() - special.digamma(a) + np.log(b), a / b - z)
             for p, c, h in zip(path, correction, scores, strict=True):
                 assert (p == 0).all()
@@ -306,7 +306,7 @@ def test_the_identity_gives_the_score_draw_by_draw():
 def test_noise_without_parameters_gives_the_reparameterization_trick(name):
     """For a location and a scale, standardised draws have a law of their own: the correction is 0 to rounding."""
     q = FAMILIES[name].make()
-    w = q.coordinate(q.sample(Noise(4), 100)).stop()
+    w = q.to_stable(q.sample(Noise(4), 100)).detach()
     f = lambda z: (z * 0.3).tanh() + 0.1 * z
     _, correction, both = draw_by_draw(q, w, "grep", f)
     path, nothing, _ = draw_by_draw(q, w, "reparam", f)
@@ -347,7 +347,7 @@ def test_the_paper_s_formulas_draw_by_draw(name):
     by_hand = {"gamma": by_hand_gamma, "beta": by_hand_beta}[name]
     for values in SINGLE[name]:
         q = FAMILIES[name].family(*(T([[v]]) for v in values))
-        w = Tensor(np.clip(q.coordinate(q.sample(Noise(5), 300)).numpy(), -30, 30))  # where z and 1 - z have digits
+        w = Tensor(np.clip(q.to_stable(q.sample(Noise(5), 300)).numpy(), -30, 30))  # where z and 1 - z have digits
         for f, slope in ((lambda z: z * z, lambda z: 2 * z), (lambda z: z**0.5, lambda z: 0.5 * z**-0.5)):
             _, _, both = draw_by_draw(q, w, "grep", f)
             with_path = by_hand(w.numpy(), *values, f, slope)
@@ -371,13 +371,13 @@ def with_wrong_sign(q, z):
 
 def path_only(q, z):
     path = ORIGINAL(q, z)
-    return Path(path.z, path.log_q.stop())
+    return Path(path.z, path.log_q.detach())
 
 
 def noise_not_held(q, z):
     """eps still depends on the parameters, so z stays where it is."""
-    w = q.unstandardise(q.standardise(q.coordinate(z).stop()))
-    return Path(q.value(w), q.log_density(w) + q.log_scale())
+    w = q.unstandardise(q.standardise(q.to_stable(z).detach()))
+    return Path(q.from_stable(w), q.log_density(w) + q.log_scale())
 
 
 ORIGINAL = estimators.MAPS["grep"]
@@ -401,7 +401,7 @@ def test_a_weight_that_is_not_stopped_is_found(monkeypatch):
 
     def wrong(terms, latents):
         weighted = terms[0].value * latents[0].log_q
-        return right(terms, []) + (weighted - weighted.stop()).sum((1, 2))
+        return right(terms, []) + (weighted - weighted.detach()).sum((1, 2))
 
     monkeypatch.setitem(globals(), "surrogate", wrong)
     with pytest.raises(AssertionError, match="off by"):
@@ -596,7 +596,7 @@ def test_fewer_terms_and_baselines_lower_the_variance():
 def test_fitted_is_the_best_constant_of_the_other_draws():
     """b = sum f h^2 / sum h^2, by a loop."""
     q = Gamma(T([[2.0, 0.5]], requires_grad=True), T([[1.0, 3.0]], requires_grad=True))
-    draw = q.sample(Noise(6), 6).stop()
+    draw = q.sample(Noise(6), 6).detach()
     latent = Latent("z", q, draw, "score", "bn")
     f = latent.z.log() ** 2
     found = grad(surrogate([Term(f, "bn", ("z",))], [latent], fitted).sum(), [q.shape, q.rate])

@@ -38,14 +38,14 @@ def _bias_activation_grad(g, y, kind):
     return g * slope, (g * slope).reshape(-1, g.shape[-1]).sum(0)
 
 
-def _gaussian_sample_kl(joint, eps):
-    mu, logvar = np.split(joint, 2, axis=1)
+def _gaussian_sample_kl(raw, eps):
+    mu, logvar = np.split(raw, 2, axis=1)
     sigma = np.sqrt(np.exp(logvar))
     return mu + sigma * eps, (np.log(1 / sigma) + (sigma**2 + mu**2) / 2 - 0.5).sum(1)
 
 
-def _gaussian_sample_kl_grad(dz, dkl, joint, eps):
-    mu, logvar = np.split(joint, 2, axis=1)
+def _gaussian_sample_kl_grad(dz, dkl, raw, eps):
+    mu, logvar = np.split(raw, 2, axis=1)
     sigma = np.sqrt(np.exp(logvar))
     by_sigma = (dz * eps).sum(0) + dkl[:, None] * (sigma - 1 / sigma)
     return np.concatenate([dz.sum(0) + dkl[:, None] * mu, by_sigma * sigma / 2], axis=1)
@@ -56,8 +56,8 @@ def _bernoulli_log_prob(logits, x):
     return (x * p_on + (1 - x) * p_off).sum(-1), x * np.exp(p_off) - (1 - x) * np.exp(p_on)
 
 
-def _gaussian_log_prob(joint, x):
-    a, logvar = np.split(joint, 2, axis=-1)
+def _gaussian_log_prob(raw, x):
+    a, logvar = np.split(raw, 2, axis=-1)
     mean, sigma = scipy.special.expit(a), np.exp(logvar / 2)
     z = (x - mean) / sigma
     by_a = z / sigma * mean * scipy.special.expit(-a)
@@ -90,8 +90,8 @@ OTHERS = {
     "distributions/test_special.py": {"gamma_log_sample_grad", "lgamma", "polygamma"},
     "distributions/test_log_gamma.py": {"log_gamma"},
     "kernels/test_sparse.py": {"pays", "sparse_matmul", "sparse_matmul_grad"},
-    "kernels/test_steps.py": {"accumulate", "adagrad", "adam", "grey_rows", "guard", "next_indices", "next_rates", "sgd",
-                              "tick", "weight_prior"},
+    "kernels/test_steps.py": {"accumulate", "adagrad", "adam", "grey_rows", "guard", "next_indices",
+                              "next_rates", "sgd", "tick", "weight_prior"},
 }  # fmt: skip
 
 
@@ -341,11 +341,11 @@ def test_wrong_limits_are_found():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_far_log_variances(dtype):
     """Log-variances of +-80 in value and gradient, for the posterior and for grey pixels."""
-    joint = np.array([[0.5, -0.5, 80.0, -80.0]], dtype)
-    check_launcher("gaussian_sample_kl", [joint, np.ones((2, 1, 2), dtype)], {})
-    check_launcher("gaussian_sample_kl_grad", [np.ones((2, 1, 2), dtype), np.ones(1, dtype), joint,
+    raw = np.array([[0.5, -0.5, 80.0, -80.0]], dtype)
+    check_launcher("gaussian_sample_kl", [raw, np.ones((2, 1, 2), dtype)], {})
+    check_launcher("gaussian_sample_kl_grad", [np.ones((2, 1, 2), dtype), np.ones(1, dtype), raw,
                                                np.ones((2, 1, 2), dtype)], {})
-    check_launcher("gaussian_log_prob", [joint, np.array([[0.25, 0.75]], dtype)], {})
+    check_launcher("gaussian_log_prob", [raw, np.array([[0.25, 0.75]], dtype)], {})
     z, kl = cpu.gaussian_sample_kl(np.array([[0.0, -1000.0], [0.0, 1000.0]], dtype), np.ones((1, 2, 1), dtype), None)
     assert 0 <= float(z[0, 0, 0]) < 1e-200
     assert_close(kl[0], 499.5, 2)

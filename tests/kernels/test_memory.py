@@ -71,16 +71,16 @@ def test_other_types_are_refused(name):
 
 def launches(dtype=np.float64, size=6):
     """Each launcher of test_step_kernels.py with arguments that it takes: arrays and attributes."""
-    rng, rates, control, clock = np.random.default_rng(size), np.ones(2, dtype), np.ones(4), np.zeros(3, np.int64)
+    rng, rates, status, counters = np.random.default_rng(size), np.ones(2, dtype), np.ones(4), np.zeros(3, np.int64)
     draw = lambda *shape: rng.random(shape).astype(dtype)
     g, few = draw(size), [draw(size), draw(size), np.array(1.0, dtype)]
-    methods = {name: ([draw(size), g, *draw(moments, size), rates, control], hyper)
+    methods = {name: ([draw(size), g, *draw(moments, size), rates, status], hyper)
                for name, (moments, hyper) in METHODS.items()}  # fmt: skip
     return methods | {
-        "guard": ([few[2], g, control], {"max_norm": 1.0}), "weight_prior": ([g, draw(size)], {"factor": 0.1}),
-        "accumulate": ([*few, np.zeros(7), control], {}), "tick": ([clock], {"batch": 4}),
-        "next_rates": ([np.ones((3, 2), dtype), clock, np.ones(2, dtype)], {}),
-        "next_indices": ([np.arange(9), clock, np.zeros(4, np.int64)], {"batch": 4}),
+        "guard": ([few[2], g, status], {"max_norm": 1.0}), "weight_prior": ([g, draw(size)], {"factor": 0.1}),
+        "accumulate": ([*few, np.zeros(7), status], {}), "tick": ([counters], {"batch": 4}),
+        "next_rates": ([np.ones((3, 2), dtype), counters, np.ones(2, dtype)], {}),
+        "next_indices": ([np.arange(9), counters, np.zeros(4, np.int64)], {"batch": 4}),
         "grey_rows": ([np.ones((3, size), np.uint8), np.arange(4) % 3, draw(4, size)], {"scale": 3.0}),
     }  # fmt: skip
 

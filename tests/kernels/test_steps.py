@@ -61,37 +61,37 @@ def test_wrong_grey_rows_are_found():
 @given(count=st.integers(1, 40), batch=st.integers(1, 40), data=st.data())
 def test_next_indices(count, batch, data):
     """Also past the epoch's end, where a replay too many begins it anew instead of reading foreign memory."""
-    order, clock = np.random.default_rng(count).permutation(count), np.array([5, 0, 2])
-    clock[batches.CURSOR] = data.draw(st.integers(0, 3 * count))
-    expected = [order[(clock[batches.CURSOR] + i) % count] for i in range(batch)]
-    assert cpu.next_indices(order, clock, None, batch=batch).tolist() == expected
-    assert TABLE["next_indices"].value(np, order, clock, None, batch=batch).tolist() == expected
+    order, counters = np.random.default_rng(count).permutation(count), np.array([5, 0, 2])
+    counters[batches.CURSOR] = data.draw(st.integers(0, 3 * count))
+    expected = [order[(counters[batches.CURSOR] + i) % count] for i in range(batch)]
+    assert cpu.next_indices(order, counters, None, batch=batch).tolist() == expected
+    assert TABLE["next_indices"].value(np, order, counters, None, batch=batch).tolist() == expected
     out = np.full(batch, -1)
-    assert cpu.next_indices(order, clock, out, batch=batch) is out
+    assert cpu.next_indices(order, counters, out, batch=batch) is out
     assert out.tolist() == expected
-    assert clock[[batches.STEP, batches.BATCH]].tolist() == [5, 2]
+    assert counters[[batches.STEP, batches.BATCH]].tolist() == [5, 2]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_next_rates(dtype):
-    plan, clock = np.random.default_rng(0).random((7, 2)).astype(dtype), np.array([9, 5, 0])
-    for clock[batches.BATCH] in range(9):  # there are 7, then they begin anew
-        expected = plan[clock[batches.BATCH] % 7].copy()
-        assert_same_bits(cpu.next_rates(plan, clock, None), expected)
-        assert_same_bits(TABLE["next_rates"].value(np, plan, clock, None), expected)
+    plan, counters = np.random.default_rng(0).random((7, 2)).astype(dtype), np.array([9, 5, 0])
+    for counters[batches.BATCH] in range(9):  # there are 7, then they begin anew
+        expected = plan[counters[batches.BATCH] % 7].copy()
+        assert_same_bits(cpu.next_rates(plan, counters, None), expected)
+        assert_same_bits(TABLE["next_rates"].value(np, plan, counters, None), expected)
         out = np.full(2, np.nan, dtype)
-        assert cpu.next_rates(plan, clock, out) is out
+        assert cpu.next_rates(plan, counters, out) is out
         assert_same_bits(out, expected)
 
 
 def test_tick():
     """One step, so many rows, one batch, as the readable row counts them."""
-    clock = np.array([3, 40, 4])
-    readable = clock.copy()
-    cpu.tick(clock, batch=10)
-    assert clock.tolist() == [4, 50, 5]
+    counters = np.array([3, 40, 4])
+    readable = counters.copy()
+    cpu.tick(counters, batch=10)
+    assert counters.tolist() == [4, 50, 5]
     TABLE["tick"].value(np, readable, batch=10)
-    assert_same_bits(clock, readable)
+    assert_same_bits(counters, readable)
 
 
 def check_accumulate(dtype, launcher):
@@ -100,15 +100,15 @@ def check_accumulate(dtype, launcher):
     sums = np.zeros(7)
     for sound in (1.0, 1.0, 0.0, 1.0):
         reconstruction, kl = rng.normal(-90, 9, 33).astype(dtype), rng.random(33).astype(dtype)
-        loss, control = np.array(rng.random(), dtype), np.array([sound, 1.0, rng.random(), 7.0])
+        loss, status = np.array(rng.random(), dtype), np.array([sound, 1.0, rng.random(), 7.0])
         if not sound:
             reconstruction[3] = np.nan
-        launcher(reconstruction, kl, loss, found, control)
-        TABLE["accumulate"].value(np, reconstruction, kl, loss, readable, control)
+        launcher(reconstruction, kl, loss, found, status)
+        TABLE["accumulate"].value(np, reconstruction, kl, loss, readable, status)
         part = dict.fromkeys(range(7), 0.0)
         if sound:
             part |= {training.DATA_COUNT: 33, training.RECONSTRUCTION: math.fsum(reconstruction),
-                     training.KL: math.fsum(kl), training.OBJECTIVE: 33 * float(loss), training.NORMS: control[NORM],
+                     training.KL: math.fsum(kl), training.OBJECTIVE: 33 * float(loss), training.NORMS: status[NORM],
                      training.SOUND: 1}  # fmt: skip
         else:
             part[training.SKIPPED] = 1
@@ -126,16 +126,16 @@ def test_accumulate(dtype):
 
 def test_a_wrong_accumulate_is_found():
     """Unsound batches added; the loss not weighed by the batch; sums in float32."""
-    def always(reconstruction, kl, loss, totals, control):
-        cpu.accumulate(reconstruction, kl, loss, totals, np.array([1.0, *control[1:]]))
+    def always(reconstruction, kl, loss, totals, status):
+        cpu.accumulate(reconstruction, kl, loss, totals, np.array([1.0, *status[1:]]))
 
-    def unweighed(reconstruction, kl, loss, totals, control):
+    def unweighed(reconstruction, kl, loss, totals, status):
         before = totals[training.OBJECTIVE]
-        cpu.accumulate(reconstruction, kl, loss, totals, control)
-        totals[training.OBJECTIVE] = before + loss * control[FINITE]
+        cpu.accumulate(reconstruction, kl, loss, totals, status)
+        totals[training.OBJECTIVE] = before + loss * status[FINITE]
 
-    def single(reconstruction, kl, loss, totals, control):
-        cpu.accumulate(reconstruction, kl, loss, totals, control)
+    def single(reconstruction, kl, loss, totals, status):
+        cpu.accumulate(reconstruction, kl, loss, totals, status)
         totals[:] = totals.astype(np.float32)
 
     for wrong in (always, unweighed, single):
@@ -152,11 +152,11 @@ def check_guard(guard, dtype, size):
     g = np.random.default_rng(size).normal(size=size).astype(dtype)
     norm = math.sqrt(math.fsum(float(v) ** 2 for v in g))
     for bound in (2 * norm, norm / 3, math.inf):
-        control, readable = np.array([-1.0, -1.0, -1.0, 41.0]), np.array([-1.0, -1.0, -1.0, 41.0])
-        guard(np.array(1.5, dtype), g, control, max_norm=bound)
-        assert_close(control, [1.0, min(1.0, bound / norm), norm, 42.0], 64, "guard", np.maximum(1, control))
+        status, readable = np.array([-1.0, -1.0, -1.0, 41.0]), np.array([-1.0, -1.0, -1.0, 41.0])
+        guard(np.array(1.5, dtype), g, status, max_norm=bound)
+        assert_close(status, [1.0, min(1.0, bound / norm), norm, 42.0], 64, "guard", np.maximum(1, status))
         TABLE["guard"].value(np, np.array(1.5, dtype), g, readable, max_norm=bound)
-        assert_close(control, readable, 64, "guard", np.maximum(1, readable))
+        assert_close(status, readable, 64, "guard", np.maximum(1, readable))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -173,26 +173,26 @@ def test_the_guard_sees_every_place(dtype, place, bad):
     """One number that is not finite, wherever it is: the step is unsound and not counted."""
     g = np.ones(10_001, dtype)
     g[place] = bad
-    control = np.array([1.0, 1.0, 1.0, 41.0])
-    cpu.guard(np.array(1.0, dtype), g, control, max_norm=5.0)
-    assert control[FINITE] == 0
-    assert control[UPDATES] == 41
-    assert not np.isfinite(control[NORM])
+    status = np.array([1.0, 1.0, 1.0, 41.0])
+    cpu.guard(np.array(1.0, dtype), g, status, max_norm=5.0)
+    assert status[FINITE] == 0
+    assert status[UPDATES] == 41
+    assert not np.isfinite(status[NORM])
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_the_guard_sees_the_loss(loss):
-    control = np.array([1.0, 1.0, 1.0, 41.0])
-    cpu.guard(np.array(loss), np.ones(5), control, max_norm=math.inf)
-    assert control[[FINITE, UPDATES]].tolist() == [0, 41]
+    status = np.array([1.0, 1.0, 1.0, 41.0])
+    cpu.guard(np.array(loss), np.ones(5), status, max_norm=math.inf)
+    assert status[[FINITE, UPDATES]].tolist() == [0, 41]
 
 
 def test_the_norm_of_a_huge_float32_gradient_is_no_infinity():
     """The squares are formed in float64: a gradient of 2**100 is unwelcome, but finite."""
-    control = np.zeros(4)
-    cpu.guard(np.array(1.0, np.float32), np.full(4, 2.0**100, np.float32), control, max_norm=1.0)
-    assert control[FINITE] == 1
-    assert control[[NORM, CLIP]].tolist() == [2.0**101, 2.0**-101]
+    status = np.zeros(4)
+    cpu.guard(np.array(1.0, np.float32), np.full(4, 2.0**100, np.float32), status, max_norm=1.0)
+    assert status[FINITE] == 1
+    assert status[[NORM, CLIP]].tolist() == [2.0**101, 2.0**-101]
 
 
 PLACES = ((0, 50, 70), (3504, 1, 33), (3552, 13, 1), (3568, 784, 3), (5920, 2, 2))  # with numbers of none between them
@@ -207,9 +207,9 @@ def test_the_guard_sums_over_places(dtype):
     for begin, rows, width in PLACES:
         between[begin : begin + rows * width] = False
     g[between] = np.nan
-    control = np.zeros(4)
-    cpu.guard(np.array(1.0, dtype), g, control, max_norm=math.inf, places=PLACES)
-    assert_close(control[NORM], math.sqrt(math.fsum(inside**2)), 64, "guard", control[NORM])
+    status = np.zeros(4)
+    cpu.guard(np.array(1.0, dtype), g, status, max_norm=math.inf, places=PLACES)
+    assert_close(status[NORM], math.sqrt(math.fsum(inside**2)), 64, "guard", status[NORM])
 
 
 @pytest.mark.parametrize("place", [(0, 3, 4), (-1, 2, 2), (8, 1, 4)])
@@ -220,19 +220,19 @@ def test_places_outside_are_refused(place):
 
 def test_wrong_guards_are_found():
     """Sums in float32; one number too few; not counted; never clipped."""
-    def single(loss, g, control, max_norm):
-        cpu.guard(loss, g, control, max_norm=max_norm)
-        control[NORM] = np.sqrt(np.sum(np.square(g.astype(np.float32))))
+    def single(loss, g, status, max_norm):
+        cpu.guard(loss, g, status, max_norm=max_norm)
+        status[NORM] = np.sqrt(np.sum(np.square(g.astype(np.float32))))
 
-    def short(loss, g, control, max_norm):
-        cpu.guard(loss, g[:-1].copy(), control, max_norm=max_norm)
+    def short(loss, g, status, max_norm):
+        cpu.guard(loss, g[:-1].copy(), status, max_norm=max_norm)
 
-    def uncounted(loss, g, control, max_norm):
-        cpu.guard(loss, g, control, max_norm=max_norm)
-        control[UPDATES] -= 1
+    def uncounted(loss, g, status, max_norm):
+        cpu.guard(loss, g, status, max_norm=max_norm)
+        status[UPDATES] -= 1
 
-    def unclipped(loss, g, control, max_norm):
-        cpu.guard(loss, g, control, max_norm=math.inf)
+    def unclipped(loss, g, status, max_norm):
+        cpu.guard(loss, g, status, max_norm=math.inf)
 
     for wrong in (single, short, uncounted, unclipped):
         with pytest.raises(AssertionError, match="guard"):
@@ -259,15 +259,15 @@ def check_optimizer(name, dtype, method=None, units=8):
     for step in range(6):
         g = (rng.normal(size=37) * 10.0 ** rng.integers(-6, 3, 37) * (np.arange(37) % 5 > 0)).astype(dtype)
         rates = np.array([0.01 / (1 + step), 77.0], dtype)
-        control = np.array([1.0, 0.5 + step / 8, 1.0, 3.0 + step])
+        status = np.array([1.0, 0.5 + step / 8, 1.0, 3.0 + step])
         if step == 3:
-            control[FINITE], before = 0.0, [a.copy() for a in fast]
-        method(fast[0], g, *fast[1:], rates, control, **hyper)
+            status[FINITE], before = 0.0, [a.copy() for a in fast]
+        method(fast[0], g, *fast[1:], rates, status, **hyper)
         if step == 3:
             for a, b in zip(fast, before, strict=True):
                 assert_same_bits(a, b, f"{name}, an unsound step")
             continue
-        TABLE[name].value(np, slow[0], g.astype(np.float64), *slow[1:], rates.astype(np.float64), control, **hyper)
+        TABLE[name].value(np, slow[0], g.astype(np.float64), *slow[1:], rates.astype(np.float64), status, **hyper)
         for a, b in zip(fast, slow, strict=True):
             assert a.dtype == dtype
             assert_close(a, b, units * (step + 1), name, np.maximum(1, np.abs(b)))
@@ -287,9 +287,9 @@ def test_places_change_no_bit(name, dtype):
     rng = np.random.default_rng(0)
     whole = [rng.random(5924).astype(dtype) for _ in range(2 + moments)]
     placed, before = [a.copy() for a in whole], whole[0].copy()
-    rates, control = np.array([0.01, 1.0], dtype), np.array([1.0, 0.5, 1.0, 3.0])
-    getattr(cpu, name)(*whole, rates, control, **hyper)
-    getattr(cpu, name)(*placed, rates, control, places=PLACES, **hyper)
+    rates, status = np.array([0.01, 1.0], dtype), np.array([1.0, 0.5, 1.0, 3.0])
+    getattr(cpu, name)(*whole, rates, status, **hyper)
+    getattr(cpu, name)(*placed, rates, status, places=PLACES, **hyper)
     inside = np.zeros(5924, bool)
     for begin, rows, width in PLACES:
         inside[begin : begin + rows * width] = True
@@ -345,8 +345,8 @@ def test_adam_counts_its_steps():
 def test_fading_moments_become_zero():
     """Denormal moments would slow each step ten times; a weight whose gradient is always 0 must not move."""
     theta, m, v = np.ones(3, np.float32), np.full(3, 2e-30, np.float32), np.full(3, 2e-30, np.float32)
-    rates, control = np.array([1e-3, 1.0], np.float32), np.array([1.0, 1.0, 1.0, 1e6])
-    run = cpu.adam.bind(theta, np.zeros(3, np.float32), m, v, rates, control, **METHODS["adam"][1])
+    rates, status = np.array([1e-3, 1.0], np.float32), np.array([1.0, 1.0, 1.0, 1e6])
+    run = cpu.adam.bind(theta, np.zeros(3, np.float32), m, v, rates, status, **METHODS["adam"][1])
     for _ in range(800):
         run()
     assert (m == 0).all()
@@ -384,11 +384,11 @@ def test_a_step_is_the_same_on_both_roads(name, dtype, max_norm, prior):
     (theta, fast, g), (readable, slow, h) = results
     assert_close(theta, readable, 16)
     assert_close(g, h, 4)
-    assert_close(fast.control.astype(dtype), slow.control, 16)
-    assert fast.control[UPDATES] == 2
+    assert_close(fast.status.astype(dtype), slow.status, 16)
+    assert fast.status[UPDATES] == 2
     if not prior:
-        assert_close(fast.control[NORM], 5.0, 2)
-        assert_close(fast.control[CLIP], min(1.0, max_norm / 5), 2)
+        assert_close(fast.status[NORM], 5.0, 2)
+        assert_close(fast.status[CLIP], min(1.0, max_norm / 5), 2)
         assert theta[0] < -1
         assert theta[1] > 0, "downhill"
 
@@ -404,5 +404,5 @@ def test_a_step_that_is_not_finite_changes_nothing(name, loss, gradient, on):
         theta, optimizer, _ = one_step(name, loss, gradient, on=on)
     assert_same_bits(theta, np.linspace(-1, 1, 2))
     assert not any(m.any() for m in optimizer.moments.values())
-    assert optimizer.control[FINITE] == 0
-    assert optimizer.control[UPDATES] == 0
+    assert optimizer.status[FINITE] == 0
+    assert optimizer.status[UPDATES] == 0

@@ -379,7 +379,7 @@ def trained():
     for training.epoch in range(4):
         for _ in training.steps():
             pass
-        training.clock[1:] = 0
+        training.counters[1:] = 0
     return training
 
 

@@ -12,8 +12,8 @@ import pytest
 from tinyvae.cli import main as cli
 from tinyvae.engine import listing
 from tinyvae.engine.tape import TapeError
-from tinyvae.measure import bench, machine, timing
-from tinyvae.measure.machine import Level, Peaks
+from tinyvae.measure import bench, hardware, timing
+from tinyvae.measure.hardware import Level, Peaks
 
 TINY = bench.Net(12, (6, 5), 2, 10)
 PEAKS = Peaks((Level(2**27, 10.0),), {"float32": 100.0, "float64": 50.0}, 2, 5)
@@ -21,13 +21,13 @@ PEAKS = Peaks((Level(2**27, 10.0),), {"float32": 100.0, "float64": 50.0}, 2, 5)
 
 @pytest.fixture(autouse=True)
 def _known_peaks(monkeypatch):
-    monkeypatch.setattr(machine, "peaks", lambda: PEAKS)
+    monkeypatch.setattr(hardware, "peaks", lambda: PEAKS)
 
 
 @pytest.fixture(scope="module")
 def seen():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "peaks", lambda: PEAKS)
+        patch.setattr(hardware, "peaks", lambda: PEAKS)
         return bench.look(TINY, steps=25, rounds=3, least=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_a_candidate_can_be_repeated_for_ever():
     for step in found.values():
         for _ in range(bench.STEPS + 3):
             step()
-    assert ready.clock[0] == bench.STEPS + 4  # the recording is a step, too
+    assert ready.counters[0] == bench.STEPS + 4  # the recording is a step, too
     assert (before != ready.model.parameters.flat).any()
     assert np.isfinite(ready.model.parameters.flat).all()
 

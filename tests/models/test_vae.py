@@ -44,10 +44,10 @@ def gradients(posterior, estimator, seed, baseline="none"):
     model, family = vae(posterior), POSTERIORS[posterior][0]
     draw = np.random.default_rng(1)
     x = tv.Tensor(np.tile((draw.random(36) < 0.4).astype(float), (2000, 1)))
-    joint = tv.Tensor(np.tile(draw.normal(size=family.width(3)), (2000, 1)), requires_grad=True)
-    reconstruction, kl = bounds.terms(model, lambda x: family.from_joint(joint), x, Noise(seed, "test"), 4,
+    raw = tv.Tensor(np.tile(draw.normal(size=family.width(3)), (2000, 1)), requires_grad=True)
+    reconstruction, kl = bounds.terms(model, lambda x: family.from_raw(raw), x, Noise(seed, "test"), 4,
                                       estimator=estimator, baseline=baseline)
-    return tv.grad((kl - reconstruction).sum(), joint).data
+    return tv.grad((kl - reconstruction).sum(), raw).data
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)

@@ -155,7 +155,7 @@ def test_kernels_and_readable_steps_agree(name, dtype):
     for moment in a.moments:
         scale = np.maximum(1, np.abs(b.moments[moment]))
         assert_close(a.moments[moment], b.moments[moment], 8 * STEPS, moment, scale)
-    assert_close(a.control, b.control, 1000)  # the norm is summed in another order
+    assert_close(a.status, b.status, 1000)  # the norm is summed in another order
 
 
 # ---- clipping and the prior ------------------------------------------------------------------------------------------
@@ -167,10 +167,10 @@ def test_the_clip_factor_brings_the_norm_down():
         theta = np.zeros(4)
         optimizer = Optimizer("sgd", theta, momentum=0.0)
         step(optimizer, np.array([3.0, 0.0, -4.0, 0.0]), 1.0, max_norm)
-        assert optimizer.control[NORM] == 5.0  # before clipping
+        assert optimizer.status[NORM] == 5.0  # before clipping
         assert_close(np.linalg.norm(theta), moved, 2)
         assert_close(theta / np.linalg.norm(theta), [-0.6, 0, 0.8, 0], 2)  # the direction stays
-        assert optimizer.control[CLIP] == min(1.0, max_norm / 5.0)
+        assert optimizer.status[CLIP] == min(1.0, max_norm / 5.0)
 
 
 def test_clipping_enters_the_moments():
@@ -189,8 +189,8 @@ def test_the_norm_does_not_overflow_in_float32():
     theta = np.zeros(4, np.float32)
     optimizer = Optimizer("sgd", theta)
     step(optimizer, np.full(4, 1e30, np.float32), 1.0, max_norm=1.0)
-    assert optimizer.control[FINITE] == 1
-    assert_close(optimizer.control[NORM], 2e30, 1e9)
+    assert optimizer.status[FINITE] == 1
+    assert_close(optimizer.status[NORM], 2e30, 1e9)
     assert_close(theta, np.full(4, -0.5), 4)
 
 
@@ -218,22 +218,22 @@ def test_the_weight_prior_adds_theta_over_n():
 def test_a_step_that_is_not_finite_changes_nothing(name, where, fault):
     theta, gradients, rates = problem(np.float32)
     optimizer = run(name, theta, gradients[:3], rates[:3])
-    before = [theta.tobytes(), *(m.tobytes() for m in optimizer.moments.values()), optimizer.control[UPDATES]]
+    before = [theta.tobytes(), *(m.tobytes() for m in optimizer.moments.values()), optimizer.status[UPDATES]]
     bad = gradients[3].copy()
     if where == "gradient":
         bad[2] = fault
     with np.errstate(all="ignore"):
         step(optimizer, bad, max_norm=1.0, loss=fault if where == "loss" else 1.0)
-    after = [theta.tobytes(), *(m.tobytes() for m in optimizer.moments.values()), optimizer.control[UPDATES]]
-    assert optimizer.control[FINITE] == 0
+    after = [theta.tobytes(), *(m.tobytes() for m in optimizer.moments.values()), optimizer.status[UPDATES]]
+    assert optimizer.status[FINITE] == 0
     assert after == before
     # and the next sound step is the one that would have come: Adam's correction counts updates, not attempts
     other = run(name, problem(np.float32)[0], gradients[:3], rates[:3])
     for one in (optimizer, other):
         step(one, gradients[4])
     assert_same_bits(theta, other.theta)
-    assert optimizer.control[FINITE] == 1
-    assert optimizer.control[UPDATES] == 4
+    assert optimizer.status[FINITE] == 1
+    assert optimizer.status[UPDATES] == 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -23,9 +23,9 @@ def make(stored, scale=1.0, batch=4, seed=0, dynamic=False, dtype=np.float32):
 def epoch(batches, number):
     """The batches of an epoch, as arrays."""
     batches.begin(number)
-    batches.clock[CURSOR] = batches.clock[BATCH] = 0
+    batches.counters[CURSOR] = batches.counters[BATCH] = 0
     found = []
-    while batches.clock[BATCH] < batches.steps:
+    while batches.counters[BATCH] < batches.steps:
         size = batches.size_now()
         found.append(batches.next(size)[0].numpy().copy())
         batches.tick(size)
@@ -43,7 +43,7 @@ def test_every_datum_exactly_once_an_epoch(count, batch, sizes):
         found = epoch(batches, number)
         assert [len(part) for part in found] == sizes
         assert sorted(np.concatenate(found)[:, 0].tolist()) == list(range(count))
-    assert batches.clock.tolist() == [3 * len(sizes), count, len(sizes)]
+    assert batches.counters.tolist() == [3 * len(sizes), count, len(sizes)]
 
 
 def test_orders_differ_by_epoch_and_are_functions_of_the_seed():
@@ -114,9 +114,9 @@ def test_dynamic_pixels_are_drawn_anew_at_each_use(dtype):
     assert all(part.dtype == dtype for part in parts)
     assert set(np.unique(np.concatenate(parts))) == {0.0, 1.0}
     assert len({row.tobytes() for part in parts for row in part}) == 18  # no two alike: by row, batch and epoch
-    # and yet a function of (seed, step): set the clock back, and the same pixels come
+    # and yet a function of (seed, step): set the counters back, and the same pixels come
     batches.begin(1)
-    batches.clock[:] = (2, 0, 0)
+    batches.counters[:] = (2, 0, 0)
     assert_same_bits(batches.next(3)[0].numpy(), parts[2])
     other = make(stored, 16.0, batch=3, dynamic=True, seed=1, dtype=dtype)
     assert (epoch(other, 0)[0] != parts[0]).any()
@@ -139,7 +139,7 @@ def test_a_replayed_step_fetches_the_next_batch():
             tape.replay()
         assert_same_bits(x.numpy(), expected[step])
         assert_same_bits(now.numpy(), rates[step])  # the learning rate and the KL's weight of this batch
-    assert batches.clock[STEP] == 3
+    assert batches.counters[STEP] == 3
 
 
 def test_a_batch_size_below_one_is_refused():

@@ -90,7 +90,7 @@ def die(*_):
 
 def on_step(training, done):
     print("step", flush=True)
-    if at == f"step {int(training.clock[0])}":
+    if at == f"step {int(training.counters[0])}":
         die()
     if at == "slowly":
         time.sleep(0.01)
@@ -171,7 +171,7 @@ def test_an_interrupt_finishes_the_step_and_saves(name, at, images, whole, tmp_p
     out = tmp_path / "run"
 
     def on_step(training, done):
-        if training.clock[STEP] == at:
+        if training.counters[STEP] == at:
             os.kill(os.getpid(), getattr(signal, name))
 
     before = signal.getsignal(getattr(signal, name))
@@ -179,8 +179,8 @@ def test_an_interrupt_finishes_the_step_and_saves(name, at, images, whole, tmp_p
         tv.fit(vae(), images, out=out, on_step=on_step, **SETTINGS)
     assert signal.getsignal(getattr(signal, name)) == before
     arrays, meta = checkpoint.load(out / "last.safetensors")
-    assert arrays["training.clock"].tolist()[STEP] == at
-    assert arrays["training.clock"].tolist()[BATCH] == (at - 1) % STEPS + 1  # in the middle of an epoch, or at its end
+    assert arrays["training.counters"].tolist()[STEP] == at
+    assert arrays["training.counters"].tolist()[BATCH] == (at - 1) % STEPS + 1  # within an epoch, or at its end
     assert meta["epoch"] == (at - 1) // STEPS
     tv.resume(out)
     assert_same_run(out, whole)
@@ -487,14 +487,14 @@ def test_a_resumed_training_has_its_place(images, tmp_path):
     out = tmp_path / "run"
 
     def on_step(training, done):
-        if training.clock[STEP] == 8:
+        if training.counters[STEP] == 8:
             on_step.order = training.batches.order.copy()
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
         tv.fit(vae(), images, out=out, on_step=on_step, **SETTINGS)
     _, training = runs.prepare(out)
-    assert (training.clock[STEP], training.clock[BATCH], training.clock[CURSOR]) == (8, 3, 24)
+    assert (training.counters[STEP], training.counters[BATCH], training.counters[CURSOR]) == (8, 3, 24)
     assert training.epoch == 1
     training.begin_epoch()
     assert_same_bits(training.batches.order, on_step.order)

@@ -78,7 +78,7 @@ ONE = {
     "twice": (lambda t: t + t, lambda n: n * 2.0),
     "square": (lambda t: (t * t).tanh(), each(
         lambda n: n.through(math.tanh(n.value**2), 2 * n.value * (1 - math.tanh(n.value**2) ** 2)))),
-    "stop": (lambda t: t.stop(), each(lambda n: Number(n.value, {}))),
+    "stop": (lambda t: t.detach(), each(lambda n: Number(n.value, {}))),
     "copy": (lambda t: t.apply("copy"), np.copy),
     "turn": (lambda t: t.T, np.transpose),
     "flat": (lambda t: t.reshape(-1), np.ravel),

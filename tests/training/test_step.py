@@ -65,7 +65,7 @@ def all_steps(training, count):
             if done == count:
                 return
         training.epoch += 1
-        training.clock[CURSOR] = training.clock[BATCH] = 0
+        training.counters[CURSOR] = training.counters[BATCH] = 0
         training.totals[...] = 0
 
 
@@ -99,10 +99,10 @@ def test_replay_is_bit_identical_to_eager_for_1000_steps():
     poisoned = (3, 400, 401, 600)
     for number, _ in zip(all_steps(replayed, 1000), all_steps(twin, 1000), strict=True):
         assert_same_state(replayed, twin, f"step {number}, ")
-        control = replayed.optimizer.control
-        seen["skipped"] += control[FINITE] != 1
-        seen["clipped"] += bool(control[CLIP] < 1)
-        seen["unclipped"] += bool(control[CLIP] == 1)
+        status = replayed.optimizer.status
+        seen["skipped"] += status[FINITE] != 1
+        seen["clipped"] += bool(status[CLIP] < 1)
+        seen["unclipped"] += bool(status[CLIP] == 1)
         seen["sizes"].add(replayed.batches.size_now())
         for training in (replayed, twin):  # what a bad datum does, for the one step that comes
             bias = training.model.parameters["encoder.0.bias"].data
@@ -110,8 +110,8 @@ def test_replay_is_bit_identical_to_eager_for_1000_steps():
                 bias[0] = np.nan
             elif number in poisoned:
                 bias[0] = 0.25
-    assert replayed.clock[STEP] == 1000
-    assert replayed.optimizer.control[UPDATES] == 1000 - len(poisoned)
+    assert replayed.counters[STEP] == 1000
+    assert replayed.optimizer.status[UPDATES] == 1000 - len(poisoned)
     assert seen["skipped"] == len(poisoned)
     assert seen["sizes"] >= {4, 2}
     assert seen["clipped"] > 100
@@ -327,7 +327,7 @@ def test_the_epochs_record_is_the_mean_over_its_data():
     training = start(dtype="float64")
     training.begin_epoch()
     sums, count = np.zeros(2), 0
-    while training.clock[BATCH] < training.batches.steps:
+    while training.counters[BATCH] < training.batches.steps:
         before = training.totals.copy()
         size = training.batches.size_now()
         training.step()
@@ -359,7 +359,7 @@ def test_the_record_has_the_bound_that_was_trained_beside_the_elbo():
     training = start(dtype="float64", validation=6, **IWAE)
     training.begin_epoch()
     sums, count = np.zeros(3), 0
-    while training.clock[BATCH] < training.batches.steps:
+    while training.counters[BATCH] < training.batches.steps:
         size = training.batches.size_now()
         sums += size * np.array([gradient_free(training, size)]).ravel()
         training.step()
@@ -427,7 +427,7 @@ def bad_data(row=5):
 def test_stop_names_the_operation_the_batch_and_the_tensor():
     training = start(bad_data(), on_nonfinite="stop")
     training.begin_epoch()
-    while 5 not in training.batches.order[training.clock[CURSOR] :][:4]:
+    while 5 not in training.batches.order[training.counters[CURSOR] :][:4]:
         training.step()
     before = snapshot(training)
     with pytest.raises(NonFiniteError) as caught:
@@ -445,7 +445,7 @@ def test_stop_names_the_operation_the_batch_and_the_tensor():
     for name in before:
         if name == "parameters" or name.startswith("optimizer."):
             assert after[name] == before[name], name
-    assert training.clock[BATCH] == report["batch"]  # the clock stands at the batch
+    assert training.counters[BATCH] == report["batch"]  # the counters stands at the batch
 
 
 def test_an_overflow_inside_is_named():
@@ -489,7 +489,7 @@ def test_looking_at_intervals_changes_nothing(on_nonfinite):
 def test_steps_that_are_not_taken_back_are_noticed(monkeypatch):
     """Had the steps since the last look stayed done, the fault would be looked for in another place."""
     _, before, fault = course(1)
-    blind = lambda training: monkeypatch.setattr(training, "state", lambda: {"clock": training.clock})
+    blind = lambda training: monkeypatch.setattr(training, "state", lambda: {"counters": training.counters})
     _, after, found = course(4, blind)
     assert fault is not None
     assert found is None or after != before
@@ -500,18 +500,18 @@ def test_skip_leaves_the_batch_out(optimizer):
     training = start(bad_data(), on_nonfinite="skip", optimizer=optimizer)
     training.begin_epoch()
     skipped = 0
-    while training.clock[BATCH] < training.batches.steps:
+    while training.counters[BATCH] < training.batches.steps:
         size = training.batches.size_now()
-        before, updates = snapshot(training), training.optimizer.control[UPDATES]
-        index = training.batches.order[training.clock[CURSOR] :][:size]
+        before, updates = snapshot(training), training.optimizer.status[UPDATES]
+        index = training.batches.order[training.counters[CURSOR] :][:size]
         training.step()
         if 5 in index:
             skipped, left_out = skipped + 1, size
             assert snapshot(training)["parameters"] == before["parameters"]
-            assert training.optimizer.control[UPDATES] == updates
+            assert training.optimizer.status[UPDATES] == updates
             assert training.totals[SKIPPED] == 1
         else:
-            assert training.optimizer.control[UPDATES] == updates + 1
+            assert training.optimizer.status[UPDATES] == updates + 1
     assert skipped == 1
     record = training.end_epoch()
     assert record["skipped"] == 1
@@ -581,7 +581,7 @@ def test_data_mean_bias_starts_at_the_pixels_mean():
         bias = training.model.parameters["decoder.1.bias"].data[:WIDTH]
         assert_close(special.expit(bias), (data.train / data.scale).mean(0).astype(np.float32), 8)
         bias[:] = 7
-        training.clock[STEP] = 1
+        training.counters[STEP] = 1
         training.begin_epoch()  # only once, at the very start
         assert (bias == 7).all()
     plain = start()
@@ -735,7 +735,7 @@ def test_an_early_overshoot_is_no_divergence(tmp_path):
     training.step()
     training.totals[OBJECTIVE] = (training.first_loss + 50) * training.totals[DATA_COUNT]
     training._check_divergence()
-    training.clock[STEP] = 100
+    training.counters[STEP] = 100
     with pytest.raises(DivergedError):
         training._check_divergence()
 

@@ -5,7 +5,6 @@ from tinyvae.distributions.bernoulli import Bernoulli
 from tinyvae.distributions.beta import Beta
 from tinyvae.distributions.categorical import Categorical
 from tinyvae.distributions.continuous_bernoulli import ContinuousBernoulli
-from tinyvae.distributions.coordinates import LogTensor, UnitTensor
 from tinyvae.distributions.dirichlet import Dirichlet
 from tinyvae.distributions.full_normal import FullNormal
 from tinyvae.distributions.gamma import Gamma
@@ -13,6 +12,7 @@ from tinyvae.distributions.laplace import Laplace
 from tinyvae.distributions.log_normal import LogNormal
 from tinyvae.distributions.normal import GreyNormal, Normal
 from tinyvae.distributions.poisson import Poisson
+from tinyvae.distributions.stable import LogTensor, UnitTensor
 
 __all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Dirichlet", "Distribution", "FullNormal",
            "Gamma", "GreyNormal", "Laplace", "LogNormal", "LogTensor", "Normal", "Poisson", "UnitTensor", "closed_form",

@@ -18,7 +18,7 @@ class Distribution:
     """A family of distributions over vectors; the last axis is the vector's.
 
     `log_prob(x)` is in nats, summed over the last axis; parameters of shape (batch, n) take x of (batch, n) or, for
-    several samples, (samples, batch, n). Parameters have names and are constrained: a rate is positive. `from_joint`
+    several samples, (samples, batch, n). Parameters have names and are constrained: a rate is positive. `from_raw`
     takes free numbers instead, as a network gives them.
     """
 
@@ -35,13 +35,13 @@ class Distribution:
         raise TypeError(f"{type(self).__name__} has no named parameters")
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Any:
+    def from_raw(cls, raw: Tensor) -> Any:
         """From free numbers side by side in the last axis: `width(n)` of them for n dimensions."""
         raise TypeError(f"{cls.__name__} cannot be made of a network's output")
 
     @classmethod
     def width(cls, n: int) -> int:
-        """How many free numbers `from_joint` takes for n dimensions."""
+        """How many free numbers `from_raw` takes for n dimensions."""
         return 2 * n
 
     @classmethod
@@ -66,14 +66,14 @@ class Distribution:
         return self.sample(noise, samples), kl(self, prior)
 
     # ---- for the gradient estimators ---------------------------------------------------------------------------------
-    # A draw z has a coordinate w, in which it is kept: z itself, log z, log(z / (1 - z)).
+    # A draw z has a stable form w, in which it is kept: z itself, log z, log(z / (1 - z)).
 
-    def coordinate(self, z: Tensor) -> Tensor:
+    def to_stable(self, z: Tensor) -> Tensor:
         """w of a draw z."""
         return z
 
-    def value(self, w: Tensor) -> Tensor:
-        """The draw z with coordinate w."""
+    def from_stable(self, w: Tensor) -> Tensor:
+        """The draw z with stable form w."""
         return w
 
     def log_density(self, w: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ class Distribution:
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """E[w] and sd[w] of the coordinate, computed once."""
+        """E[w] and sd[w] of the stable form, computed once."""
         return self._moments()
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """E[w] and sd[w]."""
-        raise TypeError(f"{type(self).__name__} has no standardised coordinate")
+        raise TypeError(f"{type(self).__name__} has no standardised stable form")
 
 
 _KL: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}

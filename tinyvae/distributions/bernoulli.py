@@ -24,8 +24,8 @@ class Bernoulli(Distribution):
     parameters = property(lambda self: {"logits": self.logits})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Bernoulli:
-        return cls(joint)
+    def from_raw(cls, raw: Tensor) -> Bernoulli:
+        return cls(raw)
 
     @classmethod
     def width(cls, n: int) -> int:

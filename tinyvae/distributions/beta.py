@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.coordinates import UnitTensor
 from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.stable import UnitTensor
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ class Beta(Distribution):
     parameters = property(lambda self: {"a": self.a, "b": self.b})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Beta:
+    def from_raw(cls, raw: Tensor) -> Beta:
         """a in the first half of the last axis, b in the second, both by softplus: a is 1 at 0.54."""
-        a, b = joint.split(2)
+        a, b = raw.split(2)
         return cls(a.softplus(), b.softplus())
 
     @property
@@ -49,7 +49,7 @@ class Beta(Distribution):
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # of two Gamma draws, z = G_a / (G_a + G_b): its logit is log G_a - log G_b, and its path the path of both
-        return self.value(log_gamma(self.a, noise, samples) - log_gamma(self.b, noise, samples))
+        return self.from_stable(log_gamma(self.a, noise, samples) - log_gamma(self.b, noise, samples))
 
     def entropy(self) -> Tensor:
         a, b = self.a, self.b
@@ -57,10 +57,10 @@ class Beta(Distribution):
         return (self.log_normaliser - (a - 1) * a.digamma() - (b - 1) * b.digamma()
                 + (total - 2) * total.digamma()).sum(-1)
 
-    def coordinate(self, z: Tensor) -> Tensor:
+    def to_stable(self, z: Tensor) -> Tensor:
         return z.logit() if isinstance(z, UnitTensor) else z.log() - (1 - z).log()
 
-    def value(self, w: Tensor) -> Tensor:
+    def from_stable(self, w: Tensor) -> Tensor:
         return UnitTensor(-(-w).softplus(), -w.softplus())
 
     def log_density(self, w: Tensor) -> Tensor:

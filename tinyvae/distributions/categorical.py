@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
-def _categorical(xp: Any, logits: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+def _categorical(xp: Any, logits: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
     # The inverse of the distribution function, one uniform number of 52 bits a draw (Gumbel's maximum would take one a
     # category): the first category up to which there is more mass than u of all. One without mass is never the first.
     *batch, n = logits.shape
     wide = logits.astype(xp.float64)
     mass = xp.cumsum(xp.exp(wide - xp.amax(wide, axis=-1, keepdims=True)), axis=-1)
     index = xp.arange(samples * math.prod(batch), dtype=xp.uint64).reshape(samples, *batch, 1)
-    u = open_unit(*philox((index, site, read(clock[0]), 0), (seed, stream_number(stream)), xp)[:2])
+    u = open_unit(*philox((index, site, read(counters[0]), 0), (seed, stream_number(stream)), xp)[:2])
     place = (mass <= u * mass[..., -1:]).sum(axis=-1, keepdims=True)
     # the largest term is 1; where it is not, no category is possible, or a logit is NaN or +inf
     return into(out, xp.where(mass[..., -1:] >= 1, xp.arange(n) == place, xp.nan).astype(logits.dtype))
 
 
-# one-hot draws (samples, *logits) of the step that `clock` holds; no derivative goes through a choice
+# one-hot draws (samples, *logits) of the step that `counters` holds; no derivative goes through a choice
 rule("categorical", _categorical, (None, None), (ANY, INDEX))
 
 
@@ -47,8 +47,8 @@ class Categorical(Distribution):
     parameters = property(lambda self: {"logits": self.logits})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Categorical:
-        return cls(joint)
+    def from_raw(cls, raw: Tensor) -> Categorical:
+        return cls(raw)
 
     @classmethod
     def width(cls, n: int) -> int:

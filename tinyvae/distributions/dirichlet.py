@@ -1,6 +1,6 @@
 """The Dirichlet distribution, on the simplex: n positive numbers that sum to 1. The last axis is one latent vector.
 
-A draw is kept as its logarithms. Its coordinate is the vector of additive log-ratios, n - 1 free numbers
+A draw is kept as its logarithms. Its stable form is the vector of additive log-ratios, n - 1 free numbers
 
     y_i = log z_i - log z_n,    i < n
 
@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.coordinates import LogTensor
 from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.tensor import Tensor
 
@@ -51,9 +51,9 @@ class Dirichlet(Distribution):
     parameters = property(lambda self: {"concentration": self.concentration})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Dirichlet:
+    def from_raw(cls, raw: Tensor) -> Dirichlet:
         """The concentration by softplus."""
-        return cls(joint.softplus())
+        return cls(raw.softplus())
 
     @classmethod
     def width(cls, n: int) -> int:
@@ -88,16 +88,16 @@ class Dirichlet(Distribution):
         a, total, n = self.concentration, self.total, self.concentration.shape[-1]
         return (self.log_normaliser + ((total - n) * total.digamma()).sum(-1) - ((a - 1) * a.digamma()).sum(-1))
 
-    def coordinate(self, z: Tensor) -> Tensor:
+    def to_stable(self, z: Tensor) -> Tensor:
         log_z = z.log()
         return log_z[..., :-1] - log_z[..., -1:]
 
-    def value(self, w: Tensor) -> Tensor:
+    def from_stable(self, w: Tensor) -> Tensor:
         return _simplex(w.concatenate(Tensor(namespace_of(w.data).zeros((*w.shape[:-1], 1), w.dtype)), axis=-1))
 
     def log_density(self, w: Tensor) -> Tensor:
         # the determinant of dz/dy is z_1 ... z_n, which turns the powers a_i - 1 into a_i
-        return (self.concentration * self.value(w).log()).sum(-1) - self.log_normaliser
+        return (self.concentration * self.from_stable(w).log()).sum(-1) - self.log_normaliser
 
     def standardise(self, w: Tensor) -> Tensor:
         sd, u, r = self._root()
@@ -126,7 +126,7 @@ class Dirichlet(Distribution):
 def _simplex(free: Tensor) -> LogTensor:
     """exp(free) / sum exp(free). The largest is made 0 first, so that a logarithm near 0 keeps its digits beside
     others of -10,000; nothing else changes, derivatives neither."""
-    return LogTensor((free - free.max(-1, keepdims=True).stop()).log_softmax(-1))
+    return LogTensor((free - free.max(-1, keepdims=True).detach()).log_softmax(-1))
 
 
 @closed_form(Dirichlet, Dirichlet)

@@ -96,13 +96,13 @@ class FullNormal(Distribution):
     parameters = property(lambda self: {"mu": self.mu, "logvar": self.logvar, "lower": self.lower})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> FullNormal:
+    def from_raw(cls, raw: Tensor) -> FullNormal:
         """mu, logvar and lower side by side."""
-        n = (math.isqrt(9 + 8 * joint.shape[-1]) - 3) // 2
-        if n < 1 or cls.width(n) != joint.shape[-1]:
-            raise ValueError(f"found {joint.shape[-1]} numbers; expected {cls.width(n)} for {n} dimensions, "
+        n = (math.isqrt(9 + 8 * raw.shape[-1]) - 3) // 2
+        if n < 1 or cls.width(n) != raw.shape[-1]:
+            raise ValueError(f"found {raw.shape[-1]} numbers; expected {cls.width(n)} for {n} dimensions, "
                              f"{cls.width(n + 1)} for {n + 1}")
-        return cls(joint[..., :n], joint[..., n : 2 * n], joint[..., 2 * n :])
+        return cls(raw[..., :n], raw[..., n : 2 * n], raw[..., 2 * n :])
 
     @classmethod
     def width(cls, n: int) -> int:
@@ -156,7 +156,7 @@ def _kl(q: FullNormal, p: Normal) -> Tensor:
 
 @closed_form(FullNormal, FullNormal)
 def _kl_full(q: FullNormal, p: FullNormal) -> Tensor:
-    # the same in p's standardised coordinates, where p is N(0, I) and q has the factor M = L_p^-1 L_q, found column by
+    # the same in p's standardised stable forms, where p is N(0, I) and q has the factor M = L_p^-1 L_q, found column by
     # column
     factor = q.factor
     columns = factor.transpose((factor.ndim - 1, *range(factor.ndim - 1)))

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.coordinates import LogTensor
 from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class Gamma(Distribution):
     parameters = property(lambda self: {"shape": self.shape, "rate": self.rate})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Gamma:
+    def from_raw(cls, raw: Tensor) -> Gamma:
         """Shape and mean by softplus, as in the experiments of G-REP; the rate is shape / mean."""
-        shape, mean = (part.softplus() for part in joint.split(2))
+        shape, mean = (part.softplus() for part in raw.split(2))
         return cls(shape, shape / mean)
 
     # computed once, however many formulas use them
@@ -55,10 +55,10 @@ class Gamma(Distribution):
         a = self.shape
         return (a - self.log_rate + self.lgamma + (1 - a) * self.digamma).sum(-1)
 
-    def coordinate(self, z: Tensor) -> Tensor:
+    def to_stable(self, z: Tensor) -> Tensor:
         return z.log()
 
-    def value(self, w: Tensor) -> Tensor:
+    def from_stable(self, w: Tensor) -> Tensor:
         return LogTensor(w)
 
     def log_density(self, w: Tensor) -> Tensor:

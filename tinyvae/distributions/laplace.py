@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.coordinates import LogTensor
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, words
 from tinyvae.engine.rules import INDEX, rule
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 LOG_2 = math.log(2)
 
 
-def _laplace(xp: Any, clock: Any, out: Any, seed: int, stream: str, site: int, shape: tuple[int, ...],
+def _laplace(xp: Any, counters: Any, out: Any, seed: int, stream: str, site: int, shape: tuple[int, ...],
              dtype: Any) -> Any:
     # The inverse of the distribution function, x(u) = sign(u - 1/2) -log(1 - |2 u - 1|), rounds u where the tail is and
     # is infinite at u = 0. So a word is taken apart: one bit is the sign, the others an open v = 1 - |2 u - 1|, whose
     # small values, the tail, keep their digits. Both tails have the same draws, the largest 22.18.
-    bits = words(seed, stream, read(clock[0]), site, math.prod(shape), xp=xp).reshape(shape)
+    bits = words(seed, stream, read(counters[0]), site, math.prod(shape), xp=xp).reshape(shape)
     v = ((bits >> xp.uint64(1)).astype(xp.float64) + 0.5) * 2.0**-31
     return into(out, (xp.log(v) * (1 - 2 * (bits & xp.uint64(1)).astype(xp.float64))).astype(dtype))
 
 
-# draws at location 0 and scale 1 of the step that `clock` holds
+# draws at location 0 and scale 1 of the step that `counters` holds
 rule("laplace", _laplace, (None,), (INDEX,))
 
 
 class Laplace(Distribution):
     """z with density exp(-|z - mu| / scale) / (2 scale), elementwise.
 
-    The parameter is the scale, as SciPy has it; `from_joint` takes its logarithm, which `scale.log()` then returns as
-    it was given. (`log_scale` is another thing here: that of the standardised coordinate, see base.py.)
+    The parameter is the scale, as SciPy has it; `from_raw` takes its logarithm, which `scale.log()` then returns as
+    it was given. (`log_scale` is another thing here: that of the standardised stable form, see base.py.)
     """
 
     path = "reparam"
@@ -49,10 +49,10 @@ class Laplace(Distribution):
     variance = property(lambda self: 2 * self.scale**2)
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Laplace:
+    def from_raw(cls, raw: Tensor) -> Laplace:
         """From one tensor (batch, 2 n): mu in the first half of the last axis, the logarithm of the scale in the
         second."""
-        mu, log_scale = joint.split(2)
+        mu, log_scale = raw.split(2)
         return cls(mu, LogTensor(log_scale))
 
     def log_prob(self, x: Tensor) -> Tensor:

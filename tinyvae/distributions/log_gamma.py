@@ -24,9 +24,9 @@ from tinyvae.engine.tensor import Tensor
 ATTEMPTS = 64  # 0.05^64: what is still open then is no number's fault, and becomes NaN
 
 
-def _log_gamma(xp: Any, shape: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+def _log_gamma(xp: Any, shape: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
     a = xp.broadcast_to(shape, (samples, *shape.shape)).astype(np.float64)
-    index, step = xp.arange(a.size, dtype=np.uint64).reshape(a.shape), read(clock[0])
+    index, step = xp.arange(a.size, dtype=np.uint64).reshape(a.shape), read(counters[0])
     d = xp.where(a < 1, a + 1, a) - 1 / 3
     c = 1 / xp.sqrt(9 * d)
     log_g, waiting, boost = xp.full(a.shape, np.nan), xp.ones(a.shape, bool), 0.0
@@ -45,11 +45,11 @@ def _log_gamma(xp: Any, shape: Any, clock: Any, out: Any, seed: int, stream: str
     return into(out, (log_g + boost).astype(shape.dtype))
 
 
-def _by_shape(g: Tensor, y: Tensor, shape: Tensor, clock: Tensor, **_: Any) -> Tensor:
+def _by_shape(g: Tensor, y: Tensor, shape: Tensor, counters: Tensor, **_: Any) -> Tensor:
     return g * y.apply("gamma_log_sample_grad", shape.broadcast_to(y.shape).contiguous())
 
 
-# log G of the step that `clock` holds, (samples, *shape). Its derivative by the shape is the implicit one: the draw
+# log G of the step that `counters` holds, (samples, *shape). Its derivative by the shape is the implicit one: the draw
 # moves so that the distribution function keeps its value (Figurnov et al. 2018), see special.py
 rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyvae.distributions.base import Distribution, closed_form, kl_per_dimension
-from tinyvae.distributions.coordinates import LogTensor
 from tinyvae.distributions.normal import Normal
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class LogNormal(Distribution):
     parameters = property(lambda self: {"mu": self.mu, "logvar": self.logvar})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> LogNormal:
-        return cls(*joint.split(2))
+    def from_raw(cls, raw: Tensor) -> LogNormal:
+        return cls(*raw.split(2))
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -50,10 +50,10 @@ class LogNormal(Distribution):
     def entropy(self) -> Tensor:
         return self.log_law.entropy() + self.mu.sum(-1)
 
-    def coordinate(self, z: Tensor) -> Tensor:
+    def to_stable(self, z: Tensor) -> Tensor:
         return z.log()
 
-    def value(self, w: Tensor) -> Tensor:
+    def from_stable(self, w: Tensor) -> Tensor:
         return LogTensor(w)
 
     def log_density(self, w: Tensor) -> Tensor:

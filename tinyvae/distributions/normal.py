@@ -21,10 +21,10 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Normal(Distribution):
-    """N(mu, exp(logvar)), elementwise. `joint` holds both side by side, where a network made them so."""
+    """N(mu, exp(logvar)), elementwise. `raw` holds both side by side, where a network made them so."""
 
-    def __init__(self, mu: Tensor, logvar: Tensor, joint: Tensor | None = None) -> None:
-        self.mu, self.logvar, self.joint = mu, logvar, joint
+    def __init__(self, mu: Tensor, logvar: Tensor, raw: Tensor | None = None) -> None:
+        self.mu, self.logvar, self.raw = mu, logvar, raw
         self.mean = mu
 
     path = "reparam"
@@ -32,10 +32,10 @@ class Normal(Distribution):
     variance = property(lambda self: self.logvar.exp())
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Normal:
+    def from_raw(cls, raw: Tensor) -> Normal:
         """From one tensor (batch, 2 n): mu in the first half of the last axis, logvar in the second."""
-        mu, logvar = joint.split(2)
-        return cls(mu, logvar, joint)
+        mu, logvar = raw.split(2)
+        return cls(mu, logvar, raw)
 
     @classmethod
     def standard(cls, size: int, dtype: Any = np.float32, xp: Namespace = CPU) -> Normal:
@@ -71,10 +71,10 @@ class Normal(Distribution):
         return self.mu, self.sigma
 
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        if self.joint is None or not (isinstance(prior, Normal) and prior.is_standard()):
+        if self.raw is None or not (isinstance(prior, Normal) and prior.is_standard()):
             return super().sample_with_kl(prior, noise, samples)
         eps = noise.normal((samples, *self.mu.shape), self.mu.dtype)
-        return apply("gaussian_sample_kl", self.joint, eps)
+        return apply("gaussian_sample_kl", self.raw, eps)
 
 
 @closed_form(Normal, Normal)
@@ -87,16 +87,16 @@ def _kl(q: Normal, p: Normal) -> Tensor:
 class GreyNormal(Distribution):
     """Grey pixels: N(sigmoid(a), exp(logvar)), the mean inside (0, 1) (AEVB section 5, Frey faces).
 
-    `joint` (batch, 2 n) holds a and logvar side by side. A density: log_prob may be above 0.
+    `raw` (batch, 2 n) holds a and logvar side by side. A density: log_prob may be above 0.
     """
 
     path = "reparam"
 
-    def __init__(self, joint: Tensor) -> None:
-        self.joint = joint
-        self.activation, self.logvar = joint.split(2)
+    def __init__(self, raw: Tensor) -> None:
+        self.raw = raw
+        self.activation, self.logvar = raw.split(2)
 
-    parameters = property(lambda self: {"joint": self.joint})
+    parameters = property(lambda self: {"raw": self.raw})
     variance = property(lambda self: self.logvar.exp())
 
     @property
@@ -104,7 +104,7 @@ class GreyNormal(Distribution):
         return self.activation.sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return apply("gaussian_log_prob", self.joint, x)[0]
+        return apply("gaussian_log_prob", self.raw, x)[0]
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return Normal(self.mean, self.logvar).sample(noise, samples)

@@ -22,7 +22,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.coordinates import LogTensor
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, open_unit, philox, stream_number
 from tinyvae.engine.rules import INDEX, POSITIVE, rule
@@ -71,8 +71,8 @@ def _proposal(xp: Any, u: Any, rate: Any) -> tuple[Any, Any]:
     return k, xp.where(k < 0, -xp.inf, chance)
 
 
-def _poisson(xp: Any, rate: Any, clock: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
-    step, key = read(clock[0]), (seed, stream_number(stream))
+def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+    step, key = read(counters[0]), (seed, stream_number(stream))
     rates = xp.broadcast_to(rate, (samples, *rate.shape)).astype(xp.float64).reshape(-1)
     counts = xp.full(rates.shape, xp.nan)  # so it stays where the rate is negative, infinite or NaN
     low = xp.flatnonzero((rates >= 0) & (rates < SEARCHED))
@@ -90,7 +90,7 @@ def _poisson(xp: Any, rate: Any, clock: Any, out: Any, seed: int, stream: str, s
     return into(out, counts.reshape((samples, *rate.shape)).astype(rate.dtype))
 
 
-# counts (samples, *rate) of the step that `clock` holds; no derivative goes through a count
+# counts (samples, *rate) of the step that `counters` holds; no derivative goes through a count
 rule("poisson", _poisson, (None, None), (POSITIVE, INDEX))
 
 
@@ -108,10 +108,10 @@ class Poisson(Distribution):
     parameters = property(lambda self: {"rate": self.rate})
 
     @classmethod
-    def from_joint(cls, joint: Tensor) -> Poisson:
+    def from_raw(cls, raw: Tensor) -> Poisson:
         """From log rate (batch, n): log p(x) is linear in it but for the rate itself, its slope is x - rate, and no
         rate is too small (softplus would have the rate underflow, and log p(x > 0) be -inf)."""
-        return cls(LogTensor(joint))
+        return cls(LogTensor(raw))
 
     @classmethod
     def width(cls, n: int) -> int:

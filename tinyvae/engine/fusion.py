@@ -107,15 +107,15 @@ def accelerate(name: str, prepare: Callable[..., dict[str, Any]] | None = None) 
 
 
 def fuse(name: str, twin: Callable, grads: Any = None, domain: Any = (ANY,), outputs: int = 1,
-         constants: tuple[int, ...] = (), fits: Callable[..., bool] | None = None) -> None:
+         constants: tuple[int, ...] = (), accepts: Callable[..., bool] | None = None) -> None:
     """A row whose value is the kernel of its name, and which runs `twin` where the kernel cannot serve.
 
-    A kernel trusts the shapes it is given: `fits` says of the inputs' shapes whether they are its own, so that what
+    A kernel trusts the shapes it is given: `accepts` says of the inputs' shapes whether they are its own, so that what
     broadcasts in another way goes to the twin, and what is wrong gets the twin's error instead of foreign memory.
     """
     row = rule(name, None, grads, domain, outputs=outputs)
     row.twin, row.constants = twin, constants
-    row.fits = fits and (lambda *arrays: fits(*(array.shape for array in arrays)))
+    row.accepts = accepts and (lambda *arrays: accepts(*(array.shape for array in arrays)))
     accelerate(name)
 
 
@@ -141,7 +141,7 @@ def _mostly_zeros(x: Any, w: Any) -> bool:
     return kernels is not None and x.ndim == w.ndim == 2 and x.shape[1:] == w.shape[:1] and kernels.pays(x, w)
 
 
-TABLE["matmul"].fits, TABLE["matmul"].strided = _multiplies, True
+TABLE["matmul"].accepts, TABLE["matmul"].strided = _multiplies, True
 accelerate("matmul")
 _exact = TABLE["matmul"].kernel
 
@@ -158,8 +158,8 @@ TABLE["matmul"].kernel = _product
 # x @ w for data x, whose zeros are left out; the kernel also gives the index of what is not 0
 fuse("sparse_matmul", _sparse, _sparse_grads, (UNIT, ANY), 2, (0,))
 fuse("sparse_matmul_grad", lambda g, index, x: x.swap() @ g, domain=(ANY, INDEX, UNIT),
-     fits=lambda g, index, x: len(x) == 2 and g[:1] == x[:1] and index == (x[0], x[1] + 1))
-TABLE["sparse_matmul"].fits = _mostly_zeros
+     accepts=lambda g, index, x: len(x) == 2 and g[:1] == x[:1] and index == (x[0], x[1] + 1))
+TABLE["sparse_matmul"].accepts = _mostly_zeros
 
 # ---- a layer's bias and activation -----------------------------------------------------------------------------------
 
@@ -186,28 +186,28 @@ def _activation_grad(g: Tensor, y: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 # activation(pre + bias)
 fuse("bias_activation", _activation, _activation_grads, (ANY, ANY),
-     fits=lambda pre, bias: bias == pre[-1:] > (0,))
-fuse("bias_grad", lambda g: g.reshape(-1, g.shape[-1]).sum(0), domain=(ANY,), fits=lambda g: g[-1:] > (0,))
+     accepts=lambda pre, bias: bias == pre[-1:] > (0,))
+fuse("bias_grad", lambda g: g.reshape(-1, g.shape[-1]).sum(0), domain=(ANY,), accepts=lambda g: g[-1:] > (0,))
 fuse("bias_activation_grad", _activation_grad, domain=(ANY, ANY), outputs=2,
-     fits=lambda g, y: g == y and y[-1:] > (0,))
+     accepts=lambda g, y: g == y and y[-1:] > (0,))
 
 
 # ---- the sampled posterior -------------------------------------------------------------------------------------------
 
 
-def _sample_kl(joint: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    mu, logvar = joint.split(2)
+def _sample_kl(raw: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    mu, logvar = raw.split(2)
     z = mu + (0.5 * logvar).exp() * eps  # AEVB eq. (4): z = g(eps, x)
     kl = 0.5 * (mu * mu + logvar.exp() - 1 - logvar).sum(-1)  # AEVB appendix B
     return z, kl
 
 
-def _sample_kl_grads(g: Any, y: Any, joint: Tensor, eps: Tensor) -> tuple[Tensor, None]:
-    return g[0].contiguous().apply("gaussian_sample_kl_grad", g[1].contiguous(), joint, eps), None
+def _sample_kl_grads(g: Any, y: Any, raw: Tensor, eps: Tensor) -> tuple[Tensor, None]:
+    return g[0].contiguous().apply("gaussian_sample_kl_grad", g[1].contiguous(), raw, eps), None
 
 
-def _sample_kl_grad(dz: Tensor, dkl: Tensor, joint: Tensor, eps: Tensor) -> Tensor:
-    mu, logvar = joint.split(2)
+def _sample_kl_grad(dz: Tensor, dkl: Tensor, raw: Tensor, eps: Tensor) -> Tensor:
+    mu, logvar = raw.split(2)
     sigma, by_kl = (0.5 * logvar).exp(), dkl.reshape(-1, 1)
     by_mu = dz.sum(0) + by_kl * mu
     by_logvar = 0.5 * ((dz * eps).sum(0) * sigma + by_kl * logvar.expm1())
@@ -216,9 +216,9 @@ def _sample_kl_grad(dz: Tensor, dkl: Tensor, joint: Tensor, eps: Tensor) -> Tens
 
 # z = mu + sigma eps and KL(q(z|x) || N(0, 1)), from (mu, logvar) side by side; eps is (samples, batch, latent)
 fuse("gaussian_sample_kl", _sample_kl, _sample_kl_grads, (ANY, ANY), outputs=2, constants=(1,),
-     fits=lambda joint, eps: len(eps) == 3 and joint == (eps[1], 2 * eps[2]))
+     accepts=lambda raw, eps: len(eps) == 3 and raw == (eps[1], 2 * eps[2]))
 fuse("gaussian_sample_kl_grad", _sample_kl_grad, domain=(ANY, ANY, ANY, ANY),
-     fits=lambda dz, dkl, joint, eps: len(eps) == 3 and dz == eps and dkl == eps[1:2] and joint == (eps[1], 2 * eps[2]))
+     accepts=lambda dz, dkl, raw, eps: len(eps) == 3 and dz == eps and dkl == eps[1:2] and raw == (eps[1], 2 * eps[2]))
 
 
 # ---- likelihoods -----------------------------------------------------------------------------------------------------
@@ -234,8 +234,8 @@ def _bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, None]:
     return (linear - above.where(-logits, logits).softplus()).sum(-1), None
 
 
-def _gaussian(joint: Tensor, x: Tensor) -> tuple[Tensor, None]:
-    a, logvar = joint.split(2)
+def _gaussian(raw: Tensor, x: Tensor) -> tuple[Tensor, None]:
+    a, logvar = raw.split(2)
     d = x - a.sigmoid()
     return (-0.5 * (LOG_2PI + logvar + d * d * (-logvar).exp())).sum(-1), None
 
@@ -252,12 +252,12 @@ def _of_rows(parameters: tuple[int, ...], x: tuple[int, ...], per_pixel: int) ->
 
 # log p(x) of each row, x in {0, 1}: sum of x l - log(1 + exp(l)) over the pixels
 fuse("bernoulli_log_prob", _bernoulli, _likelihood_grads, (ANY, UNIT), 2, (1,),
-     fits=lambda logits, x: _of_rows(logits, x, 1))
+     accepts=lambda logits, x: _of_rows(logits, x, 1))
 # log p(x) of each row under N(sigmoid(a), exp(logvar)), from (a, logvar) side by side
 fuse("gaussian_log_prob", _gaussian, _likelihood_grads, (ANY, UNIT), 2, (1,),
-     fits=lambda joint, x: _of_rows(joint, x, 2))
+     accepts=lambda raw, x: _of_rows(raw, x, 2))
 fuse("scale_rows", lambda g, a: g.reshape(*g.shape, 1) * a, domain=(ANY, ANY),
-     fits=lambda g, a: g == a[:-1] and a[-1:] > (0,))
+     accepts=lambda g, a: g == a[:-1] and a[-1:] > (0,))
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
@@ -278,9 +278,9 @@ def _objective_grad(g: Tensor, kl: Tensor, rates: Tensor) -> tuple[Tensor, Tenso
 
 # what training minimises, in nats per datum: weight * KL - reconstruction, from both terms (batch,) and the rates
 fuse("objective", _objective, _objective_grads, (ANY, ANY, ANY), constants=(2,),
-     fits=lambda reconstruction, kl, rates: len(kl) == 1 and reconstruction == kl > (0,) and rates == (2,))
+     accepts=lambda reconstruction, kl, rates: len(kl) == 1 and reconstruction == kl > (0,) and rates == (2,))
 fuse("objective_grad", _objective_grad, domain=(ANY, ANY, ANY), outputs=2,
-     fits=lambda g, kl, rates: g == () and len(kl) == 1 and kl > (0,) and rates == (2,))
+     accepts=lambda g, kl, rates: g == () and len(kl) == 1 and kl > (0,) and rates == (2,))
 
 
 # ---- rows with a readable value of their own -------------------------------------------------------------------------
@@ -321,8 +321,8 @@ accelerate("normal", _normal)
 accelerate("binarised_rows", _binarised_rows)
 accelerate("log_gamma", _log_gamma)
 accelerate("grey_rows", _grey_rows)
-TABLE["binarised_rows"].fits = TABLE["grey_rows"].fits = _stored
+TABLE["binarised_rows"].accepts = TABLE["grey_rows"].accepts = _stored
 for _name in ("next_indices", "next_rates", "tick", "guard", "weight_prior", "adam", "adagrad", "sgd", "lgamma",
               "polygamma", "gamma_log_sample_grad"):  # fmt: skip
     accelerate(_name)
-TABLE["gamma_log_sample_grad"].fits = lambda w, a: w.shape == a.shape
+TABLE["gamma_log_sample_grad"].accepts = lambda w, a: w.shape == a.shape

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.measure import machine
+from tinyvae.measure import hardware
 
 if TYPE_CHECKING:
     from tinyvae.engine.devices import Array
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 FLOPS: dict[str, Callable[..., int]] = {
     "bias_activation": lambda pre, bias: 2 * pre,
     "bias_activation_grad": lambda g, y: 4 * g,
-    "gaussian_sample_kl": lambda joint, eps: 8 * (joint // 2) + 2 * eps,
-    "gaussian_sample_kl_grad": lambda dz, dkl, joint, eps: 10 * (joint // 2) + 3 * eps,
+    "gaussian_sample_kl": lambda raw, eps: 8 * (raw // 2) + 2 * eps,
+    "gaussian_sample_kl_grad": lambda dz, dkl, raw, eps: 10 * (raw // 2) + 3 * eps,
     "bernoulli_log_prob": lambda logits, x: 9 * logits,
-    "gaussian_log_prob": lambda joint, x: 18 * (joint // 2),
+    "gaussian_log_prob": lambda raw, x: 18 * (raw // 2),
     "adam": lambda theta, *others: 14 * theta,
     "adagrad": lambda theta, *others: 8 * theta,
     "sgd": lambda theta, *others: 5 * theta,
     "objective": lambda reconstruction, kl, rates: 2 * kl,
     "objective_grad": lambda g, kl, rates: 2 * kl,
     "accumulate": lambda reconstruction, kl, *others: 2 * kl,
-    "guard": lambda loss, g, control: 2 * g,
+    "guard": lambda loss, g, status: 2 * g,
     "weight_prior": lambda g, theta: 2 * g,
 }
 # And by the size of the output, where the input is a store of which only some rows are used.
@@ -111,7 +111,7 @@ def _shape(array: Array) -> str:
 class Profile(list):
     """Each working launch of a tape with its median time in seconds: a list of (launch, seconds).
 
-    Printed, it is a table with the share of this machine's measured peak (machine.py): the time that the launch would
+    Printed, it is a table with the share of this machine's measured peak (hardware.py): the time that the launch would
     take at the roof, through the time it takes. `rounds` holds the seconds of every round, (rounds, launches).
     """
 
@@ -119,7 +119,7 @@ class Profile(list):
         super().__init__(zip(launches, np.median(rounds, axis=0).tolist(), strict=True))
         self.rounds = rounds
 
-    def rows(self, peaks: machine.Peaks) -> list[dict[str, Any]]:
+    def rows(self, peaks: hardware.Peaks) -> list[dict[str, Any]]:
         """For a JSON file: a dict a launch, with the units in the names."""
         quartiles = np.percentile(self.rounds, (25, 75), axis=0).T if len(self) else []
         found = []
@@ -134,7 +134,7 @@ class Profile(list):
             })  # fmt: skip
         return found
 
-    def table(self, peaks: machine.Peaks) -> str:
+    def table(self, peaks: hardware.Peaks) -> str:
         """One line a launch, the sums below, and what the columns mean."""
         rows = self.rows(peaks)
         cells = [("", "operation", "inputs", "outputs", "us", "quartiles", "ns/element", "GB/s", "GFLOP/s", "of peak")]
@@ -153,7 +153,7 @@ class Profile(list):
                 "above 100 %:\nit was busier while its peaks were measured")
 
     def __repr__(self) -> str:
-        return f"{self.table(machine.peaks())}\npeaks: {machine.peaks()}"
+        return f"{self.table(hardware.peaks())}\npeaks: {hardware.peaks()}"
 
 
 def rates(seconds: float, operations: float, size: float, least: float) -> dict[str, float]:

@@ -117,12 +117,12 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
 
 # ---- noise as an operation -------------------------------------------------------------------------------------------
 
-# standard normal numbers of the step that the array `clock` holds, so that a replay draws anew
-rule("normal", lambda xp, clock, out, seed, stream, site, shape, dtype:
-     into(out, normal(seed, stream, read(clock[0]), site, shape, dtype, xp)), (None,), (INDEX,))
+# standard normal numbers of the step that the array `counters` holds, so that a replay draws anew
+rule("normal", lambda xp, counters, out, seed, stream, site, shape, dtype:
+     into(out, normal(seed, stream, read(counters[0]), site, shape, dtype, xp)), (None,), (INDEX,))
 # and uniform ones in [0, 1)
-rule("uniform", lambda xp, clock, out, seed, stream, site, shape, dtype:
-     into(out, uniform(seed, stream, read(clock[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
+rule("uniform", lambda xp, counters, out, seed, stream, site, shape, dtype:
+     into(out, uniform(seed, stream, read(counters[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
 
 
 def into(out: Any, value: Any) -> Any:
@@ -136,20 +136,20 @@ def into(out: Any, value: Any) -> Any:
 class Noise:
     """The draws of one stream within a step, each at a site of its own.
 
-    `clock` is an int64 array whose first element is the step; a launch or the caller changes it, and every draw
+    `counters` is an int64 array whose first element is the step; a launch or the caller changes it, and every draw
     made by `normal` reads it when it runs. `restart` begins the next step: sites count from 0 again.
     """
 
-    def __init__(self, seed: int, stream: str = "noise", clock: np.ndarray | None = None) -> None:
+    def __init__(self, seed: int, stream: str = "noise", counters: np.ndarray | None = None) -> None:
         words(seed, stream, 0, 0, 0)  # refuses a seed that does not fit, which a kernel would not see
         self.seed, self.stream, self.site = seed, stream, 0
-        self.clock = np.zeros(1, np.int64) if clock is None else clock
+        self.counters = np.zeros(1, np.int64) if counters is None else counters
 
     def restart(self, step: int | None = None) -> Noise:
-        """Sites from 0; with `step`, the clock is set too."""
+        """Sites from 0; with `step`, the counters is set too."""
         self.site = 0
         if step is not None:
-            self.clock[0] = step
+            self.counters[0] = step
         return self
 
     def next_site(self) -> int:
@@ -169,6 +169,6 @@ class Noise:
         return self.draw(kind, shape=tuple(shape), dtype=np.dtype(dtype))
 
     def draw(self, kind: str, *inputs: Tensor, **attributes: Any) -> Tensor:
-        """A row that draws, by its name: `inputs` and the clock, at the next site."""
-        return apply(kind, *inputs, Tensor(self.clock), seed=self.seed, stream=self.stream, site=self.next_site(),
+        """A row that draws, by its name: `inputs` and the counters, at the next site."""
+        return apply(kind, *inputs, Tensor(self.counters), seed=self.seed, stream=self.stream, site=self.next_site(),
                      **attributes)

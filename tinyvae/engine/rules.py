@@ -48,7 +48,7 @@ class Rule:
         self.kernel: Callable | None = None  # for a namespace, a faster function with the signature of `value`, or None
         self.twin: Callable | None = None  # or, in place of `value`: the same thing as a composition of other rows
         self.constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
-        self.fits: Callable[..., bool] | None = None  # can the kernel serve these arrays? None: all that are unbroken
+        self.accepts: Callable[..., bool] | None = None  # can the kernel serve these arrays? None: all that are unbroken
         self.strided = False  # may the kernel's arrays be views with gaps?
 
     def flows(self, i: int) -> bool:
@@ -196,7 +196,7 @@ rule("transpose", lambda xp, a, axes: a.transpose(axes),
 # the gradient has the broadcast shape, and the walk sums it
 rule("broadcast_to", lambda xp, a, shape: xp.broadcast_to(a, shape), (lambda g, y, a, shape: g,), view=True)
 rule("slice", lambda xp, a, key: a[key], (lambda g, y, a, key: g.unslice(key=key, shape=a.shape),), view=True)
-rule("stop", lambda xp, a: a[...], (None,), view=True)
+rule("detach", lambda xp, a: a[...], (None,), view=True)
 # into unbroken memory, whatever the strides of the input
 rule("copy", lambda xp, a, out: xp.array(a, order="C") if out is None else xp.copyto(out, a) or out,
      (lambda g, y, a: g,))

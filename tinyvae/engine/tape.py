@@ -70,7 +70,7 @@ class Tape:
     def __init__(self) -> None:
         self.launches: list[Launch] = []
         self._program: list[Callable[[], Any]] | None = None
-        self._homes: set[Key] = set()
+        self._redirected: set[Key] = set()
 
     def __enter__(self) -> Tape:
         if recording() is self:
@@ -99,7 +99,7 @@ class Tape:
             for call in self._program:
                 call()
 
-    def give_home(self, tensor: Tensor, home: Array) -> bool:
+    def redirect(self, tensor: Tensor, home: Array) -> bool:
         """Let the launch that made `tensor` write into `home` instead of an array of its own, if nobody reads that.
 
         So a weight's gradient lands in its part of the flat gradient vector without a copy.
@@ -110,9 +110,9 @@ class Tape:
         name, own = key(tensor), launch.outputs[tensor.index]
         if home.shape != own.shape or home.dtype != own.dtype or not home.flags.c_contiguous:
             return False
-        if name in self._homes or any(key(t) == name for later in self.launches for t in later.inputs):
+        if name in self._redirected or any(key(t) == name for later in self.launches for t in later.inputs):
             return False
-        self._homes.add(name)
+        self._redirected.add(name)
         home[...] = own
         launch.outputs[tensor.index] = tensor.data = home
         return True
@@ -210,7 +210,7 @@ def _contributions(launch: Launch, g: list[Tensor], y: list[Tensor], goals: set[
     if rule.grads is None:
         raise TapeError(f"{rule.name} is a fused operation and has no second derivative; compute under `with "
                         "tinyvae.fused(False):`, where every operation has one" if rule.twin else
-                        f"{rule.name} has no derivative; give its row `grads`, or stop the gradient before it: .stop()")
+                        f"{rule.name} has no derivative; give its row `grads`, or stop the gradient before it: .detach()")
     one = rule.outputs == 1
     asked = [i for i in range(len(inputs)) if _is_asked(launch, i, goals, useful)]
     if callable(rule.grads):

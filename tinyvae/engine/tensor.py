@@ -105,7 +105,7 @@ class Tensor:
     __neg__, __abs__ = map(_unary, ("neg", "abs"))
     exp, log, expm1, log1p, sqrt, sign = map(_unary, ("exp", "log", "expm1", "log1p", "sqrt", "sign"))
     tan, tanh, sigmoid, softplus, relu = map(_unary, ("tan", "tanh", "sigmoid", "softplus", "relu"))
-    lgamma, erf, stop = map(_unary, ("lgamma", "erf", "stop"))  # `stop`: the same values, but no gradient flows
+    lgamma, erf, detach = map(_unary, ("lgamma", "erf", "detach"))  # `detach`: the same values, but no gradient flows
     maximum, minimum = map(_binary, ("maximum", "minimum"))
     sum, mean, max, logsumexp = map(_reduction, ("sum", "mean", "max", "logsumexp"))
 
@@ -300,7 +300,7 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
 
 def _plain(row: Rule, tensors: Sequence[Tensor]) -> bool:
     """Can the kernel serve these inputs: shapes, unbroken memory, and no derivative that only the twin has?"""
-    if row.fits is not None and not row.fits(*(tensor.data for tensor in tensors)):
+    if row.accepts is not None and not row.accepts(*(tensor.data for tensor in tensors)):
         return False
     return all((row.strided or tensor.data.flags.c_contiguous) and not (tensor.requires_grad and i in row.constants)
                for i, tensor in enumerate(tensors))
@@ -346,10 +346,10 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     return results
 
 
-def deposit(tensor: Tensor, home: Array) -> None:
+def write_into(tensor: Tensor, home: Array) -> None:
     """Make `home` hold the tensor's values, now and at every replay: written there in the first place if possible."""
     tape = recording()
     if tape is None:
         home[...] = tensor.data
-    elif not tape.give_home(tensor, home):
+    elif not tape.redirect(tensor, home):
         apply("store", tensor, Tensor(home))

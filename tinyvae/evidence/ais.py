@@ -28,8 +28,8 @@ import numpy as np
 from tinyvae.engine.devices import Array, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
+from tinyvae.evidence.diagnostics import Estimate, mean_and_error, variance_of
 from tinyvae.evidence.hmc import TARGET, Chains, Tally, first_step, groups, log_density, tuned
-from tinyvae.evidence.trust import Estimate, mean_and_error, variance_of
 
 STARTS = ("encoder", "prior")
 SLOPE = 4.0  # of the sigmoid that places the temperatures (Wu et al. 2017, section 5)
@@ -66,9 +66,9 @@ class Start:
         self.prior, self.law = model.prior, model.prior if kind == "prior" else constant(posterior)
 
     def draw(self, noise: Noise, chains: int, batch: int) -> Array:
-        """Draws by their coordinate, (chains, batch, latent)."""
+        """Draws by their stable form, (chains, batch, latent)."""
         of_all = self.law is self.prior  # one law for all data
-        w = self.prior.coordinate(self.law.sample(noise, chains * batch if of_all else chains)).data
+        w = self.prior.to_stable(self.law.sample(noise, chains * batch if of_all else chains)).data
         return w.reshape(chains, batch, w.shape[-1])
 
     def log_density(self, w: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ class Start:
 
 
 def log_joint(model: Any, x: Tensor, w: Tensor) -> Tensor:
-    """log p(x, z) for draws by their coordinate w (chains, batch, latent): (chains, batch)."""
-    return log_density(model.prior, w) + model.likelihood(model.prior.value(w)).log_prob(x)
+    """log p(x, z) for draws by their stable form w (chains, batch, latent): (chains, batch)."""
+    return log_density(model.prior, w) + model.likelihood(model.prior.from_stable(w)).log_prob(x)
 
 
 class Path(Chains):
@@ -155,7 +155,7 @@ class Annealing:
         Parameters
         ----------
         posterior_draw
-            (batch, latent), one exact draw of p(z|x) for each datum, by its coordinate.
+            (batch, latent), one exact draw of p(z|x) for each datum, by its stable form.
         """
         tally, first, second = Tally(len(self.x)), *np.full((2, len(self.x)), -np.inf)
         backwards = posterior_draw is not None
@@ -237,7 +237,7 @@ def bidirectional(model: Any, count: int = 100, seed: int = 0, chains: int = 8, 
             progress(done / (count * (1 + temperatures * (1 + 2 * chains))))
 
         path = Annealing(model, model.q(x), x, noise, temperatures, leapfrog, start, tick)
-        columns.append(np.array([path.run(chains), path.run(chains, model.prior.coordinate(z).data)]))
+        columns.append(np.array([path.run(chains), path.run(chains, model.prior.to_stable(z).data)]))
     below, above = np.concatenate(columns, axis=2)  # each the fields of an Estimate, (5, count)
     lower, upper, gap = (mean_and_error(values) for values in (below[0], above[0], above[0] - below[0]))
     acceptance, energy_error = ((below[3:] + above[3:]).mean(1) / 2).tolist()

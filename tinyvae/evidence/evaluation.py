@@ -20,7 +20,7 @@ from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, harmonic, pareto
 from tinyvae.evidence.ais import TwoSided as TwoSided
 from tinyvae.evidence.ais import bidirectional as bidirectional
-from tinyvae.evidence.trust import diagnosis, mean_and_error, variance_of
+from tinyvae.evidence.diagnostics import diagnosis, mean_and_error, variance_of
 from tinyvae.training.batches import rows
 
 BATCH = 500  # data at a time; fixed, because a draw's address counts batches

@@ -22,8 +22,8 @@ from tinyvae.engine.devices import Array, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.ais import STARTS, Start, log_joint
+from tinyvae.evidence.diagnostics import Estimate
 from tinyvae.evidence.hmc import Chains, Tally, first_step, groups
-from tinyvae.evidence.trust import Estimate
 
 LATENTS = 4  # at most; the paper calls the estimate reliable below 5
 CANDIDATES = 256  # draws of which a chain begins at one
@@ -98,7 +98,7 @@ def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: in
 
 def posterior_draws(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
                     tally: Tally) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`draws` times: z by its coordinate (chains, batch, n) and log p(x, z) of it, in float64 on the host."""
+    """`draws` times: z by its stable form (chains, batch, n) and log p(x, z) of it, in float64 on the host."""
     path = Chains(lambda w: log_joint(model, x, w), resampled(model, posterior, x, noise, chains), noise)
     step = path.settle(first_step(path), SETTLE, leapfrog)
     for _ in range(draws):

@@ -127,7 +127,7 @@ class Chains:
 
 
 def log_density(distribution: Any, w: Tensor) -> Tensor:
-    """The log density of draws by their coordinate w (chains, batch, n), in which they are free: (chains, batch).
+    """The log density of draws by their stable form w (chains, batch, n), in which they are free: (chains, batch).
 
     w is z for a normal, log z for a Gamma: whatever number it is, there is a draw. z itself would leave its support.
     """

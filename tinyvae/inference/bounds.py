@@ -97,7 +97,7 @@ def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, sam
     if bound == "elbo-b":
         return Terms(reconstruction, distributions.kl(posterior, p.prior))
     # of -log q(z|x) only z is differentiated: what is left has the mean 0
-    return Terms(reconstruction, weigh(stopped(posterior).log_prob(latent.z) - p.prior.log_prob(latent.z)))
+    return Terms(reconstruction, weigh(detached(posterior).log_prob(latent.z) - p.prior.log_prob(latent.z)))
 
 
 def elbo(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,
@@ -127,11 +127,11 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     weights: list[Tensor] = []  # w~, once they are known
     z = posterior.sample(noise, samples * importance_samples)  # (L K, batch, latent)
     if gradient == "dreg":  # the weight that log w_k passes back meets itself here, on its way to q only: w~_k^2
-        z = posterior.value(apply("scale_gradient", posterior.coordinate(z), by=weights))
+        z = posterior.from_stable(apply("scale_gradient", posterior.to_stable(z), by=weights))
     reconstruction, kl = _sampled(p, posterior, z, x, gradient)
     log_w = (reconstruction - kl).reshape(samples, importance_samples, z.shape[1])
     if gradient == "dreg":
-        weights.append(log_w.stop().log_softmax(1).exp().reshape(*z.shape[:2], 1))
+        weights.append(log_w.detach().log_softmax(1).exp().reshape(*z.shape[:2], 1))
     bound = log_w.logsumexp(1) - math.log(importance_samples)  # the largest weight is factored out
     return _over_samples(bound), Terms(_over_samples(reconstruction), _over_samples(kl))
 
@@ -139,14 +139,14 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
 def _sampled(p: Generator, posterior: Distribution, z: Tensor, x: Tensor, gradient: str) -> tuple[Tensor, Tensor]:
     """log p(x|z) and log q(z|x) - log p(z) of each draw, (samples, batch): log w is the first less the second."""
     if gradient != "path":
-        posterior = stopped(posterior)
+        posterior = detached(posterior)
     kl = posterior.log_prob(z) - p.prior.log_prob(z)
     return p.likelihood(z).log_prob(x), kl
 
 
-def stopped(distribution: Distribution) -> Distribution:
+def detached(distribution: Distribution) -> Distribution:
     """The same distribution, whose parameters pass no gradient on."""
-    return type(distribution)(**{name: value.stop() for name, value in distribution.parameters.items()})
+    return type(distribution)(**{name: value.detach() for name, value in distribution.parameters.items()})
 
 
 def _check_gradient(gradient: str, bound: str) -> None:

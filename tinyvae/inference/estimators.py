@@ -5,7 +5,7 @@ eps = T^-1(z; v) and T. With bars for "no gradient",
 
     z ~ q(.; v_bar);  eps = T^-1(z; v_bar);  z = T(eps; v)
     log q_eps = log q(z; v) + log |det dT/deps (eps; v)|
-    surrogate = f(z) + stop(f(z)) (log q_eps - stop(log q_eps))
+    surrogate = f(z) + detach(f(z)) (log q_eps - detach(log q_eps))
 
 has the value f(z), and its gradient is g_rep + g_corr (G-REP, eqs. 5-8): a path through z, and the score of the law
 that is left to eps. An estimator is a choice of T:
@@ -39,15 +39,15 @@ class Path(NamedTuple):
 
 def score(q: Distribution, z: Tensor) -> Path:
     """T is the identity."""
-    w = q.coordinate(z).stop()
-    return Path(q.value(w), q.log_density(w))
+    w = q.to_stable(z).detach()
+    return Path(q.from_stable(w), q.log_density(w))
 
 
 def grep(q: Distribution, z: Tensor) -> Path:
-    """T standardises the coordinate of z: E[eps] = 0 and E[eps^2] = 1 for all parameters."""
-    eps = q.standardise(q.coordinate(z)).stop()
+    """T standardises the stable form of z: E[eps] = 0 and E[eps^2] = 1 for all parameters."""
+    eps = q.standardise(q.to_stable(z)).detach()
     w = q.unstandardise(eps)
-    return Path(q.value(w), q.log_density(w) + q.log_scale())
+    return Path(q.from_stable(w), q.log_density(w) + q.log_scale())
 
 
 def pathwise(q: Distribution, z: Tensor) -> Path:
@@ -108,7 +108,7 @@ class Latent:
         assert log_q is not None
         moving = {name: copy for name, copy in copies.items() if copy.requires_grad}
         found = grad(log_q.sum(), list(moving.values()))
-        return [(parameters[name], h.stop()) for name, h in zip(moving, found, strict=True)]
+        return [(parameters[name], h.detach()) for name, h in zip(moving, found, strict=True)]
 
 
 def signal(terms: Sequence[Term], latent: Latent) -> Tensor:
@@ -116,11 +116,11 @@ def signal(terms: Sequence[Term], latent: Latent) -> Tensor:
     total: Any = 0.0
     for term in terms:
         if latent.name in term.of:
-            total = total + onto(term.value, term.axes, latent.axes)
+            total = total + sum_to_axes(term.value, term.axes, latent.axes)
     return total
 
 
-def onto(value: Tensor, axes: str, wanted: str) -> Tensor:
+def sum_to_axes(value: Tensor, axes: str, wanted: str) -> Tensor:
     """A tensor (samples, axes) summed over the axes that are not wanted, in the order of those that are."""
     gone = tuple(1 + i for i, axis in enumerate(axes) if axis not in wanted)
     value = value.sum(gone) if gone else value
@@ -144,7 +144,7 @@ def score_term(weight: Tensor, latent: Latent) -> Tensor:
     """0, whose gradient is that of log q_eps times the weight."""
     log_q = latent.log_q
     assert log_q is not None
-    return weight.stop() * (log_q - log_q.stop())
+    return weight.detach() * (log_q - log_q.detach())
 
 
 def no_baseline(f: Tensor, latent: Latent) -> Tensor:
@@ -193,7 +193,7 @@ def fitted(f: Tensor, latent: Latent) -> Tensor:
         f_h = f.reshape(*f.shape, *(1,) * (h.ndim - f.ndim)).broadcast_to(h.shape)
         above, below = (part.sum(0, keepdims=True) - part for part in (f_h * h * h, h * h))
         b = (below > 0).where(above / (below > 0).where(below, 1.0), 0.0)  # a score that is 0 for every draw needs none
-        each = ((f_h - b) * h).stop() * (v - v.stop())
+        each = ((f_h - b) * h).detach() * (v - v.detach())
         total = total + each
     return total
 
@@ -215,12 +215,12 @@ def surrogate(terms: Sequence[Term], latents: Sequence[Latent], baseline: Baseli
     """
     total: Any = 0.0
     for term in terms:
-        total = total + onto(term.value, term.axes, keep)
+        total = total + sum_to_axes(term.value, term.axes, keep)
     for latent in latents:
         if latent.log_q is not None:
-            correction = baseline(signal(terms, latent).stop(), latent)
+            correction = baseline(signal(terms, latent).detach(), latent)
             vector = tuple(range(1 + len(latent.axes), correction.ndim))  # a vector's score has its parameter's axes
-            total = total + onto(correction.sum(vector) if vector else correction, latent.axes, keep)
+            total = total + sum_to_axes(correction.sum(vector) if vector else correction, latent.axes, keep)
     return total
 
 

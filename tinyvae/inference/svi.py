@@ -31,12 +31,12 @@ LogJoint = Callable[[dict[str, Tensor]], Any]
 
 
 @dataclass(frozen=True)
-class Free:
+class Factor:
     """A variational factor with free parameters.
 
     `family` is a class of `tinyvae.distributions`; `shape` the latent's, the last axis its vector's; `axes` one letter
     for each of them, by which terms of the log joint are matched ("nk"). `start` gives the first free numbers, as the
-    family's `from_joint` takes them, (*shape[:-1], width): an array, or None for normal ones of deviation 0.1.
+    family's `from_raw` takes them, (*shape[:-1], width): an array, or None for normal ones of deviation 0.1.
     """
 
     family: type[Distribution]
@@ -58,7 +58,7 @@ class Free:
         return self.axes or "abcdefghij"[: len(self.shape)]
 
     @property
-    def joint(self) -> tuple[int, ...]:
+    def raw(self) -> tuple[int, ...]:
         """The shape of the free numbers."""
         return (*self.shape[:-1], self.family.width(self.shape[-1]))
 
@@ -74,7 +74,7 @@ class Inference:
     parameters: dict[str, np.ndarray]  # the free numbers by name
 
 
-def infer(log_joint: LogJoint, q: Mapping[str, Free], estimator: str | Mapping[str, str] = "", samples: int = 1,
+def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping[str, str] = "", samples: int = 1,
           steps: int = 1000, optimizer: str = "adam", lr: float = 1e-2, baseline: str = "none", seed: int = 0,
           dtype: Any = "float64", report: Callable[[int, float], Any] | None = None,
           enough: Callable[[int, float], bool] | None = None) -> Inference:
@@ -106,18 +106,18 @@ def infer(log_joint: LogJoint, q: Mapping[str, Free], estimator: str | Mapping[s
     if not (np.isfinite(lr) and lr > 0):
         raise ValueError(f"found lr={lr}; expected a finite number above 0")
     for name, free in q.items():
-        if not isinstance(free, Free):
-            raise TypeError(f"found {free!r} for {name!r}; expected a factor: tv.Free(family, shape, axes)")
+        if not isinstance(free, Factor):
+            raise TypeError(f"found {free!r} for {name!r}; expected a factor: tv.Factor(family, shape, axes)")
     if baseline not in BASELINES:
         raise ValueError(f"found baseline {baseline!r}; expected one of {', '.join(BASELINES)}")
     named = {name: estimator if isinstance(estimator, str) else estimator.get(name, "") for name in q}
     chosen = {name: named[name] or choices(free.family)[0] for name, free in q.items()}
     for name, free in q.items():
         check_choice(free.family, chosen[name])
-    parameters = Parameters({name: free.joint for name, free in q.items()}, np.dtype(dtype))
+    parameters = Parameters({name: free.raw for name, free in q.items()}, np.dtype(dtype))
     for site, (name, free) in enumerate(q.items()):
-        start = 0.1 * noises.normal(seed, "init", 0, site, free.joint, dtype) if free.start is None else free.start
-        parameters[name].data[...] = np.broadcast_to(start, free.joint)
+        start = 0.1 * noises.normal(seed, "init", 0, site, free.raw, dtype) if free.start is None else free.start
+        parameters[name].data[...] = np.broadcast_to(start, free.raw)
     step = _Step(log_joint, q, chosen, samples, Optimizer(optimizer, parameters.flat, parameters.places), lr, baseline,
                  seed, parameters)
     elbo, seconds, begun = np.full(steps, np.nan), np.zeros(steps), time.perf_counter()
@@ -130,10 +130,10 @@ def infer(log_joint: LogJoint, q: Mapping[str, Free], estimator: str | Mapping[s
             else:
                 tape.replay()
         elbo[i] = read(value.data)
-        skipped += read(step.optimizer.control[FINITE]) != 1.0
+        skipped += read(step.optimizer.status[FINITE]) != 1.0
         if skipped == i + 1 == BLIND:
             raise ValueError(f"none of the first {BLIND} steps was finite: at draws of the first q the log joint or "
-                             "its gradient is not; look at log_joint, or give Free a start")
+                             "its gradient is not; look at log_joint, or give Factor a start")
         seconds[i] = time.perf_counter() - begun
         if report is not None:
             report(i + 1, float(elbo[i]))
@@ -146,17 +146,17 @@ def infer(log_joint: LogJoint, q: Mapping[str, Free], estimator: str | Mapping[s
 class _Step:
     """One step as operations."""
 
-    def __init__(self, log_joint: LogJoint, q: Mapping[str, Free], chosen: dict[str, str], samples: int,
+    def __init__(self, log_joint: LogJoint, q: Mapping[str, Factor], chosen: dict[str, str], samples: int,
                  optimizer: Optimizer, lr: float, baseline: str, seed: int, parameters: Parameters) -> None:
         self.log_joint, self.q, self.chosen, self.samples = log_joint, q, chosen, samples
         self.optimizer, self.parameters, self.baseline = optimizer, parameters, BASELINES[baseline]()
         self.rates = Tensor(np.array((lr, 1.0), parameters.flat.dtype))
-        self.clock = np.zeros(3, np.int64)
-        self.noise = Noise(seed, "noise", self.clock)
+        self.counters = np.zeros(3, np.int64)
+        self.noise = Noise(seed, "noise", self.counters)
 
     def factors(self) -> dict[str, Distribution]:
         """q by name, with the parameters of now."""
-        return {name: free.family.from_joint(self.parameters[name]) for name, free in self.q.items()}
+        return {name: free.family.from_raw(self.parameters[name]) for name, free in self.q.items()}
 
     def __call__(self) -> Tensor:
         """Draw, differentiate, update; the estimate of the ELBO."""
@@ -169,7 +169,7 @@ class _Step:
             if type(latent.q).entropy is not Distribution.entropy:
                 closed.append(latent.q.entropy().sum())
             else:  # no closed form: E[-log q] from the same draws
-                density = latent.q.log_density(latent.q.coordinate(latent.z))
+                density = latent.q.log_density(latent.q.to_stable(latent.z))
                 terms.append(Term(-density, self.q[latent.name].names[: density.ndim - 1], (latent.name,)))
         elbo = surrogate(terms, latents, self.baseline).mean()
         for entropy in closed:
@@ -177,7 +177,7 @@ class _Step:
         loss = -elbo
         self.parameters.collect(grad(loss, list(self.parameters)))
         self.optimizer.step(loss, self.parameters.gradient, self.rates)
-        apply("tick", Tensor(self.clock), batch=1)
+        apply("tick", Tensor(self.counters), batch=1)
         return elbo
 
 

@@ -18,7 +18,7 @@ from tinyvae.distributions import Distribution
 from tinyvae.engine.noise import Noise, uniform
 from tinyvae.engine.tape import Tape
 from tinyvae.engine.tensor import Tensor, apply, grad
-from tinyvae.inference.estimators import BASELINES, Baseline, Latent, Term, onto, score_term, surrogate
+from tinyvae.inference.estimators import BASELINES, Baseline, Latent, Term, score_term, sum_to_axes, surrogate
 from tinyvae.measure.timing import measure
 
 BATCHES = 100  # whose variances are averaged, and resampled for an interval
@@ -126,7 +126,7 @@ class Program:
         if row.whole:
             terms = [_together(terms, latents, "r" if self.problem.replicas > 1 else "")]
         if row.part == "g_corr":  # without the path
-            terms = [Term(term.value.stop(), term.axes, term.of) for term in terms]
+            terms = [Term(term.value.detach(), term.axes, term.of) for term in terms]
         total = surrogate(terms, [] if row.part == "g_rep" else latents, self._baseline(row)).sum() * (1 / self.samples)
         closed = self.problem.closed()
         if closed is not None and row.part != "g_corr":
@@ -143,7 +143,7 @@ class Program:
 
     def step(self) -> None:
         """The estimates from the next draws."""
-        self.noise.clock += 1
+        self.noise.counters += 1
         self.tape.replay()
 
     def estimates(self, row: Row, name: str) -> np.ndarray:
@@ -156,7 +156,7 @@ def _together(terms: Sequence[Term], latents: Sequence[Latent], kept: str) -> Te
     """All of f as one term, in which every latent is."""
     total: Any = 0.0
     for term in terms:
-        total = total + onto(term.value, term.axes, kept)
+        total = total + sum_to_axes(term.value, term.axes, kept)
     return Term(total, kept, tuple(latent.name for latent in latents))
 
 

@@ -1,6 +1,6 @@
 """E_q[f(z)] of a one-dimensional q and its derivatives, by quadrature: what gradient estimators are held against.
 
-In a coordinate w in which the density is smooth and has light tails, which is z, log z or logit z,
+In a stable form w in which the density is smooth and has light tails, which is z, log z or logit z,
 
     E_q[f] = int f(z(w)) q(w; v) dw,    d/dv E_q[f] = int f(z(w)) dq(w; v)/dv dw,
 
@@ -54,7 +54,7 @@ class Family:
     build: Callable[..., Distribution]  # the tensors of the parameters -> q
     log_density: Callable[..., Any]  # (w, *parameters), in nats; each parameter may be complex
     middle: Callable[..., tuple[float, float]]  # a place in the bulk of w, and its width
-    value: Callable[[Tensor], Tensor]  # z of w
+    from_stable: Callable[[Tensor], Tensor]  # z of w
     swept: tuple[str, float, float]  # the parameter that a picture varies, from, to
 
 
@@ -200,7 +200,7 @@ def _integral(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -
         """f and weight dw/dt, at t of shape (n,)."""
         w = centre + scale * np.sinh(t)
         with np.errstate(all="ignore"):
-            return f(q.family.value(Tensor(w))).data, weight(w) * scale * np.cosh(t)
+            return f(q.family.from_stable(Tensor(w))).data, weight(w) * scale * np.cosh(t)
 
     def integrand(t: Any) -> np.ndarray:
         value, mass = parts(t)
@@ -210,7 +210,7 @@ def _integral(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -
     t = np.linspace(-REACH, REACH, POINTS) + 1e-3 / math.pi  # beside round z, where f may have a pole
     value, mass = parts(t)
     if (lost := np.isnan(value) & (np.abs(mass) > 1e-100)).any():
-        z = q.family.value(Tensor(centre + scale * np.sinh(t[lost][np.argmax(np.abs(mass[lost]))]))).item()
+        z = q.family.from_stable(Tensor(centre + scale * np.sinh(t[lost][np.argmax(np.abs(mass[lost]))]))).item()
         raise ValueError(f"found no value (NaN) of f at z = {z:.4g}, where {q} has mass; choose an f that has one for "
                          "every draw")
     size = np.abs(np.nan_to_num(integrand(t), nan=0.0, posinf=math.inf, neginf=math.inf))
@@ -241,7 +241,7 @@ def _integral(q: Member, f: Function, weight: Callable[[Any], Any], what: str) -
 def _crossings(g: Function, q: Member, t: np.ndarray) -> Sequence[float]:
     """The t at which g(z(t)) changes its sign."""
     centre, scale = q.family.middle(*q.at.values())
-    return changes(lambda s: g(q.family.value(Tensor(centre + scale * np.sinh(s)))).data > 0, t)
+    return changes(lambda s: g(q.family.from_stable(Tensor(centre + scale * np.sinh(s)))).data > 0, t)
 
 
 def changes(side: Callable[[np.ndarray], np.ndarray], t: np.ndarray) -> list[float]:

@@ -136,13 +136,13 @@ class Nodes:
             w.append(centre + scale * np.sinh(t))
             weights.append(q.density(w[-1]) * scale * np.cosh(t) * (half * rule).ravel())
         self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
-        self.values = f(members[0].family.value(Tensor(self.w))).data
+        self.values = f(members[0].family.from_stable(Tensor(self.w))).data
 
     def gradients(self, rows: Sequence[Row], f: Expression | None = None) -> dict[tuple[str, Row], np.ndarray]:
         """g(z) by the derivative's parameter and the row."""
         at = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
         problem = Unchecked(self.members[0], f or self.f, self.w.size, at)
-        draws = {"z": self.members[0].family.value(Tensor(self.w.reshape(1, -1, 1)))}
+        draws = {"z": self.members[0].family.from_stable(Tensor(self.w.reshape(1, -1, 1)))}
         program = Program(problem, rows, 1, draws=draws)
         return {(by, row): program.estimates(row, by).reshape(self.w.shape) for by in at for row in rows}
 

@@ -16,7 +16,7 @@ from tinyvae.data import DataSet
 from tinyvae.engine import listing
 from tinyvae.engine.fusion import fused
 from tinyvae.engine.tape import Launch, Tape, TapeError
-from tinyvae.measure import machine, timing
+from tinyvae.measure import hardware, timing
 from tinyvae.models import VAE
 from tinyvae.training.batches import BATCH, CURSOR
 from tinyvae.training.step import Settings, Training
@@ -61,7 +61,7 @@ def repeatable(ready: Training, step: Step) -> Step:
 
 def rewind(ready: Training) -> None:
     """Back to the first batch; the step's number, which addresses the noise, goes on."""
-    ready.clock[CURSOR] = ready.clock[BATCH] = 0
+    ready.counters[CURSOR] = ready.counters[BATCH] = 0
 
 
 def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) -> None:
@@ -70,7 +70,7 @@ def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) 
     state, expected = replayed.state(), eager.state()
     for number in range(1, steps + 1):
         for ready, take in ((replayed, replayed.step), (eager, lambda: eager.eager(net.batch))):
-            if ready.clock[BATCH] == ready.batches.steps:
+            if ready.counters[BATCH] == ready.batches.steps:
                 rewind(ready)
             take()
         for name, array in state.items():
@@ -119,7 +119,7 @@ class Look:
     """What was seen; printed, it is a page."""
 
     net: Net
-    peaks: machine.Peaks
+    peaks: hardware.Peaks
     steps: int  # that were compared
     products: int  # matrix products of a step
     times: dict[str, timing.Timing]
@@ -183,9 +183,9 @@ def look(net: Net, steps: int = STEPS, rounds: int = 15, least: float = 0.05) ->
     A round of a candidate takes at least `least` seconds. TapeError if a replayed step leaves other bits.
     """
     check_replay(training, net, steps)
-    peaks = machine.peaks()
+    peaks = hardware.peaks()
     floor = products(net)
     found, ready, tape = candidates(net)
-    times = timing.measure({**found, FLOOR: in_turn(floor)}, rounds, least=least, pause=machine.REST)
+    times = timing.measure({**found, FLOOR: in_turn(floor)}, rounds, least=least, pause=hardware.REST)
     profile = listing.profile(tape, 2 * rounds, lambda: rewind(ready))
     return Look(net, peaks, steps, len(floor), times, profile)

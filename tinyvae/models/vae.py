@@ -123,7 +123,7 @@ class VAE:
 
     def q(self, x: Tensor) -> Any:
         """The encoder: q(z|x) for x (batch, pixels), N(mu(x), exp(logvar(x))) if it is the normal one."""
-        return self.posterior_family.from_joint(self.encoder(x))
+        return self.posterior_family.from_raw(self.encoder(x))
 
     def likelihood(self, z: Tensor) -> Any:
         """The decoder: p(x|z) for z (..., latent)."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyvae.engine import noise
 from tinyvae.engine.devices import CPU, Namespace, to_host
-from tinyvae.engine.tensor import Tensor, apply, deposit
+from tinyvae.engine.tensor import Tensor, apply, write_into
 
 ACTIVATIONS = ("identity", "tanh", "relu", "softplus")
 INITIALS = ("glorot", "aevb")
@@ -65,7 +65,7 @@ class Parameters:
     def collect(self, gradients: Sequence[Tensor]) -> None:
         """Let `gradient` hold these gradients, given in the parameters' order."""
         for slot, g in zip(self._slots.values(), gradients, strict=True):
-            deposit(g, slot)
+            write_into(g, slot)
 
     def initialise(self, kind: str, seed: int) -> None:
         """`glorot`: weights uniform within sqrt(6 / (in + out)), biases 0 (Glorot & Bengio 2010).

@@ -2,7 +2,7 @@
 
 The order of a step: all gradients; `guard` looks at their norm and at the loss and writes a flag; the update obeys
 it. A step whose loss or gradient is not finite changes no parameter, no moment and no step count. What varies from
-step to step is read from two arrays: `rates` (learning rate, KL weight) and `control` (see the names below).
+step to step is read from two arrays: `rates` (learning rate, KL weight) and `status` (see the names below).
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from tinyvae.engine.rules import ANY, DATA, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 Array = Any
-# The places of `control`, a float64 vector: 1 if the step is finite; the factor that clips the gradient; the
+# The places of `status`, a float64 vector: 1 if the step is finite; the factor that clips the gradient; the
 # gradient's norm before clipping; the number of updates made.
 FINITE, CLIP, NORM, UPDATES = range(4)
 LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
 
 
-def _guard(xp: Any, loss: Array, g: Array, control: Array, max_norm: float, places: Any = ()) -> None:
+def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float, places: Any = ()) -> None:
     """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`.
 
     `places`, here and below, tells kernels of which matrices g is made, as (first place, rows, columns).
     """
     norm = math.sqrt(read(xp.sum(xp.square(g, dtype=np.float64))))
-    control[NORM] = norm
-    control[FINITE] = 1.0 if math.isfinite(norm) and math.isfinite(read(loss)) else 0.0
-    control[CLIP] = 1.0 if norm <= max_norm else max_norm / norm
-    control[UPDATES] += control[FINITE]
+    status[NORM] = norm
+    status[FINITE] = 1.0 if math.isfinite(norm) and math.isfinite(read(loss)) else 0.0
+    status[CLIP] = 1.0 if norm <= max_norm else max_norm / norm
+    status[UPDATES] += status[FINITE]
 
 
 def _update(xp: Any, method: Callable, theta: Array, g: Array, *rest: Array, places: Any = (),
             **hyper: float) -> None:
-    """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `control`."""
-    *moments, rates, control = rest
-    control = to_host(control)
-    if control[FINITE] != 1.0:
+    """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `status`."""
+    *moments, rates, status = rest
+    status = to_host(status)
+    if status[FINITE] != 1.0:
         return
-    rate, clip = read(rates[LEARNING_RATE]), float(control[CLIP])
+    rate, clip = read(rates[LEARNING_RATE]), float(status[CLIP])
     if "beta1" in hyper:
         # Adam's moments start at 0; dividing by 1 - beta^t undoes the bias (Kingma & Ba 2015, algorithm 1)
-        rate /= 1 - hyper["beta1"] ** control[UPDATES]
-        hyper["correct"] = 1 / (1 - hyper["beta2"] ** control[UPDATES])
+        rate /= 1 - hyper["beta1"] ** status[UPDATES]
+        hyper["correct"] = 1 / (1 - hyper["beta2"] ** status[UPDATES])
     if "power" in hyper:
-        rate *= control[UPDATES] ** -hyper.pop("power")
+        rate *= status[UPDATES] ** -hyper.pop("power")
     method(xp, theta, g, *moments, clip=clip, rate=rate, **hyper)
 
 
@@ -118,14 +118,14 @@ class Optimizer:
         self.name, self.theta, self.hyper = name, theta, {**defaults, **hyper}
         xp = namespace_of(theta)
         self.moments = {moment: xp.zeros_like(theta) for moment in moments}
-        self.control, self.places = xp.zeros(4), places
+        self.status, self.places = xp.zeros(4), places
 
     def step(self, loss: Tensor, gradient: Array, rates: Tensor, max_norm: float = math.inf,
              weight_prior: float = 0.0) -> None:
         """Guard and update, as launches. `gradient` is flat; `weight_prior` is the prior's precision over N."""
-        g, theta, control = Tensor(gradient), Tensor(self.theta), Tensor(self.control)
+        g, theta, status = Tensor(gradient), Tensor(self.theta), Tensor(self.status)
         if weight_prior:
             apply("weight_prior", g, theta, factor=weight_prior)
-        apply("guard", loss, g, control, max_norm=max_norm, places=self.places)
+        apply("guard", loss, g, status, max_norm=max_norm, places=self.places)
         moments = map(Tensor, self.moments.values())
-        apply(self.name, theta, g, *moments, rates, control, places=self.places, **self.hyper)
+        apply(self.name, theta, g, *moments, rates, status, places=self.places, **self.hyper)

@@ -15,27 +15,27 @@ from tinyvae.engine.noise import Noise, into, permutation, uniform
 from tinyvae.engine.rules import ANY, DATA, INDEX, rule
 from tinyvae.engine.tensor import Tensor, apply
 
-# The places of `clock`, an int64 vector: the running number of the step (it addresses the noise), the first row of
+# The places of `counters`, an int64 vector: the running number of the step (it addresses the noise), the first row of
 # the batch within the epoch's order, and the number of the batch within the epoch.
 STEP, CURSOR, BATCH = range(3)
 
 
-def _next_indices(xp: Any, order: Any, clock: Any, out: Any, batch: int) -> Any:
+def _next_indices(xp: Any, order: Any, counters: Any, out: Any, batch: int) -> Any:
     # (who replays a step more often than the epoch has batches begins it anew)
-    rows = order[(read(clock[CURSOR]) + xp.arange(batch)) % len(order)]
+    rows = order[(read(counters[CURSOR]) + xp.arange(batch)) % len(order)]
     return into(out, rows)
 
 
-def _next_rates(xp: Any, plan: Any, clock: Any, out: Any) -> Any:
-    rates = plan[read(clock[BATCH]) % len(plan)]
+def _next_rates(xp: Any, plan: Any, counters: Any, out: Any) -> Any:
+    rates = plan[read(counters[BATCH]) % len(plan)]
     if out is None:
         return rates.copy()
     out[...] = rates
     return out
 
 
-def _tick(xp: Any, clock: Any, batch: int) -> None:
-    clock += xp.asarray((1, batch, 1))
+def _tick(xp: Any, counters: Any, batch: int) -> None:
+    counters += xp.asarray((1, batch, 1))
 
 
 def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: Any) -> Any:
@@ -43,10 +43,10 @@ def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: 
     return xp.divide(rows, dtype.type(scale), out=out, dtype=dtype, casting="unsafe")
 
 
-def _binarised_rows(xp: Any, stored: Any, index: Any, clock: Any, out: Any, seed: int, stream: str, site: int,
+def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, seed: int, stream: str, site: int,
                     scale: float, dtype: Any) -> Any:
     grey = _grey_rows(xp, stored, index, None, scale, dtype)
-    u = uniform(seed, stream, read(clock[STEP]), site, grey.shape, np.float32, xp=xp)
+    u = uniform(seed, stream, read(counters[STEP]), site, grey.shape, np.float32, xp=xp)
     drawn = (u.astype(dtype) < grey).astype(dtype)
     return into(out, drawn)
 
@@ -76,16 +76,16 @@ class Batches:
     """
 
     def __init__(self, stored: np.ndarray, scale: float, batch: int, seed: int, dynamic: bool, dtype: Any,
-                 clock: Array) -> None:
+                 counters: Array) -> None:
         if not 1 <= batch:
             raise ValueError(f"found a batch size of {batch}; expected at least 1")
-        self.xp = namespace_of(clock)  # everything here lives where the clock does
+        self.xp = namespace_of(counters)  # everything here lives where the counters does
         self.stored, self.scale, self.dtype, self.seed = Tensor(self.xp.asarray(stored)), scale, np.dtype(dtype), seed
-        self.count, self.size, self.clock = len(stored), min(batch, len(stored)), clock
+        self.count, self.size, self.counters = len(stored), min(batch, len(stored)), counters
         self.steps = -(-self.count // self.size)
         self.order = self.xp.zeros(self.count, np.int64)
         self.plan = self.xp.zeros((self.steps, 2), self.dtype)
-        self.draw = Noise(seed, "binarise", clock) if dynamic else None
+        self.draw = Noise(seed, "binarise", counters) if dynamic else None
 
     def begin(self, epoch: int) -> None:
         """Lay out the order of an epoch; the cursor is the caller's to set."""
@@ -93,7 +93,7 @@ class Batches:
 
     def size_now(self) -> int:
         """Rows in the batch at the cursor."""
-        return min(self.size, self.count - read(self.clock[CURSOR]))
+        return min(self.size, self.count - read(self.counters[CURSOR]))
 
     def sizes(self) -> list[int]:
         """Rows in each batch of an epoch: fewer in the last one if the count does not divide."""
@@ -103,10 +103,10 @@ class Batches:
         """The batch at the cursor, (size, pixels), and its rates (learning rate, KL weight)."""
         if self.draw is not None:
             self.draw.restart()
-        index = apply("next_indices", Tensor(self.order), Tensor(self.clock), batch=size)
-        rates = apply("next_rates", Tensor(self.plan), Tensor(self.clock))
+        index = apply("next_indices", Tensor(self.order), Tensor(self.counters), batch=size)
+        rates = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
         return rows(self.stored, index, self.scale, self.dtype, self.draw), rates
 
     def tick(self, size: int) -> None:
-        """Move the clock past a batch, as a launch."""
-        apply("tick", Tensor(self.clock), batch=size)
+        """Move the counters past a batch, as a launch."""
+        apply("tick", Tensor(self.counters), batch=size)

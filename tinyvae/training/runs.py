@@ -3,7 +3,7 @@
     config.json        the model, the data's name, the settings, and the machine's BLAS; written first
     last.safetensors   the whole state, at step 0 and after every epoch; what `resume` reads
     best.safetensors   the parameters of the best epoch, for use; it cannot be resumed
-    metrics.jsonl      one line an epoch; like the checkpoints it depends on no clock
+    metrics.jsonl      one line an epoch; like the checkpoints it depends on no counters
     timings.jsonl      one line an epoch: seconds and data a second
     figures/           pictures of the trained model
 
@@ -34,6 +34,8 @@ from tinyvae.training.step import Settings, Training, TrainingError
 
 OnStep = Callable[[Training, int], None]
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
+# Names in checkpoints of version 0.1.0 that have changed since.
+RENAMED = {"training.clock": "training.counters", "training.control": "training.status"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -142,13 +144,14 @@ class RunFolder:
     def restore(self, training: Training) -> None:
         """Put the state of last.safetensors into a training, and cut the logs back to it."""
         arrays, meta = checkpoint.load(self.last)
+        arrays = {RENAMED.get(name, name): array for name, array in arrays.items()}
         if meta.get("kind") != "last":
             raise CheckpointError(f"{self.last} holds no training state (it is a {meta.get('kind')!r} checkpoint), so "
                                   "it cannot be resumed; put the run's own last.safetensors back")
         state = training.state()
         parameters = training.model.parameters
         expected = {name: (array.shape, array.dtype) for name, array in parameters.arrays().items()}
-        if "training.clock" in arrays:  # step 0 has parameters only
+        if "training.counters" in arrays:  # step 0 has parameters only
             expected |= {name: (a.shape, a.dtype) for name, a in state.items() if name != "parameters"}
         checkpoint.check_shapes(arrays, expected, self.last)
         parameters.load(arrays)

@@ -40,12 +40,12 @@ GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError")  # types tha
 SETTLED = 100  # steps after which an objective worse than the untrained model's is no overshoot any more
 
 
-def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, control: Any) -> None:
-    if read(control[FINITE]) != 1.0:
+def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, status: Any) -> None:
+    if read(status[FINITE]) != 1.0:
         totals[SKIPPED] += 1
         return
     sums = (read(terms.sum(dtype=np.float64)) for terms in (reconstruction, kl))
-    totals[:SKIPPED] += xp.asarray((len(kl), *sums, len(kl) * read(loss), read(control[NORM]), 1))
+    totals[:SKIPPED] += xp.asarray((len(kl), *sums, len(kl) * read(loss), read(status[NORM]), 1))
 
 
 rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,))
@@ -89,16 +89,16 @@ class Training:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
         self.xp = model.xp
-        self.clock = self.xp.zeros(3, np.int64)
+        self.counters = self.xp.zeros(3, np.int64)
         self.totals = self.xp.zeros(7)
         self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
         self.optimizer = Optimizer(settings.optimizer, model.parameters.flat, model.parameters.places)
         self.interval = 1 if self.xp is CPU else LOOK
-        self.noise = Noise(settings.seed, "noise", self.clock)
+        self.noise = Noise(settings.seed, "noise", self.counters)
         self.batches = Batches(self.data.train, data.scale, settings.batch, settings.seed, data.pixels == "dynamic",
-                               model.dtype, self.clock)
+                               model.dtype, self.counters)
         self._programs: dict[int, tuple[Tape, int]] = {}  # by batch size: the tape, and how often it was compared
 
     # ---- state -------------------------------------------------------------------------------------------------------
@@ -106,8 +106,8 @@ class Training:
     def state(self) -> dict[str, np.ndarray]:
         """Every array that a step changes, by name; the parameters are one vector here."""
         moments = {f"optimizer.{name}": vector for name, vector in self.optimizer.moments.items()}
-        return {"parameters": self.model.parameters.flat, **moments, "training.control": self.optimizer.control,
-                "training.clock": self.clock, "training.totals": self.totals}
+        return {"parameters": self.model.parameters.flat, **moments, "training.status": self.optimizer.status,
+                "training.counters": self.counters, "training.totals": self.totals}
 
     def finished(self) -> bool:
         """Have all epochs been done, or has patience run out?"""
@@ -115,8 +115,8 @@ class Training:
         return self.epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
 
     def now(self, place: int) -> int:
-        """A place of the clock."""
-        return read(self.clock[place])
+        """A place of the counters."""
+        return read(self.counters[place])
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class Training:
         loss, terms, rates = self._loss(size)
         self.optimizer.step(loss, self.model.parameters.gradient, rates, settings.clip or math.inf,
                             1 / self.batches.count if settings.weight_prior else 0.0)
-        apply("accumulate", *terms, loss, Tensor(self.totals), Tensor(self.optimizer.control))
+        apply("accumulate", *terms, loss, Tensor(self.totals), Tensor(self.optimizer.status))
         self.batches.tick(size)
 
     def eager(self, size: int) -> None:
@@ -166,7 +166,7 @@ class Training:
         size = self.batches.size_now()
         with self._device_faults(size):
             self._advance(size)
-            sound = read(self.optimizer.control[FINITE]) == 1.0
+            sound = read(self.optimizer.status[FINITE]) == 1.0
         if not sound and self.settings.on_nonfinite == "stop":
             raise self._fault(size)
         if math.isnan(self.first_loss) and (totals := to_host(self.totals))[SOUND] == 1:
@@ -264,8 +264,8 @@ class Training:
 
     def _fault(self, size: int) -> NonFiniteError:
         """Run the step that went wrong again, eagerly, and name the first operation whose result is not finite."""
-        self.clock -= self.xp.asarray((1, size, 1))
-        step, cursor, batch = to_host(self.clock).tolist()
+        self.counters -= self.xp.asarray((1, size, 1))
+        step, cursor, batch = to_host(self.counters).tolist()
         report = {"epoch": self.epoch + 1, "batch": batch, "step": step, "seed": self.settings.seed,
                   "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()}
         tape = self._tape_of_loss(size)
@@ -284,7 +284,7 @@ class Training:
     # ---- epochs ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self) -> None:
-        """Lay out the order and the rates of the epoch that `epoch` and the clock point into."""
+        """Lay out the order and the rates of the epoch that `epoch` and the counters point into."""
         if not self.now(STEP) and self.settings.data_mean_bias:
             self._start_bias()
         self.batches.begin(self.epoch)
@@ -364,7 +364,7 @@ class Training:
         record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
         record["fingerprint"] = fingerprint(self.model.parameters.arrays())
         self.epoch += 1
-        self.clock[CURSOR] = self.clock[BATCH] = 0
+        self.counters[CURSOR] = self.counters[BATCH] = 0
         self.totals[...] = 0
         score = record[f"{'valid' if self.data.valid is not None else 'train'}_{'bound' if draws else 'elbo'}"]
         record["best"] = bool(score > self.best)

@@ -33,15 +33,15 @@ def _bernoulli(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 @kernel()
 def _gaussian(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     rows, width, count = n[0], n[1], n[2]
-    joint, x = matrix(p[0], rows, 2 * width), matrix(p[1], count, width)
+    raw, x = matrix(p[0], rows, 2 * width), matrix(p[1], count, width)
     sums, residual, terms = vector(p[2], rows), matrix(p[3], rows, 2 * width), matrix(p[4], parts, width)[part]
-    zero, half, one = joint.dtype.type(0), joint.dtype.type(0.5), joint.dtype.type(1)
-    log2pi = joint.dtype.type(1.8378770664093453)
+    zero, half, one = raw.dtype.type(0), raw.dtype.type(0.5), raw.dtype.type(1)
+    log2pi = raw.dtype.type(1.8378770664093453)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         k = i % count
         for j in range(width):
-            a, logvar = joint[i, j], joint[i, width + j]
+            a, logvar = raw[i, j], raw[i, width + j]
             e = exp(-abs(a))
             mean = (e if a < zero else one) / (one + e)
             slope = e / ((one + e) * (one + e))
@@ -77,9 +77,9 @@ def bernoulli_log_prob(logits: Array, x: Array, out: tuple[Array, Array] | None)
 
 
 @Launcher
-def gaussian_log_prob(joint: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
-    """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by joint = (a, logvar)."""
-    return _plan(_gaussian, joint, x, out)
+def gaussian_log_prob(raw: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
+    """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by raw = (a, logvar)."""
+    return _plan(_gaussian, raw, x, out)
 
 
 @Launcher

@@ -26,7 +26,7 @@ BLOCK = 64  # counters at a time; each gives four words
 @kernel()
 def _words(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     # The rounds are the outer loop and the counters the inner one, so that a round is done for many counters at once.
-    # n: the words' place, their number, scratch memory, first counter, site, the clock, attempt, seed, stream
+    # n: the words' place, their number, scratch memory, first counter, site, the counters, attempt, seed, stream
     words, memory = matrix(at_uint32(n[0]), n[1] // (4 * BLOCK), 4 * BLOCK), matrix(at_uint32(n[2]), 4 * parts, BLOCK)
     c0, c1, c2, c3 = memory[4 * part], memory[4 * part + 1], memory[4 * part + 2], memory[4 * part + 3]
     start, site, step, attempt = n[3], n[4], at_int64(n[5])[0], n[6]
@@ -47,12 +47,12 @@ def _words(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             out[4 * b], out[4 * b + 1], out[4 * b + 2], out[4 * b + 3] = c0[b], c1[b], c2[b], c3[b]
 
 
-def _words_job(clock: Array, count: int, seed: int, stream: int, site: int, attempt: int = 0,
+def _words_job(counters: Array, count: int, seed: int, stream: int, site: int, attempt: int = 0,
                first: int = 0) -> tuple[Array, Job]:
     """At least `count` words of an address, and the job that draws them."""
     words = np.empty(-(-count // (4 * BLOCK)) * 4 * BLOCK, np.uint32)
     memory = scratch(4 * BLOCK, np.uint32)
-    whole = (words, words.size, memory, first, site, flat(clock), attempt, seed, stream)
+    whole = (words, words.size, memory, first, site, flat(counters), attempt, seed, stream)
     return words, Job(_words, (), whole, work=4 * words.size, dtype=np.float32)
 
 
@@ -129,19 +129,19 @@ def _grey_floats(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
-    """Standard normal numbers of the address (seed, stream, clock[0], site) into `out`."""
-    words, draw = _words_job(clock, out.size, seed, stream, site)
+def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """Standard normal numbers of the address (seed, stream, counters[0], site) into `out`."""
+    words, draw = _words_job(counters, out.size, seed, stream, site)
     even = out if out.size % 2 == 0 else np.empty(out.size + 1, out.dtype)
     jobs = [draw, Job(_normal, (flat(even),), (even.size, words), work=10 * out.size)]
     return out, jobs if even is out else [*jobs, Job(_copy, (flat(out), even), (out.size,))]
 
 
 @Launcher
-def binarised_rows(stored: Array, index: Array, clock: Array, out: Array, seed: int, stream: int, site: int,
+def binarised_rows(stored: Array, index: Array, counters: Array, out: Array, seed: int, stream: int, site: int,
                    scale: float) -> Plan:
     """The rows `index` of the stored grey images, each pixel drawn 0 or 1 at its grey value; out (batch, pixels)."""
-    words, draw = _words_job(clock, out.size, seed, stream, site)
+    words, draw = _words_job(counters, out.size, seed, stream, site)
     kernel = _binarise_bytes if stored.dtype == np.uint8 else _binarise_floats
     whole = (*out.shape, flat(index), flat(stored), len(stored), words)
     return out, [draw, Job(kernel, (flat(out),), whole, (scale,), work=2 * out.size)]

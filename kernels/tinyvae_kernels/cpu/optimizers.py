@@ -1,6 +1,6 @@
 """One step of all parameters: the guard over loss and gradient, and the updates, each in one pass.
 
-The arrays `control` (float64) and `rates` are those of tinyvae.nn.optimizers; a kernel reads from them what changes
+The arrays `status` (float64) and `rates` are those of tinyvae.nn.optimizers; a kernel reads from them what changes
 from step to step.
 """
 
@@ -16,7 +16,7 @@ from tinyvae_kernels.cpu.runtime.compiled import SUM, at_float64, at_int64, kern
 from tinyvae_kernels.cpu.runtime.shares import Place, own, table
 from tinyvae_kernels.cpu.runtime.team import MOST, PIECES, Array, Job, Launcher, Plan, flat
 
-FINITE, CLIP, NORM, UPDATES = range(4)  # the places of `control`
+FINITE, CLIP, NORM, UPDATES = range(4)  # the places of `status`
 SLICES = MOST * PIECES  # sums of squares of a matrix: fixed, so that the norm does not depend on the threads
 
 
@@ -36,17 +36,17 @@ def _squares(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 @kernel()
 def _verdict(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    loss, control, sums = p[0][0], at_float64(n[1]), at_float64(n[0])
+    loss, status, sums = p[0][0], at_float64(n[1]), at_float64(n[0])
     total = 0.0
     for c in range(n[2]):
         total += sums[c]
     norm, most = math.sqrt(total), s[0]
     sound = math.isfinite(norm) and math.isfinite(loss)
-    control[NORM] = norm
-    control[FINITE] = 1.0 if sound else 0.0
-    control[CLIP] = 1.0 if norm <= most else most / norm
+    status[NORM] = norm
+    status[FINITE] = 1.0 if sound else 0.0
+    status[CLIP] = 1.0 if norm <= most else most / norm
     if sound:
-        control[UPDATES] += 1.0
+        status[UPDATES] += 1.0
 
 
 @kernel()
@@ -59,14 +59,14 @@ def _add_scaled(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 @kernel()
 def _adam(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    control = at_float64(n[2])
-    if control[FINITE] != 1.0:
+    status = at_float64(n[2])
+    if status[FINITE] != 1.0:
         return
     theta, g, m, v, t = p[0], p[1], p[2], p[3], vector(p[0], 1).dtype.type
     # the moments start at 0; dividing by 1 - beta^t undoes the bias (Kingma & Ba 2015, algorithm 1). 1 - beta is formed
     # in float64: in float32 1 - 0.999 has only five digits
-    clip, rate = t(control[CLIP]), t(np.float64(p[4][0]) / (1.0 - s[0] ** control[UPDATES]))
-    correct = t(1.0 / (1.0 - s[1] ** control[UPDATES]))
+    clip, rate = t(status[CLIP]), t(np.float64(p[4][0]) / (1.0 - s[0] ** status[UPDATES]))
+    correct = t(1.0 / (1.0 - s[1] ** status[UPDATES]))
     beta1, rest1, beta2, rest2, epsilon = t(s[0]), t(1.0 - s[0]), t(s[1]), t(1.0 - s[1]), t(s[2])
     # a weight whose pixel is never on has moments that fade into denormal numbers, ten times slower: they become 0
     zero, tiny = t(0), t(1e-30)
@@ -84,11 +84,11 @@ def _adam(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 @kernel()
 def _adagrad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    control = at_float64(n[2])
-    if control[FINITE] != 1.0:
+    status = at_float64(n[2])
+    if status[FINITE] != 1.0:
         return
     theta, g, total, t = p[0], p[1], p[2], vector(p[0], 1).dtype.type
-    clip, rate, epsilon, zero = t(control[CLIP]), p[3][0], t(s[0]), t(0)
+    clip, rate, epsilon, zero = t(status[CLIP]), p[3][0], t(s[0]), t(0)
     for place in range(n[1]):
         first, last = own(at_int64(n[0]), place, part, parts)
         for i in range(first, last):
@@ -100,11 +100,11 @@ def _adagrad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 @kernel()
 def _sgd(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    control = at_float64(n[2])
-    if control[FINITE] != 1.0:
+    status = at_float64(n[2])
+    if status[FINITE] != 1.0:
         return
     theta, g, velocity, t = p[0], p[1], p[2], vector(p[0], 1).dtype.type
-    clip, rate, momentum = t(control[CLIP]), p[3][0], t(s[0])
+    clip, rate, momentum = t(status[CLIP]), p[3][0], t(s[0])
     for place in range(n[1]):
         first, last = own(at_int64(n[0]), place, part, parts)
         for i in range(first, last):
@@ -113,15 +113,15 @@ def _sgd(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def guard(loss: Array, g: Array, control: Array, max_norm: float, places: Sequence[Place] = ()) -> Plan:
-    """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps.
+def guard(loss: Array, g: Array, status: Array, max_norm: float, places: Sequence[Place] = ()) -> Plan:
+    """Into `status`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps.
 
     `places`, here and below: the matrices that the flat vectors are made of, by which threads share them.
     """
     where = table(g.size, places)
     sums = np.zeros(SLICES * len(where))
     return None, [Job(_squares, (flat(g),), (sums, where, len(where)), work=g.size),
-                  Job(_verdict, (flat(loss),), (sums, flat(control), sums.size), (max_norm,), dtype=g.dtype)]
+                  Job(_verdict, (flat(loss),), (sums, flat(status), sums.size), (max_norm,), dtype=g.dtype)]
 
 
 @Launcher
@@ -130,28 +130,28 @@ def weight_prior(g: Array, theta: Array, factor: float) -> Plan:
     return None, [Job(_add_scaled, (flat(g), flat(theta)), (g.size,), (factor,), work=g.size)]
 
 
-def _update(kernel: Any, arrays: tuple[Array, ...], control: Array, places: Sequence[Place], *hyper: float) -> Plan:
+def _update(kernel: Any, arrays: tuple[Array, ...], status: Array, places: Sequence[Place], *hyper: float) -> Plan:
     arrays = tuple(map(flat, arrays))
     where = table(arrays[0].size, places)
-    return None, [Job(kernel, arrays, (where, len(where), flat(control)), hyper, work=arrays[0].size)]
+    return None, [Job(kernel, arrays, (where, len(where), flat(status)), hyper, work=arrays[0].size)]
 
 
 @Launcher
-def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, control: Array, beta1: float, beta2: float,
+def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, status: Array, beta1: float, beta2: float,
          epsilon: float, places: Sequence[Place] = ()) -> Plan:
-    """One step of Adam in place, with the learning rate rates[0], if `control` says that the step is sound."""
-    return _update(_adam, (theta, g, m, v, rates), control, places, beta1, beta2, epsilon)
+    """One step of Adam in place, with the learning rate rates[0], if `status` says that the step is sound."""
+    return _update(_adam, (theta, g, m, v, rates), status, places, beta1, beta2, epsilon)
 
 
 @Launcher
-def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float,
+def adagrad(theta: Array, g: Array, total: Array, rates: Array, status: Array, epsilon: float,
             places: Sequence[Place] = ()) -> Plan:
     """One step of Adagrad in place."""
-    return _update(_adagrad, (theta, g, total, rates), control, places, epsilon)
+    return _update(_adagrad, (theta, g, total, rates), status, places, epsilon)
 
 
 @Launcher
-def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float,
+def sgd(theta: Array, g: Array, velocity: Array, rates: Array, status: Array, momentum: float,
         places: Sequence[Place] = ()) -> Plan:
     """One step of gradient descent with momentum, in place."""
-    return _update(_sgd, (theta, g, velocity, rates), control, places, momentum)
+    return _update(_sgd, (theta, g, velocity, rates), status, places, momentum)

@@ -16,13 +16,13 @@ from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat, s
 @kernel()
 def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     samples, batch, width = n[0], n[1], n[2]
-    joint, eps = matrix(p[0], batch, 2 * width), matrix(p[1], samples * batch, width)
+    raw, eps = matrix(p[0], batch, 2 * width), matrix(p[1], samples * batch, width)
     z, kl, terms = matrix(p[2], samples * batch, width), vector(p[3], batch), matrix(p[4], parts, width)[part]
-    half, one = joint.dtype.type(0.5), joint.dtype.type(1)
+    half, one = raw.dtype.type(0.5), raw.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(width):
-            mu, logvar = joint[b, j], joint[b, width + j]
+            mu, logvar = raw[b, j], raw[b, width + j]
             sigma = exp(half * logvar)
             terms[j] = mu * mu + sigma * sigma - one - logvar
             for sample in range(samples):
@@ -34,35 +34,35 @@ def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 def _sample_kl_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     samples, batch, width = n[0], n[1], n[2]
     dz, dkl = matrix(p[0], samples * batch, width), vector(p[1], batch)
-    joint, out = matrix(p[2], batch, 2 * width), matrix(p[4], batch, 2 * width)
+    raw, out = matrix(p[2], batch, 2 * width), matrix(p[4], batch, 2 * width)
     eps = matrix(p[3], samples * batch, width)
-    half, one = joint.dtype.type(0.5), joint.dtype.type(1)
+    half, one = raw.dtype.type(0.5), raw.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(width):
-            sigma = exp(half * joint[b, width + j])
-            by_z, by_sigma = joint.dtype.type(0), joint.dtype.type(0)
+            sigma = exp(half * raw[b, width + j])
+            by_z, by_sigma = raw.dtype.type(0), raw.dtype.type(0)
             for sample in range(samples):
                 by_z += dz[sample * batch + b, j]
                 by_sigma += dz[sample * batch + b, j] * eps[sample * batch + b, j]
-            out[b, j] = by_z + dkl[b] * joint[b, j]
+            out[b, j] = by_z + dkl[b] * raw[b, j]
             out[b, width + j] = half * (by_sigma * sigma + dkl[b] * (sigma * sigma - one))
 
 
 @Launcher
-def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+def gaussian_sample_kl(raw: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
     """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(0, 1)), (batch,).
 
-    `joint` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
+    `raw` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
     """
-    z, kl = out if out is not None else (np.empty_like(eps), np.empty(joint.shape[0], joint.dtype))
-    arrays = (flat(joint), flat(eps), flat(z), flat(kl), scratch(eps.shape[2], eps.dtype))
+    z, kl = out if out is not None else (np.empty_like(eps), np.empty(raw.shape[0], raw.dtype))
+    arrays = (flat(raw), flat(eps), flat(z), flat(kl), scratch(eps.shape[2], eps.dtype))
     return (z, kl), [Job(_sample_kl, arrays, eps.shape, work=8 * eps.size)]
 
 
 @Launcher
-def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out: Array | None) -> Plan:
-    """The gradient by `joint`, from those by z and by KL."""
-    out = np.empty_like(joint) if out is None else out
-    arrays = (flat(dz), flat(dkl), flat(joint), flat(eps), flat(out))
+def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: Array | None) -> Plan:
+    """The gradient by `raw`, from those by z and by KL."""
+    out = np.empty_like(raw) if out is None else out
+    arrays = (flat(dz), flat(dkl), flat(raw), flat(eps), flat(out))
     return out, [Job(_sample_kl_grad, arrays, eps.shape, work=8 * eps.size)]

@@ -33,7 +33,7 @@ def _philox(index: Any, site: Any, step: Any, attempt: Any, seed: Any, stream: A
 
 @kernel()
 def _log_gamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # n: draws, shapes, the first attempts' words, site, the clock, seed, stream
+    # n: draws, shapes, the first attempts' words, site, the counters, seed, stream
     shape, out, words = p[0], p[1], vector(at_uint32(n[2]), 4 * n[0])
     dtype, step = vector(p[0], 1).dtype.type, at_int64(n[4])[0]
     first, last = share(n[0], part, parts)
@@ -59,8 +59,8 @@ def _log_gamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @Launcher
-def log_gamma(shape: Array, clock: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
-    """log G for G ~ Gamma(shape, 1) of the address (seed, stream, clock[0], site) into `out`, (samples, *shape)."""
-    words, draw = _words_job(clock, 4 * out.size, seed, stream, site)
-    whole = (out.size, shape.size, words, site, flat(clock), seed, stream)
+def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """log G for G ~ Gamma(shape, 1) of the address (seed, stream, counters[0], site) into `out`, (samples, *shape)."""
+    words, draw = _words_job(counters, 4 * out.size, seed, stream, site)
+    whole = (out.size, shape.size, words, site, flat(counters), seed, stream)
     return out, [draw, Job(_log_gamma, (flat(shape), flat(out)), whole, work=60 * out.size)] if out.size else []

@@ -1,6 +1,6 @@
-"""The small work of a training step: which rows come next, the objective, the epoch's sums, the clock.
+"""The small work of a training step: which rows come next, the objective, the epoch's sums, the counters.
 
-The arrays `clock` (int64), `totals` and `control` (float64) are those of tinyvae's training and optimizers.
+The arrays `counters` (int64), `totals` and `status` (float64) are those of tinyvae's training and optimizers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from tinyvae_kernels.cpu.runtime.compiled import at_float64, at_int64, kernel, matrix, vector
 from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat
 
-STEP, CURSOR, BATCH = range(3)  # the places of `clock`
+STEP, CURSOR, BATCH = range(3)  # the places of `counters`
 KL_WEIGHT = 1  # a place of `rates`
-FINITE, NORM = 0, 2  # of `control`
+FINITE, NORM = 0, 2  # of `status`
 DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)  # of `totals`
 ANY_TYPE = np.float32  # for kernels that touch no numbers of the floating type
 
@@ -57,8 +57,8 @@ def _objective_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 @kernel()
 def _accumulate(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    totals, control = vector(at_float64(n[1]), 7), vector(at_float64(n[2]), 4)
-    if control[FINITE] != 1.0:
+    totals, status = vector(at_float64(n[1]), 7), vector(at_float64(n[2]), 4)
+    if status[FINITE] != 1.0:
         totals[SKIPPED] += 1.0
         return
     reconstruction, kl, loss = vector(p[0], n[0]), vector(p[1], n[0]), p[2][0]
@@ -70,31 +70,31 @@ def _accumulate(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     totals[RECONSTRUCTION] += first
     totals[KL] += second
     totals[OBJECTIVE] += n[0] * np.float64(loss)
-    totals[NORMS] += control[NORM]
+    totals[NORMS] += status[NORM]
     totals[SOUND] += 1.0
 
 
 @kernel()
 def _tick(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    clock = at_int64(n[0])
-    clock[STEP] += 1
-    clock[CURSOR] += n[1]
-    clock[BATCH] += 1
+    counters = at_int64(n[0])
+    counters[STEP] += 1
+    counters[CURSOR] += n[1]
+    counters[BATCH] += 1
 
 
 @Launcher
-def next_indices(order: Array, clock: Array, out: Array | None, batch: int) -> Plan:
-    """The `batch` indices of `order` from the clock's cursor on."""
+def next_indices(order: Array, counters: Array, out: Array | None, batch: int) -> Plan:
+    """The `batch` indices of `order` from the counters' cursor on."""
     out = np.empty(batch, np.int64) if out is None else out
-    whole = (flat(order), flat(clock), flat(out), order.size, batch)
+    whole = (flat(order), flat(counters), flat(out), order.size, batch)
     return out, [Job(_next_indices, (), whole, dtype=ANY_TYPE)]
 
 
 @Launcher
-def next_rates(plan: Array, clock: Array, out: Array | None) -> Plan:
-    """The row of `plan` (batches, rates) for the clock's batch."""
+def next_rates(plan: Array, counters: Array, out: Array | None) -> Plan:
+    """The row of `plan` (batches, rates) for the counters' batch."""
     out = np.empty(plan.shape[1], plan.dtype) if out is None else out
-    return out, [Job(_next_rates, (flat(plan), flat(out)), (*plan.shape, flat(clock)))]
+    return out, [Job(_next_rates, (flat(plan), flat(out)), (*plan.shape, flat(counters)))]
 
 
 @Launcher
@@ -112,13 +112,13 @@ def objective_grad(g: Array, kl: Array, rates: Array, out: tuple[Array, Array] |
 
 
 @Launcher
-def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, control: Array) -> Plan:
+def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, status: Array) -> Plan:
     """Add a batch to the sums over the epoch, or count it as skipped."""
     arrays = (flat(reconstruction), flat(kl), flat(loss))
-    return None, [Job(_accumulate, arrays, (kl.size, flat(totals), flat(control)))]
+    return None, [Job(_accumulate, arrays, (kl.size, flat(totals), flat(status)))]
 
 
 @Launcher
-def tick(clock: Array, batch: int) -> Plan:
-    """Move the clock past a batch."""
-    return None, [Job(_tick, (), (flat(clock), batch), dtype=ANY_TYPE)]
+def tick(counters: Array, batch: int) -> Plan:
+    """Move the counters past a batch."""
+    return None, [Job(_tick, (), (flat(counters), batch), dtype=ANY_TYPE)]

@@ -180,22 +180,22 @@ def bias_grad(g: Array, out: Array | None) -> Plan:
 
 
 @Launcher
-def gaussian_sample_kl(joint: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+def gaussian_sample_kl(raw: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
     """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(0, 1)), (batch,)."""
-    z, kl = out if out is not None else (_like(eps), _like(joint, joint.shape[:1]))
-    dtype, (samples, batch, latent) = _same(joint, eps, z, kl), eps.shape
+    z, kl = out if out is not None else (_like(eps), _like(raw, raw.shape[:1]))
+    dtype, (samples, batch, latent) = _same(raw, eps, z, kl), eps.shape
     _count(2 * eps.size)
-    arguments = (joint, eps, z, kl, np.int32(samples), _count(batch), np.int32(latent))
+    arguments = (raw, eps, z, kl, np.int32(samples), _count(batch), np.int32(latent))
     return (z, kl), [Launch("posterior", "sample_kl", dtype, (-(-batch // 8),), (THREADS,), arguments)] if batch else []
 
 
 @Launcher
-def gaussian_sample_kl_grad(dz: Array, dkl: Array, joint: Array, eps: Array, out: Array | None) -> Plan:
-    """The gradient by `joint`, from those by z and by KL."""
-    out = _like(joint) if out is None else out
-    dtype, (samples, batch, latent) = _same(dz, dkl, joint, eps, out), eps.shape
+def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: Array | None) -> Plan:
+    """The gradient by `raw`, from those by z and by KL."""
+    out = _like(raw) if out is None else out
+    dtype, (samples, batch, latent) = _same(dz, dkl, raw, eps, out), eps.shape
     _count(2 * eps.size)
-    arguments = (dz, dkl, joint, eps, out, np.int32(samples), _count(batch), _count(latent))
+    arguments = (dz, dkl, raw, eps, out, np.int32(samples), _count(batch), _count(latent))
     return out, _spread("posterior", "sample_kl_grad", dtype, batch * latent, *arguments)
 
 
@@ -220,9 +220,9 @@ def bernoulli_log_prob(logits: Array, x: Array, out: tuple[Array, Array] | None)
 
 
 @Launcher
-def gaussian_log_prob(joint: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
-    """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by joint = (a, logvar)."""
-    return _likelihood("gaussian", joint, x, out)
+def gaussian_log_prob(raw: Array, x: Array, out: tuple[Array, Array] | None) -> Plan:
+    """log p(x) of each row under N(sigmoid(a), exp(logvar)) pixels, and its derivative by raw = (a, logvar)."""
+    return _likelihood("gaussian", raw, x, out)
 
 
 @Launcher
@@ -239,9 +239,9 @@ def scale_rows(g: Array, a: Array, out: Array | None) -> Plan:
 
 
 @Launcher
-def normal(clock: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
-    """Standard normal numbers of the address (seed, stream, clock[0], site) into `out`."""
-    arguments = (clock, out, _count(out.size), np.uint32(seed), np.uint32(stream), np.uint32(site))
+def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """Standard normal numbers of the address (seed, stream, counters[0], site) into `out`."""
+    arguments = (counters, out, _count(out.size), np.uint32(seed), np.uint32(stream), np.uint32(site))
     return out, _spread("noise", "normal", _same(out), -(-out.size // 4), *arguments)
 
 
@@ -250,11 +250,11 @@ def _stored(stored: Array) -> str:
 
 
 @Launcher
-def binarised_rows(stored: Array, index: Array, clock: Array, out: Array, seed: int, stream: int, site: int,
+def binarised_rows(stored: Array, index: Array, counters: Array, out: Array, seed: int, stream: int, site: int,
                    scale: float) -> Plan:
     """The rows `index` of the stored grey images, each pixel drawn 0 or 1 at its grey value; out (batch, pixels)."""
     dtype, (rows, width) = _same(out), out.shape
-    arguments = (*_flat(stored, index, clock, out), _count(rows), _count(width), dtype.type(scale), np.uint32(seed),
+    arguments = (*_flat(stored, index, counters, out), _count(rows), _count(width), dtype.type(scale), np.uint32(seed),
                  np.uint32(stream), np.uint32(site))
     return out, _spread("noise", f"binarise_{_stored(stored)}", dtype, -(-int(_count(out.size)) // 4), *arguments)
 
@@ -271,13 +271,13 @@ def grey_rows(stored: Array, index: Array, out: Array, scale: float) -> Plan:
 
 
 @Launcher
-def guard(loss: Array, g: Array, control: Array, max_norm: float, places: Any = ()) -> Plan:
-    """Into `control`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
+def guard(loss: Array, g: Array, status: Array, max_norm: float, places: Any = ()) -> Plan:
+    """Into `status`: the norm of g, the factor that clips it, if it and the loss are finite; counts sound steps."""
     dtype, chunks = _same(loss, g), -(-g.size // SQUARES)
-    sums = _like(control, (chunks,))
+    sums = _like(status, (chunks,))
     return None, [Launch("optimizers", "squares", dtype, (chunks,), (THREADS,),
                          (g, sums, _whole(g.size), _aligned(g))),
-                  *_alone("optimizers", "verdict", dtype, loss, sums, control, _whole(chunks), np.float64(max_norm))]
+                  *_alone("optimizers", "verdict", dtype, loss, sums, status, _whole(chunks), np.float64(max_norm))]
 
 
 @Launcher
@@ -288,32 +288,32 @@ def weight_prior(g: Array, theta: Array, factor: float) -> Plan:
     return None, _spread("optimizers", "add_scaled", dtype, _accesses(g, aligned), *arguments)
 
 
-def _update(kernel: str, vectors: tuple[Array, ...], control: Array, *last: Any) -> Plan:
+def _update(kernel: str, vectors: tuple[Array, ...], status: Array, *last: Any) -> Plan:
     dtype, aligned = _same(*vectors), _aligned(*vectors[:-1])  # the last are the rates
-    arguments = (*vectors, control, _count(vectors[0].size), *last, aligned)
+    arguments = (*vectors, status, _count(vectors[0].size), *last, aligned)
     return None, _spread("optimizers", kernel, dtype, _accesses(vectors[0], aligned), *arguments)
 
 
 @Launcher
-def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, control: Array, beta1: float, beta2: float,
+def adam(theta: Array, g: Array, m: Array, v: Array, rates: Array, status: Array, beta1: float, beta2: float,
          epsilon: float, places: Any = ()) -> Plan:
-    """One step of Adam in place, with the learning rate rates[0], if `control` says that the step is sound."""
+    """One step of Adam in place, with the learning rate rates[0], if `status` says that the step is sound."""
     hyper = map(np.float64, (beta1, beta2, epsilon))
-    return _update("adam", (theta, g, m, v, rates), control, *hyper)
+    return _update("adam", (theta, g, m, v, rates), status, *hyper)
 
 
 @Launcher
-def adagrad(theta: Array, g: Array, total: Array, rates: Array, control: Array, epsilon: float,
+def adagrad(theta: Array, g: Array, total: Array, rates: Array, status: Array, epsilon: float,
             places: Any = ()) -> Plan:
     """One step of Adagrad in place."""
-    return _update("adagrad", (theta, g, total, rates), control, np.float64(epsilon))
+    return _update("adagrad", (theta, g, total, rates), status, np.float64(epsilon))
 
 
 @Launcher
-def sgd(theta: Array, g: Array, velocity: Array, rates: Array, control: Array, momentum: float,
+def sgd(theta: Array, g: Array, velocity: Array, rates: Array, status: Array, momentum: float,
         places: Any = ()) -> Plan:
     """One step of gradient descent with momentum, in place."""
-    return _update("sgd", (theta, g, velocity, rates), control, np.float64(momentum))
+    return _update("sgd", (theta, g, velocity, rates), status, np.float64(momentum))
 
 
 # ---- the small work of a step ----------------------------------------------------------------------------------------
@@ -322,18 +322,18 @@ ANY_TYPE = np.float32  # for kernels that touch no numbers of the floating type
 
 
 @Launcher
-def next_indices(order: Array, clock: Array, out: Array | None, batch: int) -> Plan:
-    """The `batch` indices of `order` from the clock's cursor on."""
+def next_indices(order: Array, counters: Array, out: Array | None, batch: int) -> Plan:
+    """The `batch` indices of `order` from the counters' cursor on."""
     out = _like(order, (batch,)) if out is None else out
-    arguments = (*_flat(order, clock, out), _whole(order.size), np.int32(batch))
+    arguments = (*_flat(order, counters, out), _whole(order.size), np.int32(batch))
     return out, _alone("steps", "next_indices", ANY_TYPE, *arguments)
 
 
 @Launcher
-def next_rates(plan: Array, clock: Array, out: Array | None) -> Plan:
-    """The row of `plan` (batches, rates) for the clock's batch."""
+def next_rates(plan: Array, counters: Array, out: Array | None) -> Plan:
+    """The row of `plan` (batches, rates) for the counters' batch."""
     out = _like(plan, plan.shape[1:]) if out is None else out
-    return out, _alone("steps", "next_rates", _same(plan, out), plan, clock, out, *map(np.int32, plan.shape))
+    return out, _alone("steps", "next_rates", _same(plan, out), plan, counters, out, *map(np.int32, plan.shape))
 
 
 @Launcher
@@ -353,13 +353,13 @@ def objective_grad(g: Array, kl: Array, rates: Array, out: tuple[Array, Array] |
 
 
 @Launcher
-def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, control: Array) -> Plan:
+def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, status: Array) -> Plan:
     """Add a batch to the sums over the epoch, or count it as skipped."""
     arrays = (reconstruction, kl, loss)
-    return None, _alone("steps", "accumulate", _same(*arrays), *arrays, totals, control, _whole(kl.size))
+    return None, _alone("steps", "accumulate", _same(*arrays), *arrays, totals, status, _whole(kl.size))
 
 
 @Launcher
-def tick(clock: Array, batch: int) -> Plan:
-    """Move the clock past a batch."""
-    return None, _alone("steps", "tick", ANY_TYPE, clock, np.int32(batch))
+def tick(counters: Array, batch: int) -> Plan:
+    """Move the counters past a batch."""
+    return None, _alone("steps", "tick", ANY_TYPE, counters, np.int32(batch))

@@ -67,9 +67,9 @@ bernoulli(const real* logits, const real* x, real* sums, real* residual, unsigne
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-gaussian(const real* joint, const real* x, real* sums, real* residual, unsigned rows, int width, unsigned count,
+gaussian(const real* raw, const real* x, real* sums, real* residual, unsigned rows, int width, unsigned count,
          bool pieces) {
-  log_prob<Gaussian>(joint, x, sums, residual, rows, width, count, pieces);
+  log_prob<Gaussian>(raw, x, sums, residual, rows, width, count, pieces);
 }
 
 // out[i, :] = g[i] a[i, :]

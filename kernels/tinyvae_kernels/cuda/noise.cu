@@ -1,8 +1,8 @@
 // Noise and drawn pixels. A thread has a counter of Philox, which gives four words.
 
 extern "C" __global__ void __launch_bounds__(256)
-normal(const whole* clock, real* out, unsigned count, unsigned seed, unsigned stream, unsigned site) {
-  const unsigned step = (unsigned)clock[0];
+normal(const whole* counters, real* out, unsigned count, unsigned seed, unsigned stream, unsigned site) {
+  const unsigned step = (unsigned)counters[0];
   for (unsigned i = me(); 4 * i < count; i += everyone()) {
     unsigned word[4];
     philox(i, site, step, 0, seed, stream, word);
@@ -18,9 +18,9 @@ normal(const whole* clock, real* out, unsigned count, unsigned seed, unsigned st
 
 // Pixel (b, j) is number b * width + j of the draw; 1 with the probability of its grey value.
 template <typename T> __device__ __forceinline__
-void binarise(const T* stored, const whole* index, const whole* clock, real* out, unsigned rows, unsigned width,
+void binarise(const T* stored, const whole* index, const whole* counters, real* out, unsigned rows, unsigned width,
               real scale, unsigned seed, unsigned stream, unsigned site) {
-  const unsigned step = (unsigned)clock[0];
+  const unsigned step = (unsigned)counters[0];
   const unsigned count = rows * width;
   for (unsigned i = me(); 4 * i < count; i += everyone()) {
     unsigned word[4];
@@ -43,15 +43,15 @@ void grey(const T* stored, const whole* index, real* out, unsigned rows, unsigne
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-binarise_bytes(const unsigned char* stored, const whole* index, const whole* clock, real* out, unsigned rows,
+binarise_bytes(const unsigned char* stored, const whole* index, const whole* counters, real* out, unsigned rows,
                unsigned width, real scale, unsigned seed, unsigned stream, unsigned site) {
-  binarise(stored, index, clock, out, rows, width, scale, seed, stream, site);
+  binarise(stored, index, counters, out, rows, width, scale, seed, stream, site);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-binarise_floats(const float* stored, const whole* index, const whole* clock, real* out, unsigned rows,
+binarise_floats(const float* stored, const whole* index, const whole* counters, real* out, unsigned rows,
                 unsigned width, real scale, unsigned seed, unsigned stream, unsigned site) {
-  binarise(stored, index, clock, out, rows, width, scale, seed, stream, site);
+  binarise(stored, index, counters, out, rows, width, scale, seed, stream, site);
 }
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -1,5 +1,5 @@
 // One step of all parameters: the guard over loss and gradient, and the updates, each in one pass over flat vectors.
-// control: is the step finite, the factor that clips the gradient, its norm, the number of updates.
+// status: is the step finite, the factor that clips the gradient, its norm, the number of updates.
 
 enum Place { FINITE, CLIP, NORM, UPDATES };
 const int CHUNK = 4096;  // numbers whose squares a block sums
@@ -34,17 +34,17 @@ squares(const real* g, double* sums, whole count, bool aligned) {
 
 // One block: the norm, whether it and the loss are finite, the clip factor; counts sound steps.
 extern "C" __global__ void __launch_bounds__(256)
-verdict(const real* loss, const double* sums, double* control, whole count, double most) {
+verdict(const real* loss, const double* sums, double* status, whole count, double most) {
   double sum = 0;
   for (whole i = threadIdx.x; i < count; i += 256) sum += sums[i];
   sum = block_sum(sum);
   if (threadIdx.x == 0) {
     const double norm = sqrt(sum), value = (double)loss[0];
     const bool sound = norm - norm == 0 && value - value == 0;
-    control[NORM] = norm;
-    control[FINITE] = sound ? 1.0 : 0.0;
-    control[CLIP] = norm <= most ? 1.0 : most / norm;
-    if (sound) control[UPDATES] += 1.0;
+    status[NORM] = norm;
+    status[FINITE] = sound ? 1.0 : 0.0;
+    status[CLIP] = norm <= most ? 1.0 : most / norm;
+    if (sound) status[UPDATES] += 1.0;
   }
 }
 
@@ -91,13 +91,13 @@ struct Adam {
 };
 
 extern "C" __global__ void __launch_bounds__(256)
-adam(real* theta, const real* g, real* m, real* v, const real* rates, const double* control, unsigned count,
+adam(real* theta, const real* g, real* m, real* v, const real* rates, const double* status, unsigned count,
      double beta1, double beta2, double epsilon, bool aligned) {
-  if (control[FINITE] != 1.0) return;
+  if (status[FINITE] != 1.0) return;
   // Dividing by 1 - beta^t undoes the bias of moments that start at 0. 1 - beta in float32 has only five digits; beta^t
   // is exp(t log beta), for pow takes more registers than all the rest.
-  const double updates = control[UPDATES];
-  const Adam step = {theta, m, v, g, real(control[CLIP]), real((double)rates[0] / -expm1(updates * log(beta1))),
+  const double updates = status[UPDATES];
+  const Adam step = {theta, m, v, g, real(status[CLIP]), real((double)rates[0] / -expm1(updates * log(beta1))),
                      real(1 / -expm1(updates * log(beta2))), real(beta1), real(1 - beta1), real(beta2),
                      real(1 - beta2), real(epsilon)};
   everywhere(step, count, aligned, me(), everyone());
@@ -122,10 +122,10 @@ struct Adagrad {
 };
 
 extern "C" __global__ void __launch_bounds__(256)
-adagrad(real* theta, const real* g, real* total, const real* rates, const double* control, unsigned count,
+adagrad(real* theta, const real* g, real* total, const real* rates, const double* status, unsigned count,
         double epsilon, bool aligned) {
-  if (control[FINITE] != 1.0) return;
-  const Adagrad step = {theta, total, g, real(control[CLIP]), rates[0], real(epsilon)};
+  if (status[FINITE] != 1.0) return;
+  const Adagrad step = {theta, total, g, real(status[CLIP]), rates[0], real(epsilon)};
   everywhere(step, count, aligned, me(), everyone());
 }
 
@@ -147,9 +147,9 @@ struct Momentum {
 };
 
 extern "C" __global__ void __launch_bounds__(256)
-sgd(real* theta, const real* g, real* velocity, const real* rates, const double* control, unsigned count,
+sgd(real* theta, const real* g, real* velocity, const real* rates, const double* status, unsigned count,
     double momentum, bool aligned) {
-  if (control[FINITE] != 1.0) return;
-  const Momentum step = {theta, velocity, g, real(control[CLIP]), rates[0], real(momentum)};
+  if (status[FINITE] != 1.0) return;
+  const Momentum step = {theta, velocity, g, real(status[CLIP]), rates[0], real(momentum)};
   everywhere(step, count, aligned, me(), everyone());
 }

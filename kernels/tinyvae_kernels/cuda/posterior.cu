@@ -4,11 +4,11 @@
 struct Address { unsigned step, seed, stream, site; };
 
 template <bool DRAWN, typename Eps> __device__ __forceinline__
-void forward(const Address address, const real* joint, Eps* eps, real* z, real* kl, int samples, unsigned batch,
+void forward(const Address address, const real* raw, Eps* eps, real* z, real* kl, int samples, unsigned batch,
              int latent) {
   const unsigned b = blockIdx.x * 8 + threadIdx.x / 32;
   if (b >= batch) return;  // a warp leaves together
-  const real* mu = joint + (whole)2 * b * latent;
+  const real* mu = raw + (whole)2 * b * latent;
   const int lane = threadIdx.x % 32;
   real sum = 0;
   // The same turns for all lanes: where a warp parts, keeping track of it takes registers, and on some cards memory.
@@ -30,23 +30,23 @@ void forward(const Address address, const real* joint, Eps* eps, real* z, real* 
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-sample_kl(const real* joint, const real* eps, real* z, real* kl, int samples, unsigned batch, int latent) {
-  forward<false>({}, joint, eps, z, kl, samples, batch, latent);
+sample_kl(const real* raw, const real* eps, real* z, real* kl, int samples, unsigned batch, int latent) {
+  forward<false>({}, raw, eps, z, kl, samples, batch, latent);
 }
 
 // The same with its own noise, left in eps for the gradient: the numbers of `normal`.
 extern "C" __global__ void __launch_bounds__(256)
-drawn_sample_kl(const whole* clock, unsigned seed, unsigned stream, unsigned site, const real* joint, real* eps,
+drawn_sample_kl(const whole* counters, unsigned seed, unsigned stream, unsigned site, const real* raw, real* eps,
                 real* z, real* kl, int samples, unsigned batch, int latent) {
-  forward<true>({(unsigned)clock[0], seed, stream, site}, joint, eps, z, kl, samples, batch, latent);
+  forward<true>({(unsigned)counters[0], seed, stream, site}, raw, eps, z, kl, samples, batch, latent);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-sample_kl_grad(const real* dz, const real* dkl, const real* joint, const real* eps, real* out, int samples,
+sample_kl_grad(const real* dz, const real* dkl, const real* raw, const real* eps, real* out, int samples,
                unsigned batch, unsigned latent) {
   for (unsigned i = me(); i < batch * latent; i += everyone()) {
     const unsigned b = i / latent, at = i + b * latent;  // of mu; logvar is `latent` numbers on
-    const real sigma = EXP(real(0.5) * joint[at + latent]);
+    const real sigma = EXP(real(0.5) * raw[at + latent]);
     real by_z = 0, by_sigma = 0;
     for (int s = 0; s < samples; s++) {
       const unsigned there = s * batch * latent + i;
@@ -54,7 +54,7 @@ sample_kl_grad(const real* dz, const real* dkl, const real* joint, const real* e
       by_z += d;
       by_sigma = FMA(d, eps[there], by_sigma);
     }
-    out[at] = FMA(dkl[b], joint[at], by_z);
+    out[at] = FMA(dkl[b], raw[at], by_z);
     out[at + latent] = real(0.5) * FMA(by_sigma, sigma, dkl[b] * FMA(sigma, sigma, real(-1)));
   }
 }

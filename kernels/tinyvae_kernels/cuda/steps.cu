@@ -1,15 +1,15 @@
-// The small work of a training step: which rows come next, the objective, the epoch's sums, the clock. One block each.
+// The small work of a training step: which rows come next, the objective, the epoch's sums, the counters. One block each.
 
 enum Clock { STEP, CURSOR, BATCH };
 
 __device__ __forceinline__
-void take_indices(const whole* order, const whole* clock, whole* out, whole count, int batch) {
-  for (int i = threadIdx.x; i < batch; i += 256) out[i] = order[(clock[CURSOR] + i) % count];
+void take_indices(const whole* order, const whole* counters, whole* out, whole count, int batch) {
+  for (int i = threadIdx.x; i < batch; i += 256) out[i] = order[(counters[CURSOR] + i) % count];
 }
 
 __device__ __forceinline__
-void take_rates(const real* plan, const whole* clock, real* out, int batches, int rates) {
-  for (int i = threadIdx.x; i < rates; i += 256) out[i] = plan[clock[BATCH] % batches * rates + i];
+void take_rates(const real* plan, const whole* counters, real* out, int batches, int rates) {
+  for (int i = threadIdx.x; i < rates; i += 256) out[i] = plan[counters[BATCH] % batches * rates + i];
 }
 
 // Two sums in float64, for means are taken of many; valid in thread 0.
@@ -40,9 +40,9 @@ void gradient(const real* g, const real* rates, real* by_reconstruction, real* b
 }
 
 __device__ __forceinline__
-void add(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* control,
+void add(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* status,
          whole count) {
-  if (control[0] != 1.0) {
+  if (status[0] != 1.0) {
     if (threadIdx.x == 0) totals[6] += 1.0;  // skipped
     return;
   }
@@ -53,27 +53,27 @@ void add(const real* reconstruction, const real* kl, const real* loss, double* t
     totals[1] += first;
     totals[2] += second;
     totals[3] += (double)count * (double)loss[0];
-    totals[4] += control[2];
+    totals[4] += status[2];
     totals[5] += 1.0;
   }
 }
 
-__device__ __forceinline__ void advance(whole* clock, int batch) {
+__device__ __forceinline__ void advance(whole* counters, int batch) {
   if (threadIdx.x == 0) {
-    clock[STEP] += 1;
-    clock[CURSOR] += batch;
-    clock[BATCH] += 1;
+    counters[STEP] += 1;
+    counters[CURSOR] += batch;
+    counters[BATCH] += 1;
   }
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-next_indices(const whole* order, const whole* clock, whole* out, whole count, int batch) {
-  take_indices(order, clock, out, count, batch);
+next_indices(const whole* order, const whole* counters, whole* out, whole count, int batch) {
+  take_indices(order, counters, out, count, batch);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-next_rates(const real* plan, const whole* clock, real* out, int batches, int rates) {
-  take_rates(plan, clock, out, batches, rates);
+next_rates(const real* plan, const whole* counters, real* out, int batches, int rates) {
+  take_rates(plan, counters, out, batches, rates);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -87,20 +87,20 @@ objective_grad(const real* g, const real* rates, real* by_reconstruction, real* 
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-accumulate(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* control,
+accumulate(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* status,
            whole count) {
-  add(reconstruction, kl, loss, totals, control, count);
+  add(reconstruction, kl, loss, totals, status, count);
 }
 
-extern "C" __global__ void tick(whole* clock, int batch) { advance(clock, batch); }
+extern "C" __global__ void tick(whole* counters, int batch) { advance(counters, batch); }
 
 // ---- neighbours in one launch, see launches.py ----
 
 extern "C" __global__ void __launch_bounds__(256)
-begin_step(const whole* order, const whole* clock, whole* out, whole count, int batch, const real* plan,
+begin_step(const whole* order, const whole* counters, whole* out, whole count, int batch, const real* plan,
            real* rates_out, int batches, int rates) {
-  take_indices(order, clock, out, count, batch);
-  take_rates(plan, clock, rates_out, batches, rates);
+  take_indices(order, counters, out, count, batch);
+  take_rates(plan, counters, rates_out, batches, rates);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -111,8 +111,8 @@ objective_and_grad(const real* reconstruction, const real* kl, const real* rates
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-end_step(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* control,
-         whole count, whole* clock, int batch) {
-  add(reconstruction, kl, loss, totals, control, count);
-  advance(clock, batch);
+end_step(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* status,
+         whole count, whole* counters, int batch) {
+  add(reconstruction, kl, loss, totals, status, count);
+  advance(counters, batch);
 }

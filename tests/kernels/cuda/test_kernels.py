@@ -126,13 +126,13 @@ def test_guard(dtype, size):
 @pytest.mark.parametrize("place", [0, 4095, 4096, 10_000])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_the_guard_sees_every_place(dtype, place, bad):
-    g, control = np.ones(10_001, dtype), np.array([1.0, 1.0, 1.0, 41.0])
+    g, status = np.ones(10_001, dtype), np.array([1.0, 1.0, 1.0, 41.0])
     g[place] = bad
-    cuda.guard(np.array(1.0, dtype), g, control, max_norm=5.0)
-    assert control[[0, 3]].tolist() == [0, 41]
-    control[0] = 1.0
-    cuda.guard(np.array(bad, dtype), np.ones(5, dtype), control, max_norm=5.0)
-    assert control[[0, 3]].tolist() == [0, 41]
+    cuda.guard(np.array(1.0, dtype), g, status, max_norm=5.0)
+    assert status[[0, 3]].tolist() == [0, 41]
+    status[0] = 1.0
+    cuda.guard(np.array(bad, dtype), np.ones(5, dtype), status, max_norm=5.0)
+    assert status[[0, 3]].tolist() == [0, 41]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -180,12 +180,12 @@ def test_the_small_work_of_a_step():
     """Indices and rates at the clock, beyond the epoch's end from its begin; the clock moves on."""
     order, plan = np.random.default_rng(0).permutation(13), np.random.default_rng(0).random((4, 2))
     for cursor in (0, 5, 12, 30):
-        clock = np.array([9, cursor, cursor])
+        counters = np.array([9, cursor, cursor])
         for name, source, attributes in (("next_indices", order, {"batch": 7}), ("next_rates", plan, {})):
-            expected = TABLE[name].value(np, source, clock, None, **attributes)
-            assert_same_bits(getattr(cuda, name)(source, clock, None, **attributes), expected, name)
-    cuda.tick(clock, batch=10)
-    assert clock.tolist() == [10, 40, 31]
+            expected = TABLE[name].value(np, source, counters, None, **attributes)
+            assert_same_bits(getattr(cuda, name)(source, counters, None, **attributes), expected, name)
+    cuda.tick(counters, batch=10)
+    assert counters.tolist() == [10, 40, 31]
 
 
 # ---- noise ---------------------------------------------------------------------------
@@ -292,7 +292,7 @@ MUTANTS = [
     ("optimizers", lambda: check_optimizer("adagrad", np.float32, cuda.adagrad), "if (d != 0) ", ""),
     ("optimizers", lambda: check_optimizer("adagrad", np.float32, cuda.adagrad), "FMA(d, d, square.v[l])",
      "FMA(d, d, square.v[0])"),
-    ("optimizers", lambda: check_optimizer("sgd", np.float32, cuda.sgd), "if (control[FINITE] != 1.0) return;", ""),
+    ("optimizers", lambda: check_optimizer("sgd", np.float32, cuda.sgd), "if (status[FINITE] != 1.0) return;", ""),
     ("optimizers", lambda: check_optimizer("sgd", np.float32, cuda.sgd), "rate * now.v[l]", "rate * now.v[0]"),
     ("optimizers", lambda: test_weight_prior(np.float32), "FMA(factor, t.v[l]", "FMA(factor, t.v[0]"),
     ("steps", check_steps, "% count]", "% (count + 1)]"),

@@ -119,15 +119,15 @@ def draw(shape, dtype, seed=0):
 
 def noise_and_sample(dtype, xp, size):
     noise = Noise(7, "noise", xp.asarray(np.array([5, 0, 0])))
-    joint = tv.Tensor(xp.asarray(draw((size, 74), dtype)))
+    raw = tv.Tensor(xp.asarray(draw((size, 74), dtype)))
     eps = noise.normal((2, size, 37), dtype)
-    return [eps, *tv.apply("gaussian_sample_kl", joint, eps)]
+    return [eps, *tv.apply("gaussian_sample_kl", raw, eps)]
 
 
 def first_of_a_step(dtype, xp, size):
-    clock = tv.Tensor(xp.asarray(np.array([9, 3, 1])))
+    counters = tv.Tensor(xp.asarray(np.array([9, 3, 1])))
     order, plan = tv.Tensor(xp.asarray(np.arange(1000)[::-1].copy())), tv.Tensor(xp.asarray(draw((4, 2), dtype)))
-    return [tv.apply("next_indices", order, clock, batch=size), tv.apply("next_rates", plan, clock)]
+    return [tv.apply("next_indices", order, counters, batch=size), tv.apply("next_rates", plan, counters)]
 
 
 def objective(dtype, xp, size):
@@ -139,11 +139,11 @@ def objective(dtype, xp, size):
 
 def last_of_a_step(dtype, xp, size):
     terms = [tv.Tensor(xp.asarray(draw(size, dtype, i))) for i in (1, 2)]
-    totals, clock = tv.Tensor(xp.asarray(np.arange(7.0))), tv.Tensor(xp.asarray(np.array([9, 3, 1])))
-    control = tv.Tensor(xp.asarray(np.array([1.0, 1.0, 2.5, 4.0])))
-    tv.apply("accumulate", *terms, tv.Tensor(xp.asarray(np.array(3.5, dtype))), totals, control)
-    tv.apply("tick", clock, batch=size)
-    return [totals, clock]
+    totals, counters = tv.Tensor(xp.asarray(np.arange(7.0))), tv.Tensor(xp.asarray(np.array([9, 3, 1])))
+    status = tv.Tensor(xp.asarray(np.array([1.0, 1.0, 2.5, 4.0])))
+    tv.apply("accumulate", *terms, tv.Tensor(xp.asarray(np.array(3.5, dtype))), totals, status)
+    tv.apply("tick", counters, batch=size)
+    return [totals, counters]
 
 
 NEIGHBOURS = {"drawn_sample_kl": noise_and_sample, "begin_step": first_of_a_step, "objective_and_grad": objective,
@@ -183,11 +183,11 @@ def test_neighbours_in_one_launch_leave_the_same_bits(driver, name, dtype):
 MUTANTS = [
     ("drawn_sample_kl", "philox(index / 4", "philox(index / 2"),
     ("drawn_sample_kl", "index & 1 ? sine", "index & 2 ? sine"),
-    ("drawn_sample_kl", "(unsigned)clock[0], seed, stream, site}", "(unsigned)clock[0] + 1, seed, stream, site}"),
-    ("begin_step", "take_rates(plan, clock, rates_out, batches, rates);\n}\n\nextern", "}\n\nextern"),
+    ("drawn_sample_kl", "(unsigned)counters[0], seed, stream, site}", "(unsigned)counters[0] + 1, seed, stream, site}"),
+    ("begin_step", "take_rates(plan, counters, rates_out, batches, rates);\n}\n\nextern", "}\n\nextern"),
     ("objective_and_grad", "gradient(g, rates, by_reconstruction, by_kl, (unsigned)count)",
      "gradient(g, rates, by_kl, by_reconstruction, (unsigned)count)"),
-    ("end_step", "  advance(clock, batch);\n}", "}"),
+    ("end_step", "  advance(counters, batch);\n}", "}"),
 ]  # fmt: skip
 
 
@@ -206,14 +206,14 @@ def test_a_wrong_merge_is_noticed(driver, monkeypatch, place):
 
 @on_the_host
 def test_neighbours_of_other_arrays_stay_two(driver):
-    """A sample of other noise than the one drawn before it, and rates by another clock."""
+    """A sample of other noise than the one drawn before it, and rates by another counters."""
     xp = namespace("cuda")
-    joint, other = tv.Tensor(xp.asarray(draw((5, 6), np.float32))), tv.Tensor(xp.asarray(draw((1, 5, 3), np.float32)))
+    raw, other = tv.Tensor(xp.asarray(draw((5, 6), np.float32))), tv.Tensor(xp.asarray(draw((1, 5, 3), np.float32)))
     order, plan = tv.Tensor(xp.asarray(np.arange(9))), tv.Tensor(xp.asarray(draw((4, 2), np.float32)))
     clocks = [tv.Tensor(xp.asarray(np.array([i, 1, 1]))) for i in (0, 1)]
     with tv.Tape() as tape:
         Noise(7, "noise", clocks[0].data).normal((1, 5, 3), np.float32)
-        tv.apply("gaussian_sample_kl", joint, other)
+        tv.apply("gaussian_sample_kl", raw, other)
         tv.apply("next_indices", order, clocks[0], batch=3)
         tv.apply("next_rates", plan, clocks[1])
     tape.replay()
@@ -239,7 +239,7 @@ def test_a_step_is_one_graph(driver):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launches.CuPy, "graph", lambda self, run: captured.append(graph(self, run)) or captured[-1])
         for _ in range(5):
-            ready.clock[1] = ready.clock[2] = 0
+            ready.counters[1] = ready.counters[2] = 0
             ready.step()
     (program,) = ready._programs[25][0]._program
     assert len(captured) == 1

@@ -45,7 +45,7 @@ def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", act
     found = []
     for _ in range(steps):
         if training.now(2) == training.batches.steps:
-            training.clock[1] = training.clock[2] = 0
+            training.counters[1] = training.counters[2] = 0
         training.step()
         found.append(float(to_host(training.totals)[OBJECTIVE]))
     return np.array(found), to_host(model.parameters.flat)

@@ -145,15 +145,15 @@ ONE_BLOCK = 4096  # numbers that one block writes as fast as many do
 
 def _drawn_sample(draw: Launch, sample: Launch) -> Launch | None:
     """Noise and the sample made of it: the noise is drawn where it is used, and kept for the gradient."""
-    clock, eps, _, *address = draw.arguments
+    counters, eps, _, *address = draw.arguments
     if sample.arguments[1] is not eps:
         return None
-    return sample._replace(kernel="drawn_sample_kl", arguments=(clock, *address, *sample.arguments))
+    return sample._replace(kernel="drawn_sample_kl", arguments=(counters, *address, *sample.arguments))
 
 
 def _begin_step(indices: Launch, rates: Launch) -> Launch | None:
-    plan, clock, *rest = rates.arguments
-    if indices.arguments[1] is not clock:
+    plan, counters, *rest = rates.arguments
+    if indices.arguments[1] is not counters:
         return None
     return rates._replace(kernel="begin_step", arguments=(*indices.arguments, plan, *rest))
 

@@ -1,4 +1,4 @@
-"""Numbers kept in the coordinate in which they are exact.
+"""Numbers kept in the form in which they are exact.
 
 A draw of Gamma(0.001) is below the smallest float32 nine times of ten, but its logarithm, some -10,000, is an ordinary
 number. So a draw is a tensor z that carries log z: `z.log()` gives what was kept instead of log(0), shapes and powers
@@ -66,5 +66,5 @@ def _carrying(name: str) -> Callable[..., Tensor]:
     return lambda self, *arguments: self._with(change(self, *arguments), lambda log: change(log, *arguments))
 
 
-for _name in ("reshape", "transpose", "broadcast_to", "contiguous", "stop", "__getitem__"):
+for _name in ("reshape", "transpose", "broadcast_to", "contiguous", "detach", "__getitem__"):
     setattr(LogTensor, _name, _carrying(_name))

@@ -1,4 +1,4 @@
-"""The ladder's losing rungs: earlier or tempting forms of a kernel, kept runnable with what they taught.
+"""The ladder's losing alternatives: earlier or tempting forms of a kernel, kept runnable with what they taught.
 
 Each module has OPERATION, the row it is a form of, CASES, the labels of the cases (cases.py) in which it has something
 to say, and `value`, a function with the signature of that row's value.
@@ -15,6 +15,6 @@ NAMES = (
 
 
 def of(operation: str, case: str) -> dict[str, ModuleType]:
-    """The rungs of an operation in one of its cases, by name; imported here, for they compile."""
-    modules = {name: importlib.import_module(f"benchmarks.rungs.{name}") for name in NAMES}
+    """The alternatives of an operation in one of its cases, by name; imported here, for they compile."""
+    modules = {name: importlib.import_module(f"benchmarks.alternatives.{name}") for name in NAMES}
     return {name: module for name, module in modules.items() if module.OPERATION == operation and case in module.CASES}

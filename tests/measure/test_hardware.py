@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyvae.measure import machine
-from tinyvae.measure.machine import Level, Peaks
+from tinyvae.measure import hardware
+from tinyvae.measure.hardware import Level, Peaks
 
 
 def made_up(rates=(100.0, 50.0, 10.0), products=(200.0, 80.0)):
@@ -95,7 +95,7 @@ def test_levels_must_grow():
 
 def test_measured_peaks():
     """A small measurement: positive, finite, of growing sets; readable, and ready for JSON."""
-    peaks = machine.measure(rounds=2, in_cache=(2**14, 2**16), beyond=2**18, moved=2**20, sides=(32, 64))
+    peaks = hardware.measure(rounds=2, in_cache=(2**14, 2**16), beyond=2**18, moved=2**20, sides=(32, 64))
     assert peaks.rounds == 2
     assert peaks.threads >= 1
     rates = [level.gigabytes_per_second for level in peaks.levels] + list(peaks.product_gigaflops.values())
@@ -110,13 +110,13 @@ def test_measured_peaks():
 
 def test_peaks_are_measured_once(monkeypatch):
     made = []
-    monkeypatch.setattr(machine, "measure", lambda: made.append(1) or made_up())
-    machine.peaks.cache_clear()
+    monkeypatch.setattr(hardware, "measure", lambda: made.append(1) or made_up())
+    hardware.peaks.cache_clear()
     try:
-        assert machine.peaks() is machine.peaks()
+        assert hardware.peaks() is hardware.peaks()
         assert len(made) == 1
     finally:
-        machine.peaks.cache_clear()
+        hardware.peaks.cache_clear()
 
 
 def test_a_stream_moves_what_it_says():
@@ -124,11 +124,11 @@ def test_a_stream_moves_what_it_says():
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(2) as pool:
-        run, moved = machine._stream(pool, 2, 2 * 4 * 2 * 15, 1500)
+        run, moved = hardware._stream(pool, 2, 2 * 4 * 2 * 15, 1500)
         run()
     assert moved == 3 * 360 + 240
 
 
 @pytest.mark.parametrize(("size", "text"), [(2**18, "256 kB"), (2**22, "4 MB"), (3 * 2**19, "1.5 MB"), (512, "0.5 kB")])
 def test_readable_bytes(size, text):
-    assert machine.readable_bytes(size) == text
+    assert hardware.readable_bytes(size) == text

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from benchmarks.alternatives import adam_row
 from benchmarks.cases import IDLE
-from benchmarks.rungs import adam_row
 
 OPERATION, CASES = "adam", (IDLE,)
 

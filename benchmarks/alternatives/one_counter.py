@@ -26,21 +26,21 @@ def _philox(block: Any, site: Any, step: Any, seed: Any, stream: Any, words: Any
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _loop(stored: Any, index: Any, clock: Any, seed: Any, stream: Any, site: Any, scale: Any, out: Any) -> None:
+def _loop(stored: Any, index: Any, counters: Any, seed: Any, stream: Any, site: Any, scale: Any, out: Any) -> None:
     zero, one, unit = out.dtype.type(0), out.dtype.type(1), out.dtype.type(2.0**-24)
     width, words = out.shape[1], np.empty(4, np.uint32)
     for i in range(out.shape[0]):
         for j in range(width):
             number = i * width + j
             if j == 0 or number % 4 == 0:
-                _philox(number // 4, site, clock[0], seed, stream, words)
+                _philox(number // 4, site, counters[0], seed, stream, words)
             u = out.dtype.type(words[number % 4] >> np.uint32(8)) * unit
             out[i, j] = one if u < out.dtype.type(stored[index[i], j]) / scale else zero
 
 
-def value(xp: Any, stored: Any, index: Any, clock: Any, out: Any = None, *, seed: int, stream: str, site: int,
+def value(xp: Any, stored: Any, index: Any, counters: Any, out: Any = None, *, seed: int, stream: str, site: int,
           scale: float, dtype: Any) -> Any:
     """As the row."""
     out = np.empty((len(index), stored.shape[1]), dtype) if out is None else out
-    _loop(stored, index, clock, seed, stream_number(stream), site, out.dtype.type(scale), out)
+    _loop(stored, index, counters, seed, stream_number(stream), site, out.dtype.type(scale), out)
     return out

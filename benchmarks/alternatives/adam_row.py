@@ -1,4 +1,4 @@
-"""What the rungs of Adam share: the row's reading of flag, clip factor, rates and count around a loop."""
+"""What the alternatives of Adam share: the row's reading of flag, clip factor, rates and count around a loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def around(loop: Callable, number: Callable | None = None) -> Callable:
     Its numbers are of the type `number`, by default that of the arrays.
     """
 
-    def value(xp: Any, theta: Any, g: Any, m: Any, v: Any, rates: Any, control: Any, *, beta1: float, beta2: float,
+    def value(xp: Any, theta: Any, g: Any, m: Any, v: Any, rates: Any, status: Any, *, beta1: float, beta2: float,
               epsilon: float) -> None:
-        if control[FINITE] != 1.0:
+        if status[FINITE] != 1.0:
             return
-        rate = float(rates[LEARNING_RATE]) / (1 - beta1 ** control[UPDATES])
-        correct = 1 / (1 - beta2 ** control[UPDATES])
-        numbers = (control[CLIP], rate, beta1, 1 - beta1, beta2, 1 - beta2, correct, epsilon)
+        rate = float(rates[LEARNING_RATE]) / (1 - beta1 ** status[UPDATES])
+        correct = 1 / (1 - beta2 ** status[UPDATES])
+        numbers = (status[CLIP], rate, beta1, 1 - beta1, beta2, 1 - beta2, correct, epsilon)
         loop(theta, g, m, v, *map(number or theta.dtype.type, numbers))
 
     return value
