@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@likelihood("bernoulli", pixels="binary")
+@family("bernoulli")
 class Bernoulli(Distribution):
     """x in {0, 1} with p(x = 1) = sigmoid(logits)."""
 
-    support = "0 or 1"
+    support = "binary"
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits

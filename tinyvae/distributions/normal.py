@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.devices import CPU, Namespace, to_host
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 LOG_2PI = math.log(2 * math.pi)
 
 
+@family("normal", prior=("normal", 0.0, 0.0))  # N(0, 1)
 class Normal(Distribution):
     """N(mu, exp(logvar)), elementwise. `raw` holds both side by side, where a network made them so."""
 
@@ -84,6 +87,8 @@ def _kl(q: Normal, p: Normal) -> Tensor:
     return 0.5 * (ratio.exp() + d * d * (-p.logvar).exp() - 1 - ratio)
 
 
+@likelihood("gaussian", pixels="grey")
+@family("grey-normal")
 class GreyNormal(Distribution):
     """Grey pixels: N(sigmoid(a), exp(logvar)), the mean inside (0, 1) (AEVB section 5, Frey faces).
 
@@ -97,6 +102,11 @@ class GreyNormal(Distribution):
         self.activation, self.logvar = raw.split(2)
 
     parameters = property(lambda self: {"raw": self.raw})
+
+    @classmethod
+    def from_raw(cls, raw: Tensor) -> GreyNormal:
+        return cls(raw)
+
     variance = property(lambda self: self.logvar.exp())
 
     @property

@@ -7,45 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.distributions import (
-    Bernoulli,
-    Beta,
-    ContinuousBernoulli,
-    Dirichlet,
-    Distribution,
-    FullNormal,
-    Gamma,
-    GreyNormal,
-    LogNormal,
-    Normal,
-)
-from tinyvae.engine.devices import Namespace, namespace
+from tinyvae.distributions import LIKELIHOODS, Normal, posteriors, prior_of
+from tinyvae.engine.devices import namespace
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.nn.layers import MLP, Parameters
-
-# Each likelihood: the distribution, and how many numbers the decoder gives for one pixel.
-LIKELIHOODS: dict[str, tuple[Any, int]] = {
-    "bernoulli": (Bernoulli, 1),
-    "gaussian": (GreyNormal, 2),
-    "continuous-bernoulli": (ContinuousBernoulli, 1),
-}
-
-# Each posterior's family, with the prior's, and the numbers that all of the prior's parameters have.
-POSTERIORS: dict[str, tuple[type[Distribution], type[Distribution], tuple[float, ...]]] = {
-    "normal": (Normal, Normal, (0.0, 0.0)),  # N(0, 1)
-    "full-normal": (FullNormal, Normal, (0.0, 0.0)),
-    "log-normal": (LogNormal, LogNormal, (0.0, 0.0)),
-    "gamma": (Gamma, Gamma, (0.3, 0.3)),  # as Figurnov et al. 2018, table 4
-    "beta": (Beta, Beta, (1.0, 1.0)),  # uniform on (0, 1)
-    "dirichlet": (Dirichlet, Dirichlet, (1.0,)),  # uniform on the simplex
-}
-
-
-def prior_of(posterior: str, latent: int, dtype: Any, xp: Namespace) -> Distribution:
-    """The prior p(z) over `latent` dimensions that goes with a posterior."""
-    _, family, numbers = POSTERIORS[posterior]
-    return family(*(Tensor(xp.full(latent, number, dtype)) for number in numbers))
 
 
 class VAE:
@@ -86,18 +52,18 @@ class VAE:
                              "and hidden at least one width")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"found likelihood {likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
-        if posterior not in POSTERIORS:
-            raise ValueError(f"found posterior {posterior!r}; expected one of {', '.join(POSTERIORS)}")
-        if posterior == "dirichlet" and latent < 2:
-            raise ValueError("found latent=1 with a Dirichlet posterior, which is always 1; it needs at least 2")
+        if posterior not in posteriors():
+            raise ValueError(f"found posterior {posterior!r}; expected one of {', '.join(posteriors())}")
+        if latent < (least := posteriors()[posterior].least):
+            raise ValueError(f"found latent={latent} with a {posterior} posterior, which needs at least {least}")
         self.xp = namespace(device)
         self.config = {"pixels": pixels, "hidden": list(widths), "latent": latent, "activation": activation,
                        "likelihood": likelihood, "init": init, "seed": seed, "dtype": np.dtype(dtype).name,
                        "posterior": posterior}
-        self.posterior_family = POSTERIORS[posterior][0]
-        self._family, per_pixel = LIKELIHOODS[likelihood]
+        self.posterior_family = posteriors()[posterior]
+        self._family = LIKELIHOODS[likelihood].family
         encoder = (pixels, *widths, self.posterior_family.width(latent))
-        decoder = (latent, *reversed(widths), per_pixel * pixels)
+        decoder = (latent, *reversed(widths), self._family.width(pixels))
         self.parameters = Parameters(MLP.shapes("encoder", encoder) | MLP.shapes("decoder", decoder), np.dtype(dtype),
                                      self.xp)
         self.encoder = MLP(self.parameters, "encoder", len(encoder) - 1, activation)
@@ -127,7 +93,7 @@ class VAE:
 
     def likelihood(self, z: Tensor) -> Any:
         """The decoder: p(x|z) for z (..., latent)."""
-        return self._family(self.decoder(z))
+        return self._family.from_raw(self.decoder(z))
 
     # ---- on plain arrays ---------------------------------------------------------------------------------------------
 
