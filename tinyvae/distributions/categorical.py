@@ -72,10 +72,6 @@ class Categorical(Distribution):
         # the other categories count 0, also where their logarithm is -inf
         return ((x == 0).where(0.0, self.logits.log_softmax()) * x).sum(-1)
 
-    def log_density(self, w: Tensor) -> Tensor:
-        """The same as log_prob, (samples, batch): the elements of a draw depend on each other."""
-        return self.log_prob(w)
-
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return noise.draw("categorical", self.logits, samples=samples)
 

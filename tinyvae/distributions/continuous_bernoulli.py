@@ -65,6 +65,19 @@ class ContinuousBernoulli(Distribution):
         falling = (-size).exp() / (-size).expm1() + 1 / size
         return small.where(series, rising.where(1 - falling, falling))
 
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        """Var[x] = 1 / l^2 - exp(-l) / (1 - exp(-l))^2; 1/12 at l = 0."""
+        small, near, far = self._split(2.0)
+        # For small l the terms cancel. There x = (b + y) / 2 with independent b ~ Bernoulli(l / 2), the half of [0, 1]
+        # in which x lies, and y ~ ContinuousBernoulli(l / 2), its place there: exp(l x) = exp(l b / 2) exp(l y / 2). So
+        # Var[x] = (Var[b] + Var[y]) / 4, and after four halvings a short series is exact.
+        halved = (1 / 12 - (z := (near / 16) ** 2) * (1 / 240 - z * (1 / 6048 - z / 172800))) / 256
+        for k in range(1, 5):
+            halved = halved + (near / 2**k).sigmoid() * (-near / 2**k).sigmoid() / 4**k
+        size = abs(far)
+        return small.where(halved, 1 / (size * size) - (-size).exp() / (-size).expm1() ** 2)
+
     @classmethod
     def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
         low, high = np.full_like(mean, -1e4), np.full_like(mean, 1e4)

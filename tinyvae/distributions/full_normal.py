@@ -135,9 +135,6 @@ class FullNormal(Distribution):
     def entropy(self) -> Tensor:
         return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
 
-    def log_density(self, w: Tensor) -> Tensor:
-        return self.log_prob(w)
-
     def standardise(self, w: Tensor) -> Tensor:
         return self.factor.apply("solve_lower", w - self.mu, transposed=False)
 
