@@ -23,6 +23,12 @@ from tinyvae.engine.testing import check_gradients
 from tinyvae.inference.estimators import Latent, Term, choices, surrogate
 
 DRAWS = 20_000
+
+
+def T(values, dtype=np.float64, requires_grad=False):
+    return Tensor(np.array(values, dtype), requires_grad)
+
+
 LINE, SIDE = 80_001, 601  # nodes of a quadrature in one dimension, and on each side of one in two
 # Errors allowed to an integral: of a smooth density, and of one with a corner, of which half of the nodes give another
 # value than all.
@@ -208,6 +214,21 @@ def check_derivatives(family):
         check_gradients(lambda a: family.from_raw(a).sample(Noise(52), 2), numbers)
 
 
+def check_shapes(family):
+    """log_prob broadcasts: parameters of a batch and several samples x, the reverse, one row of either."""
+    n = max(3, size(family))
+    shapes = [((2,), (5, 2)), ((5, 2), (2,)), ((2,), (1,)), ((1,), (2,)), ((), (2,)), ((), ()), ((5, 2), (5, 2))]
+    for leading, of_x in shapes:
+        both = np.broadcast_shapes(leading, of_x)
+        free = raw(family, n, math.prod(leading)).reshape(*leading, -1)
+        x = member(family, n, math.prod(of_x), seed=1).sample(Noise(1)).numpy().reshape(*of_x, n)
+        found = family.from_raw(Tensor(free)).log_prob(Tensor(x)).numpy()
+        rows = zip(np.broadcast_to(free, (*both, free.shape[-1])).reshape(-1, 1, free.shape[-1]),
+                   np.broadcast_to(x, (*both, n)).reshape(-1, 1, n), strict=True)
+        expected = [family.from_raw(Tensor(v)).log_prob(Tensor(one)).item() for v, one in rows]
+        assert_close(found, np.reshape(expected, both), 8, f"parameters {leading}, x {of_x}")
+
+
 # ---- from raw numbers, and back --------------------------------------------------------------------------------------
 
 
@@ -322,7 +343,7 @@ def check_frequencies(what, observed, p):
 
 
 def check_addresses(family):
-    """A draw is a function of seed, step and site, in the type of the parameters."""
+    """A draw is a function of seed, step and site, in the type of the parameters, whatever the other rows are."""
     for dtype in DTYPES:
         q = member(family, 3, rows=2, dtype=dtype)
 
@@ -338,6 +359,10 @@ def check_addresses(family):
         for i, a in enumerate(kinds):
             for b in kinds[:i]:
                 assert (a != b).any() if family.support in DISCRETE else (a != b).all()
+        other = np.concatenate([raw(family, 3, 2)[:1], raw(family, 3, 1, seed=9)]).astype(dtype)
+        assert_same_bits(family.from_raw(Tensor(other)).sample(Noise(0), 50).numpy()[:, 0], draw()[:, 0], "of one row")
+    single, double = (member(family, 3, 2, dtype=dtype).sample(Noise(0), 500).numpy() for dtype in DTYPES)
+    assert np.isclose(single, double, rtol=1e-3, atol=1e-3).mean() > 0.99  # a count may differ, not the noise
 
 
 def check_replay(family):
@@ -428,5 +453,6 @@ def divergence(q, p):
 
 
 # Of a class alone; those of two, divergences, are test_divergence.py's.
-CHECKS = (check_density, check_summaries, check_precision, check_derivatives, check_from_raw, check_round_trips,
-          check_draws, check_addresses, check_replay, check_standardised_moments, check_estimators)  # fmt: skip
+CHECKS = (check_density, check_summaries, check_precision, check_derivatives, check_shapes, check_from_raw,
+          check_round_trips, check_draws, check_addresses, check_replay, check_standardised_moments,
+          check_estimators)  # fmt: skip
