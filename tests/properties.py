@@ -1,20 +1,19 @@
 """What every registered family must satisfy: one function a property, each of a class alone.
 
-The members under test come from `from_raw` of random numbers and the integrals from the family's `support`, so a new
-family needs no list of parameters: registering it is enough. `quadrature` gives nodes x with weights for which
-E_q[f] = sum of exp(log weight + log q(x)) f(x), from `log_prob` alone: nothing that is checked is used twice.
+The members under test come from `from_raw` of random numbers and their integrals from integrals.py, so registering a
+family is enough to test it.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from integrals import agrees, expectation, member, members, quadrature, raw, size, values_of
 from scipy import stats
 from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 
 from tinyvae import fused
-from tinyvae.distributions import Distribution, LogTensor, UnitTensor, has_closed_kl, kl_per_dimension
+from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
 from tinyvae.distributions.registry import DISCRETE
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tape import Tape
@@ -25,109 +24,7 @@ from tinyvae.inference.estimators import Latent, Term, choices, surrogate
 DRAWS = 20_000
 
 
-def T(values, dtype=np.float64, requires_grad=False):
-    return Tensor(np.array(values, dtype), requires_grad)
-
-
-LINE, SIDE = 80_001, 601  # nodes of a quadrature in one dimension, and on each side of one in two
-# Errors allowed to an integral: of a smooth density, and of one with a corner, of which half of the nodes give another
-# value than all.
-EXACT, ROUGH, SAME = 1e-10, 1e-6, 1e-12
-COUNTS = 400
-
-
-# ---- members and integrals -------------------------------------------------------------------------------------------
-
-
-def is_vector(family):
-    """Do the elements of a draw depend on each other?"""
-    q = member(family, family.least)
-    return q.log_density(q.to_stable(q.sample(Noise(0)))).ndim == 2
-
-
-def size(family):
-    """The fewest dimensions in which all that a family can do is seen."""
-    return family.least + is_vector(family)
-
-
-def raw(family, n, rows=1, seed=0, spread=1.0):
-    """Unconstrained numbers, (rows, width), between -spread and spread."""
-    return np.random.default_rng(seed).uniform(-spread, spread, (rows, family.width(n)))
-
-
-def member(family, n, rows=1, seed=0, spread=1.0, dtype=np.float64, requires_grad=False):
-    return family.from_raw(Tensor(raw(family, n, rows, seed, spread).astype(dtype), requires_grad))
-
-
-class Nodes(NamedTuple):
-    """Values x, (nodes, 1, n), and the logarithms of their weights, (nodes,)."""
-
-    x: Tensor
-    log_weight: np.ndarray
-
-
-def lines(low, high, dimensions):
-    """The nodes of the trapezoidal rule, (nodes, 1, dimensions), and the logarithm of their common weight."""
-    line = np.linspace(low, high, LINE if dimensions == 1 else SIDE)
-    t = np.stack(np.meshgrid(*[line] * dimensions, indexing="ij"), axis=-1).reshape(-1, 1, dimensions)
-    return t, dimensions * math.log(line[1] - line[0])
-
-
-def quadrature(support, n):
-    """The trapezoidal rule in a t over all real numbers, in which the densities fall off exponentially or faster; it is
-    exact to rounding for smooth ones. A discrete support has all its values (of counts, the first 400)."""
-    if support in DISCRETE:
-        values = {"binary": np.array([[0.0], [1.0]]), "counts": np.arange(COUNTS)[:, None] * 1.0, "one-hot": np.eye(n)}
-        x = values[support][:, None]
-        return Nodes(Tensor(x), np.zeros(len(x)))
-    if support == "real":
-        t, log_weight = lines(-35, 35, n)
-        return Nodes(Tensor(np.sinh(t)), log_weight + np.log(np.cosh(t)).sum(-1)[:, 0])
-    far = 400 if n == 1 else 100  # shapes from 0.1, and from 0.3, have no mass beyond
-    if support == "positive":
-        t, log_weight = lines(-far, 40, n)
-        return Nodes(LogTensor(Tensor(t)), log_weight + t.sum(-1)[:, 0])
-    if support == "unit":
-        t, log_weight = lines(-far, far, n)
-        log, log_rest = -np.logaddexp(0, -t), -np.logaddexp(0, t)
-        return Nodes(UnitTensor(Tensor(log), Tensor(log_rest)), log_weight + (log + log_rest).sum(-1)[:, 0])
-    assert support == "simplex", f"no quadrature over {support!r}"
-    t, log_weight = lines(-100, 100, n - 1)
-    free = np.concatenate([t, np.zeros((len(t), 1, 1))], axis=-1)
-    log = free - np.logaddexp.reduce(free, axis=-1, keepdims=True)
-    return Nodes(LogTensor(Tensor(log)), log_weight + log.sum(-1)[:, 0])
-
-
-def expectation(q, f, nodes):
-    """E_q[f(x)], f giving (nodes, ...), and how much half of the nodes would change it."""
-    with np.errstate(all="ignore"):
-        p = np.exp(nodes.log_weight + q.log_prob(nodes.x).numpy()[:, 0])
-        each = np.nan_to_num(p[:, None] * np.asarray(f(nodes.x)).reshape(len(p), -1))  # 0 times infinity at an end
-    assert np.isfinite(p).all(), "the density is not a number"
-    total = each.sum(0)
-    if q.support in DISCRETE or len(p) != LINE:
-        return total, 0.0
-    return total, np.abs(2 * each[::2].sum(0) - total)
-
-
-def agrees(what, found, expected_and_error):
-    expected, error = expected_and_error
-    found = np.ravel(found)
-    scale = np.maximum(1, np.abs(expected))
-    allowed = scale * np.where(error <= SAME * scale, EXACT, ROUGH)
-    assert (np.abs(found - expected) <= allowed).all(), f"{what}: found {found}, by quadrature {expected}"
-
-
 # ---- density and summaries -------------------------------------------------------------------------------------------
-
-
-def members(family):
-    return [member(family, size(family), seed=seed) for seed in range(3)]
-
-
-def values_of(q):
-    """The nodes for a member with one row of parameters."""
-    return quadrature(q.support, q.mean.shape[-1])
 
 
 def check_density(family):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from properties import T
+from integrals import T
 from scipy import stats
 
 from tinyvae.distributions import Beta, Dirichlet, FullNormal, Gamma, Laplace, LogNormal, Normal

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from integrals import T, member
 from properties import (
     CHECKS,
     DRAWS,
-    T,
     check_addresses,
     check_density,
     check_derivatives,
@@ -19,7 +19,6 @@ from properties import (
     check_standardised_moments,
     check_summaries,
     condition,
-    member,
 )
 from scipy import stats
 from scipy_families import ROWS

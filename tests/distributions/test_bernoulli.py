@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from properties import T, divergence, summaries
+from integrals import T
+from properties import divergence, summaries
 from scipy import special, stats
 from support import DTYPES, assert_close
 

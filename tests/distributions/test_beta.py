@@ -1,7 +1,8 @@
 """Beta at shapes from 0.1 to 100: moments, entropy, standardised moments and divergences by quadrature."""
 
 import pytest
-from properties import T, divergence, standardised_moments, summaries
+from integrals import T
+from properties import divergence, standardised_moments, summaries
 
 import tinyvae as tv
 from tinyvae.distributions import Beta

@@ -4,7 +4,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from properties import T
+from integrals import T
 from scipy import integrate, stats
 from support import DTYPES, assert_close, likely
 

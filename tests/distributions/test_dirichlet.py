@@ -1,7 +1,7 @@
 """The Dirichlet of two numbers is a Beta."""
 
 import numpy as np
-from properties import T
+from integrals import T
 from scipy_families import OTHERS, POSITIVE
 from support import assert_close
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from properties import T
+from integrals import T
 from scipy_families import LOGVAR, LOWER, MU, ROWS, covariance
 from support import DTYPES, assert_close, assert_same_bits
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from properties import T
+from integrals import T
 from scipy import special, stats
 from support import DTYPES, assert_close, likely
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from properties import T, check_frequencies, divergence, summaries
+from integrals import T
+from properties import check_frequencies, divergence, summaries
 from scipy import special, stats
 from support import DTYPES, assert_close, likely_zero
 

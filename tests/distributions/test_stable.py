@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from properties import T, member
+from integrals import T, member
 from scipy import special, stats
 from support import DTYPES, assert_close, assert_same_bits, likely
 
