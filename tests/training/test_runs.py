@@ -20,7 +20,7 @@ from support import ROOT, assert_same_bits
 
 import tinyvae as tv
 from tinyvae.data import DataSet
-from tinyvae.measure import timing
+from tinyvae.training import environment
 from tinyvae.training import checkpoint, runs
 from tinyvae.training.batches import BATCH, CURSOR, STEP
 from tinyvae.training.checkpoint import CheckpointError
@@ -475,8 +475,8 @@ def test_another_blas_is_warned_of(whole, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tv.resume(out)  # under the same one it says nothing
-    blas = timing.blas()
-    monkeypatch.setattr(timing, "blas", lambda: blas | {"kernel": "Abacus", "threads": 77})
+    blas = environment.blas()
+    monkeypatch.setattr(environment, "blas", lambda: blas | {"kernel": "Abacus", "threads": 77})
     expected = r"another BLAS \(kernel .* then, Abacus now; threads .* then, 77 now\).*bits may"
     with pytest.warns(RuntimeWarning, match=expected):
         tv.resume(out)

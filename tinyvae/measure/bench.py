@@ -17,6 +17,7 @@ from tinyvae.engine import listing
 from tinyvae.engine.fusion import fused
 from tinyvae.engine.tape import Launch, Tape, TapeError
 from tinyvae.measure import hardware, timing
+from tinyvae.training import environment
 from tinyvae.models import VAE
 from tinyvae.training.batches import BATCH, CURSOR
 from tinyvae.training.step import Settings, Training
@@ -169,7 +170,7 @@ the replayed step, launch by launch
 
 def this_machine() -> str:
     """Processor, versions and BLAS in one line."""
-    found, blas = timing.environment(), timing.blas()
+    found, blas = environment.environment(), environment.blas()
     packages = " ".join(f"{name} {found['packages'][name]}" for name in ("numpy", "numba") if name in found["packages"])
     parts = (blas["library"] or "unknown", blas["version"], blas["kernel"] and f"{blas['kernel']} kernel",
              blas["threads"] and f"{blas['threads']} threads")

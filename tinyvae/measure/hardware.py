@@ -110,7 +110,7 @@ def measure(rounds: int = ROUNDS, in_cache: tuple[int, ...] = IN_CACHE, beyond: 
             moved: int = MOVED, sides: tuple[int, ...] = SIDES) -> Peaks:
     """Measure anew: `in_cache` are bytes a core, `beyond` and `moved` bytes of all, `sides` those of the matrices."""
     time.sleep(REST)
-    threads = timing.usable_cores()
+    threads = environment.usable_cores()
     beyond = beyond or max(BEYOND, threads * BEYOND_A_CORE)
     sizes = sorted({*(threads * size for size in in_cache), beyond})
     with ThreadPoolExecutor(threads) as pool:
