@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.devices import Array, namespace_of, read
-from tinyvae.engine.noise import Noise, into, permutation, uniform
+from tinyvae.engine.noise import Noise, for_kernel, into, permutation, uniform
 from tinyvae.engine.rules import ANY, DATA, INDEX, rule
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -51,13 +51,29 @@ def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, s
     return into(out, drawn)
 
 
-rule("next_indices", _next_indices, (None, None), (INDEX, INDEX))
-rule("next_rates", _next_rates, (None, None), (ANY, INDEX))
-rule("tick", _tick, domain=(INDEX,), writes=(0,))
+def _accepts(stored: Any, index: Any, *_: Any) -> bool:
+    return stored.dtype in (np.uint8, np.float32) and stored.ndim == 2 and index.dtype == np.int64 and index.ndim == 1
+
+
+def _prepare_drawn(arrays: Any, dtype: Any, **rest: Any) -> dict[str, Any]:
+    return for_kernel(arrays, (len(arrays[1]), arrays[0].shape[1]), dtype, **rest)
+
+
+def _prepare_grey(arrays: Any, scale: float, dtype: Any, out: Any = None) -> dict[str, Any]:
+    stored, index = arrays
+    out = namespace_of(stored).empty((len(index), stored.shape[1]), dtype) if out is None else out
+    return {"out": out, "scale": scale}
+
+
+rule("next_indices", _next_indices, (None, None), (INDEX, INDEX), kernel="next_indices", picks=True)
+rule("next_rates", _next_rates, (None, None), (ANY, INDEX), kernel="next_rates", picks=True)
+rule("tick", _tick, domain=(INDEX,), writes=(0,), kernel="tick")
 # stored pixels as numbers in [0, 1]
-rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX))
+rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX), kernel="grey_rows", prepare=_prepare_grey,
+     accepts=_accepts, picks=True)
 # each pixel 1 with the probability of its grey value, else 0
-rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX))
+rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX), kernel="binarised_rows",
+     prepare=_prepare_drawn, accepts=_accepts, picks=True, flops=3)
 
 
 def rows(stored: Any, index: Tensor, scale: float, dtype: Any, draw: Noise | None) -> Tensor:

@@ -18,38 +18,23 @@ import numpy as np
 
 from tinyvae.data import DataSet
 from tinyvae.engine.devices import CPU, DeviceError, memory_in_use, read, to_host
-from tinyvae.engine.fusion import accelerate, tf32
+from tinyvae.engine.fusion import tf32
 from tinyvae.engine.noise import Noise, permutation
-from tinyvae.engine.rules import ANY, DATA, rule
 from tinyvae.engine.tape import Tape, TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad
 from tinyvae.evidence.evaluation import evaluate
 from tinyvae.inference import bounds
 from tinyvae.inference.estimators import check_choice
-from tinyvae.nn.optimizers import FINITE, KL_WEIGHT, NORM, Optimizer
+from tinyvae.nn.optimizers import FINITE, KL_WEIGHT, Optimizer
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.training.checkpoint import fingerprint
+from tinyvae.training.objective import DATA_COUNT, KL, NORMS, OBJECTIVE, RECONSTRUCTION, SKIPPED, SOUND
 from tinyvae.training.settings import SCHEDULES, Settings
 
-# The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms and what was minimised,
-# and over sound steps the gradient norm and the count; skipped steps.
-DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)
 COMPARED = 2  # replays that are held against the same step run anew
 LOOK = 200  # steps on a GPU between two looks of the host, for which it waits
 GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError")  # types that only CuPy and the kernels have
 SETTLED = 100  # steps after which an objective worse than the untrained model's is no overshoot any more
-
-
-def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, status: Any) -> None:
-    if read(status[FINITE]) != 1.0:
-        totals[SKIPPED] += 1
-        return
-    sums = (read(terms.sum(dtype=np.float64)) for terms in (reconstruction, kl))
-    totals[:SKIPPED] += xp.asarray((len(kl), *sums, len(kl) * read(loss), read(status[NORM]), 1))
-
-
-rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,))
-accelerate("accumulate")
 
 
 class TrainingError(ArithmeticError):
