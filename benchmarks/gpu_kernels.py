@@ -15,6 +15,7 @@ from benchmarks.kernels import BOUNDS, KERNEL, TWIN, TYPES, Recorded, exact, rec
 from benchmarks.tables import Columns, Row
 from tinyvae.engine import listing
 from tinyvae.engine.devices import namespace, read, require_cuda, to_host
+from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
 from tinyvae.measure import timing
 
@@ -80,7 +81,7 @@ def small(peak: Peaks, rounds: int) -> list[Row]:
     """All kernels at the sizes of a small step."""
     rows, xp = [], namespace("cuda")
     for case in cases():
-        if TABLE[case.operation].kernel(xp) is not None and not case.products:
+        if kernel_of(TABLE[case.operation], xp) is not None and not case.products:
             rows.append(small_row(case, peak, rounds))
             tables.say(f"{case}: {rows[-1]['gpu_microseconds']:.1f} us there, {rows[-1]['cpu_microseconds']:.1f} here")
     tables.plain("kernels of 784-500-20, batch 100, float32, each alone in a CUDA graph", COLUMNS | CPU, rows, NOTE)

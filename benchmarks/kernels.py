@@ -23,7 +23,8 @@ import tinyvae as tv
 from benchmarks import alternatives, results, roofline
 from benchmarks.cases import BETWEEN, IDLE, Case, cases
 from tinyvae.engine import listing
-from tinyvae.engine.devices import Array, namespace_of, read
+from tinyvae.engine.devices import CPU, Array, namespace_of, read
+from tinyvae.engine.fusion import serves
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tape import Launch, Tape
 from tinyvae.engine.tensor import Tensor, apply, grad
@@ -83,7 +84,7 @@ def form(case: Case, alternative: str) -> Iterator[None]:
     row, changed = TABLE[operation], copy.copy(TABLE[operation])
     if alternative not in (TWIN, KERNEL):
         value = alternatives.of(operation, case.label)[alternative].value
-        changed.kernel = lambda xp: value
+        changed.kernels = {"cpu": value}
     with tv.fused(alternative != TWIN):
         TABLE[operation] = changed
         try:
@@ -163,7 +164,7 @@ def measured_error(case: Case, alternative: str, dtype: np.dtype, expected: list
 def forms(case: Case) -> list[str]:
     """Twin, kernel and the alternatives of the case; no kernel where this processor has none."""
     square = np.ones((64, 64))
-    there = case.operation not in PRODUCTS or TABLE["matmul"].accepts(square, square)
+    there = case.operation not in PRODUCTS or serves(TABLE["matmul"], CPU, (square, square))
     return [TWIN, *[KERNEL] * there, *alternatives.of(case.operation, case.label)]
 
 

@@ -9,7 +9,6 @@ import pytest
 
 import tinyvae as tv
 from tinyvae.engine import listing
-from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.measure import hardware
 from tinyvae.measure.hardware import Level, Peaks
@@ -53,8 +52,6 @@ def test_operations_of_fused_launches():
     x = np.zeros((4, 50), np.float32)
     x[1, 3] = x[2, 40] = x[2, 41] = 1
     assert listing.flops(recorded("sparse_matmul", Tensor(x), floats(50, 7))) == 2 * 3 * 7, "zeros are left out"
-    counted = set(listing.FLOPS) | set(listing.SPARSE) | set(listing.OUTPUT_FLOPS)
-    assert counted <= set(TABLE), "a count without an operation"
 
 
 def test_a_profile_is_a_list_of_launches_with_seconds():

@@ -18,6 +18,8 @@ from support import KERNEL, assert_same_bits, run_parts
 
 import tinyvae as tv
 from tinyvae.data import DataSet
+from tinyvae.engine.devices import CPU
+from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
 from tinyvae.training.step import Settings, Training
 
@@ -407,14 +409,14 @@ def test_a_training_has_the_same_bits_with_any_number_of_threads(work_with):
 @ends
 def test_a_sum_over_the_parts_is_found(work_with, monkeypatch):
     """A bias gradient whose rows are summed part by part: right to rounding, and not the same bits."""
-    right = TABLE["bias_grad"].kernel
+    right = kernel_of(TABLE["bias_grad"], CPU)
 
     def by_parts(xp, g, out=None):
         pieces = np.array_split(g, team_module.team.count)
-        found = np.sum([right(xp)(xp, np.ascontiguousarray(piece), out=None) for piece in pieces], axis=0)
+        found = np.sum([right(xp, np.ascontiguousarray(piece), out=None) for piece in pieces], axis=0)
         return found if out is None else np.copyto(out, found) or out
 
-    monkeypatch.setattr(TABLE["bias_grad"], "kernel", lambda xp: by_parts)
+    monkeypatch.setitem(TABLE["bias_grad"].kernels, "cpu", by_parts)
     with pytest.raises(AssertionError, match="2 threads: the bits differ"):
         check_training(work_with, (1, 2))
 

@@ -14,44 +14,15 @@ if TYPE_CHECKING:
     from tinyvae.engine.devices import Array
     from tinyvae.engine.tape import Launch, Tape
 
-# Operations of a fused launch by the sizes of its inputs, counted as its formula is written: exp, log, tanh, a square
-# root, a division and a maximum count as one, integer arithmetic (Philox) not at all. Others have one an element.
-FLOPS: dict[str, Callable[..., int]] = {
-    "bias_activation": lambda pre, bias: 2 * pre,
-    "bias_activation_grad": lambda g, y: 4 * g,
-    "gaussian_sample_kl": lambda raw, eps: 8 * (raw // 2) + 2 * eps,
-    "gaussian_sample_kl_grad": lambda dz, dkl, raw, eps: 10 * (raw // 2) + 3 * eps,
-    "bernoulli_log_prob": lambda logits, x: 9 * logits,
-    "gaussian_log_prob": lambda raw, x: 18 * (raw // 2),
-    "adam": lambda theta, *others: 14 * theta,
-    "adagrad": lambda theta, *others: 8 * theta,
-    "sgd": lambda theta, *others: 5 * theta,
-    "objective": lambda reconstruction, kl, rates: 2 * kl,
-    "objective_grad": lambda g, kl, rates: 2 * kl,
-    "accumulate": lambda reconstruction, kl, *others: 2 * kl,
-    "guard": lambda loss, g, status: 2 * g,
-    "weight_prior": lambda g, theta: 2 * g,
-}
-# And by the size of the output, where the input is a store of which only some rows are used.
-OUTPUT_FLOPS = {"normal": 6, "binarised_rows": 3, "grey_rows": 1}
-SPARSE = {"sparse_matmul": 0, "sparse_matmul_grad": 2}  # products that leave out the zeros of this input
-# Of their first input these read as much as they write; and this one does not read what it writes.
-PICKED = ("binarised_rows", "gather", "grey_rows", "next_indices", "next_rates")
-OVERWRITTEN = ("store",)
-
 
 def flops(launch: Launch) -> int:
-    """Arithmetic operations, an elementary function counted as one: of a product 2 m k n, else as in the tables."""
-    name = launch.rule.name
+    """Arithmetic operations, an elementary function counted as one: by the row's formula."""
+    formula = launch.rule.flops
     if launch.rule.view:
         return 0
-    if name == "matmul":
-        return 2 * launch.outputs[0].size * launch.inputs[0].shape[-1]
-    if name in SPARSE:  # by the data that are there now
-        return 2 * int(launch.xp.count_nonzero(launch.inputs[SPARSE[name]].data)) * launch.outputs[0].shape[-1]
-    if name in FLOPS:
-        return FLOPS[name](*(tensor.size for tensor in launch.inputs))
-    return OUTPUT_FLOPS.get(name, 1) * elements(launch)
+    if not callable(formula):
+        return formula * elements(launch)
+    return int(formula(launch.outputs[0] if launch.outputs else None, *(tensor.data for tensor in launch.inputs)))
 
 
 def footprint(launch: Launch) -> int:
@@ -61,7 +32,7 @@ def footprint(launch: Launch) -> int:
 
 def traffic(launch: Launch) -> int:
     """Bytes read and written: each array once, one that is changed in place twice."""
-    changed = () if launch.rule.name in OVERWRITTEN else launch.rule.writes
+    changed = () if launch.rule.overwrites else launch.rule.writes
     return footprint(launch) + sum(launch.inputs[i].data.nbytes for i in changed)
 
 
@@ -72,7 +43,7 @@ def elements(launch: Launch) -> int:
 
 def _arrays(launch: Launch) -> list[Array]:
     inputs = [tensor.data for tensor in launch.inputs]
-    if launch.rule.name in PICKED:
+    if launch.rule.picks:
         inputs[0] = inputs[0].reshape(-1)[: launch.outputs[0].size]
     return inputs + list(launch.outputs)
 

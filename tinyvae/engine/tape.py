@@ -210,7 +210,8 @@ def _contributions(launch: Launch, g: list[Tensor], y: list[Tensor], goals: set[
     if rule.grads is None:
         raise TapeError(f"{rule.name} is a fused operation and has no second derivative; compute under `with "
                         "tinyvae.fused(False):`, where every operation has one" if rule.twin else
-                        f"{rule.name} has no derivative; give its row `grads`, or stop the gradient before it: .detach()")
+                        f"{rule.name} has no derivative; give its row `grads`, or stop the gradient before it: "
+                        ".detach()")
     one = rule.outputs == 1
     asked = [i for i in range(len(inputs)) if _is_asked(launch, i, goals, useful)]
     if callable(rule.grads):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.engine.devices import Namespace
-from tinyvae.engine.noise import Noise, into, uniform
+from tinyvae.engine.devices import Namespace, namespace_of
+from tinyvae.engine.noise import Noise, for_kernel, into, uniform
 from tinyvae.engine.rules import DATA, INDEX, rule
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -53,10 +53,26 @@ def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, s
     return into(out, drawn)
 
 
+def _accepts(stored: Any, index: Any, *_: Any) -> bool:
+    return stored.dtype in (np.uint8, np.float32) and stored.ndim == 2 and index.dtype == np.int64 and index.ndim == 1
+
+
+def _prepare_drawn(arrays: Any, dtype: Any, **rest: Any) -> dict[str, Any]:
+    return for_kernel(arrays, (len(arrays[1]), arrays[0].shape[1]), dtype, **rest)
+
+
+def _prepare_grey(arrays: Any, scale: float, dtype: Any, out: Any = None) -> dict[str, Any]:
+    stored, index = arrays
+    out = namespace_of(stored).empty((len(index), stored.shape[1]), dtype) if out is None else out
+    return {"out": out, "scale": scale}
+
+
 # stored numbers over their scale
-rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX))
+rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX), kernel="grey_rows", prepare=_prepare_grey,
+     accepts=_accepts, picks=True)
 # each pixel 1 with the probability of its grey value, else 0
-rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX))
+rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX), kernel="binarised_rows",
+     prepare=_prepare_drawn, accepts=_accepts, picks=True, flops=3)
 
 
 class Rows:

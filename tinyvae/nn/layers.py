@@ -12,6 +12,8 @@ import numpy as np
 from tinyvae.engine import noise
 from tinyvae.engine.devices import CPU, Namespace, to_host
 from tinyvae.engine.tensor import Tensor, apply, write_into
+from tinyvae.nn import activations  # noqa: F401 - the row that `Linear` applies
+from tinyvae.nn.sparse import sparse_matmul
 
 ACTIVATIONS = ("identity", "tanh", "relu", "softplus")
 INITIALS = ("glorot", "aevb")
@@ -110,7 +112,7 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # one product, however many samples: (samples * batch, in)
         # what has no gradient is data: pixels, which are mostly zeros
-        product = rows @ self.weight if rows.requires_grad else apply("sparse_matmul", rows, self.weight)[0]
+        product = rows @ self.weight if rows.requires_grad else sparse_matmul(rows, self.weight)
         pre = product.reshape(*x.shape[:-1], self.bias.shape[0])
         return apply("bias_activation", pre, self.bias, kind=self.activation)
 

@@ -40,9 +40,9 @@ def _tick(xp: Any, counters: Any, batch: int) -> None:
     counters += xp.asarray((1, batch, 1))
 
 
-rule("next_indices", _next_indices, (None, None), (INDEX, INDEX))
-rule("next_rates", _next_weights, (None, None), (ANY, INDEX))
-rule("tick", _tick, domain=(INDEX,), writes=(0,))
+rule("next_indices", _next_indices, (None, None), (INDEX, INDEX), kernel="next_indices", picks=True)
+rule("next_rates", _next_weights, (None, None), (ANY, INDEX), kernel="next_rates", picks=True)
+rule("tick", _tick, domain=(INDEX,), writes=(0,), kernel="tick")
 
 
 class Batches:
