@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.likelihood import likelihood
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.pixel_rows import pixel_log_prob
+from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@likelihood("bernoulli", pixels="binary")
+@family("bernoulli")
 class Bernoulli(Distribution):
     """x in {0, 1} with p(x = 1) = sigmoid(logits)."""
 
-    support = "0 or 1"
+    support = "binary"
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -76,4 +80,4 @@ def _log_prob(logits: Tensor, x: Tensor) -> Tensor:
     return (linear - above.where(-logits, logits).softplus()).sum(-1)
 
 
-likelihood("bernoulli_log_prob", _log_prob, per_pixel=1, flops=9)
+pixel_log_prob("bernoulli_log_prob", _log_prob, per_pixel=1, flops=9)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import UnitTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -13,10 +15,11 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@family("beta", prior=("beta", 1.0, 1.0))  # uniform on (0, 1)
 class Beta(Distribution):
     """0 < z < 1 with density z^(a - 1) (1 - z)^(b - 1) / B(a, b), elementwise; Beta(1, 1) is uniform."""
 
-    support = "between 0 and 1"
+    support = "unit"
     path = "implicit"
 
     def __init__(self, a: Tensor, b: Tensor) -> None:

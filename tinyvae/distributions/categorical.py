@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, open_unit, philox, stream_number
 from tinyvae.engine.rules import ANY, INDEX, rule
@@ -32,6 +34,7 @@ def _categorical(xp: Any, logits: Any, counters: Any, out: Any, seed: int, strea
 rule("categorical", _categorical, (None, None), (ANY, INDEX))
 
 
+@family("categorical")
 class Categorical(Distribution):
     """One-hot x (batch, n) with p(x_k = 1) = exp(l_k) / sum_j exp(l_j).
 
@@ -39,7 +42,8 @@ class Categorical(Distribution):
     impossible category: it is never drawn, its log_prob is -inf, and no gradient comes from it or goes to it.
     """
 
-    support = "one of n, as one-hot"
+    support = "one-hot"
+    least = 2  # one category is always drawn
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
@@ -20,16 +21,26 @@ SMALL = 0.1  # below it a series of four terms is exact to float64, where the fo
 TINY = 1e-3  # likewise for a draw, whose formula cancels much later
 
 
+@likelihood("continuous-bernoulli", pixels="grey")
+@family("continuous-bernoulli")
 class ContinuousBernoulli(Distribution):
     """x in [0, 1] with density proportional to exp(x l)."""
 
-    support = "from 0 to 1"
+    support = "unit"
     path = "reparam"
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
 
     parameters = property(lambda self: {"logits": self.logits})
+
+    @classmethod
+    def from_raw(cls, raw: Tensor) -> ContinuousBernoulli:
+        return cls(raw)
+
+    @classmethod
+    def width(cls, n: int) -> int:
+        return n
 
     def _split(self, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
         """Which logits are small; the small ones, else 0; the others, else 1: each formula sees what it can take."""

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.tensor import Tensor
@@ -39,10 +41,12 @@ class _Root(NamedTuple):
     r: Tensor
 
 
+@family("dirichlet", prior=("dirichlet", 1.0))  # uniform on the simplex
 class Dirichlet(Distribution):
     """z_i > 0, sum_i z_i = 1, with density prod_i z_i^(a_i - 1) / B(a); `concentration` is a, (batch, n)."""
 
-    support = "positive, with sum 1"
+    support = "simplex"
+    least = 2  # one number with sum 1 is always 1
     path = "implicit"
 
     def __init__(self, concentration: Tensor) -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.normal import LOG_2PI, Normal
+from tinyvae.distributions.registry import family
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.rules import ANY, POSITIVE, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -77,6 +79,7 @@ rule("solve_lower", _solve_lower, _solve_lower_grads, (POSITIVE, ANY))
 # ---- the family ------------------------------------------------------------------------------------------------------
 
 
+@family("full-normal", prior=("normal", 0.0, 0.0))
 class FullNormal(Distribution):
     """N(mu, L L^T), with mu (batch, n), logvar (batch, n) and lower (batch, n (n - 1) / 2).
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@family("gamma", prior=("gamma", 0.3, 0.3))  # as Figurnov et al. 2018, table 4
 class Gamma(Distribution):
     """z > 0 with density b^a z^(a - 1) exp(-b z) / Gamma(a), shape a and rate b, elementwise."""
 

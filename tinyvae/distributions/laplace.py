@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, words
@@ -32,6 +34,7 @@ def _laplace(xp: Any, counters: Any, out: Any, seed: int, stream: str, site: int
 rule("laplace", _laplace, (None,), (INDEX,))
 
 
+@family("laplace")
 class Laplace(Distribution):
     """z with density exp(-|z - mu| / scale) / (2 scale), elementwise.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, closed_form, kl_per_dimension
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form, kl_per_dimension
 from tinyvae.distributions.normal import Normal
+from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@family("log-normal", prior=("log-normal", 0.0, 0.0))
 class LogNormal(Distribution):
     """log z ~ N(mu, exp(logvar)), elementwise."""
 

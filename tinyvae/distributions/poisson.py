@@ -21,7 +21,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, open_unit, philox, stream_number
@@ -94,13 +96,14 @@ def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str
 rule("poisson", _poisson, (None, None), (POSITIVE, INDEX))
 
 
+@family("poisson")
 class Poisson(Distribution):
     """x in {0, 1, 2, ...} with p(x) = rate^x exp(-rate) / x!, elementwise.
 
     A count is a number of the rate's type, which in float32 is exact up to 2^24. A rate may be 0: the count then is.
     """
 
-    support = "0, 1, 2, ..."
+    support = "counts"
 
     def __init__(self, rate: Tensor) -> None:
         self.rate = self.mean = self.variance = rate

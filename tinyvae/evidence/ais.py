@@ -65,7 +65,7 @@ class Start:
 
     def __init__(self, p: Generator, posterior: Any, kind: str) -> None:
         check_start(kind)
-        self.prior, self.law = p.prior, p.prior if kind == "prior" else constant(posterior)
+        self.prior, self.law = p.prior, p.prior if kind == "prior" else posterior.map(lambda v: Tensor(v.data))
 
     def draw(self, noise: Noise, chains: int, batch: int) -> Array:
         """Draws by their stable form, (chains, batch, latent)."""
@@ -169,11 +169,6 @@ class Annealing:
             second = np.logaddexp(second, np.logaddexp.reduce(2 * log_w, axis=0))  # log sum w^2
         found, effective = first - math.log(chains), np.exp(2 * first - second)
         return Estimate(-found if backwards else found, variance_of(effective, chains), effective, *tally.rates())
-
-
-def constant(distribution: Any) -> Any:
-    """The same distribution with its parameters as constants, whatever they were computed from."""
-    return type(distribution)(**{name: Tensor(value.data) for name, value in distribution.parameters.items()})
 
 
 # ---- from both sides -------------------------------------------------------------------------------------------------

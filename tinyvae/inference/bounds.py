@@ -105,7 +105,8 @@ def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, sam
     if bound == "elbo-b":
         return ElboTerms(reconstruction, distributions.kl(posterior, p.prior))
     # of -log q(z|x) only z is differentiated: what is left has the mean 0
-    return ElboTerms(reconstruction, weigh(detached(posterior).log_prob(latent.z) - p.prior.log_prob(latent.z)))
+    return ElboTerms(reconstruction,
+                     weigh(posterior.map(Tensor.detach).log_prob(latent.z) - p.prior.log_prob(latent.z)))
 
 
 def elbo(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,
@@ -147,14 +148,9 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
 def _sampled(p: Generator, posterior: Distribution, z: Tensor, x: Tensor, gradient: str) -> tuple[Tensor, Tensor]:
     """log p(x|z) and log q(z|x) - log p(z) of each draw, (samples, batch): log w is the first less the second."""
     if gradient != "path":
-        posterior = detached(posterior)
+        posterior = posterior.map(Tensor.detach)
     kl = posterior.log_prob(z) - p.prior.log_prob(z)
     return p.likelihood(z).log_prob(x), kl
-
-
-def detached(distribution: Distribution) -> Distribution:
-    """The same distribution, whose parameters pass no gradient on."""
-    return type(distribution)(**{name: value.detach() for name, value in distribution.parameters.items()})
 
 
 def _check_gradient(gradient: str, bound: str) -> None:

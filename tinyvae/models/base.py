@@ -14,7 +14,7 @@ A subclass is registered under its `kind`, by default its class name in lower ca
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -166,6 +166,13 @@ class Model:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.pixels} pixels, {self.parameters.count:,} parameters)"
+
+
+def chosen(what: str, name: Any, table: Mapping[str, Any]) -> Any:
+    """The row of that name; ValueError lists what there is."""
+    if name not in table:
+        raise ValueError(f"found {what} {name!r}; expected one of {', '.join(table)}")
+    return table[name]
 
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:

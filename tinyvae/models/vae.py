@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.distributions import Distribution, Normal
+from tinyvae.distributions import LIKELIHOODS, Distribution, Normal, misfit, posteriors, prior_of
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Generator
-from tinyvae.models.base import Model, widths_of
+from tinyvae.models.base import Model, chosen, widths_of
 from tinyvae.models.batch import Batch
 
 
@@ -57,11 +57,11 @@ class VAE(Model, kind="vae"):
               likelihood: str = "bernoulli", posterior: str = "normal") -> None:
         check_sizes(pixels, hidden, latent)
         family = chosen("posterior", posterior, posteriors())
-        pixel = chosen("likelihood", likelihood, LIKELIHOODS)
+        pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         if latent < family.least:
-            raise ValueError(f"found latent={latent} with a {posterior} posterior; it needs at least {family.least}")
+            raise ValueError(f"found latent={latent} with a {posterior} posterior, which needs at least {family.least}")
         self.encoder = self.network("encoder", pixels, hidden, family, latent, activation)
-        self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel.family, pixels, activation)
+        self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 
     latent = property(lambda self: self.config["latent"])
@@ -109,8 +109,9 @@ class VAE(Model, kind="vae"):
 
     def check(self, data: DataSet) -> None:
         super().check(data)
-        if fault := LIKELIHOODS[self.config["likelihood"]].refuses(data):
-            raise ValueError(fault)
+        kind = "grey" if data.pixels == "gray" else "binary"
+        if fault := misfit(self.config["likelihood"], kind, data.name):
+            raise ValueError(f"{fault}{'; or take its -dynamic, -static or -threshold form' if kind == 'grey' else ''}")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's output bias where, were its weights 0, the mean image is `data_mean`."""

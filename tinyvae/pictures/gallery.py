@@ -65,7 +65,7 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
     """The latent vector z (latent,) with each of the values at j: (values, latent). On the simplex the others make
     room, in proportion."""
     rows = np.tile(z, (len(values), 1))
-    if model.config["posterior"] == "dirichlet":
+    if model.prior.support == "simplex":
         rows *= ((1 - values) / (1 - z[j]))[:, None]
     rows[:, j] = values
     return rows
@@ -117,8 +117,8 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 
     With more than two latents the two most used ones vary, and the others are at their prior's mean.
     """
-    if model.config["posterior"] == "dirichlet":
-        raise ValueError("two numbers of a Dirichlet latent cannot fill a square, for all sum to 1: use traverse")
+    if model.prior.support == "simplex":
+        raise ValueError("two numbers of a latent on the simplex cannot fill a square, for all sum to 1: use traverse")
     used = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
     if model.latent < 2:
         raise ValueError("the model has 1 latent dimension; a manifold needs two: use traverse")
@@ -148,7 +148,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
              *traverse(model, data, folder), *latents(model, data, folder)]
     if len(data.test) > 1:
         files += interpolate(model, data, folder)
-    if model.latent > 1 and model.config["posterior"] != "dirichlet":
+    if model.latent > 1 and model.prior.support != "simplex":
         files += manifold(model, data, folder)
     return files
 
