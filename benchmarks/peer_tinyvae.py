@@ -11,7 +11,7 @@ from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
 from tinyvae.engine.devices import require_cuda, to_host
 from tinyvae.training import environment
-from tinyvae.training.step import DATA_COUNT, OBJECTIVE
+from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 
 
 class Replayed:

@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.training import environment
-from tinyvae.training import checkpoint
+from tinyvae.training import checkpoint, environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"

@@ -5,6 +5,7 @@ The linear-Gaussian model is p(z) = N(0, I), p(x|z) = N(W z + b, diag(s^2)). The
     p(x) = N(b, W W^T + diag(s^2)),    p(z|x) = N(S W^T diag(1/s^2) (x - b), S),    S = (I + W^T diag(1/s^2) W)^-1.
 """
 
+import copy
 import inspect
 import math
 import sys
@@ -15,10 +16,11 @@ import numpy as np
 from tinyvae.distributions import Normal
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.tensor import Tensor
+from tinyvae.models import Model
 
 
 class LinearGaussian:
-    """The model, as `tinyvae.inference.bounds` takes it: a prior, and a likelihood for z (..., latent)."""
+    """The model, as bounds and evaluation take it: a prior, and a likelihood for z (..., latent)."""
 
     xp = CPU
 
@@ -37,6 +39,24 @@ class LinearGaussian:
     def random(cls, pixels, latent, seed):
         rng = np.random.default_rng(seed)
         return cls(rng.standard_normal((pixels, latent)), rng.standard_normal(pixels), rng.uniform(0.2, 2, pixels))
+
+    # what a model is to evaluation: see tinyvae/models/base.py
+    kind, needs, log_weights = "linear-gaussian", (), Model.log_weights
+
+    def has(self, name):
+        return True
+
+    def generator(self, batch):
+        return self
+
+    def posterior(self, batch):
+        return self.q(batch.x)
+
+    def with_q(self, q):
+        """The same model with another posterior: a distribution, or a function of x."""
+        other = copy.copy(self)
+        other.q = q if callable(q) else lambda x: q
+        return other
 
     def likelihood(self, z):
         rows = z.reshape(-1, self.latent) @ self.weight.T.copy() + self.bias

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np

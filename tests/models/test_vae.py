@@ -111,7 +111,9 @@ def test_quantiles_of_the_prior():
 @pytest.mark.parametrize("posterior", ["gamma", "full-normal", "dirichlet"])
 def test_on_a_device_as_on_the_cpu(driver, posterior):
     from tinyvae.engine.devices import to_host
-    from tinyvae.training.step import OBJECTIVE, Settings, Training
+    from tinyvae.training.epochs import Training
+    from tinyvae.training.objective import OBJECTIVE
+    from tinyvae.training.settings import Settings
 
     found = []
     for device in ("cpu", "cuda"):

@@ -20,12 +20,12 @@ from support import ROOT, assert_same_bits
 
 import tinyvae as tv
 from tinyvae.data import DataSet
-from tinyvae.training import environment
-from tinyvae.training import checkpoint, runs
+from tinyvae.training import checkpoint, environment, runs
 from tinyvae.training.batches import BATCH, CURSOR, STEP
 from tinyvae.training.checkpoint import CheckpointError
+from tinyvae.training.faults import NonFiniteError
 from tinyvae.training.runs import Interrupted, RunFolder
-from tinyvae.training.step import NonFiniteError, Settings
+from tinyvae.training.settings import Settings
 
 # 43 images less 5 for validation, in batches of 8: the last of an epoch has 6. Everything that has a state is in use.
 SETTINGS = {"epochs": 4, "batch": 8, "seed": 3, "schedule": "cosine", "warmup": 2.0, "clip": 5.0, "validation": 5,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -239,7 +239,8 @@ def _hmc(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], cha
     return harmonic.log_evidence(p, q, batch.x, noise, chains, draws, leapfrog, tick)._asdict()
 
 
-class Method(NamedTuple):
+@dataclass(frozen=True)
+class Method:
     """A way to log p(x)."""
 
     estimate: Callable[..., Columns]
@@ -270,14 +271,15 @@ def chosen(method: str | None, **given: Any) -> tuple[str | None, dict[str, Any]
         why = f", which {' and '.join(given)} need" if method is None else ""
         raise ValueError(f"found {'no method' if method is None else f'method {method!r}'}; expected one of "
                          f"{', '.join(METHODS)}{why}")
-    if other := [name for name in given if name not in METHODS[method].settings]:
-        raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(METHODS[method].settings)}")
+    known = METHODS[method].settings
+    if other := [name for name in given if name not in known]:
+        raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(known)}")
     for name, value in given.items():
         if name == "start":
             ais.check_start(value)
         elif not isinstance(value, int) or value < 1:
             raise ValueError(f"found {name} {value!r}; expected a whole number, at least 1")
-    return method, METHODS[method].settings | given
+    return method, known | given
 
 
 def summary(method: str | None, settings: dict[str, Any], column: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Generator(Protocol):
     def likelihood(self, z: Tensor) -> Any: ...
 
 
-class Given(NamedTuple):
+class Joint(NamedTuple):
     """A generative model put together: a prior, and the function that gives p(x|z)."""
 
     prior: Distribution

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.measure import timing
+from tinyvae.training import environment
 
 KILO, MEGA = 2**10, 2**20
 # Bytes a core: in its own cache, then in the cache that cores share; beyond caches the larger of the last two.

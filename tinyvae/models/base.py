@@ -23,6 +23,7 @@ import numpy as np
 from tinyvae.data import DataSet
 from tinyvae.distributions import Distribution
 from tinyvae.engine.devices import Namespace, namespace
+from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
 from tinyvae.models.batch import Batch
@@ -96,7 +97,7 @@ class Model:
             network.attach(self.parameters)
         self.parameters.initialise(init, seed)
 
-    def build(self, pixels: int, **config: Any) -> None:
+    def build(self, *arguments: Any, **config: Any) -> None:
         """Declare the networks, each by `self.network(...)`; the arguments are the model's configuration."""
         raise TypeError(f"{type(self).__name__} has no build(pixels, ...), which declares its networks")
 
@@ -109,6 +110,7 @@ class Model:
 
     dtype = property(lambda self: self._dtype)
     pixels = property(lambda self: self.config["pixels"])
+    latent = property(lambda self: self.config.get("latent"))
     device = property(lambda self: self.xp.device)
 
     # ---- the probabilistic model -------------------------------------------------------------------------------------
@@ -135,6 +137,29 @@ class Model:
         """The parts of the training: one, with all terms and all parameters."""
         return (Phase("", self.terms),)
 
+    # ---- on plain arrays, for models that need no condition ----------------------------------------------------------
+
+    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
+        posterior = self.posterior(Batch(self.tensor(x, self.pixels, "x")))
+        logvar = posterior.logvar if hasattr(posterior, "logvar") else posterior.variance.log()
+        return posterior.mean.numpy(), logvar.numpy()
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        return self.generator(None).likelihood(self.tensor(z, self.latent, "z")).mean.numpy()
+
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+        """The mean image decoded from the posterior mean, (batch, pixels)."""
+        return self.decode(self.encode(x)[0])
+
+    def generate(self, count: int, seed: int = 0) -> np.ndarray:
+        """Mean images of `count` draws from the prior, (count, pixels)."""
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
+        draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
+        return self.decode(self.generator(None).prior.sample(draw, count).numpy())
+
     # ---- what others ask ---------------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
@@ -143,9 +168,9 @@ class Model:
         return own or (name == "log_weights" and self.has("generator") and self.has("posterior"))
 
     @property
-    def is_conditional(self) -> bool:
-        """Does it generate only given something beside the pixels?"""
-        return bool(self.needs)
+    def is_drawn(self) -> bool:
+        """Can pictures be made from a latent vector alone: one latent variable, and nothing else is needed?"""
+        return self.has("generator") and self.has("posterior") and not self.needs
 
     def check(self, data: DataSet) -> None:
         """ValueError, in one sentence, for data that the model cannot take."""
@@ -177,7 +202,7 @@ def chosen(what: str, name: Any, table: Mapping[str, Any]) -> Any:
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:
     """The width of one hidden layer, or those of several, as a tuple."""
-    return tuple(hidden) if isinstance(hidden, (list, tuple)) else (hidden,)  # type: ignore[arg-type]
+    return tuple(hidden) if isinstance(hidden, Sequence) else (hidden,)
 
 
 def build_model(config: dict[str, Any], device: str = "cpu") -> Model:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.distributions import LIKELIHOODS, Distribution, Normal, misfit, posteriors, prior_of
-from tinyvae.engine.noise import Noise
+from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Generator
 from tinyvae.models.base import Model, chosen, widths_of
@@ -64,8 +63,6 @@ class VAE(Model, kind="vae"):
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 
-    latent = property(lambda self: self.config["latent"])
-
     # ---- the two directions ------------------------------------------------------------------------------------------
 
     def q(self, x: Tensor) -> Any:
@@ -81,29 +78,6 @@ class VAE(Model, kind="vae"):
 
     def posterior(self, batch: Batch) -> Distribution:
         return self.q(batch.x)
-
-    # ---- on plain arrays ---------------------------------------------------------------------------------------------
-
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
-        posterior = self.q(self.tensor(x, self.pixels, "x"))
-        logvar = posterior.logvar if isinstance(posterior, Normal) else posterior.variance.log()
-        return posterior.mean.numpy(), logvar.numpy()
-
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
-        return self.likelihood(self.tensor(z, self.latent, "z")).mean.numpy()
-
-    def reconstruct(self, x: np.ndarray) -> np.ndarray:
-        """The mean image decoded from the posterior mean, (batch, pixels)."""
-        return self.decode(self.encode(x)[0])
-
-    def generate(self, count: int, seed: int = 0) -> np.ndarray:
-        """Mean images of `count` draws from the prior, (count, pixels)."""
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
-        draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
-        return self.decode(self.prior.sample(draw, count).numpy())
 
     # ---- its demands on data, and where it begins --------------------------------------------------------------------
 

@@ -76,8 +76,8 @@ class Parameters:
                              f"{', '.join(dict.fromkeys(name.split('.')[0] for name in self.tensors))}")
         start, end = self._spans[names[0]][0], self._spans[names[-1]][1]
         if any(start <= first < end and name not in names for name, (first, _) in self._spans.items()):
-            raise ValueError(f"the parameters of {', '.join(networks)} do not lie side by side: build these networks one "
-                             "after the other")
+            raise ValueError(f"the parameters of {', '.join(networks)} do not lie side by side: build these networks "
+                             "one after the other")
         return names, slice(start, len(self.flat) if names[-1] == list(self.tensors)[-1] else end)
 
     def collect(self, gradients: Sequence[Tensor], names: Sequence[str] | None = None) -> None:

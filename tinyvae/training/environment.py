@@ -78,7 +78,8 @@ def differing_blas(before: dict[str, Any]) -> str:
     another kernel is a sign of another processor, whose vectors may be shorter.
     """
     then, now = before.get("blas") or {}, blas()
-    return "; ".join(f"{key} {then[key]} then, {now.get(key)} now" for key in ("library", "version", "kernel", "threads")
+    keys = ("library", "version", "kernel", "threads")
+    return "; ".join(f"{key} {then[key]} then, {now.get(key)} now" for key in keys
                      if key in then and then[key] != now.get(key))
 
 

@@ -121,7 +121,7 @@ class Training:
         self.step_now().advance(size, self.state())
         self._turn += 1
 
-    def _several(self, sizes: list[int]) -> None:
+    def several(self, sizes: list[int]) -> None:
         """Steps that nobody looks into: the host reads at their end whether all were sound, so a GPU never waits.
 
         If one was not, all are taken back and done again one by one, up to the one that went wrong.
@@ -193,7 +193,7 @@ class Training:
         while done < len(sizes):
             settled = list(takewhile(self._is_settled, sizes[done : done + self.interval]))
             if len(settled) > 1:
-                self._several(settled)
+                self.several(settled)
             else:
                 self.step()
             done += max(1, len(settled))
@@ -259,7 +259,8 @@ class Training:
         if set(OF_ELBO) <= set(sums):
             record["train_elbo"] = (sums["reconstruction"] - sums["kl"]) / count
         else:
-            record["train_elbo"] = sum(self.model.weights.get(name, 1.0) * total for name, total in sums.items()) / count
+            weighted = (self.model.weights.get(name, 1.0) * total for name, total in sums.items())
+            record["train_elbo"] = sum(weighted) / count
         record |= {f"train_{name}": total / count for name, total in sums.items() if name != "bound"}
         record |= {"train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
                    "skipped": int(totals[SKIPPED]), "learning_rate": plan[0]}

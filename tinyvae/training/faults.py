@@ -15,7 +15,8 @@ from tinyvae.models import Model
 from tinyvae.nn.network import layer_outputs
 from tinyvae.training.settings import Settings
 
-GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError", "CUBLASError")  # which only CuPy and kernels raise
+# Errors of CuPy and of the CUDA kernels by name, for their types exist only where CuPy is installed.
+GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError", "CUBLASError")
 
 
 class TrainingError(ArithmeticError):
@@ -61,14 +62,15 @@ def diverged(epoch: int, mean: float, first: float) -> DivergedError:
 
 
 @contextmanager
-def device_faults(xp: Namespace, size: int, forget: Callable[[], Any], tape_of_loss: Callable[[int], Tape]) -> Iterator[None]:
+def device_faults(xp: Namespace, size: int, forget: Callable[[], Any],
+                  tape_of_loss: Callable[[int], Tape]) -> Iterator[None]:
     """A GPU without memory for a batch of this size, or one that is gone, as one sentence.
 
     `forget` frees the recorded steps; `tape_of_loss` records the loss and its gradient for a number of rows.
     """
     try:
         yield
-    except MemoryError as fault:
+    except MemoryError:
         if xp is CPU:
             raise
         raise _no_memory(size, forget, tape_of_loss) from None

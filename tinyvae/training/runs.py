@@ -26,7 +26,7 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import namespace, read, to_host
-from tinyvae.models import MODELS, Model, build_model
+from tinyvae.models import Model, build_model
 from tinyvae.training import checkpoint, environment
 from tinyvae.training.checkpoint import CheckpointError
 from tinyvae.training.epochs import Training

@@ -70,8 +70,8 @@ class Settings:
                 yield f"found {name}={getattr(self, name)}; expected {need}"
         if self.bound == "iwae" and (self.beta != 1 or self.warmup):
             name = "beta" if self.beta != 1 else "warmup"
-            yield (f"found {name}={getattr(self, name)} with bound=iwae, in whose logarithm the KL has no weight of its "
-                   f"own: leave {name} out, or take bound=elbo-b")
+            yield (f"found {name}={getattr(self, name)} with bound=iwae, in whose logarithm the KL has no weight of "
+                   f"its own: leave {name} out, or take bound=elbo-b")
 
     def _of_the_bound(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in OF_THE_BOUND}

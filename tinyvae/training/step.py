@@ -53,7 +53,8 @@ class Step:
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
         self.shown = tuple(terms.reported)  # the names of the sums over the epoch
         self.totals = model.xp.zeros(5 + len(self.shown))
-        self._programs: dict[int, tuple[Tape, int]] = {}  # by batch size: the tape, and how often it was compared
+        self.tapes: dict[int, Tape] = {}  # the recorded steps, by batch size
+        self._compared: dict[int, int] = {}  # how often each was held against its operations
 
     def _outline(self) -> Terms:
         """The terms of two data: it finds their names, and what is wrong with them before anything is begun."""
@@ -133,22 +134,22 @@ class Step:
 
     def advance(self, size: int, state: dict[str, Array]) -> None:
         """Do a step of so many rows: by replay, if it was recorded. `state` is all that a step changes."""
-        tape, compared = self._programs.get(size, (None, 0))
-        if tape is None:
-            self._programs[size] = (self.record(size), 0)
-        elif compared < COMPARED:
-            self._compare(tape, size, state)
-            self._programs[size] = (tape, compared + 1)
+        if size not in self.tapes:
+            self.tapes[size], self._compared[size] = self.record(size), 0
+        elif self._compared[size] < COMPARED:
+            self._compare(self.tapes[size], size, state)
+            self._compared[size] += 1
         else:
-            tape.replay()
+            self.tapes[size].replay()
 
     def is_settled(self, size: int) -> bool:
         """Is a step of this size a program that was compared with its operations?"""
-        return self._programs.get(size, (None, 0))[1] == COMPARED
+        return self._compared.get(size) == COMPARED
 
     def forget(self) -> None:
         """Let go of the recorded steps and their memory."""
-        self._programs.clear()
+        self.tapes.clear()
+        self._compared.clear()
 
     def _compare(self, tape: Tape, size: int, state: dict[str, Array]) -> None:
         """Do a step by replay and again by recording it anew; both must leave the same bits."""
