@@ -76,7 +76,7 @@ class LinearGaussian:
 
     def posterior_draws(self, x, chains, seed):
         """Exact draws of p(z|x), (chains, batch, latent)."""
-        mean, covariance = self.posterior(x)
+        mean, covariance = self.exact_posterior(x)
         eps = np.random.default_rng(seed).standard_normal((chains, *mean.shape))
         return mean + eps @ np.linalg.cholesky(covariance).T
 
@@ -89,7 +89,7 @@ class LinearGaussian:
         quadratic = np.einsum("ni,ij,nj->n", d, np.linalg.inv(covariance), d)
         return -0.5 * (self.pixels * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
 
-    def posterior(self, x):
+    def exact_posterior(self, x):
         """The mean of p(z|x) for each row, (count, latent), and its covariance, (latent, latent)."""
         by_noise = self.weight.T / self.variance
         covariance = np.linalg.inv(np.eye(self.latent) + by_noise @ self.weight)
@@ -97,7 +97,7 @@ class LinearGaussian:
 
     def kl_to_posterior(self, mu, logvar, x):
         """KL(N(mu, diag(exp(logvar))) || p(z|x)) of each row."""
-        mean, covariance = self.posterior(x)
+        mean, covariance = self.exact_posterior(x)
         precision, d = np.linalg.inv(covariance), mean - mu
         trace = np.exp(logvar) @ np.diag(precision)
         quadratic = np.einsum("ni,ij,nj->n", d, precision, d)
@@ -105,7 +105,7 @@ class LinearGaussian:
 
     def best_diagonal(self, x):
         """The diagonal q that maximises the bound: the posterior's mean, and one over its precision's diagonal."""
-        mean, covariance = self.posterior(x)
+        mean, covariance = self.exact_posterior(x)
         logvar = -np.log(np.diag(np.linalg.inv(covariance)))
         return mean, np.broadcast_to(logvar, mean.shape).copy()
 

@@ -594,7 +594,7 @@ BAD = [("epochs", -1), ("batch", 0), ("lr", 0.0), ("lr", -1.0), ("lr", math.inf)
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_every_setting_is_checked(name, value):
-    with pytest.raises(ValueError, match=rf"found {name}=.*\(.+\)"):
+    with pytest.raises(ValueError, match=rf"found {name}=.*(; expected |; it goes with |with bound=)"):
         Settings(**{name: value})
 
 
@@ -607,7 +607,7 @@ APART = [{"bound": "elbo-a", "gradient": "dreg"}, {"bound": "elbo-a", "importanc
 @pytest.mark.parametrize("settings", APART)
 def test_settings_that_do_not_go_together(settings):
     name, value = list(settings.items())[-1]
-    with pytest.raises(ValueError, match=rf"^found {name}={value} \([^()]*with bound=[^()]*\)$"):
+    with pytest.raises(ValueError, match=rf"^found {name}={value}.*(bound|expected)"):
         Settings(**settings)
     Settings(**{key: value for key, value in settings.items() if key != name})
 
@@ -618,7 +618,7 @@ def test_every_setting_that_can_be_wrong_has_such_a_test():
 
 
 def test_all_faults_are_listed_at_once():
-    with pytest.raises(ValueError, match=r"batch=0 \(at least 1\); lr=-1 \(above 0, finite\)"):
+    with pytest.raises(ValueError, match=r"found batch=0; expected at least 1; found lr=-1; expected a finite number"):
         Settings(batch=0, lr=-1)
     with pytest.raises(ValueError, match=r"unknown settings: lrate; there are epochs, batch, optimizer, lr"):
         Settings.from_dict({"lrate": 1})
@@ -631,7 +631,7 @@ def test_data_that_do_not_fit_the_model_are_refused():
 
 def test_a_bernoulli_on_grey_pixels_is_refused():
     # the usual tutorial loss, which is no likelihood
-    with pytest.raises(ValueError, match=r"made-gray is grey: .*-dynamic"):
+    with pytest.raises(ValueError, match=r"bernoulli takes 0 and 1, and made-gray has numbers.*continuous.*-dynamic"):
         start(data_set("gray"), "bernoulli")
 
 

@@ -32,7 +32,7 @@ from tinyvae import distributions
 from tinyvae.distributions import Distribution, kl_per_dimension
 from tinyvae.engine.rules import rule
 from tinyvae.engine.tensor import Tensor, apply
-from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, pathwise, surrogate
+from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, check_choice, pathwise, surrogate
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
@@ -81,6 +81,8 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
         raise ValueError(f"found bound {bound!r}; expected one of {', '.join(ELBOS)}")
     _check_gradient(gradient, bound)
     posterior = q(x)  # q(z|x), (batch, latent)
+    if estimator:
+        check_choice(type(posterior), estimator)
     if MAPS.get(estimator, pathwise) is not pathwise:
         return _weighed(p, posterior, x, noise, samples, bound, estimator, baseline)
     if bound == "elbo-b":  # AEVB eq. (7): the KL in closed form, only the reconstruction sampled
@@ -234,13 +236,12 @@ class Terms(dict[str, Tensor]):
     """Named numbers in nats, of which a model's objective is the weighted sum; a bound that is no sum is one term.
 
     A term is (rows,), one number a row, each term with its own number of rows, and counts by its mean; or it is one
-    number (), which belongs to the whole model. `reported` holds what is shown in place of a term, or beside the terms,
-    where that is not what is optimised.
+    number (), which belongs to the whole model. `reported` is what is shown, where that is not what is optimised.
     """
 
     def __init__(self, reported: dict[str, Tensor] | None = None, **terms: Tensor) -> None:
         super().__init__(terms)
-        self.reported = self | (reported or {})
+        self.reported: dict[str, Tensor] = reported or self
 
 
 def terms_of(p: Generator, q: Callable[[Tensor], Any], x: Tensor, draw: Draw) -> Terms:
@@ -255,6 +256,6 @@ def terms_of(p: Generator, q: Callable[[Tensor], Any], x: Tensor, draw: Draw) ->
         posterior = q(x)
         plain = terms(p, lambda _: posterior, x, draw.noise, draw.samples, draw.bound)
         charged = free_bits_kl(posterior, p.prior, draw.free_bits)
-        return Terms({"kl": plain.kl}, reconstruction=plain.reconstruction, kl=charged)
+        return Terms(plain._asdict(), reconstruction=plain.reconstruction, kl=charged)
     return Terms(**terms(p, q, x, draw.noise, draw.samples, draw.bound, draw.gradient, draw.estimator,
                          draw.baseline)._asdict())

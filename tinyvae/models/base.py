@@ -78,6 +78,10 @@ class Model:
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
         cls.kind = kind or cls.__name__.lower()
+        other = MODELS.get(cls.kind)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"found a second model of the kind {cls.kind!r}, after {other.__module__}."
+                             f"{other.__qualname__}; choose another: class {cls.__name__}(Model, kind=...)")
         MODELS[cls.kind] = cls
 
     def __init__(self, pixels: int, *, init: str = "glorot", seed: int = 0, dtype: Any = "float32",

@@ -261,11 +261,11 @@ class Training:
         else:
             weighted = (self.model.weights.get(name, 1.0) * total for name, total in sums.items())
             record["train_elbo"] = sum(weighted) / count
-        record |= {f"train_{name}": total / count for name, total in sums.items() if name != "bound"}
+        record |= {f"train_{name}": total / count for name, total in sums.items()}
         record |= {"train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
                    "skipped": int(totals[SKIPPED]), "learning_rate": plan[0]}
         record |= {f"{name}_weight": plan[1 + i] for i, name in enumerate(step.scheduled)}
-        if "bound" in sums:  # what was raised itself, an estimate of log p(x) by K draws, beside the ELBO
+        if not set(step.raised) <= set(sums):  # what was raised itself: of iwae, an estimate of log p(x) by K draws
             record["train_bound"] = -totals[OBJECTIVE] / count
         return record
 

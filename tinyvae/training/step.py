@@ -51,7 +51,7 @@ class Step:
                                    model.parameters.places if whole else ())
         terms = self._outline()
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
-        self.shown = tuple(terms.reported)  # the names of the sums over the epoch
+        self.raised, self.shown = tuple(terms), tuple(terms.reported)  # by name: the terms, the sums over the epoch
         self.totals = model.xp.zeros(5 + len(self.shown))
         self.tapes: dict[int, Tape] = {}  # the recorded steps, by batch size
         self._compared: dict[int, int] = {}  # how often each was held against its operations
