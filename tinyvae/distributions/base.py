@@ -111,8 +111,10 @@ class Distribution:
 
     def log_density(self, w: Tensor) -> Tensor:
         """The log density of w (not of z): (samples, batch, n), element by element, if the elements are independent,
-        else (samples, batch)."""
-        raise TypeError(f"{type(self).__name__} has no density for the score function")
+        else (samples, batch). Where w is z and the elements depend on each other, it is `log_prob`."""
+        if type(self).to_stable is not Distribution.to_stable or type(self)._moments is not Distribution._moments:
+            raise TypeError(f"{type(self).__name__} has no log_density, which the estimators score and grep need")
+        return self.log_prob(w)
 
     def standardise(self, w: Tensor) -> Tensor:
         """eps = (w - E[w]) / sd[w]: its mean is 0 and its variance 1 for all parameters (G-REP section 3.2)."""

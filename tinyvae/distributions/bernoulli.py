@@ -42,7 +42,7 @@ class Bernoulli(Distribution):
 
     @property
     def variance(self) -> Tensor:  # type: ignore[override]
-        """p (1 - p), where 1 - p would be 0 at high logits."""
+        """p (1 - p), with 1 - p = sigmoid(-l), which is not rounded to 0 at high logits."""
         return self.logits.sigmoid() * (-self.logits).sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -59,7 +59,8 @@ class Bernoulli(Distribution):
         return (abs(self.logits) < np.inf).where(term, 0.0).sum(-1)
 
     def log_density(self, w: Tensor) -> Tensor:
-        # of draws only, which are 0 or 1: log sigmoid(+-l), where x l - log(1 + exp(l)) would cancel
+        # A draw w is 0 or 1, so log q(w) is log sigmoid(l) or log sigmoid(-l) = -softplus(l), without the cancellation
+        # of w l - log(1 + exp(l)) at large l
         return -((1 - 2 * w) * self.logits).softplus()
 
 

@@ -45,10 +45,12 @@ LIKELIHOODS: dict[str, Likelihood] = {}
 D = TypeVar("D", bound=type[Distribution])
 
 
-def _register(table: dict[str, Any], name: str, value: Any, what: str) -> None:
-    if name in table:
-        raise ValueError(f"found a second {what} of the name {name!r}; choose another name")
-    table[name] = value
+def _check_free(name: str, cls: type, others: dict[str, type], what: str) -> None:
+    """ValueError if another class has the name. The same class may come again, as when a notebook's cell is rerun."""
+    other = others.get(name, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"found a second {what} of the name {name!r}, {cls.__qualname__} beside {other.__qualname__}; "
+                         "choose another name")
 
 
 def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:
@@ -71,7 +73,8 @@ def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:
     def register(cls: D) -> D:
         if cls.support not in SUPPORTS:
             raise ValueError(f"found support {cls.support!r} of {name}; expected one of {', '.join(SUPPORTS)}")
-        _register(FAMILIES, name, cls, "family")
+        _check_free(name, cls, FAMILIES, "family")
+        FAMILIES[name] = cls
         if prior is not None:
             PRIORS[name] = prior
         return cls
@@ -85,7 +88,8 @@ def likelihood(name: str, pixels: str) -> Callable[[D], D]:
         raise ValueError(f"found pixels {pixels!r} of the likelihood {name}; expected one of {', '.join(DATA)}")
 
     def register(cls: D) -> D:
-        _register(LIKELIHOODS, name, Likelihood(cls, pixels), "likelihood")
+        _check_free(name, cls, {other: row.family for other, row in LIKELIHOODS.items()}, "likelihood")
+        LIKELIHOODS[name] = Likelihood(cls, pixels)
         return cls
 
     return register
