@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyvae.cli import lessons as cli_lessons
-from tinyvae.cli import variance as cli_variance
 
 if TYPE_CHECKING:
     from tinyvae.models import VAE
@@ -31,7 +28,6 @@ EXAMPLES = {
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae manifold runs/m": "AEVB Figure 4",
     **cli_lessons.EXAMPLES,
-    **cli_variance.EXAMPLES,
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
@@ -214,7 +210,7 @@ def evaluate(
             raise ValueError(f"found --simulated {what}; it takes --method ais, whose chains can run backwards too, "
                              "and the model makes its data")
         model, more = runs.load(run, device), {}
-        with watched("both bounds") as progress:
+        with display.watched("both bounds") as progress:
             result = evidence.bidirectional(model, 100 if count is None else count, seed, progress=progress, **{
                 name: value for name, value in settings.items() if value is not None})  # fmt: skip
     else:
@@ -222,7 +218,7 @@ def evaluate(
             raise ValueError(f"found part {part!r}; expected test, train or valid")
         model, data_set = opened(run, data, data_dir, device)
         more = {"part": part}
-        with watched("log p(x)") as progress:
+        with display.watched("log p(x)") as progress:
             result = evidence.evaluate(model, data_set, importance_samples, seed, part, method, count, draws=draws,
                                        progress=progress, **settings)
     kept = runs.parameters_of(run)
@@ -288,7 +284,6 @@ def bench(
 
 
 cli_lessons.register(app)
-app.command()(cli_variance.variance)
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
@@ -297,21 +292,6 @@ app.command()(cli_variance.variance)
 def given(context: Any) -> list[str]:
     """The options that stand on the command line."""
     return [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
-
-
-@contextmanager
-def watched(what: str) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error, where somebody looks; the function that it gives is told which share is done."""
-    if not sys.stderr.isatty():
-        yield lambda share: None
-        return
-    from rich.progress import Progress
-
-    from tinyvae.cli import display
-
-    with Progress(console=display.console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 def widths(text: str) -> list[int]:
