@@ -130,7 +130,7 @@ def montecarlo(
     from tinyvae.lessons import figures
     from tinyvae.lessons import montecarlo as lesson
     from tinyvae.lessons.expressions import parse
-    from tinyvae.lessons.recipes import drawable
+    from tinyvae.lessons.families import drawable
 
     law, recipe = drawable(q)
     function = parse(("1/(1+z**2)" if recipe.heavy else "z**2") if f is None else f)

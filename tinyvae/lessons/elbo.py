@@ -178,7 +178,8 @@ def climb(start: np.ndarray, objective: Objective, free: list[int], rate: float 
     value, step, promise = look(theta)
     for _ in range(most):
         rounding = 1e-15 * (abs(value) + float(np.exp(theta[0]) * (1 + abs(theta[0]))))
-        for part in min(1.0, 4 * part) * 0.5 ** np.arange(30):
+        longest = min(1.0, 4 * part)
+        for part in longest * 0.5 ** np.arange(30):
             trial = look(theta + part * step)
             gain = trial[0] - value
             if gain >= max(0.1 * part * promise, rounding) or (abs(gain) <= rounding and trial[2] <= 0.9 * promise):

@@ -87,7 +87,7 @@ class Line:
             return mass * grad(log_q.sum(), leaves[by]).data
 
     def edges(self, f: Function, t: np.ndarray) -> list[float]:
-        """Where f may jump or have a kink: a function of `f.edges` changes its sign between neighbours of the grid t."""
+        """Where f may jump or have a kink: the t at which a function of `f.edges` changes its sign, by bisection."""
         found: list[float] = []
         for edge in getattr(f, "edges", ()):
             with np.errstate(all="ignore"):
@@ -170,7 +170,9 @@ def _integral(line: Line, f: Callable[[Tensor], np.ndarray], edges: Sequence[flo
         first, last = t[max(0, bulk[0] - 1)], t[min(POINTS - 1, bulk[-1] + 1)]
         inner = [place for place in (0.0, *edges) if first < place < last][:100]  # at t = 0 Laplace has a kink
         cuts = np.unique([*np.linspace(first, last, 13), *inner])
-        left, right, found, error = cuts[:-1], cuts[1:], 0.0, ends
+        # the density is exp of a sum, and errs by the rounding of its exponent
+        rounding = 1e-15 * float((size[bulk] * np.abs(np.log(np.abs(mass[bulk])))).sum() * (t[1] - t[0]))
+        left, right, found, error = cuts[:-1], cuts[1:], 0.0, ends + rounding
         whole = sums(left, right)
         for halving in range(HALVINGS):
             middle = (left + right) / 2

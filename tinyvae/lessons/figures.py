@@ -71,9 +71,13 @@ def elbo_animation(lesson: Lesson, path: PathLike, report: Report = lambda share
             artist.axes.draw_artist(artist)
         pages.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy()))
         report((number + 1) / len(values))
-    # one palette for all pages, or colours would flicker
-    both = Image.fromarray(np.concatenate([np.asarray(pages[0]), np.asarray(pages[-1])]))
-    palette = both.quantize(128, Image.Quantize.MAXCOVERAGE)
+    # one palette for all pages, or colours would flicker: the commonest of the first and the last page, white as white
+    pixels = np.concatenate([np.asarray(page).reshape(-1, 3) for page in (pages[0], pages[-1])])
+    colours, counts = np.unique(pixels @ np.array([1, 256, 65536]), return_counts=True)
+    commonest = colours[np.argsort(-counts, kind="stable")[:128], None] // [1, 256, 65536] % 256
+    commonest[commonest.min(1) > 244] = 255
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(commonest.ravel().tolist())
     pages = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
     each = 10 * max(2, round(100 * SECONDS / len(pages)))
     buffer = io.BytesIO()

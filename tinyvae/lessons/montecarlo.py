@@ -22,8 +22,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.lessons.expectations import REACH, Function, Line, NotFinite, expectation
 from tinyvae.lessons.expressions import Expression
-from tinyvae.lessons.families import Member
-from tinyvae.lessons.recipes import Recipe
+from tinyvae.lessons.families import Member, Recipe
 
 FIRST, FACTOR = 16, 4  # the smallest L, and from one L to the next
 BLOCK = 2**21  # base variates drawn at once

@@ -222,8 +222,8 @@ class Nodes:
     """f, and what each node would give as a draw, for members of one family; arrays are (members, nodes)."""
 
     def __init__(self, members: Sequence[Member], f: Expression, count: int, reach: float = REACH) -> None:
-        cuts = [sorted([*np.linspace(-reach, reach, count // PANEL + 1), 0.0, *Line(q).edges(f, scan(reach, 2001))[:100]])
-                for q in members]  # at 0 Laplace has a kink
+        even = np.linspace(-reach, reach, count // PANEL + 1)
+        cuts = [sorted([*even, 0.0, *Line(q).edges(f, scan(reach, 2001))[:100]]) for q in members]  # Laplace bends at 0
         most = max(map(len, cuts))
         w, weights = [], []
         for q, cut in zip(members, cuts, strict=True):
