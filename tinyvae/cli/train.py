@@ -26,14 +26,14 @@ RESUMING = ("resume", "epochs", "data_dir", "device", "tf32", "as_json", "pictur
 
 def with_settings(command: Any) -> Any:
     """Give a command an option for each of the settings, with its words and its default."""
-    signature = inspect.signature(command)
+    signature = inspect.signature(command, eval_str=True)
     added = []
     for f in fields(Settings):
         words, by_the_data = f.metadata["words"], BY_THE_DATA.get(f.name)
         text = f"{words[0].upper()}{words[1:]}.{f' {by_the_data}' if by_the_data else ''}"
         names = (f"--{f.name.replace('_', '-')}",) if f.type == "bool" else ()
         kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[str(f.type)]
-        annotation = Annotated[kind | None if by_the_data else kind, opt(text, *names)]
+        annotation: Any = Annotated[kind | None if by_the_data else kind, opt(text, *names)]
         added.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
                                        default=None if by_the_data else f.default))
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()
@@ -131,10 +131,14 @@ def begin(context: Any, data: str, data_dir: str | None, out: Path | None, kind:
     data = data_sets.anywhere(data)
     outline = data_sets.outline(data, data_dir)
     takes = inspect.signature(chosen("model", kind, MODELS).build).parameters
-    if refused := [name for name in given(context) if name in OF_A_MODEL and name not in takes]:
-        raise ValueError(f"found --{refused[0]} with --model {kind}, which takes {', '.join(list(takes)[1:]) or 'none'}")
+    own = dict(map(parsed, options))
+    asked = [name for name in given(context) if name in OF_A_MODEL] + list(own)
+    if refused := [name for name in asked if name not in takes]:
+        known = ", ".join(list(takes)[1:]) or "none"
+        raise ValueError(f"found --{'option ' if refused[0] in own else ''}{refused[0]} with --model {kind}; expected one "
+                         f"of its own: {known}")
     of_model["likelihood"] = of_model["likelihood"] or outline.likelihood
-    config = {name: value for name, value in of_model.items() if name in takes} | dict(map(parsed, options))
+    config = {name: value for name, value in of_model.items() if name in takes} | own
     settings = dict(settings)
     if settings["epochs"] is None:
         settings["epochs"] = max(10, round(150_000 / outline.count))
