@@ -393,7 +393,7 @@ def check_training(work_with, counts):
         training = trained()
         states[count] = {name: array.copy() for name, array in training.state().items()}
         tape, _ = training._programs[120]
-        programs = [call for call in tape._program if isinstance(call, Program)]
+        programs = [call for call in tape.calls if isinstance(call, Program)]
         parts = [job.row[4] for program in programs for job in program.jobs]
         assert (max(parts) > 1) == (count > 1)
         assert len(programs) < 4 < len(parts), "the step is not one program"

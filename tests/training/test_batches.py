@@ -6,7 +6,7 @@ from scipy import stats
 from support import DTYPES, assert_same_bits, likely, likely_zero
 
 import tinyvae as tv
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 
 

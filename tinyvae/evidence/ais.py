@@ -85,12 +85,14 @@ class Path(Chains):
     """Chains whose density is moved along the path."""
 
     def __init__(self, model: Any, x: Tensor, base: Start, start: Array, noise: Noise) -> None:
-        self._beta = Tensor(model.xp.zeros(1, start.dtype))
+        # (`log_f` must not refer to `self`: the circle would keep all arrays until the garbage collector comes)
+        self._beta = beta = Tensor(model.xp.zeros(1, start.dtype))
+        self._ratio = ratio = [beta]
 
         def log_f(w: Tensor) -> Tensor:
             log_base = base.log_density(w)
-            self._ratio = log_joint(model, x, w) - log_base
-            return log_base + self._beta * self._ratio
+            ratio[0] = log_joint(model, x, w) - log_base
+            return log_base + beta * ratio[0]
 
         super().__init__(log_f, start, noise)
 
@@ -98,7 +100,7 @@ class Path(Chains):
         """Move the density to that temperature; log p(x, z) - log f_0(z) where the chains are, (chains, batch)."""
         self._beta.data[...] = beta
         self.refresh()
-        return self._ratio.data.astype(np.float64)
+        return self._ratio[0].data.astype(np.float64)
 
 
 class Annealing:

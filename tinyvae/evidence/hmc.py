@@ -21,7 +21,7 @@ import numpy as np
 
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, grad
 
 TARGET = 0.9  # of the moves are to be accepted (AEVB appendix E)
@@ -66,24 +66,25 @@ class Chains:
 
     def __init__(self, log_density: Callable[[Tensor], Tensor], start: Array, noise: Noise) -> None:
         self.xp, self.noise = namespace_of(start), noise
-        self._place = Tensor(start.copy(), requires_grad=True)
-        with np.errstate(all="ignore"), Tape() as self._tape:
-            self._value = log_density(self._place)
-            if self._value.shape != start.shape[:-1]:
-                raise ValueError(f"found a log density of shape {self._value.shape} for z {start.shape}; expected "
-                                 f"{start.shape[:-1]}: one number a chain, summed over the latents")
-            self._force = grad(self._value, self._place, self.xp.ones(start.shape[:-1], start.dtype))
-        self.z, self.log_f, self.force = (t.data.copy() for t in (self._place, self._value, self._force))
-        self._tape.replay()
-        # a launch and its tape point to each other, and only the garbage collector would ever free their arrays: so the
-        # launches are held here, now that the tape has its program
-        self._launches, self._tape.launches = self._tape.launches, []
+        place = Tensor(start.copy(), requires_grad=True)
+        one = self.xp.ones(start.shape[:-1], start.dtype)
+
+        def with_gradient() -> tuple[Tensor, Tensor]:
+            value = log_density(place)
+            if value.shape != one.shape:
+                raise ValueError(f"found a log density of shape {value.shape} for z {start.shape}; expected "
+                                 f"{one.shape}: one number a chain, summed over the latents")
+            return value, grad(value, place, one)
+
+        self._place, self._program = place, Program(with_gradient)
+        self.z = start.copy()
+        self.log_f, self.force = (array.copy() for array in self.at(start))
 
     def at(self, z: Array) -> tuple[Array, Array]:
         """log f and its gradient at z; the arrays are overwritten by the next call."""
         self._place.data[...] = z
-        self._tape.replay()
-        return self._value.data, self._force.data
+        value, force = self._program()
+        return value.data, force.data
 
     def refresh(self) -> None:
         """Compute log f anew where the chains are, after something that it reads has changed."""

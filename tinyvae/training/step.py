@@ -20,7 +20,8 @@ from tinyvae.data import DataSet
 from tinyvae.engine.devices import CPU, DeviceError, memory_in_use, read, to_host
 from tinyvae.engine.fusion import tf32
 from tinyvae.engine.noise import Noise, permutation
-from tinyvae.engine.tape import Tape, TapeError
+from tinyvae.engine.program import Tape
+from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad
 from tinyvae.evidence.evaluation import evaluate
 from tinyvae.inference import bounds
@@ -205,7 +206,7 @@ class Training:
         self._programs.clear()
         used, free, total = memory_in_use()
         try:
-            taken = [sum(array.nbytes for launch in self._tape_of_loss(n).program() for array in launch.outputs)
+            taken = [sum(array.nbytes for launch in self._tape_of_loss(n).working() for array in launch.outputs)
                      for n in (1, 2)]
             advice = f"a batch of {max(1, int(0.8 * free / (2 * (taken[1] - taken[0]))))} should fit"
         except MemoryError:
