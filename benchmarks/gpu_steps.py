@@ -20,7 +20,8 @@ from tinyvae.engine import table
 from tinyvae.engine.devices import require_cuda, to_host
 from tinyvae.engine.program import Tape
 from tinyvae.measure import timing
-from tinyvae.training.step import OBJECTIVE, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.objective import OBJECTIVE
 
 NET, BATCHES = Net(784, 500, 20, 100), (100, 1000, 8192, 65_536)
 CPU_TIMED = 1000  # the largest batch whose step is timed on the CPU, too
@@ -42,7 +43,7 @@ class Begun(NamedTuple):
 
     @property
     def tape(self) -> Tape:
-        return self.ready._programs[self.ready.settings.batch][0]
+        return self.ready.step_now().program.tape(self.ready.settings.batch)
 
 
 def begin(net: Net, device: str, tf32: bool = False) -> Begun:

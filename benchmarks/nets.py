@@ -23,7 +23,8 @@ from tinyvae.engine.program import Tape
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tape import Launch
 from tinyvae.training.batches import BATCH, CURSOR
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 MADE_UP, MNIST = "made-up", "MNIST"
 ROWS = 20_000  # of made-up data
@@ -133,7 +134,7 @@ def epoch(ready: Training, net: Net) -> Callable[[], None]:
     def call() -> None:
         rewind(ready)
         for start in range(0, steps, ready.interval):
-            ready._several([net.batch] * min(ready.interval, steps - start))
+            ready.several([net.batch] * min(ready.interval, steps - start))
 
     return call
 
@@ -145,7 +146,7 @@ def replayed(net: Net, device: str = "cpu", tf32: bool = False) -> tuple[Trainin
     with tv.tf32(tf32):
         for _ in range(3):  # the first is recorded, two are compared with the same step run anew
             step()
-    tape, _ = ready._programs[net.batch]
+    tape = ready.step_now().program.tape(net.batch)
     return ready, step, tape
 
 

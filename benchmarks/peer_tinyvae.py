@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
 from tinyvae.engine.devices import require_cuda, to_host
-from tinyvae.measure import timing
-from tinyvae.training.step import DATA_COUNT, OBJECTIVE
+from tinyvae.training import environment
+from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 
 
 class Replayed:
@@ -34,8 +34,8 @@ class Replayed:
         return nets.floor(net, tape)
 
     def about(self) -> dict[str, Any]:
-        blas = timing.blas()
-        return {"numpy": timing.installed("numpy"), "numba": timing.installed("numba"), "blas": blas["kernel"],
+        blas = environment.blas()
+        return {"numpy": environment.installed("numpy"), "numba": environment.installed("numba"), "blas": blas["kernel"],
                 "threads": blas["threads"]}
 
     def restart(self) -> None:

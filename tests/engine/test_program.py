@@ -67,19 +67,30 @@ def test_what_a_tape_changes_is_its_state():
     assert id(g2.data) not in found
 
 
-def test_tensors_put_aside_are_renewed():
-    """A step may keep a tensor of its own: it belongs to the tape that is replayed."""
-    x, kept = np.array([1.0, 2.0]), {}
+def test_several_results_are_renewed():
+    """In a dict, a list or a tuple: they are the tensors of the first call, filled anew by every other."""
+    x = np.array([1.0, 2.0])
 
     def step():
-        kept["square"] = tv.Tensor(x) ** 2.0
-        return {"sum": kept["square"].sum()}
+        square = tv.Tensor(x) ** 2.0
+        return {"square": [square], "sum": square.sum()}
 
     program = Program(step)
+    first = program()
     for value in range(6):
         x[...] = value
-        assert program()["sum"].item() == 2 * value**2
-        assert kept["square"].data.tolist() == [value**2] * 2
+        found = program()
+        assert found is first
+        assert found["sum"].item() == 2 * value**2
+        assert found["square"][0].data.tolist() == [value**2] * 2
+
+
+def test_each_result_is_compared():
+    calls, x = itertools.count(), tv.Tensor(np.ones(2))
+    program = Program(lambda: {"right": x * 2.0, "wrong": [(x, x + float(next(calls)))]})
+    program()
+    with pytest.raises(TapeError, match="first in add"):
+        program()
 
 
 # ---- values that change from step to step and were frozen ----------------------------

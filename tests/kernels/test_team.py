@@ -21,7 +21,8 @@ from tinyvae.data import DataSet
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 team_module = pytest.importorskip("tinyvae_kernels.cpu.runtime.team", reason="Numba is missing", exc_type=ImportError)
 numba = pytest.importorskip("numba", reason="Numba is missing")
@@ -392,7 +393,7 @@ def check_training(work_with, counts):
         work_with(count)
         training = trained()
         states[count] = {name: array.copy() for name, array in training.state().items()}
-        tape, _ = training._programs[120]
+        tape = training.step_now().program.tape(120)
         programs = [call for call in tape.calls if isinstance(call, Program)]
         parts = [job.row[4] for program in programs for job in program.jobs]
         assert (max(parts) > 1) == (count > 1)

@@ -15,7 +15,8 @@ from tinyvae.data import DataSet
 from tinyvae.engine import fusion
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.rules import TABLE
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
 
@@ -86,7 +87,7 @@ def test_a_replayed_step_allocates_nothing(size, name):
 def test_a_replayed_step_is_one_program(name):
     """All launches are kernels, joined into one native call: nothing of NumPy's runs in between."""
     training = warmed(made("small", **VARIANTS[name]), 3)
-    (tape, _), = training._programs.values()
+    tape, = training.step_now().program.tapes.values()
     strays = [str(launch) for launch in tape.working() if not isinstance(launch.call, fusion.Kernel)]
     assert not strays
     tape.replay()

@@ -122,13 +122,14 @@ def minibatch(run: Path | None, data_dir: str | None) -> tuple[Any, Any]:
     from tinyvae.training import runs
 
     if run is None:
-        model, name = VAE(64, 100, 5), "digits"
+        model: Any = VAE(64, 100, 5)
+        name = "digits"
     else:
         model = runs.load(run)
         config = runs.RunFolder(run if run.is_dir() else run.parent).config()
         name, data_dir = config["data"], data_dir or config.get("data_dir")
     images = data_sets.load(name, data_dir)
-    return model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).numpy()
+    return model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).x.numpy()
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------------

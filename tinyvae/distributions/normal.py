@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form, kl
-from tinyvae.distributions.likelihood import likelihood
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form, kl
+from tinyvae.distributions.pixel_rows import pixel_log_prob
+from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.devices import CPU, Namespace, namespace_of, to_host
 from tinyvae.engine.rules import ANY, of_shapes, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 LOG_2PI = math.log(2 * math.pi)
 
 
+@family("normal", prior=("normal", 0.0, 0.0))  # N(0, 1)
 class Normal(Distribution):
     """N(mu, exp(logvar)), elementwise. `raw` holds both side by side, where a network made them so."""
 
@@ -122,6 +125,8 @@ rule("gaussian_sample_kl_grad", twin=_sample_kl_grad, domain=(ANY, ANY, ANY, ANY
      flops=lambda y, dz, dkl, raw, eps: 5 * raw.size + 3 * eps.size)
 
 
+@likelihood("gaussian", pixels="grey")
+@family("grey-normal")
 class GreyNormal(Distribution):
     """Grey pixels: N(sigmoid(a), exp(logvar)), the mean inside (0, 1) (AEVB section 5, Frey faces).
 
@@ -135,6 +140,11 @@ class GreyNormal(Distribution):
         self.activation, self.logvar = raw.split(2)
 
     parameters = property(lambda self: {"raw": self.raw})
+
+    @classmethod
+    def from_raw(cls, raw: Tensor) -> GreyNormal:
+        return cls(raw)
+
     variance = property(lambda self: self.logvar.exp())
 
     @property
@@ -156,4 +166,4 @@ def _grey_log_prob(raw: Tensor, x: Tensor) -> Tensor:
     return Normal(a.sigmoid(), logvar).log_prob(x)
 
 
-likelihood("gaussian_log_prob", _grey_log_prob, per_pixel=2, flops=9)
+pixel_log_prob("gaussian_log_prob", _grey_log_prob, per_pixel=2, flops=9)

@@ -131,8 +131,8 @@ class Program:
 
     `program(*key)` calls `step(*key)`, or replays the tape recorded for that key, and returns what the step returned
     when it was recorded, its tensors filled anew. The first two replays are held against the step run anew from the
-    same state, bit for bit: TapeError names the first launch that differs. The tape of the latest run is the one that
-    is kept, so tensors that the step has put aside are renewed as well.
+    same state, bit for bit: TapeError names the first launch that differs. The tape of the first call stays the one
+    that is replayed, so the step must return its tensors: what it puts aside belongs to the latest run.
     """
 
     def __init__(self, step: Callable[..., Any]) -> None:
@@ -158,6 +158,10 @@ class Program:
             result = self.step(*key)
         return tape, result
 
+    def tape(self, *key: Hashable) -> Tape:
+        """The tape recorded for a key."""
+        return self.tapes[key]
+
     def is_settled(self, *key: Hashable) -> bool:
         """Is a call with this key only a replay from now on?"""
         return self._compared.get(key) == COMPARED
@@ -178,7 +182,6 @@ class Program:
             array[...] = value
         again, result = self.record(*key)
         if _bits([*state, *_arrays(result)]) == replayed:
-            self.tapes[key], self._results[key] = again, result
             return
         for ours, theirs in zip(tape.launches, again.launches, strict=False):
             if ours.rule is not theirs.rule or _bits(ours.outputs) != _bits(theirs.outputs):

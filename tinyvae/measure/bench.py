@@ -19,8 +19,10 @@ from tinyvae.engine.program import Tape, bound
 from tinyvae.engine.tape import Launch, TapeError
 from tinyvae.measure import hardware, profiles, timing
 from tinyvae.models import VAE
+from tinyvae.training import environment
 from tinyvae.training.batches import BATCH, CURSOR
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 Step = Callable[[], None]
 STEPS = 20  # batches in an epoch of the made-up data, and steps that are compared
@@ -70,7 +72,7 @@ def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) 
     replayed, eager = make(net), make(net)
     state, expected = replayed.state(), eager.state()
     for number in range(1, steps + 1):
-        for ready, take in ((replayed, replayed.step), (eager, lambda: eager.eager(net.batch))):
+        for ready, take in ((replayed, replayed.step), (eager, lambda: eager.step_now().eager(net.batch))):
             if ready.counters[BATCH] == ready.batches.steps:
                 rewind(ready)
             take()
@@ -82,7 +84,7 @@ def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) 
 def products(net: Net) -> list[Launch]:
     """The matrix products of a step, as launches of NumPy's product over arrays of their own."""
     with fused(False):
-        tape = training(net).record(net.batch)
+        tape = training(net).step_now().program.record(net.batch)[0]
     return [launch for launch in tape.working() if launch.rule.name == "matmul"]
 
 
@@ -104,13 +106,13 @@ def candidates(net: Net) -> tuple[dict[str, Step], Training, Tape]:
 
         def step() -> None:
             with fused(kernels):
-                ready.eager(net.batch)
+                ready.step_now().eager(net.batch)
 
         return repeatable(ready, step)
 
     with fused(True):
         ready = training(net)
-        tape = ready.record(net.batch)
+        tape = ready.step_now().program.record(net.batch)[0]
     found = {TWINS: eagerly(False), KERNELS: eagerly(True), REPLAYED: repeatable(ready, tape.replay)}
     return found, ready, tape
 
@@ -170,7 +172,7 @@ the replayed step, launch by launch
 
 def this_machine() -> str:
     """Processor, versions and BLAS in one line."""
-    found, blas = timing.environment(), timing.blas()
+    found, blas = environment.environment(), environment.blas()
     packages = " ".join(f"{name} {found['packages'][name]}" for name in ("numpy", "numba") if name in found["packages"])
     parts = (blas["library"] or "unknown", blas["version"], blas["kernel"] and f"{blas['kernel']} kernel",
              blas["threads"] and f"{blas['threads']} threads")

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyvae.engine.devices import read
 from tinyvae.engine.rules import ANY, DATA, of_shapes, rule
-from tinyvae.engine.tensor import Tensor
+from tinyvae.engine.tensor import Tensor, apply
+from tinyvae.inference.bounds import Terms
 from tinyvae.nn.optimizers import FINITE, NORM
 
-# The places of `totals`, a float64 vector of sums over the epoch so far: data, their two terms and what was minimised,
-# and over sound steps the gradient norm and the count; skipped steps.
-DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)
+# `totals` is a float64 vector of sums over the epoch so far: the data; each reported term, in its order; what was
+# minimised; and over sound steps the gradient norm and their count; last the skipped steps. So the places after the
+# terms count from the end.
+DATA_COUNT, FIRST_TERM = 0, 1
+OBJECTIVE, NORMS, SOUND, SKIPPED = -4, -3, -2, -1
+OF_ELBO = ("reconstruction", "kl")  # the terms that the two kernels below are for
+
+
+def objective(terms: Terms, weights: dict[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
+    """What is minimised, one number in nats: minus the sum over the terms of weight * mean.
+
+    `weights` are the model's, 1 where it names none; those in `scheduled` are multiplied by their place in `rates`,
+    which holds the learning rate and then a number for each of them.
+    """
+    if tuple(terms) == OF_ELBO and tuple(scheduled) == ("kl",) and weights == {"kl": -1.0}:
+        return apply("objective", *terms.values(), rates)
+    total: Any = None
+    for name, term in terms.items():
+        value, weight = term.mean() if term.ndim else term, weights.get(name, 1.0)
+        if name in scheduled:
+            value = rates[1 + list(scheduled).index(name)] * value
+        value = value if weight == 1 else weight * value
+        total = value if total is None else total + value
+    return -total
+
+
+def accumulate(terms: Terms, rows: int, loss: Tensor, totals: Any, status: Any) -> None:
+    """Add a step of `rows` data to `totals`, as one launch; a step that is not sound is only counted."""
+    shown, end = terms.reported, (loss, Tensor(totals), Tensor(status))
+    if tuple(shown) == OF_ELBO and all(term.shape == (rows,) for term in shown.values()):
+        apply("accumulate", *shown.values(), *end)
+    else:
+        apply("accumulate_terms", *end, *shown.values(), rows=rows)
+
+
+# ---- the two terms of the ELBO, each by one kernel -------------------------------------------------------------------
 
 
 def _objective(reconstruction: Tensor, kl: Tensor, rates: Tensor) -> Tensor:
@@ -47,3 +82,15 @@ def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, s
 
 rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,), kernel="accumulate",
      flops=2)
+
+
+def _accumulate_terms(xp: Any, loss: Any, totals: Any, status: Any, *terms: Any, rows: int) -> None:
+    if read(status[FINITE]) != 1.0:
+        totals[SKIPPED] += 1
+        return
+    sums = (rows * read(term.mean(dtype=np.float64)) for term in terms)
+    totals[:SKIPPED] += xp.asarray((rows, *sums, rows * read(loss), read(status[NORM]), 1))
+
+
+# likewise for any terms, each (rows,) with its own number of rows, or ()
+rule("accumulate_terms", _accumulate_terms, domain=DATA, writes=(1,))

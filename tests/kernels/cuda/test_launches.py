@@ -16,7 +16,8 @@ import tinyvae as tv
 from tests.kernels.cuda.test_step import losses, made_up
 from tinyvae.engine.devices import namespace, to_host
 from tinyvae.engine.noise import Noise
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
                                 reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
@@ -241,7 +242,7 @@ def test_a_step_is_one_graph(driver):
         for _ in range(5):
             ready.counters[1] = ready.counters[2] = 0
             ready.step()
-    (program,) = ready._programs[25][0].calls
+    (program,) = ready.step_now().program.tape(25).calls
     assert len(captured) == 1
     assert program._run is captured[0]
     before = len(driver.launches)

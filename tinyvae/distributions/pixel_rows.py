@@ -12,7 +12,7 @@ from tinyvae.engine.rules import ANY, UNIT, of_shapes, rule
 from tinyvae.engine.tensor import Tensor
 
 
-def likelihood(name: str, log_prob: Callable[[Tensor, Tensor], Tensor], per_pixel: int, flops: int) -> None:
+def pixel_log_prob(name: str, log_prob: Callable[[Tensor, Tensor], Tensor], per_pixel: int, flops: int) -> None:
     """A row and its kernel of that name. `log_prob(raw, x)`, the twin, is log p(x), (..., batch), from raw (..., batch,
     per_pixel * pixels) and x (batch, pixels), or (1, pixels) for all; `flops` counts operations a raw number."""
 
