@@ -13,7 +13,7 @@ from benchmarks.cases import Case, cases, large
 from benchmarks.gpu_clock import Peaks
 from benchmarks.kernels import BOUNDS, KERNEL, TWIN, TYPES, Recorded, exact, record, replayed, units
 from benchmarks.tables import Columns, Row
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.devices import namespace, read, require_cuda, to_host
 from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
@@ -37,11 +37,11 @@ def check(case: Case, found: list[Any], expected: list[Any], bound: float) -> fl
 
 def timed(case: Case, recorded: Recorded, peak: Peaks, rounds: int) -> Row:
     """What the kernel takes on the card."""
-    launches = recorded.tape.program()
+    launches = recorded.tape.working()
     time = gpu_clock.of_launches(launches, rounds)
     low, high = time.quartiles
-    rate = sum(map(listing.traffic, launches)) / time.median / 1e9
-    return {"case": str(case), "numbers": max(map(listing.elements, launches)), "gpu_microseconds": time.median * 1e6,
+    rate = sum(map(table.traffic, launches)) / time.median / 1e9
+    return {"case": str(case), "numbers": max(map(table.elements, launches)), "gpu_microseconds": time.median * 1e6,
             "lower_quartile": low * 1e6, "upper_quartile": high * 1e6, "gigabytes_per_second": rate,
             "share_of_copy": rate / peak.copy_gigabytes_per_second, "rounds": rounds}
 

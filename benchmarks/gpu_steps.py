@@ -16,9 +16,9 @@ import tinyvae as tv
 from benchmarks import gpu_clock, nets, tables
 from benchmarks.nets import Net
 from benchmarks.tables import Columns, Row
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.devices import require_cuda, to_host
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.measure import timing
 from tinyvae.training.epochs import Training
 from tinyvae.training.objective import OBJECTIVE
@@ -43,7 +43,7 @@ class Begun(NamedTuple):
 
     @property
     def tape(self) -> Tape:
-        return self.ready.step_now().tapes[self.ready.settings.batch]
+        return self.ready.step_now().program.tape(self.ready.settings.batch)
 
 
 def begin(net: Net, device: str, tf32: bool = False) -> Begun:
@@ -84,7 +84,7 @@ def products(net: Net, tape: Tape, tf32: bool, rounds: int) -> float:
 def kernels(tape: Tape) -> int:
     """How many kernels a replay launches."""
     tape.replay()
-    return sum(len(call.launches) if isinstance(call, Program) else 1 for call in tape._program or ())
+    return sum(len(call.launches) if isinstance(call, Program) else 1 for call in tape.calls or ())
 
 
 def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
@@ -94,7 +94,7 @@ def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
                            least=gpu_clock.LEAST, synchronize=wait)
     step, (low, high) = times["replayed"].median, times["replayed"].quartiles
     alone = products(net, tape, precision == "TF32", rounds)
-    flops = sum(map(listing.flops, nets.products(net, tape)))
+    flops = sum(map(table.flops, nets.products(net, tape)))
     return {**net.as_dict(), "precision": precision, "gpu_microseconds": step * 1e6, "lower_quartile": low * 1e6,
             "upper_quartile": high * 1e6, "fit_microseconds": times["epoch"].median / nets.steps_an_epoch(net) * 1e6,
             "images_per_second": net.batch / step, "teraflops": flops / step / 1e12, "kernels": kernels(tape),

@@ -47,7 +47,7 @@ class Replayed:
         """A replayed step from the first weights: its batch, its normals, its loss and the gradient it found."""
         self.restart()
         self.step()
-        drawn = {launch.rule.name: launch.outputs[0] for launch in self.tape.program() if launch.outputs}
+        drawn = {launch.rule.name: launch.outputs[0] for launch in self.tape.working() if launch.outputs}
         x, eps = (np.array(to_host(a)) for a in (drawn.get("binarised_rows", drawn.get("grey_rows")), drawn["normal"]))
         parameters = self.training.model.parameters
         gradients = {name: np.array(to_host(slot)) for name, slot in parameters._slots.items()}

@@ -16,7 +16,7 @@ from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 from tinyvae.distributions import Distribution, LogTensor, UnitTensor, has_closed_kl, kl_per_dimension
 from tinyvae.distributions.registry import DISCRETE
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.engine.testing import check_gradients
 from tinyvae.inference.estimators import Latent, Term, choices, surrogate

@@ -30,8 +30,9 @@ from tinyvae.data import DataError, DataSet
 from tinyvae.engine import fusion, noise, testing
 from tinyvae.engine.fusion import fused, tf32
 from tinyvae.engine.noise import Noise
+from tinyvae.engine.program import Tape
 from tinyvae.engine.rules import Interval, rule
-from tinyvae.engine.tape import Tape, TapeError
+from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
 from tinyvae.inference.bounds import Draw, Joint, Terms, elbo

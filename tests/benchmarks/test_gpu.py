@@ -143,7 +143,7 @@ def test_a_twin_is_not_timed_as_a_kernel(driver):
     case = next(cases.large(2000))
     recorded = kernels.record(case, kernels.TWIN, np.dtype(np.float32), namespace("cuda"))
     with pytest.raises(SystemExit, match="its kernel did not run"):
-        gpu_clock.of_launches(recorded.tape.program())
+        gpu_clock.of_launches(recorded.tape.working())
 
 
 # ---- steps -----------------------------------------------------------------------------------------------------------

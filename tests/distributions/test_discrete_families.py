@@ -25,8 +25,8 @@ from tinyvae.distributions import (
 )
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.noise import Noise, open_unit
+from tinyvae.engine.program import Tape
 from tinyvae.engine.rules import TABLE
-from tinyvae.engine.tape import Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.estimators import Latent, Term, choices, no_baseline, surrogate
 

@@ -28,7 +28,7 @@ ONLY = {"engine": set(), "nn": {"engine"}, "distributions": {"engine", "nn"}, "d
 FILES = 9  # in a room, `__init__.py` not counted
 EXEMPT = ("distributions", "models")  # one file a family or model
 # What the move into rooms has left to cut; each is one name fewer with every cut.
-UPWARD = {"engine/listing.py", "evidence/evaluation.py", "training/runs.py"}
+UPWARD = {"evidence/evaluation.py", "training/runs.py"}
 LARGE = {"lessons"}
 PRIVATE = {"lessons/figures.py", "lessons/variance_figure.py", "lessons/variance_study.py"}
 
@@ -202,7 +202,8 @@ def test_the_engine_is_small(name):
 
 
 def test_lines_of_code():
-    assert code_lines('"""A module."""\n\n# a comment\nx = """a\nb"""\n\ndef f():\n    """What."""\n    return x\n') == 4
+    text = '"""A module."""\n\n# a comment\nx = """a\nb"""\n\ndef f():\n    """What."""\n    return x\n'
+    assert code_lines(text) == 4
 
 
 def test_no_file_is_two_ideas():

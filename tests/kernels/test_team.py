@@ -393,8 +393,8 @@ def check_training(work_with, counts):
         work_with(count)
         training = trained()
         states[count] = {name: array.copy() for name, array in training.state().items()}
-        tape = training.step_now().tapes[120]
-        programs = [call for call in tape._program if isinstance(call, Program)]
+        tape = training.step_now().program.tape(120)
+        programs = [call for call in tape.calls if isinstance(call, Program)]
         parts = [job.row[4] for program in programs for job in program.jobs]
         assert (max(parts) > 1) == (count > 1)
         assert len(programs) < 4 < len(parts), "the step is not one program"

@@ -96,7 +96,7 @@ def test_a_run_records_the_file_and_asks_for_it_again(folder):
     (entry,) = json.loads((folder / "run" / "config.json").read_text())["uses"]
     assert entry["file"] == "own.py"
     assert len(entry["sha256"]) == 64
-    for command in (("train", "--resume", "run", "--epochs", 3, "--no-pictures"), ("evaluate", "run"), ("sample", "run")):
+    for command in (("train", "--resume", "run", "--epochs", 3), ("evaluate", "run"), ("sample", "run")):
         code, _, err = program(folder, *command)
         assert code == 2
         assert err.count("\n") == 1
@@ -123,8 +123,8 @@ def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
 
 
 def test_a_model_of_ones_own_from_the_command_line(folder):
-    code, out, err = program(folder, "train", "digits", "--use", "own.py", "--model", "plain", "--hidden", 20, "--option",
-                             "scale=2.5", "--epochs", 1, "--out", "plain", "--json", "--no-pictures")  # fmt: skip
+    code, out, err = program(folder, "train", "digits", "--use", "own.py", "--model", "plain", "--hidden", 20,
+                             "--option", "scale=2.5", "--epochs", 1, "--out", "plain", "--json", "--no-pictures")  # fmt: skip
     assert code == 0, err
     config = json.loads((folder / "plain" / "config.json").read_text())["model"]
     assert (config["kind"], config["hidden"], config["scale"]) == ("plain", [20], 2.5)

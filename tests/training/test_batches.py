@@ -8,7 +8,7 @@ from support import DTYPES, assert_same_bits, likely, likely_zero
 import tinyvae as tv
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.models.batch import Rows
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 

@@ -145,8 +145,8 @@ def test_one_tape_a_batch_size():
     training = start()
     for _ in all_steps(training, 28):
         pass
-    assert set(training.step_now().tapes) == {4, 2}
-    assert all(training.step_now().is_settled(size) for size in (4, 2))
+    assert set(training.step_now().program.tapes) == {(4,), (2,)}
+    assert all(training.step_now().program.is_settled(size) for size in (4, 2))
 
 
 def frozen_number(training):

@@ -135,8 +135,8 @@ def begin(context: Any, data: str, data_dir: str | None, out: Path | None, kind:
     asked = [name for name in given(context) if name in OF_A_MODEL] + list(own)
     if refused := [name for name in asked if name not in takes]:
         known = ", ".join(list(takes)[1:]) or "none"
-        raise ValueError(f"found --{'option ' if refused[0] in own else ''}{refused[0]} with --model {kind}; expected one "
-                         f"of its own: {known}")
+        name = f"option {refused[0]}" if refused[0] in own else refused[0]
+        raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}")
     of_model["likelihood"] = of_model["likelihood"] or outline.likelihood
     config = {name: value for name, value in of_model.items() if name in takes} | own
     settings = dict(settings)

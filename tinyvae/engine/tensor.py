@@ -71,7 +71,7 @@ class Tensor:
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array, on the host; not while a tape records them, for they would be frozen."""
         tape = recording()
-        if tape is not None and self.launch is not None and self.launch.tape is tape:
+        if tape is not None and self.launch is not None and self.launch.tape == tape.number:
             raise TapeError(f"the value of a recorded {self.launch.rule.name} was asked for while the tape records: "
                             "it would be frozen into the program; read it after the `with Tape()` block")
         return to_host(self.data)
@@ -309,7 +309,7 @@ def _served(row: Rule, tensors: Sequence[Tensor], xp: Namespace) -> bool:
 
 def _belong(row: Rule, tensors: Sequence[Tensor], tape: Any) -> None:
     for tensor in tensors:
-        if tensor.requires_grad and tensor.launch is not None and tensor.launch.tape is not tape:
+        if tensor.requires_grad and tensor.launch is not None and tensor.launch.tape != tape.number:
             raise TapeError(f"{row.name} was given the result of {tensor.launch}, which depends on a parameter but was "
                             "made outside this tape: a replay would not renew it; compute it inside the `with` block")
 
@@ -345,12 +345,3 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
         results.append(apply("copy", g) if id(g) in taken or g.data.base is not None else g)
         taken.add(id(g))
     return results
-
-
-def write_into(tensor: Tensor, home: Array) -> None:
-    """Make `home` hold the tensor's values, now and at every replay: written there in the first place if possible."""
-    tape = recording()
-    if tape is None:
-        home[...] = tensor.data
-    elif not tape.redirect(tensor, home):
-        apply("store", tensor, Tensor(home))

@@ -87,12 +87,13 @@ class Path(Chains):
     """Chains whose density is moved along the path."""
 
     def __init__(self, p: Generator, x: Tensor, base: Start, start: Array, noise: Noise) -> None:
-        self._beta = Tensor(namespace_of(start).zeros(1, start.dtype))
+        # (`log_f` must not refer to `self`: the circle would keep all arrays until the garbage collector comes)
+        self._beta = beta = Tensor(namespace_of(start).zeros(1, start.dtype))
 
-        def log_f(w: Tensor) -> Tensor:
+        def log_f(w: Tensor) -> tuple[Tensor, Tensor]:
             log_base = base.log_density(w)
-            self._ratio = log_joint(p, x, w) - log_base
-            return log_base + self._beta * self._ratio
+            ratio = log_joint(p, x, w) - log_base
+            return log_base + beta * ratio, ratio
 
         super().__init__(log_f, start, noise)
 
@@ -100,7 +101,8 @@ class Path(Chains):
         """Move the density to that temperature; log p(x, z) - log f_0(z) where the chains are, (chains, batch)."""
         self._beta.data[...] = beta
         self.refresh()
-        return self._ratio.data.astype(np.float64)
+        (ratio,) = self.beside
+        return ratio.astype(np.float64)
 
 
 class Annealing:

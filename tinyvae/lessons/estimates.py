@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyvae.distributions import Distribution
 from tinyvae.engine.noise import Noise, uniform
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.engine.tensor import Tensor, apply, grad
 from tinyvae.inference.estimators import BASELINES, Baseline, Latent, Term, score_term, sum_to_axes, surrogate
 from tinyvae.measure.timing import measure

@@ -11,7 +11,8 @@ import numpy as np
 
 from tinyvae.engine import noise
 from tinyvae.engine.devices import CPU, Namespace, to_host
-from tinyvae.engine.tensor import Tensor, apply, write_into
+from tinyvae.engine.program import write_into
+from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.nn import activations  # noqa: F401 - the row that `Linear` applies
 from tinyvae.nn.sparse import sparse_matmul
 

@@ -118,7 +118,7 @@ class Training:
             self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
 
     def _advance(self, size: int) -> None:
-        self.step_now().advance(size, self.state())
+        self.step_now().program(size)
         self._turn += 1
 
     def several(self, sizes: list[int]) -> None:
@@ -146,7 +146,7 @@ class Training:
     def _device_faults(self, size: int) -> Any:
         def forget() -> None:
             for step in self.steps_of:
-                step.forget()
+                step.program.clear()
 
         return device_faults(self.xp, size, forget, self.step_now().tape_of_loss)
 
@@ -201,7 +201,7 @@ class Training:
 
     def _is_settled(self, size: int) -> bool:
         """Is a step of this size a program that was compared with its operations, and the first loss known?"""
-        return not math.isnan(self.first_loss) and all(step.is_settled(size) for step in self.steps_of)
+        return not math.isnan(self.first_loss) and all(step.program.is_settled(size) for step in self.steps_of)
 
     def _check_divergence(self, step: Step) -> None:
         """A too large step can throw the weights far out without any number becoming infinite.

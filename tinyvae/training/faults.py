@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, to_host
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.models import Model
 from tinyvae.nn.network import layer_outputs
 from tinyvae.training.settings import Settings
@@ -86,7 +86,7 @@ def _no_memory(size: int, forget: Callable[[], Any], tape_of_loss: Callable[[int
     forget()
     used, free, total = memory_in_use()
     try:
-        taken = [sum(array.nbytes for launch in tape_of_loss(n).program() for array in launch.outputs) for n in (1, 2)]
+        taken = [sum(array.nbytes for launch in tape_of_loss(n).working() for array in launch.outputs) for n in (1, 2)]
         advice = f"a batch of {max(1, int(0.8 * free / (2 * (taken[1] - taken[0]))))} should fit"
     except MemoryError:
         advice = "not even a batch of 2 fits beside what others hold there"

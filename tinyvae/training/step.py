@@ -15,7 +15,7 @@ import numpy as np
 from tinyvae.engine.devices import Array, read, to_host
 from tinyvae.engine.fusion import tf32
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape, TapeError
+from tinyvae.engine.program import Program, Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.bounds import Terms
 from tinyvae.models import Model, Phase
@@ -24,7 +24,6 @@ from tinyvae.training.batches import Batches
 from tinyvae.training.objective import SKIPPED, accumulate, objective
 from tinyvae.training.settings import Settings
 
-COMPARED = 2  # replays that are held against the same step run anew
 SCHEDULED = ("kl",)  # terms whose weight can change from step to step
 
 
@@ -53,8 +52,7 @@ class Step:
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
         self.raised, self.shown = tuple(terms), tuple(terms.reported)  # by name: the terms, the sums over the epoch
         self.totals = model.xp.zeros(5 + len(self.shown))
-        self.tapes: dict[int, Tape] = {}  # the recorded steps, by batch size
-        self._compared: dict[int, int] = {}  # how often each was held against its operations
+        self.program = Program(self.build)  # recorded, compared and replayed by batch size
 
     def _outline(self) -> Terms:
         """The terms of two data: it finds their names, and what is wrong with them before anything is begun."""
@@ -100,12 +98,6 @@ class Step:
         with np.errstate(all="ignore"):
             self.build(size)
 
-    def record(self, size: int) -> Tape:
-        """Do one whole step and keep it as a program."""
-        with Tape() as tape:
-            self.eager(size)
-        return tape
-
     def tape_of_loss(self, size: int) -> Tape:
         """The loss and its gradient alone, recorded."""
         with np.errstate(all="ignore"), Tape() as tape:
@@ -129,41 +121,3 @@ class Step:
             found.append((read(loss.data), to_host(self.gradient).astype(np.float64)))
         (loss, g), (rounded, h) = found
         return abs(rounded / loss - 1), float(np.linalg.norm(h - g) / np.linalg.norm(g))
-
-    # ---- recorded, compared, replayed --------------------------------------------------------------------------------
-
-    def advance(self, size: int, state: dict[str, Array]) -> None:
-        """Do a step of so many rows: by replay, if it was recorded. `state` is all that a step changes."""
-        if size not in self.tapes:
-            self.tapes[size], self._compared[size] = self.record(size), 0
-        elif self._compared[size] < COMPARED:
-            self._compare(self.tapes[size], size, state)
-            self._compared[size] += 1
-        else:
-            self.tapes[size].replay()
-
-    def is_settled(self, size: int) -> bool:
-        """Is a step of this size a program that was compared with its operations?"""
-        return self._compared.get(size) == COMPARED
-
-    def forget(self) -> None:
-        """Let go of the recorded steps and their memory."""
-        self.tapes.clear()
-        self._compared.clear()
-
-    def _compare(self, tape: Tape, size: int, state: dict[str, Array]) -> None:
-        """Do a step by replay and again by recording it anew; both must leave the same bits."""
-        before = {name: array.copy() for name, array in state.items()}
-        tape.replay()
-        after = {name: to_host(array).tobytes() for name, array in state.items()}
-        for name, array in state.items():
-            array[...] = before[name]
-        again = self.record(size)
-        if all(to_host(array).tobytes() == after[name] for name, array in state.items()):
-            return
-        for ours, theirs in zip(tape.launches, again.launches, strict=True):
-            pairs = zip(ours.outputs, theirs.outputs, strict=True)
-            if any(to_host(a).tobytes() != to_host(b).tobytes() for a, b in pairs):
-                raise TapeError(f"a replayed step differs from the same step run anew, first in {ours}: a value that "
-                                "changes from step to step was frozen into the recording")
-        raise TapeError("a replayed step leaves another state than the same step run anew")

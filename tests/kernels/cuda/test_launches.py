@@ -164,7 +164,7 @@ def check_neighbours(name, dtype, size):
                 if result.launch is not None:
                     result.data[...] = 0  # the recording's own value must not pass for the replay's
             tape.replay()
-            names = [launch.kernel for launch in tape._program[0].launches]
+            names = [launch.kernel for launch in tape.calls[0].launches]
             assert (len(names), name in names) == ((1, True) if merge else (2, False))
             results.append([to_host(t.data) for t in found])
     for one, two in zip(*results, strict=True):
@@ -218,7 +218,7 @@ def test_neighbours_of_other_arrays_stay_two(driver):
         tv.apply("next_indices", order, clocks[0], batch=3)
         tv.apply("next_rates", plan, clocks[1])
     tape.replay()
-    assert [launch.kernel for launch in tape._program[0].launches] == ["normal", "sample_kl", "next_indices",
+    assert [launch.kernel for launch in tape.calls[0].launches] == ["normal", "sample_kl", "next_indices",
                                                                        "next_rates"]  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def test_a_step_is_one_graph(driver):
         for _ in range(5):
             ready.counters[1] = ready.counters[2] = 0
             ready.step()
-    (program,) = ready.step_now().tapes[25]._program
+    (program,) = ready.step_now().program.tape(25).calls
     assert len(captured) == 1
     assert program._run is captured[0]
     before = len(driver.launches)

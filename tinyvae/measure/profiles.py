@@ -1,82 +1,17 @@
-"""A tape as a table: what each launch reads, writes and computes; with times, where the step's time goes."""
+"""A recorded program with times: where a step's time goes, and how much of the machine's measured peak is used."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from tinyvae.engine.program import Tape, bound
+from tinyvae.engine.table import elements, flops, footprint, lines, shapes, traffic
+from tinyvae.engine.tape import Launch
 from tinyvae.measure import hardware
-
-if TYPE_CHECKING:
-    from tinyvae.engine.devices import Array
-    from tinyvae.engine.tape import Launch, Tape
-
-
-def flops(launch: Launch) -> int:
-    """Arithmetic operations, an elementary function counted as one: by the row's formula."""
-    formula = launch.rule.flops
-    if launch.rule.view:
-        return 0
-    if not callable(formula):
-        return formula * elements(launch)
-    return int(formula(launch.outputs[0] if launch.outputs else None, *(tensor.data for tensor in launch.inputs)))
-
-
-def footprint(launch: Launch) -> int:
-    """Bytes of the arrays that are read or written; a view touches none."""
-    return 0 if launch.rule.view else sum(array.nbytes for array in _arrays(launch))
-
-
-def traffic(launch: Launch) -> int:
-    """Bytes read and written: each array once, one that is changed in place twice."""
-    changed = () if launch.rule.overwrites else launch.rule.writes
-    return footprint(launch) + sum(launch.inputs[i].data.nbytes for i in changed)
-
-
-def elements(launch: Launch) -> int:
-    """The size of the largest array that is read or written."""
-    return max((array.size for array in _arrays(launch)), default=0)
-
-
-def _arrays(launch: Launch) -> list[Array]:
-    inputs = [tensor.data for tensor in launch.inputs]
-    if launch.rule.picks:
-        inputs[0] = inputs[0].reshape(-1)[: launch.outputs[0].size]
-    return inputs + list(launch.outputs)
-
-
-def table(tape: Tape) -> str:
-    """One line a launch, with FLOP and bytes, and their sums below."""
-    rows = [("", "operation", "inputs", "outputs", "FLOP", "bytes")]
-    for number, launch in enumerate(tape.launches):
-        name = launch.rule.name + (" (view)" if launch.rule.view else "")
-        rows.append((str(number), name, *_shapes(launch), f"{flops(launch):,}", f"{traffic(launch):,}"))
-    rows.append(("", f"{len(tape.program())} launches", "", "", f"{sum(map(flops, tape.launches)):,}",
-                 f"{sum(map(traffic, tape.launches)):,}"))
-    return lines(rows, left=(1, 2, 3))
-
-
-def lines(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> str:
-    """Cells in columns that line up, to the right but for the columns `left`."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) if i in left else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-                     for row in rows)
-
-
-def _shapes(launch: Launch) -> tuple[str, str]:
-    inputs = " ".join(_shape(tensor.data) for tensor in launch.inputs)
-    return inputs, "in place" if launch.rule.writes else " ".join(map(_shape, launch.outputs))
-
-
-def _shape(array: Array) -> str:
-    return "x".join(map(str, array.shape)) or "1"
-
-
-# ---- with times ------------------------------------------------------------------------------------------------------
 
 
 class Profile(list):
@@ -95,7 +30,7 @@ class Profile(list):
         quartiles = np.percentile(self.rounds, (25, 75), axis=0).T if len(self) else []
         found = []
         for (launch, seconds), (low, high) in zip(self, quartiles, strict=True):
-            inputs, outputs = _shapes(launch)
+            inputs, outputs = shapes(launch)
             work = flops(launch), traffic(launch)
             least = peaks.least_seconds(*work, footprint(launch), _float_type(launch))
             found.append({
@@ -146,7 +81,7 @@ def _float_type(launch: Launch) -> Any:
 
 def profile(tape: Tape, rounds: int = 50, reset: Callable[[], Any] = lambda: None) -> Profile:
     """Time each working launch by itself over `rounds` runs through the program, `reset` called before each."""
-    calls = [(launch, launch.bind()) for launch in tape.program()]
+    calls = [(launch, bound(launch)) for launch in tape.working()]
     seconds = np.empty((rounds, len(calls)))
     with np.errstate(all="ignore"):
         for i in range(rounds):
