@@ -16,7 +16,7 @@ from tinyvae import fused
 from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
 from tinyvae.distributions.registry import DISCRETE
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.engine.testing import check_gradients
 from tinyvae.inference.estimators import Latent, Term, choices, surrogate

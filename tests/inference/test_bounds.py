@@ -100,7 +100,7 @@ def test_the_identity_finds_a_wrong_sampler(bound, monkeypatch):
 
 def test_at_the_posterior_estimator_a_has_no_variance():
     # log p(x, z) - log q(z|x) = log p(x) for every z: each single draw gives the evidence
-    mean, covariance = ONE.posterior(X)
+    mean, covariance = ONE.exact_posterior(X)
     q = fixed(np.broadcast_to(mean, (100, 1)), np.full((100, 1), np.log(covariance[0, 0])))
     draws = elbo(ONE, q, Tensor(np.broadcast_to(X, (100, 1)).copy()), Noise(0), bound="elbo-a").numpy()
     assert np.abs(draws - ONE.log_evidence(X)).max() <= EXACT
@@ -348,7 +348,7 @@ def test_repetitions_are_a_mean_of_bounds():
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_at_the_posterior_every_draw_is_the_evidence(k):
-    mean, covariance = ONE.posterior(X)
+    mean, covariance = ONE.exact_posterior(X)
     at = lambda shift: fixed(np.full((50, 1), mean[0, 0] + shift), np.full((50, 1), np.log(covariance[0, 0])))
     x = Tensor(np.repeat(X, 50, 0))
     assert np.abs(iwae(ONE, at(0.0), x, Noise(0), k)[0].numpy() - ONE.log_evidence(X)).max() <= EXACT
@@ -493,7 +493,7 @@ def test_wrong_weights_are_biased(fault, monkeypatch):
 
 def variance_at_the_posterior(bound, gradient, k):
     """The largest variance of a derivative by mu or logvar over 1000 draws, where q is the posterior."""
-    mean, covariance = ONE.posterior(X)
+    mean, covariance = ONE.exact_posterior(X)
     mu = Tensor(np.repeat(mean, 1000, 0), requires_grad=True)
     logvar = Tensor(np.repeat(np.log(covariance), 1000, 0), requires_grad=True)
     x, q = Tensor(np.repeat(X, 1000, 0)), lambda _: Normal(mu, logvar)

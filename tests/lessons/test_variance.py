@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 from scipy.special import polygamma
 from support import assert_close, likely_zero
+from tinyvae.lessons.gradient_estimates import Program, Row, Tally, _EachAverage, gather, rows_for
+from tinyvae.lessons.quadrature import FAMILIES, derivative, member
+from tinyvae.lessons.variance_problems import Encoder, GammaPoisson, OneLatent
+from tinyvae.lessons.variance_study import Nodes, exact_variances, of_expectation, sweep
 
 import tinyvae as tv
 from tinyvae.engine.noise import Noise
@@ -19,11 +23,7 @@ from tinyvae.inference import bounds
 from tinyvae.inference.estimators import BASELINES, Latent, MovingAverage, choices
 from tinyvae.lessons import variance_study
 from tinyvae.lessons.expressions import parse
-from tinyvae.lessons.gradient_estimates import Program, Row, Tally, _EachAverage, gather, rows_for
-from tinyvae.lessons.quadrature import FAMILIES, derivative, member
 from tinyvae.lessons.variance import compare
-from tinyvae.lessons.variance_problems import Encoder, GammaPoisson, OneLatent
-from tinyvae.lessons.variance_study import Nodes, exact_variances, of_expectation, sweep
 from tinyvae.pictures import figures
 
 SCORE, GREP, PATH = Row("score"), Row("grep"), Row("grep", part="g_rep")
@@ -363,7 +363,7 @@ def test_the_command_on_problems(run, tmp_path):
 
 def test_the_command_on_a_run(run, tmp_path):
     from tinyvae.training import runs
-    from tinyvae.training.step import Settings
+    from tinyvae.training.settings import Settings
 
     folder = runs.RunFolder.create(tmp_path / "r", tv.models.VAE(64, 8, 2), "digits-threshold", Settings(epochs=1))
     path, training = runs.prepare(folder.path)

@@ -8,7 +8,7 @@ from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 import tinyvae as tv
 from tinyvae.engine import noise
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.nn.layers import ACTIVATIONS, ALIGN, MLP, Linear, Parameters
 

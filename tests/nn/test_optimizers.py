@@ -7,7 +7,7 @@ import pytest
 from support import DTYPES, assert_close, assert_same_bits
 
 import tinyvae as tv
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.engine.tensor import Tensor
 from tinyvae.nn.optimizers import CLIP, FINITE, NORM, UPDATES, Optimizer
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.pixel_rows import pixel_log_prob
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -45,7 +46,6 @@ class Bernoulli(Distribution):
         return self.logits.sigmoid() * (-self.logits).sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        # x log p + (1 - x) log(1 - p) = x l - log(1 + exp(l)) (AEVB appendix C.1)
         return apply("bernoulli_log_prob", self.logits, x)[0]
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
@@ -69,3 +69,16 @@ def _kl(q: Bernoulli, p: Bernoulli) -> Tensor:
     # q log q/p + (1-q) log (1-q)/(1-p), with log sigmoid(l) = -softplus(-l)
     a, b = q.logits, p.logits
     return a.sigmoid() * ((-b).softplus() - (-a).softplus()) + (-a).sigmoid() * (b.softplus() - a.softplus())
+
+
+def _log_prob(logits: Tensor, x: Tensor) -> Tensor:
+    # x log p + (1 - x) log(1 - p) = x l - log(1 + exp(l)) (AEVB appendix C.1), written as
+    # (x - [l > 0]) l - log(1 + exp(-|l|)); a certain x costs nothing, also at infinite l
+    above = logits > 0
+    rest = x - above.cast(logits.dtype)
+    linear = rest * logits
+    linear = (abs(logits) == np.inf).where((rest == 0).where(0.0, linear), linear)
+    return (linear - above.where(-logits, logits).softplus()).sum(-1)
+
+
+pixel_log_prob("bernoulli_log_prob", _log_prob, per_pixel=1, flops=9)

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyvae.distributions import special  # noqa: F401 - registers the row of the derivative
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import Noise, into, open_unit, philox, stream_number
+from tinyvae.engine.noise import Noise, for_kernel, into, open_unit, philox, stream_number
 from tinyvae.engine.rules import INDEX, POSITIVE, rule
 from tinyvae.engine.tensor import Tensor
 
@@ -50,9 +50,13 @@ def _by_shape(g: Tensor, y: Tensor, shape: Tensor, counters: Tensor, **_: Any) -
     return g * y.apply("gamma_log_sample_grad", shape.broadcast_to(y.shape).contiguous())
 
 
+def _prepare(arrays: Any, samples: int, **rest: Any) -> dict[str, Any]:
+    return for_kernel(arrays, (samples, *arrays[0].shape), arrays[0].dtype, **rest)
+
+
 # log G of the step that `counters` holds, (samples, *shape). Its derivative by the shape is the implicit one, along
 # which the distribution function keeps its value (Figurnov et al. 2018): see special.py.
-rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX))
+rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX), kernel="log_gamma", prepare=_prepare)
 
 
 def log_gamma(shape: Tensor, noise: Noise, samples: int) -> Tensor:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.rules import ANY, POSITIVE, rule
+from tinyvae.engine.rules import ANY, POSITIVE, of_shapes, rule
 
 NODES = 36  # of Gauss and Legendre's rule, for 14 digits
 REACH = 36.0  # the integrals end where their exponential has fallen to e^-36, a rounding unit of float64
@@ -69,4 +69,5 @@ def _gamma_log_sample_grad(xp: Any, w: Any, a: Any, out: Any) -> Any:
 
 
 # d log z / da of a draw z ~ Gamma(a, 1), from w = log z and a
-rule("gamma_log_sample_grad", _gamma_log_sample_grad, (None, None), (ANY, POSITIVE))
+rule("gamma_log_sample_grad", _gamma_log_sample_grad, (None, None), (ANY, POSITIVE), kernel="gamma_log_sample_grad",
+     accepts=of_shapes(lambda w, a: w == a))

@@ -82,20 +82,21 @@ def _advi(xp: Any, theta: Array, g: Array, average: Array, clip: float, rate: fl
     theta -= rate * d / (1 + xp.sqrt(average))
 
 
-def _row(name: str, method: Callable, moments: int) -> None:
+def _row(name: str, method: Callable, moments: int, flops: int, kernel: str | None) -> None:
     vectors = 2 + moments
-    rule(name, lambda xp, *arrays, **hyper: _update(xp, method, *arrays, **hyper),
+    rule(name, lambda xp, *arrays, **hyper: _update(xp, method, *arrays, **hyper), kernel=kernel, flops=flops,
          domain=(*(ANY,) * (vectors + 1), DATA), writes=(0, *range(2, vectors), vectors + 1))
 
 
-rule("guard", _guard, domain=(ANY, ANY, DATA), writes=(2,))
+rule("guard", _guard, domain=(ANY, ANY, DATA), writes=(2,), kernel="guard", flops=2)
 # the gradient of a prior N(0, 1 / (N factor)) over the weights, added to that of the loss (AEVB section 5)
 rule("weight_prior", lambda xp, g, theta, factor: xp.add(g, g.dtype.type(factor) * theta, out=g), domain=(ANY, ANY),
-     writes=(0,))
-_row("adam", _adam, 2)
-_row("adagrad", _adagrad, 1)
-_row("sgd", _sgd, 1)
-_row("advi", _advi, 1)  # rho_t = eta t^(-1/2 + 1e-16) / (1 + sqrt(s_t)): Kucukelbir et al. 2017; G-REP's experiments
+     writes=(0,), kernel="weight_prior", flops=2)
+_row("adam", _adam, 2, 14, "adam")
+_row("adagrad", _adagrad, 1, 8, "adagrad")
+_row("sgd", _sgd, 1, 5, "sgd")
+# rho_t = eta t^(-1/2 + 1e-16) / (1 + sqrt(s_t)): Kucukelbir et al. 2017; G-REP's experiments
+_row("advi", _advi, 1, 9, None)
 
 
 class Optimizer:

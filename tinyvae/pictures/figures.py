@@ -42,7 +42,7 @@ def samples(
     images = _images("images", images, shape)
     columns = columns or _columns(len(images))
     grid = _mosaic(images, columns, _scale(shape, columns))
-    return _save(_page(grid, title)[0], path)
+    return save_png(_page(grid, title)[0], path)
 
 
 def reconstructions(
@@ -148,7 +148,7 @@ def manifold(
     axes.tick_params(labelsize=7.5, color=PALE, labelcolor=INK, length=3)
     axes.set_xlabel(f"$z_{{{dimensions[0]}}}$" + ("" if normal else ", quantile of the prior"), fontsize=10, color=INK)
     axes.set_ylabel(f"$z_{{{dimensions[1]}}}$", fontsize=10, color=INK, rotation=0, labelpad=8, va="center")
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def latents(
@@ -175,12 +175,12 @@ def latents(
         raise ValueError(f"per_dimension_kl is {activity.shape} or not finite; expected {means.shape[1:]}")
     order = np.argsort(-activity, kind="stable")
     pair = np.sort(order[:2])
-    figure = _figure(5.0 if per_dimension_kl is None else 7.6, 4.4)
+    figure = new_figure(5.0 if per_dimension_kl is None else 7.6, 4.4)
     room = (0.12, 0.12, 0.74, 0.79) if per_dimension_kl is None else (0.08, 0.12, 0.54, 0.79)
     _scatter(figure.add_axes(room), means, pair, labels, normal)
     if per_dimension_kl is not None:
         _bars(figure.add_axes((0.77, 0.12, 0.2, 0.79)), activity, order, pair)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
@@ -203,7 +203,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
         raise ValueError(f"the records hold no finite number under any of {', '.join(lines)}")
     titles = {"test_reconstruction": "Test reconstruction, nats", "test_kl": "Test KL to the prior, nats"}
     terms = [key for key in titles if key in known]
-    figure = _figure(7.6, 3.8)
+    figure = new_figure(7.6, 3.8)
     edges = {"left": 0.09, "right": 0.98, "bottom": 0.13, "top": 0.9, "wspace": 0.25, "hspace": 0.42}
     grid = figure.add_gridspec(max(1, len(terms)), 2, width_ratios=(1.6, 1), **edges)
     style = {"linewidth": 1.6, "markersize": 3, "marker": "o" if len(table) <= 30 else None}
@@ -211,7 +211,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     for key, name, colour in (("train_elbo", "train", TRAIN), ("test_elbo", "test", TEST)):
         if key in known:
             axes.plot(epochs, lines[key], color=colour, label=name, **style)
-    _axes(axes, "ELBO, nats per datum (higher is better)")
+    plain_axes(axes, "ELBO, nats per datum (higher is better)")
     kept = max((number for number, record in enumerate(table) if record.get("best")), default=None)
     if kept is not None and np.isfinite(lines["test_elbo"][kept]):
         x, y = epochs[kept], lines["test_elbo"][kept]
@@ -222,14 +222,14 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     for row, key in enumerate(terms):
         part = figure.add_subplot(grid[row, 1])
         part.plot(epochs, lines[key], color=TEST, **style)
-        _axes(part, titles[key])
+        plain_axes(part, titles[key])
     for part in figure.axes:
         part.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         if len(set(epochs)) < 4:  # leave a short axis room for whole epochs
             part.set_xlim(min(epochs) - 0.6, max(epochs) + 0.6)
     for part in {figure.axes[0], figure.axes[-1]}:
         part.set_xlabel("epoch", fontsize=8.5, color=INK)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 # ---- arrays into pages -------------------------------------------------------------------------------------
@@ -296,10 +296,10 @@ def _table(
     for column, head in enumerate(heads or ()):
         middle = (column * (width * scale + GAP) + width * scale / 2, 0)
         _note(axes, head, middle, (0, 4), ha="center", va="bottom", fontsize=7.5)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """An empty white page of `width` x `height` inches that belongs to nobody."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -318,7 +318,7 @@ def _page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: i
     height, width = grid.shape
     wide = max(width + left, 22 * len(title)) + 2 * margin  # the title fits, too
     high = height + bottom + above + head + 2 * margin
-    figure = _figure(wide / DPI, high / DPI)
+    figure = new_figure(wide / DPI, high / DPI)
     x, y = margin + left, margin + bottom
     figure.figimage(np.rint(255 * grid).astype(np.uint8)[:, :, None].repeat(3, axis=2), x, y, origin="upper")
     axes = figure.add_axes((x / wide, y / high, width / wide, height / high), facecolor="none")
@@ -337,7 +337,8 @@ def _value(number: float) -> str:
     return f"{number:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
-def _save(figure: Any, path: PathLike) -> Path:
+def save_png(figure: Any, path: PathLike) -> Path:
+    """Write a figure as PNG in one step; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})  # no version, no date
     write_bytes(path, buffer.getvalue())
@@ -347,13 +348,16 @@ def _save(figure: Any, path: PathLike) -> Path:
 # ---- axes with numbers on them -----------------------------------------------------------------------------
 
 
-def _axes(axes: Any, title: str) -> None:
+def plain_axes(axes: Any, title: str, x: str = "", y: str = "") -> None:
+    """Axes with a title above them on the left, the names of x and y, and a pale grid behind the data."""
     axes.set_title(title, loc="left", fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(labelsize=8, color=PALE, labelcolor=INK)
     axes.grid(color="#e8e8e8", linewidth=0.7)
     axes.set_axisbelow(True)
+    axes.set_xlabel(x, fontsize=8.5, color=INK)
+    axes.set_ylabel(y, fontsize=8.5, color=INK)
 
 
 def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray | None, normal: bool) -> None:
@@ -373,7 +377,7 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
         style = {"fill": False, "color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
         axes.add_patch(Circle((0, 0), radius, **style))
     axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order: no class on top
-    _axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if circles else ""))
+    plain_axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if circles else ""))
     axes.set_xlabel(f"$z_{{{pair[0]}}}$", fontsize=10, color=INK)
     if len(pair) == 2:
         axes.set_ylabel(f"$z_{{{pair[1]}}}$", fontsize=10, color=INK, rotation=0, labelpad=10)
@@ -399,10 +403,9 @@ def _bars(axes: Any, kl: np.ndarray, order: np.ndarray, pair: np.ndarray) -> Non
     shown = order[:40]
     colours = [TRAIN if j in pair else "#9db8cc" for j in shown]
     axes.barh(np.arange(len(shown)), kl[shown], color=colours, height=0.75)
-    _axes(axes, f"KL to the prior, sum {kl.sum():.1f}")
+    plain_axes(axes, f"KL to the prior, sum {kl.sum():.1f}", "nats per datum")
     axes.grid(axis="y", visible=False)
     axes.set_ylim(max(len(shown), 8) - 0.4, -0.6)
     names = [f"$z_{{{j}}}$" for j in shown]
     axes.set_yticks(np.arange(len(shown)), names, fontsize=7 if len(shown) > 24 else 8)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("nats per datum", fontsize=8.5, color=INK)

@@ -26,11 +26,13 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import namespace, read, to_host
-from tinyvae.measure import timing
-from tinyvae.models import VAE
-from tinyvae.training import checkpoint
+from tinyvae.models import Model, build_model, extensions
+from tinyvae.progress import watched
+from tinyvae.training import checkpoint, environment
 from tinyvae.training.checkpoint import CheckpointError
-from tinyvae.training.step import Settings, Training, TrainingError
+from tinyvae.training.epochs import Training
+from tinyvae.training.faults import TrainingError
+from tinyvae.training.settings import Settings, described
 
 OnStep = Callable[[Training, int], None]
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -53,7 +55,7 @@ class RunFolder:
         self.figures = self.path / "figures"
 
     @classmethod
-    def create(cls, path: str | Path, model: VAE, data: str, settings: Settings,
+    def create(cls, path: str | Path, model: Model, data: str, settings: Settings,
                data_dir: str | None = None) -> RunFolder:
         """Make the folder with config.json and the checkpoint of step 0; never over another run."""
         run = cls(path)
@@ -65,7 +67,7 @@ class RunFolder:
         except OSError as fault:
             raise CheckpointError(f"{run.path} cannot be made: {fault.strerror}; choose another --out") from None
         config = {"format": "tinyvae-run", "version": 1, "model": model.config, "data": data, "data_dir": data_dir,
-                  "settings": asdict(settings), "environment": timing.environment()}
+                  "settings": asdict(settings), "environment": environment.environment()} | _uses(model)
         checkpoint.write_json(run.config_file, config)
         run._save_last(model, settings, data, {}, epoch=0)
         return run
@@ -126,8 +128,9 @@ class RunFolder:
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save_last(self, model: VAE, settings: Settings, data: str, arrays: dict[str, Any], **progress: Any) -> None:
+    def _save_last(self, model: Model, settings: Settings, data: str, arrays: dict[str, Any], **progress: Any) -> None:
         meta = {"kind": "last", "model": model.config, "data": data, "settings": asdict(settings), **progress}
+        meta |= _uses(model)
         checkpoint.save(self.last, model.parameters.arrays() | arrays, meta)
 
     def save_last(self, training: Training) -> None:
@@ -139,7 +142,7 @@ class RunFolder:
     def save_best(self, training: Training, record: dict[str, Any]) -> None:
         """The parameters alone, with the record of their epoch."""
         meta = {"kind": "best", "model": training.model.config, "data": training.data.name, "record": record}
-        checkpoint.save(self.best, training.model.parameters.arrays(), meta)
+        checkpoint.save(self.best, training.model.parameters.arrays(), meta | _uses(training.model))
 
     def restore(self, training: Training) -> None:
         """Put the state of last.safetensors into a training, and cut the logs back to it."""
@@ -230,24 +233,72 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 # ---- what a person calls ---------------------------------------------------------------------------------------------
 
 
-def fit(model: VAE, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
-        on_epoch: OnEpoch | None = None, **settings: Any) -> list[dict[str, Any]]:
-    """Train a model on a data set (or the name of one); returns the records of the epochs.
+def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
+        on_epoch: OnEpoch | None = None, quiet: bool = False, **settings: Any) -> list[dict[str, Any]]:
+    """Train a model on a data set, and show how far it is where there is a terminal or a notebook.
 
-    With `out` everything is kept in a run folder, which `resume` can go on with. `settings` are those of
-    `tinyvae.training.step.Settings`: epochs, batch, lr, ...
+    Parameters
+    ----------
+    model
+        A `VAE`, or any other `Model`.
+    data
+        A `DataSet`, or the name of one: "mnist-dynamic".
+    out
+        A run folder to make, in which everything is kept, and with which `resume` can go on. None: only in memory.
+    on_step, on_epoch
+        Called with (training, batches done) after steps, and with (record, timings) after each epoch.
+    quiet
+        Show no bar.
+    **settings
+SETTINGS
+
+    Returns
+    -------
+    The records of the epochs, as dictionaries: bounds in nats per datum (higher is better), their standard errors, ...
+
+    Raises
+    ------
+    ValueError
+        For settings that are none or do not go together, and data that the model cannot take: before anything begins.
+    TrainingError
+        Where the loss stops being finite, or diverges.
     """
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     training = Training(model, data, chosen)
-    if out is None:
+    run = None if out is None else RunFolder.create(out, model, data.name, chosen)
+    with _shown(training, on_step, on_epoch, quiet) as (step, epoch):
+        if run is not None:
+            run.train(training, step, epoch)
+            return checkpoint.read_lines(run.metrics)
         records = []
         while not training.finished():
-            records.append(_epoch(training, lambda: False, on_step, on_epoch, None))
+            records.append(_epoch(training, lambda: False, step, epoch, None))
         return [record for record in records if record is not None]
-    run = RunFolder.create(out, model, data.name, chosen)
-    run.train(training, on_step, on_epoch)
-    return checkpoint.read_lines(run.metrics)
+
+
+fit.__doc__ = (fit.__doc__ or "").replace("SETTINGS", described("        "))
+
+
+@contextmanager
+def _shown(training: Training, on_step: OnStep | None, on_epoch: OnEpoch | None,
+           quiet: bool) -> Iterator[tuple[OnStep, OnEpoch]]:
+    """Callbacks that call the ones given, and move a bar."""
+    steps, last = training.batches.steps, ""
+    with watched("training", training.settings.epochs * steps, quiet) as update:
+
+        def step(training: Training, done: int) -> None:
+            update(training.epoch * steps + done, f"epoch {training.epoch + 1} of {training.settings.epochs}{last}")
+            if on_step:
+                on_step(training, done)
+
+        def epoch(record: dict[str, Any], timings: dict[str, Any]) -> None:
+            nonlocal last
+            last = f", bound {record['train_elbo']:.2f} on training and {record['test_elbo']:.2f} on test data (nats)"
+            if on_epoch:
+                on_epoch(record, timings)
+
+        yield step, epoch
 
 
 def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_dir: str | None = None,
@@ -260,7 +311,9 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
     config = run.config()
     with run.locked():  # before anything is changed: the new goal, the logs
         settings = Settings.from_dict(config["settings"])
-        _warn_if_other_blas(config.get("environment", {}))
+        if other := environment.differing_blas(config.get("environment", {})):
+            warnings.warn(f"the run began under another BLAS ({other}): it goes on, but its bits may differ from those "
+                          "of an uninterrupted run", RuntimeWarning, stacklevel=2)
         if epochs is not None and epochs != settings.epochs:
             done = checkpoint.load(run.last)[1].get("epoch", 0)
             if epochs < done:
@@ -271,7 +324,8 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
                               "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
             settings = replace(settings, epochs=epochs)
             checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
-        model = VAE(**config["model"], device=device)
+        _check_uses(config, run.path)
+        model = build_model(config["model"], device)
         if data is None or isinstance(data, (str, Path)):
             data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
         training = Training(model, data, settings)
@@ -280,11 +334,27 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
 
 
 def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_step: OnStep | None = None,
-           on_epoch: OnEpoch | None = None, device: str = "cpu") -> list[dict[str, Any]]:
-    """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted."""
+           on_epoch: OnEpoch | None = None, device: str = "cpu", quiet: bool = False) -> list[dict[str, Any]]:
+    """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted.
+
+    Parameters are those of `fit`; `epochs` sets a new goal, and `data` is needed where it has no name.
+    """
     run, training = prepare(path, data, epochs, device=device)
-    run.train(training, on_step, on_epoch)
+    with _shown(training, on_step, on_epoch, quiet) as (step, epoch):
+        run.train(training, step, epoch)
     return checkpoint.read_lines(run.metrics)
+
+
+def _uses(model: Model) -> dict[str, Any]:
+    """For a configuration: the files of the user's own that the model needs, if any."""
+    files = extensions.own_files(model)
+    return {"uses": files} if files else {}
+
+
+def _check_uses(config: dict[str, Any], path: Path) -> None:
+    """CheckpointError if a file of the user's own is not here, or has changed."""
+    if fault := extensions.missing(config.get("uses", [])):
+        raise CheckpointError(f"{path} {fault}")
 
 
 def _checkpoint_of(path: str | Path) -> Path:
@@ -293,13 +363,14 @@ def _checkpoint_of(path: str | Path) -> Path:
     return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
 
 
-def load(path: str | Path, device: str = "cpu") -> VAE:
+def load(path: str | Path, device: str = "cpu") -> Model:
     """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
     namespace(device)  # refused before anything is read
     file = _checkpoint_of(path)
     arrays, meta = checkpoint.load(file)
+    _check_uses(meta, file)
     try:
-        model = VAE(**meta["model"], device=device)
+        model = build_model(meta["model"], device)
     except (KeyError, TypeError, ValueError) as fault:
         raise CheckpointError(f"{file} holds no model that this version can build ({fault})") from None
     expected = {name: (array.shape, array.dtype) for name, array in model.parameters.arrays().items()}
@@ -314,14 +385,3 @@ def parameters_of(path: str | Path) -> dict[str, Any]:
     file = _checkpoint_of(path)
     meta = checkpoint.load(file)[1]
     return {"checkpoint": file.name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}
-
-
-def _warn_if_other_blas(environment: dict[str, Any]) -> None:
-    """Products that BLAS makes (where our kernels do not serve) repeat only with its kernel and number of threads, and
-    another kernel is a sign of another processor, whose vectors may be shorter."""
-    then, now = environment.get("blas") or {}, timing.blas()
-    differing = [f"{key} {then[key]} then, {now.get(key)} now" for key in ("library", "version", "kernel", "threads")
-                 if key in then and then[key] != now.get(key)]
-    if differing:
-        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits may "
-                      "differ from those of an uninterrupted run", RuntimeWarning, stacklevel=3)
