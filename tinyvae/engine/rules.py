@@ -281,7 +281,7 @@ rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, 
 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
     # SciPy computes in float64 whatever it is given; the row answers in the type of its input
-    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(order, a)
+    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(xp.asarray(order), a)
     if out is None:
         return value.astype(a.dtype)
     out[...] = value
