@@ -165,7 +165,7 @@ def measured_error(case: Case, alternative: str, dtype: np.dtype, expected: list
 def forms(case: Case) -> list[str]:
     """Twin, kernel and the alternatives of the case; no kernel where this processor has none."""
     square = np.ones((64, 64))
-    there = case.operation not in PRODUCTS or serves(TABLE["matmul"], CPU, (square, square))
+    there = case.operation not in PRODUCTS or serves(TABLE["matmul"], CPU, (square, square), {})
     return [TWIN, *[KERNEL] * there, *alternatives.of(case.operation, case.label)]
 
 

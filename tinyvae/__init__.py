@@ -42,7 +42,7 @@ from tinyvae.models import VAE, Batch, Model, Phase, use
 from tinyvae.training.checkpoint import CheckpointError
 from tinyvae.training.runs import fit, load, resume
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "VAE", "Batch", "CheckpointError", "DataError", "DataSet", "Draw", "Evaluation", "Factor", "Inference", "Interval",
     "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms", "apply", "data",

@@ -124,7 +124,8 @@ def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
 
 def test_a_model_of_ones_own_from_the_command_line(folder):
     code, out, err = program(folder, "train", "digits", "--use", "own.py", "--model", "plain", "--hidden", 20,
-                             "--option", "scale=2.5", "--epochs", 1, "--out", "plain", "--json", "--no-pictures")  # fmt: skip
+                             "--option", "scale=2.5", "--epochs", 1, "--out", "plain", "--json",
+                             "--no-pictures")  # fmt: skip
     assert code == 0, err
     config = json.loads((folder / "plain" / "config.json").read_text())["model"]
     assert (config["kind"], config["hidden"], config["scale"]) == ("plain", [20], 2.5)

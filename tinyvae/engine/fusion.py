@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -92,12 +92,12 @@ def kernel_of(row: Rule, xp: Namespace) -> Any:
     return row.kernels[xp.device]
 
 
-def serves(row: Rule, xp: Namespace, arrays: Sequence[Array]) -> bool:
-    """Can the row's kernel take these arrays?
+def serves(row: Rule, xp: Namespace, arrays: Sequence[Array], attributes: Mapping[str, Any]) -> bool:
+    """Can the row's kernel take these arrays and attributes?
 
     A kernel trusts what it is given. So what broadcasts in another way goes to the twin, and what is wrong gets the
     twin's error instead of foreign memory.
     """
     return ((row.strided or all(array.flags.c_contiguous for array in arrays))
             and (row.accepts is None or row.accepts(*arrays))
-            and (row.asks is None or getattr(load(xp.device), row.asks)(*arrays)))
+            and (row.asks is None or getattr(load(xp.device), row.asks)(*arrays, **attributes)))

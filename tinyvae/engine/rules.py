@@ -59,7 +59,7 @@ class Rule:
     kernel: str | None = None  # the name of its function in the kernels of a device; fusion.py looks it up
     prepare: Callable[..., dict[str, Any]] | None = None  # the kernel's attributes, of the arrays and the row's
     accepts: Callable[..., bool] | None = None  # can the kernel take these arrays?
-    asks: str | None = None  # a function beside the kernel that is asked the same
+    asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
     strided: bool = False  # may the kernel's arrays be views with gaps?
     constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
     # ---- for tables: operations an element of the largest array, or a function `(y, *inputs)` of the arrays; exp, log,
@@ -281,7 +281,7 @@ rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, 
 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
     # SciPy computes in float64 whatever it is given; the row answers in the type of its input
-    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(order, a)
+    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(xp.asarray(order), a)
     if out is None:
         return value.astype(a.dtype)
     out[...] = value

@@ -238,7 +238,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
         raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
     tensors, xp = _ready(row, inputs)
     call = kernel_of(row, xp) if xp.kernels else None
-    if call is not None and not _served(row, tensors, xp):
+    if call is not None and not _served(row, tensors, xp, attributes):
         call = None
     if call is None and row.twin is not None:
         return row.twin(*tensors, **attributes)
@@ -301,10 +301,10 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
     return tensors, xp
 
 
-def _served(row: Rule, tensors: Sequence[Tensor], xp: Namespace) -> bool:
+def _served(row: Rule, tensors: Sequence[Tensor], xp: Namespace, attributes: dict[str, Any]) -> bool:
     """Can the kernel serve these inputs, and is no derivative asked for that only the twin has?"""
     return (not any(tensors[i].requires_grad for i in row.constants)
-            and serves(row, xp, [tensor.data for tensor in tensors]))
+            and serves(row, xp, [tensor.data for tensor in tensors], attributes))
 
 
 def _belong(row: Rule, tensors: Sequence[Tensor], tape: Any) -> None:

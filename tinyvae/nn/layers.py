@@ -13,10 +13,9 @@ from tinyvae.engine import noise
 from tinyvae.engine.devices import CPU, Namespace, to_host
 from tinyvae.engine.program import write_into
 from tinyvae.engine.tensor import Tensor, apply
-from tinyvae.nn import activations  # noqa: F401 - the row that `Linear` applies
+from tinyvae.nn.activations import ACTIVATIONS
 from tinyvae.nn.sparse import sparse_matmul
 
-ACTIVATIONS = ("identity", "tanh", "relu", "softplus")
 INITIALS = ("glorot", "aevb")
 ALIGN = 16  # every parameter begins on a multiple of 16 numbers: a cache line of float32
 

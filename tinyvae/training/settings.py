@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyvae.engine.noise import Noise
 from tinyvae.inference.bounds import Draw, check_draw
-from tinyvae.nn.optimizers import Optimizer
+from tinyvae.nn.optimizers import OPTIMIZERS
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -65,7 +65,7 @@ class Settings:
             ("warmup", 0 <= self.warmup < math.inf, "a finite number of epochs, at least 0"),
             ("clip", self.clip >= 0, "at least 0"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-            ("optimizer", self.optimizer in Optimizer.CHOICES, f"one of {', '.join(Optimizer.CHOICES)}"),
+            ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             ("on_nonfinite", self.on_nonfinite in ("stop", "skip"), "stop or skip"),
             ("validation", self.validation >= 0, "at least 0"),
             ("patience", self.patience >= 0, "at least 0"),
