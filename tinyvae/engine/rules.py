@@ -62,6 +62,9 @@ class Rule:
     asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
     strided: bool = False  # may the kernel's arrays be views with gaps?
     constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
+    # ---- for the property tests: the same value by another road, and the attributes to test it with
+    reference: Callable | None = None
+    example: dict[str, Any] = field(default_factory=dict)
     # ---- for tables: operations an element of the largest array, or a function `(y, *inputs)` of the arrays; exp, log,
     # a root and a division count as one each, integer arithmetic not at all
     flops: int | Callable[..., int] = 1
