@@ -142,8 +142,9 @@ CASES = {
 
 # Rows tested elsewhere, and why not here; so are all that change an input in place, draw noise or look rows up.
 ELSEWHERE = {
-    "solve_lower": "takes a triangular matrix; see test_families.py",
-    "strict_lower": "makes a triangle; see test_families.py", "below_diagonal": "is its inverse; see test_families.py",
+    "solve_lower": "takes a triangular matrix; see test_full_normal.py",
+    "strict_lower": "makes a triangle; see test_full_normal.py",
+    "below_diagonal": "is its inverse; see test_full_normal.py",
     "gamma_log_sample_grad": "is a derivative itself; see test_special.py",
     "scale_gradient": "its gradient is another one than its value's, on purpose; see test_bounds.py",
 }  # fmt: skip

@@ -67,7 +67,7 @@ def test_every_reproduction_that_is_committed_says_what_it_needs():
 
 def test_commands_named_in_the_documents_exist():
     """A command that was renamed must be renamed in the README too."""
-    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known = {command.name or command.callback.__name__ for command in cli.put_together().registered_commands}
     for document in DOCUMENTS:
         for line in re.findall(r"tinyvae ((?:[a-z]+(?: \| )?)+)", document.read_text()):
             named = {word for word in line.split(" | ") if "|" in line}

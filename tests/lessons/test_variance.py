@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 from scipy.special import polygamma
 from support import assert_close, likely_zero
+from tinyvae.lessons.gradient_estimates import Program, Row, Tally, _EachAverage, gather, rows_for
+from tinyvae.lessons.quadrature import FAMILIES, derivative, member
+from tinyvae.lessons.variance_problems import Encoder, GammaPoisson, OneLatent
+from tinyvae.lessons.variance_study import Nodes, exact_variances, of_expectation, sweep
 
 import tinyvae as tv
 from tinyvae.engine.noise import Noise
@@ -19,11 +23,7 @@ from tinyvae.inference import bounds
 from tinyvae.inference.estimators import BASELINES, Latent, MovingAverage, choices
 from tinyvae.lessons import variance_study
 from tinyvae.lessons.expressions import parse
-from tinyvae.lessons.gradient_estimates import Program, Row, Tally, _EachAverage, gather, rows_for
-from tinyvae.lessons.quadrature import FAMILIES, derivative, member
 from tinyvae.lessons.variance import compare
-from tinyvae.lessons.variance_problems import Encoder, GammaPoisson, OneLatent
-from tinyvae.lessons.variance_study import Nodes, exact_variances, of_expectation, sweep
 from tinyvae.pictures import figures
 
 SCORE, GREP, PATH = Row("score"), Row("grep"), Row("grep", part="g_rep")

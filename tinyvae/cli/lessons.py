@@ -1,21 +1,32 @@
-"""The commands for learners: `tinyvae elbo` and `tinyvae montecarlo`. `register` puts them into the command line."""
+"""The commands for learners: `tinyvae elbo`, `montecarlo`, `variance`; the article's chapters as tables and pictures.
+
+`register` puts them into the command line.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyvae.progress import watched
+
 if TYPE_CHECKING:
     from tinyvae.lessons.elbo import Lesson
     from tinyvae.lessons.montecarlo import Study
+    from tinyvae.lessons.variance import Comparison, Entry, Table
 
 EXAMPLES = {
     "tinyvae elbo --mu 1": "watch a Gamma climb the ELBO: a GIF",
     'tinyvae montecarlo --q "gamma(3, 2)"': "the error falls as 1/sqrt(L)",
+    'tinyvae variance --q gamma --f "z**2"': "which gradient estimator varies least",
 }
+FUNCTION = "The function of z, written with + - * / ** < > and exp, log, sqrt, abs, tanh, sigmoid, ..."
+HEAVY = 0.02  # of a sum of squares by a single estimate: its interval is then worth a warning
+BIASED = 5.0  # z
 
 
 def opt(text: str, *names: str) -> Any:
@@ -23,11 +34,12 @@ def opt(text: str, *names: str) -> Any:
 
 
 Json = Annotated[bool, opt("Print JSON instead of text.", "--json")]
-Out = Annotated[Path, opt("Folder for the pictures.")]
+Out = Annotated[Path, opt("The folder for the pictures.")]
+Seed = Annotated[int, opt("Another seed gives other draws.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (elbo, montecarlo):
+    for command in (elbo, montecarlo, variance):
         app.command()(command)
 
 
@@ -39,36 +51,41 @@ def make(out: Path) -> None:
         raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
 
 
+def print_json(found: dict[str, Any]) -> None:
+    from tinyvae.training import checkpoint
+
+    print(json.dumps(checkpoint.plain(found), indent=2))
+
+
 # ---- the ELBO --------------------------------------------------------------------------------------------------------
 
 
 def elbo(
-    mu: Annotated[float, opt("Mean of p.")] = 4.0,
-    sigma: Annotated[float, opt("Standard deviation of p.")] = 1.0,
-    shape: Annotated[float | None, opt("Shape a that q starts with. Default: 2.")] = None,
-    rate: Annotated[float | None, opt("Rate b that q starts with. Default: 2.")] = None,
-    preset: Annotated[str, opt("gamma; or a special case: exponential (a = 1), chi-square (b = 1/2).")] = "gamma",
+    mu: Annotated[float, opt("The mean of p.")] = 4.0,
+    sigma: Annotated[float, opt("The standard deviation of p.")] = 1.0,
+    shape: Annotated[float | None, opt("The shape a that q starts with; 2 by default.")] = None,
+    rate: Annotated[float | None, opt("The rate b that q starts with; 2 by default.")] = None,
+    preset: Annotated[str, opt("gamma, or a special case: exponential (a = 1), chi-square (b = 1/2).")] = "gamma",
     path: Annotated[str, opt("What moves before the ascent: shape-rate, rate-shape, or both together.")] = "shape-rate",
-    frames: Annotated[int, opt("Of the animation.")] = 72,
+    frames: Annotated[int, opt("How many frames the animation has.")] = 72,
     out: Out = Path("lessons"),
     as_json: Json = False,
 ) -> None:
-    """The ELBO as q moves: p(z) = N(mu, sigma^2), q(z) = Gamma(a, b); GIF and PNG, and the best q by gradient ascent.
+    """Show the ELBO as q moves: p(z) is N(mu, sigma^2), q(z) is Gamma(a, b). The best q is found by gradient ascent.
 
-    With neither data nor an unnormalised p the ELBO is -KL(q || p).
+    A GIF and a PNG are drawn. There are no data, and p is normalised, so the ELBO is -KL(q || p).
     """
     from tinyvae.lessons import elbo as elbo_lesson
-    from tinyvae.lessons import figures as lesson_figures
+    from tinyvae.lessons import figures
 
     lesson = elbo_lesson.lesson(mu, sigma, shape, rate, preset, path, frames)
     make(out)
-    files = [lesson_figures.elbo_animation(lesson, out / "elbo.gif"),
-             lesson_figures.elbo_strip(lesson, out / "elbo.png")]  # fmt: skip
+    with watched("drawing frames", quiet=as_json) as report:
+        files = [figures.elbo_animation(lesson, out / "elbo.gif", report),
+                 figures.elbo_strip(lesson, out / "elbo.png")]  # fmt: skip
     if as_json:
-        best = lesson.best
-        found = {"mu": mu, "sigma": sigma, "preset": preset, "shape": best.shape, "rate": best.rate, "elbo": best.elbo,
-                 "bound": lesson.bound, "steps": lesson.steps, "files": list(map(str, files))}
-        print(json.dumps(found, indent=2))
+        print_json({"mu": mu, "sigma": sigma, "preset": preset} | lesson.best._asdict()
+                   | {"bound": lesson.bound, "steps": lesson.steps, "files": list(map(str, files))})
     else:
         print(elbo_report(lesson), *files, sep="\n")
 
@@ -79,7 +96,7 @@ def elbo_report(lesson: Lesson) -> str:
     fixed = {"gamma": "Gamma(a, b)", "exponential": "Gamma(1, b), the exponential",
              "chi-square": f"Gamma(a, 1/2), the chi-square with {2 * best.shape:.5g} degrees of freedom at the optimum"}
     return "\n".join((
-        f"p(z) = N({mu:g}, {sigma:g}^2), q(z) = {fixed[lesson.family.name]}",
+        f"p(z) = N({mu:g}, {sigma:g}^2), q(z) = {fixed[lesson.preset]}",
         f"optimum     a = {best.shape:.6g}, b = {best.rate:.6g}, by {lesson.steps} steps of gradient ascent",
         f"ELBO there  {_nats(best.elbo)} nats (higher is better)",
         f"bound       {_nats(lesson.bound)} nats = log P(z > 0) = log Phi(mu / sigma), for a q of any form",
@@ -99,46 +116,43 @@ def _nats(value: float) -> str:
 def montecarlo(
     q: Annotated[str, opt(
         "The distribution, with its numbers or without. By inverse distribution function: exponential, logistic, "
-        "gumbel, rayleigh, weibull, pareto; by location and scale: normal, laplace, uniform; by composition: "
-        "log-normal, gamma, chi-square, f, beta, dirichlet, cauchy."
+        "gumbel, rayleigh, weibull, pareto, cauchy; by location and scale: normal, laplace, uniform; by composition: "
+        "log-normal, gamma, chi-square, f, beta, dirichlet."
     )] = "normal",
-    f: Annotated[str | None, opt(
-        "The function of z: + - * / ** < > and exp, log, sqrt, abs, tanh, sigmoid, ... Default: z**2; 1/(1+z**2) "
-        "where the tails are heavy."
-    )] = None,
+    f: Annotated[str | None, opt(f"{FUNCTION} It is z**2 by default, 1/(1+z**2) where tails are heavy.")] = None,
     samples: Annotated[int, opt("The largest number of draws in a mean (L); the smallest is 16.")] = 16384,
     repetitions: Annotated[int, opt("How often each mean is taken.")] = 100,
-    seed: Annotated[int, opt("Which draws.")] = 0,
+    seed: Seed = 0,
     out: Out = Path("lessons"),
     as_json: Json = False,
 ) -> None:
-    """The mean of f(z) by draws of q(z) and by the reparameterization g(eps): they agree, errors fall as 1/sqrt(L)."""
-    from tinyvae.lessons import figures as lesson_figures
+    """Estimate E[f(z)] by draws of q(z) and by the reparameterization g(eps): they agree, errors fall as 1/sqrt(L)."""
+    from tinyvae.lessons import figures
     from tinyvae.lessons import montecarlo as lesson
-    from tinyvae.lessons import recipes
     from tinyvae.lessons.expressions import parse
-    from tinyvae.training import checkpoint
+    from tinyvae.lessons.families import drawable
 
-    law = recipes.law(q)
-    function = parse(("1/(1+z**2)" if law.recipe.heavy else "z**2") if f is None else f)
-    study = lesson.study(law, function, samples, repetitions, seed)
+    law, recipe = drawable(q)
+    function = parse(("1/(1+z**2)" if recipe.heavy else "z**2") if f is None else f)
+    with watched("drawing", quiet=as_json) as report:
+        study = lesson.study(law, recipe, function, samples, repetitions, seed, report)
     make(out)
-    file = lesson_figures.montecarlo(study, out / "montecarlo.png", seed)
+    file = figures.montecarlo(study, out / "montecarlo.png", seed)
     if as_json:
-        found = {"q": str(law), "f": study.f.text, "way": law.recipe.way, "g": law.recipe.formula, "exact": study.exact,
-                 "sd": study.sd, "kurtosis": study.kurtosis, "repetitions": repetitions, "seed": seed,
-                 "rows": [vars(row) for row in study.rows], "slopes": [vars(slope) for slope in study.slopes],
-                 "difference": study.difference, "files": [str(file)]}
-        print(json.dumps(checkpoint.plain(found), indent=2))
+        print_json({"q": str(law), "f": study.f.text, "way": recipe.way, "g": recipe.formula, "exact": study.exact,
+                    "sd": study.sd, "kurtosis": study.kurtosis, "repetitions": repetitions, "seed": seed,
+                    "rows": [row._asdict() for row in study.rows],
+                    "slopes": [slope._asdict() for slope in study.slopes], "difference": study.difference,
+                    "files": [str(file)]})  # fmt: skip
     else:
         print(study_report(study), file, sep="\n")
 
 
 def study_report(study: Study) -> str:
     """What `tinyvae montecarlo` says: the exact value, a row for each L, the two slopes, and what to beware of."""
-    q, f = study.q, study.f
+    f = study.f
     lines = [
-        f"q = {q}; g by {q.recipe.way}: z = {q.recipe.formula}",
+        f"q = {study.q}; g by {study.recipe.way}: z = {study.recipe.formula}",
         f"E[{f}] = {study.exact:.8g} exactly (quadrature), standard deviation of f {study.sd:.5g}",
         "",
         "Estimates by one mean of L draws, ± the draws' own standard error; z = (estimate - exact) / (sd / sqrt(L)).",
@@ -167,3 +181,170 @@ def study_report(study: Study) -> str:
         lines.append("f jumps: its expectation is estimated all the same, but a gradient through g(eps) would miss the "
                      "jumps")
     return "\n".join(lines)
+
+
+# ---- the variance of gradient estimators -----------------------------------------------------------------------------
+
+
+def variance(
+    q: Annotated[str | None, opt(
+        "normal, log-normal, gamma (by default), laplace or beta; its parameters stand in a bracket, gamma(2, 1), or "
+        "in the options that follow."
+    )] = None,
+    shape: Annotated[float | None, opt("The shape of a gamma q; 2 by default.")] = None,
+    rate: Annotated[float | None, opt("The rate of a gamma q; 1 by default.")] = None,
+    mu: Annotated[float | None, opt("The location of a normal, log-normal or laplace q; 0 by default.")] = None,
+    sigma: Annotated[float | None, opt("The width of a normal or log-normal q; 1 by default.")] = None,
+    scale: Annotated[float | None, opt("The scale of a laplace q; 1 by default.")] = None,
+    a: Annotated[float | None, opt("The first parameter of a beta q; 2 by default.")] = None,
+    b: Annotated[float | None, opt("The second parameter of a beta q; 2 by default.")] = None,
+    f: Annotated[str | None, opt(f"{FUNCTION} It is z**2 by default.")] = None,
+    problem: Annotated[str | None, opt(
+        "Instead of q and f: gamma-poisson, a factorisation of counts; or vae, the encoder of a small VAE on digits."
+    )] = None,
+    run: Annotated[Path | None, opt("With vae: take the model of this run, on its own data.")] = None,
+    estimator: Annotated[list[str] | None, opt("Compare only this one; it may be repeated.")] = None,
+    samples: Annotated[int, opt("How many draws make an estimate (L); baselines join them.")] = 8,
+    draws: Annotated[int | None, opt(
+        "How many draws each estimator gets, 320 L or more; 1,000,000 by default, fewer for a problem."
+    )] = None,
+    seed: Seed = 0,
+    data_dir: Annotated[str | None, opt("With --run: the folder with the data sets.")] = None,
+    out: Out = Path("lessons"),
+    as_json: Json = False,
+) -> None:
+    """Compare gradient estimators of E[f(z)] on the same draws: mean, variance, cost; a table for each parameter.
+
+    They are the score (BBVI) with baselines, G-REP, also its two terms, and reparam or implicit, where q has it.
+    """
+    from tinyvae.lessons import figures
+    from tinyvae.lessons import variance as lesson
+    from tinyvae.lessons.expressions import parse
+    from tinyvae.lessons.families import member
+
+    chosen = {"shape": shape, "rate": rate, "mu": mu, "sigma": sigma, "scale": scale, "a": a, "b": b}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if run is not None and problem != "vae":
+        raise ValueError(f"found --run {run} without --problem vae, which alone takes it")
+    if data_dir is not None and run is None:
+        raise ValueError(f"found --data-dir {data_dir} without --run, which alone reads data sets")
+    more: dict[str, Any] = {}
+    if problem is None:
+        law, function = member("gamma" if q is None else q, given), parse("z**2" if f is None else f)
+        with watched("drawing", quiet=as_json) as report:
+            found = lesson.of_expectation(law, function, estimator or (), samples, draws, seed, report)
+        with watched(f"varying {law.family.name}'s parameter", quiet=as_json) as report:
+            course = lesson.sweep(law, function, estimator or (), samples, seed, report)
+        make(out)
+        file, more = figures.over_parameter(course, out / "variance.png"), {"sweep": course.to_dict()}
+    else:
+        for name in [name for name, value in (("q", q), ("f", f)) if value is not None] + list(given):
+            raise ValueError(f"found --{name} with --problem {problem}, which has its own q and f")
+        chosen_problem = named_problem(problem, run, data_dir)
+        with watched("drawing", quiet=as_json) as report:
+            found = lesson.of_problem(chosen_problem, estimator or (), samples, draws, seed, report)
+        make(out)
+        file = figures.side_by_side(found, out / f"variance-{problem}.png")
+    if as_json:
+        print_json(found.to_dict() | more | {"files": [str(file)]})
+    else:
+        show(found)
+        print(file)
+
+
+def named_problem(name: str, run: Path | None, data_dir: str | None) -> Any:
+    """A problem by name; the VAE is that of a run, or a small new one, on the first 100 training images."""
+    from tinyvae import data as data_sets
+    from tinyvae.evidence.evaluation import batches_of
+    from tinyvae.lessons import problems
+    from tinyvae.models import VAE
+    from tinyvae.training import runs
+
+    if name not in ("gamma-poisson", "vae"):
+        raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
+    if name == "gamma-poisson":
+        return problems.GammaPoisson()
+    model: Any = VAE(64, 100, 5)
+    data = "digits"
+    if run is not None:
+        model, config = runs.load(run), runs.RunFolder(run if run.is_dir() else run.parent).config()
+        data, data_dir = config["data"], data_dir or config.get("data_dir")
+    images = data_sets.load(data, data_dir)
+    return problems.Encoder(model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).x.numpy())
+
+
+def show(found: Comparison) -> None:
+    """The tables, and what is to be known of them."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console(width=200, highlight=False, soft_wrap=True)  # a row is a line, however narrow the terminal
+    console.print(f"Gradient of {found.title}\n{found.draws:,} draws of each estimator, the same for all; L = "
+                  f"{found.samples} an estimate\n", markup=False)
+    for table in found.tables:
+        along = f" ({table.size:,} numbers; means are along the gradient)" if table.size > 1 else ""
+        console.print(f"d/d {table.parameter}{along}: {_with_error(*table.exact)}, {found.how_exact}", markup=False)
+        exact = any(line.exact_variance is not None for line in table.lines)
+        shown = RichTable(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("estimator", "mean ± 95 %", "z", "variance a draw", "95 %", *["exact"] * exact, "µs a draw",
+                     "variance x µs", "least"):
+            shown.add_column(name, justify="left" if name in ("estimator", "least") else "right", no_wrap=True)
+        for line in table.lines:
+            shown.add_row(*cells(line, table, exact))
+        console.print(shown)
+        console.print()
+    for note in notes(found):
+        console.print(note, markup=False)
+
+
+def _with_error(value: float, error: float) -> str:
+    """As many digits as the error leaves, eleven at most."""
+    if abs(value) <= error:
+        return f"0 ± {error:.1g}"
+    whole = math.floor(math.log10(abs(value)))
+    places = max(0, min(10 - whole, 1 - math.floor(math.log10(error)) if error > 0 else 10))
+    return f"{value:.{places}f} ± {error:.1g}"
+
+
+def cells(line: Entry, table: Table, exact: bool) -> list[str]:
+    """A row of a table as text."""
+    from tinyvae.lessons.variance import NORMAL_95
+
+    choice = line.choice
+    least = [what for what, by in (("variance", "variance"), ("variance x µs", "product"))
+             if len(table.lines) > 1 and table.best(by) is line]
+    none = 1e-24 * max(other.variance for other in table.lines)  # a variance by rounding alone
+    name = choice.name + (", their sum" if choice.estimator == "grep" and not choice.part else "")
+
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form) if line.variance > none else "0"
+
+    return [
+        name if choice.baseline == "none" else f"  + {choice.baseline}",
+        f"{line.mean:.5g} ± {NORMAL_95 * line.stderr:.2g}", "" if line.z is None else f"{line.z:.1f}",
+        number(line.variance, ".4g"), "{:.4g} to {:.4g}".format(*line.interval) if line.variance > none else "",
+        *([number(line.exact_variance, ".4g")] if exact else []),
+        "" if line.microseconds is None else f"{line.microseconds:.3g}", number(line.product, ".3g"),
+        " and ".join(least),
+    ]  # fmt: skip
+
+
+def notes(found: Comparison) -> list[str]:
+    """How to read the tables, and what not to trust."""
+    each = [(line, f"{line.choice.name} by {table.parameter}") for table in found.tables for line in table.lines]
+    exact = any(line.exact_variance is not None for line, _ in each)
+    lines = [f"Variance: of one draw, L times that of an estimate; its 95 % by bootstrap over {found.batches} batches; "
+             + ("exact: by quadrature. z: (mean - exact gradient) / standard error." if exact else
+                "z: (mean - the gradient that the heading gives) / standard error."),
+             "µs: of a draw with its part of the gradient by all parameters, replayed, the fastest of several rounds."]
+    if any(line.choice.whole for line, _ in each):
+        lines.append('Rao-Blackwell: but for "all of f", a score is multiplied only by terms that contain its latent.')
+    heavy = [f"{name} ({line.largest:.0%})" for line, name in each
+             if line.largest > HEAVY and line.choice.baseline == "none"]
+    if heavy:
+        lines.append(f"Heavy tails: of {', '.join(heavy)} a single estimate has that share of the sum of squares; the "
+                     "interval of the variance is too narrow.")
+    biased = [name for line, name in each if not abs(line.z or 0) <= BIASED]
+    if biased:
+        lines.append(f"Biased, or of a variance that draws do not show: {', '.join(biased)}.")
+    return lines + found.notes

@@ -16,23 +16,33 @@ so no Gamma gets above log Phi(mu / sigma).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
+from tinyvae.distributions import Gamma
 from tinyvae.engine.tensor import Tensor, grad
 
 LOG_2PI = math.log(2 * math.pi)
 
+# Gamma and its special cases: which of (shape a, rate b) are fixed, and at what
+PRESETS: dict[str, tuple[float | None, float | None]] = {
+    "gamma": (None, None), "exponential": (1.0, None), "chi-square": (None, 0.5)}
+PATHS = {"shape-rate": [[0], [1]], "rate-shape": [[1], [0]], "both": [[0, 1]]}  # what moves, one after the other
+LIMITS = {"mu": (-1e6, 1e6), "sigma": (1e-3, 1e3), "shape": (1e-3, 1e6), "rate": (1e-6, 1e6), "frames": (6, 500)}
+NARROW = 300.0  # the largest |mu| / sigma: beyond it the optimum's shape, (mu / sigma)^2, leaves no digits to the ELBO
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]  # theta = (log a, log b) -> the ELBO and its gradient
+
 
 def elbo(a: Tensor, b: Tensor, mu: float, sigma: float) -> Tensor:
     """-KL(Gamma(a, b) || N(mu, sigma^2)) in nats, elementwise ("The ELBO")."""
-    mean, variance = a / b, a / (b * b)
+    q = Gamma(a.reshape(*a.shape, 1), b.reshape(*b.shape, 1))
     # E_q[log p(z)] = -1/2 log(2 pi sigma^2) - (Var_q[z] + (E_q[z] - mu)^2) / (2 sigma^2)
-    expected_log_p = -0.5 * (LOG_2PI + 2 * math.log(sigma)) - (variance + (mean - mu) ** 2) * (0.5 / sigma**2)
-    # H[q] = a - log b + log Gamma(a) + (1 - a) psi(a)
-    entropy = a - b.log() + a.lgamma() + (1 - a) * a.digamma()
-    return expected_log_p + entropy
+    expected_log_p = (-0.5 * (LOG_2PI + 2 * math.log(sigma))
+                      - (q.variance + (q.mean - mu) ** 2).sum(-1) * (0.5 / sigma**2))
+    return expected_log_p + q.entropy()
 
 
 def bound(mu: float, sigma: float) -> float:
@@ -42,32 +52,7 @@ def bound(mu: float, sigma: float) -> float:
     return float(log_ndtr(mu / sigma))
 
 
-# ---- families --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Family:
-    """Gamma(a, b), or a special case of it: a parameter that is a number here stays as it is."""
-
-    name: str
-    shape: float | None = None
-    rate: float | None = None
-
-    @property
-    def free(self) -> list[int]:
-        """Which of (a, b) may move: 0, 1 or both."""
-        return [i for i, fixed in enumerate((self.shape, self.rate)) if fixed is None]
-
-
-FAMILIES = {family.name: family for family in (
-    Family("gamma"), Family("exponential", shape=1.0), Family("chi-square", rate=0.5))}  # fmt: skip
-PATHS = ("shape-rate", "rate-shape", "both")
-LIMITS = {"mu": (-1e6, 1e6), "sigma": (1e-3, 1e3), "shape": (1e-3, 1e6), "rate": (1e-6, 1e6)}
-NARROW = 300.0  # the largest |mu| / sigma: beyond it the optimum's shape, (mu / sigma)^2, leaves no digits to the ELBO
-
-
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """q's parameters and what they are worth, in nats."""
 
     shape: float
@@ -75,21 +60,19 @@ class Point:
     elbo: float
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A part of the way that q goes: what moves, and the points."""
 
     name: str
     points: list[Point]
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """p, the family of q, the way, and where it ends."""
+class Lesson(NamedTuple):
+    """p, which Gamma q is, the way, and where it ends."""
 
     mu: float
     sigma: float
-    family: Family
+    preset: str
     stages: list[Stage]
     best: Point
     bound: float
@@ -104,72 +87,64 @@ def lesson(mu: float = 4.0, sigma: float = 1.0, shape: float | None = None, rate
            preset: str = "gamma", path: str = "shape-rate", frames: int = 72) -> Lesson:
     """q moves along `path` from (shape, rate), each parameter a little too far, and then climbs to the optimum.
 
-    `preset` is a family by name; in it only the free parameter moves. ValueError names a parameter, its value, and
-    what it may be.
+    With a preset of PRESETS only the free parameter moves. ValueError names a parameter, its value, and what it may be.
     """
-    family = checked(preset, path, frames, shape, rate)
-    given = {"mu": mu, "sigma": sigma, "shape": shape, "rate": rate}
+    fixed = checked(preset, path, {"mu": mu, "sigma": sigma, "shape": shape, "rate": rate, "frames": frames})
+    free = [i for i in (0, 1) if fixed[i] is None]
+    here, objective = np.log([fixed[0] or shape or 2.0, fixed[1] or rate or 2.0]), target(mu, sigma)
+
+    def point(theta: np.ndarray) -> Point:
+        a, b = np.exp(theta)
+        return Point(float(a), float(b), float(elbo(Tensor(a), Tensor(b), mu, sigma).data))
+
+    moves = [moving for moving in PATHS[path] if set(moving) <= set(free)] or [free]
+    rest, stages = max(2, frames // 3), []  # `rest` frames are for the ascent
+    for number, moving in enumerate(moves):
+        count = max(2, (frames - rest) * (number + 1) // len(moves) - (frames - rest) * number // len(moves))
+        end = beyond(here, objective, moving)
+        # evenly in the logarithms, slowly at both ends
+        eased = (1 - np.cos(math.pi * np.linspace(0, 1, count))) / 2
+        names = " and ".join(("shape a", "rate b")[i] for i in moving)
+        stages.append(Stage(f"{names} move{'s' * (len(moving) == 1)}",
+                            [point(here + part * (end - here)) for part in eased]))
+        here = end
+    way = climb(here, objective, free, rate=0.15)  # slowly enough to watch
+    stages.append(Stage("gradient ascent", [point(theta) for theta in [*way[1:rest], way[-1]]]))
+    return Lesson(mu, sigma, preset, stages, point(way[-1]), bound(mu, sigma), len(way) - 1)
+
+
+def checked(preset: str, path: str, given: dict[str, float | None]) -> tuple[float | None, float | None]:
+    """What the preset fixes, if the other choices go with it."""
+    for option, choice, choices in (("preset", preset, PRESETS), ("path", path, PATHS)):
+        if choice not in choices:
+            raise ValueError(f"found --{option} {choice!r}; expected one of {', '.join(choices)}")
     for name, (low, high) in LIMITS.items():
         value = given[name]
         if value is not None and not low <= value <= high:  # so that NaN fails
             raise ValueError(f"found --{name} {value:g}; expected a number from {low:g} to {high:g}")
+    mu, sigma = given["mu"] or 0.0, given["sigma"] or 0.0
     if not abs(mu) <= NARROW * sigma:
         raise ValueError(f"found --mu {mu:g} with --sigma {sigma:g}; expected --mu within {NARROW:g} sigma of 0")
-    start = np.log([family.shape or shape or 2.0, family.rate or rate or 2.0])
-    target = Target(mu, sigma)
-    orders = {"shape-rate": [[0], [1]], "rate-shape": [[1], [0]], "both": [[0, 1]]}
-    moves = [free for free in orders[path] if set(free) <= set(family.free)] or [family.free]
-    rest = max(2, frames // 3)  # frames of the ascent
-    stages, here = [], start
-    for number, free in enumerate(moves):
-        count = max(2, (frames - rest) * (number + 1) // len(moves) - (frames - rest) * number // len(moves))
-        end = beyond(here, target, free)
-        # evenly in the logarithms, slowly at both ends
-        eased = (1 - np.cos(math.pi * np.linspace(0, 1, count))) / 2
-        points = [target.point(here + part * (end - here)) for part in eased]
-        names = " and ".join(("shape a", "rate b")[i] for i in free)
-        stages.append(Stage(f"{names} move{'s' * (len(free) == 1)}", points))
-        here = end
-    way = climb(here, target, family.free, rate=0.15)  # slowly enough to watch
-    stages.append(Stage("gradient ascent", [target.point(theta) for theta in [*way[1:rest], way[-1]]]))
-    return Lesson(mu, sigma, family, stages, target.point(way[-1]), bound(mu, sigma), len(way) - 1)
-
-
-def checked(preset: str, path: str, frames: int, shape: float | None, rate: float | None) -> Family:
-    """The family by its name, if the other choices go with it."""
-    if preset not in FAMILIES:
-        raise ValueError(f"found --preset {preset!r}; expected one of {', '.join(FAMILIES)}")
-    if path not in PATHS:
-        raise ValueError(f"found --path {path!r}; expected one of {', '.join(PATHS)}")
-    if not 6 <= frames <= 500:
-        raise ValueError(f"found --frames {frames}; expected a number from 6 to 500")
-    family = FAMILIES[preset]
-    for name, value, fixed in (("shape", shape, family.shape), ("rate", rate, family.rate)):
-        if value is not None and fixed is not None:
-            raise ValueError(f"found --{name} {value:g} with --preset {preset}, whose {name} is {fixed:g}; leave one "
-                             "out")
-    return family
+    for name, fixed in zip(("shape", "rate"), PRESETS[preset], strict=True):
+        if given[name] is not None and fixed is not None:
+            raise ValueError(f"found --{name} {given[name]:g} with --preset {preset}, whose {name} is {fixed:g}; leave "
+                             "one out")
+    return PRESETS[preset]
 
 
 # ---- gradient ascent -------------------------------------------------------------------------------------------------
 
 
-class Target:
-    """The ELBO as a function of theta = (log a, log b), which may be any numbers."""
+def target(mu: float, sigma: float) -> Objective:
+    """The ELBO as a function of theta = (log a, log b), which may be any numbers, with its gradient from the tape."""
 
-    def __init__(self, mu: float, sigma: float) -> None:
-        self.mu, self.sigma = mu, sigma
-
-    def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """The ELBO and its gradient by theta, from the tape."""
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         leaf = Tensor(theta.copy(), requires_grad=True)
         with np.errstate(all="ignore"):  # a step may try what overflows; it is then not taken
-            value = elbo(leaf[0].exp(), leaf[1].exp(), self.mu, self.sigma)
+            value = elbo(leaf[0].exp(), leaf[1].exp(), mu, sigma)
             return float(value.data), grad(value, leaf).data
 
-    def point(self, theta: np.ndarray) -> Point:
-        a, b = np.exp(theta)
-        return Point(float(a), float(b), float(elbo(Tensor(a), Tensor(b), self.mu, self.sigma).data))
+    return objective
 
 
 def fisher(theta: np.ndarray) -> np.ndarray:
@@ -182,7 +157,8 @@ def fisher(theta: np.ndarray) -> np.ndarray:
     return np.array([[a * a * trigamma, -a], [-a, a]])
 
 
-def climb(start: np.ndarray, target: Target, free: list[int], rate: float = 0.5, most: int = 500) -> list[np.ndarray]:
+def climb(start: np.ndarray, objective: Objective, free: list[int], rate: float = 0.5,
+          most: int = 500) -> list[np.ndarray]:
     """Gradient ascent from `start` over the parameters `free`: all points of the way, the last one the optimum.
 
     theta <- theta + rate * F^-1 gradient: the natural gradient, which asks how far q moves and not its parameters
@@ -192,7 +168,7 @@ def climb(start: np.ndarray, target: Target, free: list[int], rate: float = 0.5,
 
     def look(theta: np.ndarray) -> tuple[float, np.ndarray, float]:
         """The ELBO, the step from there, and the nats that it promises."""
-        value, gradient = target(theta)
+        value, gradient = objective(theta)
         step = np.zeros(2)
         step[free] = rate * np.linalg.solve(fisher(theta)[np.ix_(free, free)], gradient[free])
         step /= max(1.0, float(np.abs(step).max()))  # no factor above e at once
@@ -202,8 +178,8 @@ def climb(start: np.ndarray, target: Target, free: list[int], rate: float = 0.5,
     value, step, promise = look(theta)
     for _ in range(most):
         rounding = 1e-15 * (abs(value) + float(np.exp(theta[0]) * (1 + abs(theta[0]))))
-        parts = min(1.0, 4 * part) * 0.5 ** np.arange(30)
-        for part in parts:
+        longest = min(1.0, 4 * part)
+        for part in longest * 0.5 ** np.arange(30):
             trial = look(theta + part * step)
             gain = trial[0] - value
             if gain >= max(0.1 * part * promise, rounding) or (abs(gain) <= rounding and trial[2] <= 0.9 * promise):
@@ -218,10 +194,9 @@ def climb(start: np.ndarray, target: Target, free: list[int], rate: float = 0.5,
     return way
 
 
-def beyond(start: np.ndarray, target: Target, free: list[int], further: float = 0.35) -> np.ndarray:
+def beyond(start: np.ndarray, objective: Objective, free: list[int], further: float = 0.35) -> np.ndarray:
     """The best place that `free` can reach from `start`, and on by the factor e^`further` each."""
-    best = climb(start, target, free)[-1]
-    direction = np.where(best >= start, 1.0, -1.0)
+    best = climb(start, objective, free)[-1]
     end = best.copy()
-    end[free] += further * direction[free]
+    end[free] += further * np.where(best >= start, 1.0, -1.0)[free]
     return end

@@ -1,21 +1,28 @@
-"""Pictures of the lessons: the ELBO as q moves, and Monte Carlo's error as draws are added.
+"""Pictures of the lessons: the ELBO as q moves, Monte Carlo's error, and how far gradient estimators spread.
 
-As in figures.py, every function writes one file in one step and returns its path; the same input gives the same bytes.
+As in pictures/page.py, every function writes one file in one step and returns its path; the same input gives the
+same bytes.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinyvae.distributions import Gamma
 from tinyvae.engine.noise import Noise
+from tinyvae.engine.tensor import Tensor
 from tinyvae.lessons.elbo import Lesson, Point
-from tinyvae.lessons.montecarlo import Line, Study
-from tinyvae.pictures.figures import INK, TEST, TRAIN, PathLike, _axes, _figure, _save
+from tinyvae.lessons.estimates import NAMES, Choice, Report
+from tinyvae.lessons.expectations import Line, scan
+from tinyvae.lessons.montecarlo import Study
+from tinyvae.lessons.variance import Comparison, Sweep
+from tinyvae.pictures.page import INK, PALE, TEST, TRAIN, PathLike, new_figure, plain_axes, save_png
 from tinyvae.training.checkpoint import write_bytes
 
 P, Q = TRAIN, TEST  # the colours of p and q
@@ -28,15 +35,18 @@ ELBO_CAPTION = ("p is normalised and there are no data, so the ELBO is −KL(q �
                 "what p has elsewhere\n{}costs: not even the best q of any form gets above log P(z > 0) "
                 "under p, the dashed line.")
 SEEN = 0.02  # of a panel's height or width
+# Okabe and Ito: told apart by everyone. A baseline is the lighter, dashed line of its estimator's colour.
+COLOURS = {"score": "#D55E00", "grep": "#0072B2", "reparam": "#009E73", "implicit": "#009E73"}
+BY_DRAWS = ("reparam", "implicit")
 
 # ---- the ELBO --------------------------------------------------------------------------------------------------------
 
 
-def elbo_animation(lesson: Lesson, path: PathLike) -> Path:
+def elbo_animation(lesson: Lesson, path: PathLike, report: Report = lambda share: None) -> Path:
     """A GIF: both densities below, the ELBO above, as q's parameters go their way; it rests at the optimum."""
     from PIL import Image
 
-    figure = _figure(7.6, 5.6)
+    figure = new_figure(7.6, 5.6)
     figure.set_dpi(SCREEN)
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.15), left=0.12, right=0.97, bottom=0.2, top=0.93, hspace=0.42)
     top, below = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
@@ -60,7 +70,14 @@ def elbo_animation(lesson: Lesson, path: PathLike) -> Path:
         for artist in (line, dot, title, curve):
             artist.axes.draw_artist(artist)
         pages.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy()))
-    palette = _palette(pages)
+        report((number + 1) / len(values))
+    # one palette for all pages, or colours would flicker: the commonest of the first and the last page, white as white
+    pixels = np.concatenate([np.asarray(page).reshape(-1, 3) for page in (pages[0], pages[-1])])
+    colours, counts = np.unique(pixels @ np.array([1, 256, 65536]), return_counts=True)
+    commonest = colours[np.argsort(-counts, kind="stable")[:128], None] // [1, 256, 65536] % 256
+    commonest[commonest.min(1) > 244] = 255
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(commonest.ravel().tolist())
     pages = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
     each = 10 * max(2, round(100 * SECONDS / len(pages)))
     buffer = io.BytesIO()
@@ -70,28 +87,16 @@ def elbo_animation(lesson: Lesson, path: PathLike) -> Path:
     return Path(path)
 
 
-def _palette(pages: list[Any]) -> Any:
-    """One palette for all pages, or colours would flicker: the commonest of the first and the last, white as white."""
-    from PIL import Image
-
-    pixels = np.concatenate([np.asarray(page).reshape(-1, 3) for page in (pages[0], pages[-1])])
-    colours, counts = np.unique(pixels @ np.array([1, 256, 65536]), return_counts=True)
-    commonest = colours[np.argsort(-counts, kind="stable")[:128], None] // [1, 256, 65536] % 256
-    commonest[commonest.min(1) > 244] = 255  # what is paler than the palest area
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(commonest.ravel().tolist())
-    return palette
-
-
 def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
     """The same on paper, as PNG: the whole course of the ELBO, and below it the densities at five moments."""
-    points, moments = lesson.points, _moments(lesson)
-    figure = _figure(9.6, 5.2)
+    points, best = lesson.points, lesson.best
+    ends = np.cumsum([len(stage.points) for stage in lesson.stages]) - 1  # start, middle and end of what moves; optimum
+    moments = [0, *([ends[0] // 2] if len(ends) == 3 else [ends[0] // 3, 2 * ends[0] // 3]), *ends]
+    figure = new_figure(9.6, 5.2)
     grid = figure.add_gridspec(2, len(moments), height_ratios=(1.25, 1), left=0.09, right=0.985, bottom=0.2, top=0.93,
                                hspace=0.55, wspace=0.12)
     top = figure.add_subplot(grid[0, :])
     values = _course(top, lesson, faint=False)
-    best = lesson.best
     top.set_title(f"ELBO as q moves, nats (higher is better); optimum {_number(best.elbo)} at "
                   f"a = {_number(best.shape)}, b = {_number(best.rate)}", loc="left", fontsize=9, color=INK)
     for number, moment in enumerate(moments):
@@ -101,15 +106,15 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
         point, part = points[moment], figure.add_subplot(grid[1, number])
         curve, hatched = _densities(part, lesson, [points[m] for m in moments])
         _move(curve, point)
-        heading = f"{number + 1}:  a = {_number(point.shape)}, b = {_number(point.rate)}"
-        part.set_title(f"{heading}\nELBO {_number(point.elbo)}", loc="left", fontsize=8, color=INK)
+        part.set_title(f"{number + 1}:  a = {_number(point.shape)}, b = {_number(point.rate)}\n"
+                       f"ELBO {_number(point.elbo)}", loc="left", fontsize=8, color=INK)
         if number:
             part.tick_params(labelleft=False)
             part.set_ylabel("")
     _caption(figure, hatched)
     figure.legend(*part.get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.985, 0.02), frameon=False,
                   fontsize=8.5, labelcolor=INK)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def _caption(figure: Any, hatched: bool) -> None:
@@ -123,8 +128,9 @@ def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
 
     values = np.array([point.elbo for point in lesson.points])
     axes.plot(values, color="#eab9a0" if faint else Q, linewidth=1.6)
-    _axes(axes, "")
+    plain_axes(axes, "", y="ELBO, nats")
     high, low = max(lesson.bound, lesson.best.elbo), values.min()
+    room, low = 0.17 * (high - low), low - 0.05 * (high - low)
     if high - low > max(30, 10 * abs(high)):  # from tenths to thousands of nats
         linear = max(1.0, 2 * abs(high))
         decades = math.log10(-1.3 * low / linear)
@@ -132,15 +138,8 @@ def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
         axes.set_yscale("symlog", linthresh=linear, linscale=scale)
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
         axes.yaxis.get_major_locator().numticks = 7
-        axes.yaxis.set_major_formatter(lambda value, _: _power(value))
         low, room = 1.3 * low, linear * min(0.9, 0.18 * (decades / scale + 1))
-    else:
-        room = 0.17 * (high - low)
-        low -= 0.05 * (high - low)
-    axes.set_ylim(low, high + room)
-    axes.set_xlim(-0.02 * len(values), 1.02 * len(values) - 1)
-    axes.set_xticks([])
-    axes.set_ylabel("ELBO, nats", fontsize=8.5, color=INK)
+    axes.set(xlim=(-0.02 * len(values), 1.02 * len(values) - 1), ylim=(low, high + room), xticks=[])
     axes.axhline(lesson.bound, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(f"log P(z > 0) = {_number(lesson.bound)} nats", (0.01, lesson.bound), (0, 1.5), color=INK,
                   xycoords=axes.get_yaxis_transform(), textcoords="offset points", va="bottom", fontsize=8)
@@ -170,18 +169,15 @@ def _densities(axes: Any, lesson: Lesson, shown: list[Point] | None = None) -> t
     axes.fill_between(z, p, where=z <= 0, facecolor="none", edgecolor=P, alpha=0.5, hatch="////", linewidth=0)
     axes.plot(z, p, color=P, linewidth=1.6, label=f"p(z) = N({_number(mu)}, {_number(sigma)}²)", clip_on=False,
               zorder=2.6)  # on the axis too, where p is nearly 0
-    curve, = axes.plot(z[z > 0], np.zeros((z > 0).sum()), color=Q, linewidth=1.8, label=Q_NAMES[lesson.family.name],
+    curve, = axes.plot(z[z > 0], np.zeros((z > 0).sum()), color=Q, linewidth=1.8, label=Q_NAMES[lesson.preset],
                        zorder=2.7)
-    _axes(axes, "")
+    plain_axes(axes, "", "z", "density")
     # a q that shoots up at 0, or is a needle, is cut off
     *tops, top = (float(np.quantile(_gamma(z[z > 0], point), 0.99)) for point in [*(shown or lesson.points), best])
     height = 1.12 * max(p.max(), min(top, 8 * p.max()), min(max(tops), 3 * p.max()))
     if p.max() < SEEN * top:  # p is elsewhere
         height = 1.12 * top
-    axes.set_ylim(0, height)
-    axes.set_xlim(low, high)
-    axes.set_xlabel("z", fontsize=9, color=INK)
-    axes.set_ylabel("density", fontsize=8.5, color=INK)
+    axes.set(xlim=(low, high), ylim=(0, height))
     if shown is None:
         axes.legend(loc="upper right", frameon=False, fontsize=8.5, labelcolor=INK)
     return curve, bool(p[z <= 0].max() > SEEN * height)
@@ -195,25 +191,8 @@ def _move(curve: Any, point: Point) -> None:
 
 
 def _gamma(z: np.ndarray, point: Point) -> np.ndarray:
-    a, b = point.shape, point.rate
-    return np.exp(np.minimum(a * math.log(b) - math.lgamma(a) + (a - 1) * np.log(z) - b * z, 100.0))
-
-
-def _moments(lesson: Lesson) -> list[int]:
-    """The start, the middle and the end of what moves, and the optimum: five numbers of points."""
-    ends = np.cumsum([len(stage.points) for stage in lesson.stages]) - 1
-    first = ends[0]
-    if len(ends) == 3:
-        return [0, int(first // 2), int(first), int(ends[1]), int(ends[2])]
-    return [0, int(first // 3), int(2 * first // 3), int(first), int(ends[1])]
-
-
-def _power(number: float) -> str:
-    """A tick of a logarithmic axis: thousands and more by their power of ten, where they are one."""
-    power = round(math.log10(abs(number))) if number else 0
-    if power < 3 or not math.isclose(abs(number), 10.0**power):
-        return _number(number)
-    return ("−" if number < 0 else "") + f"10{str(power).translate(SUPERSCRIPTS)}"
+    q, log_z = Gamma(Tensor(np.array(point.shape)), Tensor(np.array(point.rate))), np.log(z)
+    return np.exp(np.minimum(q.log_density(Tensor(log_z)).data - log_z, 100.0))
 
 
 def _number(number: float, places: int | None = None) -> str:
@@ -231,31 +210,26 @@ def _number(number: float, places: int | None = None) -> str:
 
 def montecarlo(study: Study, path: PathLike, seed: int = 0) -> Path:
     """As PNG: draws of g(eps) against the density of q, and the error of both routes against the number of draws."""
-    figure = _figure(9.2, 4.0)
+    figure = new_figure(9.2, 4.0)
     grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.25), left=0.07, right=0.985, bottom=0.14, top=0.9, wspace=0.25)
     _draws(figure.add_subplot(grid[0]), study, seed)
     _errors(figure.add_subplot(grid[1]), study)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def _draws(axes: Any, study: Study, seed: int) -> None:
     q, count = study.q, 20_000
-    z = q.g(q.eps(Noise(seed, "picture"), count)).data
-    low, high = np.quantile(z, (0.02, 0.98) if q.recipe.heavy else (0.0005, 0.9995))
+    z = study.recipe.draw(q, Noise(seed, "picture"), count).data
+    low, high = np.quantile(z, (0.02, 0.98) if study.recipe.heavy else (0.0005, 0.9995))
     low = low if q.support[0] == -math.inf else q.support[0]
     edges = np.linspace(low, high, 51)
     heights = np.histogram(z, edges)[0] / (count * (edges[1] - edges[0]))
     axes.stairs(heights, edges, fill=True, color=Q, alpha=0.35, label=f"{count:,} draws of g(ε)")
-    t = np.linspace(-300, 300, 200_001)
-    places, _ = Line(q)(t)
+    places, log_q = q.log_density(Line(q).w(scan(12.0, 50_001)).data)
     inside = (places > low) & (places < high)
-    density = np.exp(q.log_density(places[inside]))
-    axes.plot(places[inside], density, color=P, linewidth=1.6, label="density of q")
-    _axes(axes, f"q = {q}")
-    axes.set_xlim(low, high)
-    axes.set_ylim(0, 1.3 * heights.max())
-    axes.set_xlabel("z", fontsize=9, color=INK)
-    axes.set_ylabel("density", fontsize=8.5, color=INK)
+    axes.plot(places[inside], np.exp(log_q[inside]), color=P, linewidth=1.6, label="density of q")
+    plain_axes(axes, f"q = {q}", "z", "density")
+    axes.set(xlim=(low, high), ylim=(0, 1.3 * heights.max()))
     axes.legend(loc="upper right", frameon=False, fontsize=8, labelcolor=INK)
 
 
@@ -263,24 +237,100 @@ def _errors(axes: Any, study: Study) -> None:
     from matplotlib.ticker import LogLocator
 
     L = np.array([row.draws for row in study.rows])
-    expected = np.array([row.expected for row in study.rows])
-    axes.plot(L, expected, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="sd of f / √L", zorder=1)
+    axes.plot(L, [row.expected for row in study.rows], color=INK, linewidth=1, linestyle=(0, (4, 3)),
+              label="sd of f / √L", zorder=1)
     for i, (name, colour, marker) in enumerate((("draws of q", P, "s"), ("f(g(ε))", Q, "o"))):
-        rms = np.array([row.rms[i] for row in study.rows])
-        error = np.array([row.rms_stderr[i] for row in study.rows])
+        rms, error = (np.array([getattr(row, what)[i] for row in study.rows]) for what in ("rms", "rms_stderr"))
         bars = np.abs(rms * np.exp(1.96 * np.array([[-1.0], [1.0]]) * error) - rms)
         slope = study.slopes[i]
         label = f"{name}: slope {slope.value:.3f} ± {1.96 * slope.stderr:.3f}".replace("-", "−")
         axes.errorbar(L * (0.96, 1.04)[i], rms, bars, fmt=marker, color=colour, markersize=5, linewidth=1.2,
                       label=label)
-    text = study.f.text if len(study.f.text) <= 28 else f"{study.f.text[:24]}..."
     axes.set_xscale("log", base=4)
     axes.set_yscale("log")
-    _axes(axes, f"Error of the mean of f(z) = {text}, {study.repetitions} repetitions")
+    plain_axes(axes, f"Error of the mean of f(z) = {textwrap.shorten(study.f.text, 28)}, {study.repetitions} "
+               "repetitions", "L, draws in a mean", "root mean squared error")
     axes.set_xticks(L, [f"{n:,}" for n in L], fontsize=8)
     axes.minorticks_off()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("L, draws in a mean", fontsize=8.5, color=INK)
-    axes.set_ylabel("root mean squared error", fontsize=8.5, color=INK)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(loc="lower left", frameon=False, fontsize=8, labelcolor=INK)
+
+
+# ---- gradient estimators ---------------------------------------------------------------------------------------------
+
+
+def over_parameter(sweep: Sweep, path: PathLike) -> Path:
+    """Variance of a draw over one parameter of q, a panel for each derivative, double logarithmic, as PNG."""
+    panels, here = list(sweep.q.at), sweep.q.at[sweep.parameter]
+    figure = new_figure(4.9 * len(panels), 4.3)
+    grid = figure.add_gridspec(1, len(panels), left=0.075, right=0.985, bottom=0.2, top=0.79, wspace=0.17)
+    for number, by in enumerate(panels):
+        axes = figure.add_subplot(grid[number])
+        curves = {row: variance for (of, row), variance in sweep.curves.items() if of == by}
+        for row, variance in curves.items():
+            _curve(axes, sweep.values, row, variance)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high < 100 * low:  # one whole decade at least, for its ticks
+            axes.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
+        axes.yaxis.set_minor_formatter("")
+        none = [row.name for row, variance in curves.items() if not variance.any()]
+        plain_axes(axes, f"derivative by {by}" + (f"; 0: {', '.join(none)}" if none else ""), f"{sweep.parameter} of q",
+                   "" if number else "variance of a draw")
+        axes.axvline(here, color=PALE, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+        axes.set_xlim(sweep.values[0], sweep.values[-1])
+        axes.xaxis.set_major_formatter("{x:g}")
+    held = ", ".join(f"{name} = {value:g}" for name, value in sweep.q.at.items() if name != sweep.parameter)
+    figure.text(0.012, 0.975, "Variance of estimators of the gradient of E[f(z)], f(z) = "
+                f"{textwrap.shorten(sweep.text, 36)}, q = {sweep.q.family.name}, {held}", fontsize=10, color=INK,
+                va="top")
+    drawn = [NAMES[row.estimator] for row in curves if row.estimator in BY_DRAWS]
+    by_draws = f" ({drawn[0]}: of draws; a curve ends where single draws decide)" if drawn else ""
+    loo = f" leave-one-out of L = {sweep.samples};" if any(row.baseline != "none" for row in curves) else ""
+    figure.text(0.012, 0.905, f"by quadrature{by_draws};{loo} dotted: {sweep.parameter} = {here:g}", fontsize=8.5,
+                color=INK, va="top")
+    figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False, fontsize=8.5,
+                  labelcolor=INK, bbox_to_anchor=(0.5, 0.0))
+    return save_png(figure, path)
+
+
+def _curve(axes: Any, x: np.ndarray, row: Choice, variance: np.ndarray) -> None:
+    # equal estimators lie on one another: the one below is wide and pale, so that both are seen
+    below = row.estimator in BY_DRAWS
+    axes.plot(x, np.where(variance > 0, variance, np.nan), color=COLOURS[row.estimator], label=row.name,
+              linewidth=4.0 if below else 1.8, alpha=0.45 if below else 1.0, zorder=1 if below else 2,
+              linestyle="solid" if row.baseline == "none" else (0, (3, 2)))
+
+
+def side_by_side(found: Comparison, path: PathLike) -> Path:
+    """Variance of a draw of each estimator, a panel for each group of parameters, logarithmic, as PNG."""
+    rows = [line.choice for line in found.tables[0].lines]
+    figure = new_figure(2.6 + 2.1 * max(2, len(found.tables)), 1.4 + 0.27 * len(rows))
+    high, wide, places = figure.get_figheight(), figure.get_figwidth(), np.arange(len(rows))
+    grid = figure.add_gridspec(1, len(found.tables), left=2.35 / wide, right=0.98, bottom=0.55 / high,
+                               top=1 - 0.8 / high, wspace=0.1)
+    for number, table in enumerate(found.tables):
+        axes = figure.add_subplot(grid[number])
+        for place, line in zip(places, table.lines, strict=True):
+            if line.variance > 1e-20 * max(other.variance for other in table.lines):
+                span = np.array([[line.variance - line.interval[0]], [line.interval[1] - line.variance]])
+                axes.errorbar(line.variance, place, xerr=np.maximum(span, 0), fmt="o", markersize=5, linewidth=1.4,
+                              color=COLOURS[line.choice.estimator],
+                              markerfacecolor="white" if line.choice.part else None)
+            else:
+                axes.annotate("0", (0, place), (4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+                              va="center", fontsize=8.5, color=COLOURS[line.choice.estimator])
+        axes.set_xscale("log")
+        plain_axes(axes, f"by {table.parameter}" + (f" ({table.size:,})" if table.size > 1 else ""),
+                   "variance of a draw")
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_yticks(places, [row.name for row in rows] if number == 0 else [""] * len(rows))
+        axes.tick_params(axis="y", length=0)
+    title = textwrap.fill(f"Gradient of {found.title}".replace("-ELBO", "−ELBO"), int(14 * wide))
+    whole = "\nall of f: every score times all terms; the others: times those that contain its latent (Rao-Blackwell)"
+    figure.text(0.012, 1 - 0.1 / high, title, fontsize=9.5, color=INK, va="top")
+    if any(row.whole for row in rows):
+        figure.text(0.012, 1 - 0.1 / high - 0.01, "\n" * title.count("\n") + whole, fontsize=8, color=INK, va="top")
+    return save_png(figure, path)

@@ -4,30 +4,55 @@ What counts is variance x cost: an estimator of half the variance may take twice
 
 Means are along one direction u, which is 1 for a single parameter; for many it is the direction of the gradient itself,
 as an earlier pilot run found it, so that a bias shows in the number that matters for a step.
+
+In one dimension the variances of the score function and of G-REP are known, too. Each makes of a draw z one number
+g(z), so its variance is an integral,
+
+    Var[g] = int (g(z(w)) - E[g])^2 q(w) dw,
+
+summed here over nodes that stand in the place of draws, a Gauss rule on each of many panels, which end where f has an
+edge. A coarser sum over a shorter line says what may be wrong with it. Leave-one-out joins L draws: the mean of
+(f_l - mean of the others) h_l, with h the score, is the sample covariance of f and h, whose variance is known:
+
+    L Var = E[(f - E f)^2 h^2] - Cov(f, h)^2 + (Var f Var h + Cov(f, h)^2) / (L - 1).
+
+A path may hold more than z does (Beta's, which goes through two Gamma draws), so its variance is that of draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tinyvae.lessons.gradient_estimates import Problem, Program, Row, Spread, costs, gather
-from tinyvae.lessons.quadrature import Exact
+from tinyvae.engine.tensor import Tensor
+from tinyvae.inference.estimators import choices
+from tinyvae.lessons.estimates import Choice, Estimates, Problem, Report, Spread, costs, gather, variants
+from tinyvae.lessons.expectations import Exact, Line, derivative, expectation, gauss, scan
+from tinyvae.lessons.expressions import Expression, parse
+from tinyvae.lessons.families import Member
+from tinyvae.lessons.problems import OneLatent
 
 NORMAL_95 = 1.959963984540054
-
-Report = Callable[[int, int], Any]  # steps done, of how many
+TOGETHER, LEAST, FEWEST = 8192, 20, 16  # draws in one step, so that time goes into arithmetic; steps; replicas
+MOST = 10**8  # draws
+JUMPS = "f jumps, and a gradient through z does not see a jump"
+REACH, SHORTER, PANEL = 16.0, 14.0, 20  # t in w = centre + scale sinh t: a tail exp(1e-4 w) has 400 nats; nodes a panel
+ACCURATE = 1e-4  # relative error of a variance that may be called exact
+ROUNDING = 1e-24  # a variance is nothing beside so much of the squares it is made of
+VALUES, NODES, FINE = 25, 1201, 20001  # of a swept parameter; at each of them; for a single member
+SPREAD, STEPS = 1280, 60  # replicas of each value, and steps, where draws are needed
+TRUSTED = 0.1  # share of the largest estimate in a sum of squares, above which a sample variance is no measurement
 
 
 @dataclass(frozen=True)
-class Line:
+class Entry:
     """An estimator in one table. Variances are of one draw; a part of a sum has no z, no cost, and is never best."""
 
-    row: Row
+    choice: Choice
     mean: float
     stderr: float
     z: float | None  # (mean - exact) over the standard error of the difference
@@ -46,29 +71,14 @@ class Table:
     parameter: str
     size: int  # how many numbers it is
     exact: Exact
-    lines: list[Line]
+    lines: list[Entry]
 
-    def best(self, by: str = "variance") -> Line:
-        """The line with the least variance, or `product`; of equals the cheapest."""
-        lines = [line for line in self.lines if not line.row.part]
+    def best(self, by: str = "variance") -> Entry:
+        """The entry with the least variance, or `product`; of equals the cheapest."""
+        lines = [line for line in self.lines if not line.choice.part]
         values = [getattr(line, by) for line in lines]
         limit = min(values) * (1 + 1e-6) + 1e-24 * max(values)
         return min((line for line in lines if getattr(line, by) <= limit), key=lambda line: line.microseconds or 0.0)
-
-    def gains(self) -> list[str]:
-        """What each idea divides the variance by, after those before it; a sentence, where f has several terms."""
-        lines = {line.row: line for line in self.lines}
-        whole, score = lines.get(Row("score", whole=True)), lines.get(Row("score"))
-        if whole is None or score is None:
-            return []
-        based = min((line for line in self.lines if line.row.estimator == "score" and line.row.baseline != "none"),
-                    key=lambda line: line.variance, default=score)
-        best = self.best()
-        rao, cut, rest = (before.variance / after.variance for before, after in
-                          ((whole, score), (score, based), (based, best)))
-        last = f", {best.row.name} by {rest:.3g} beyond that" if best is not based else ""
-        return [f"by {self.parameter}, Rao-Blackwell divides the score's variance by {rao:.3g}, {based.row.baseline} "
-                f"by {cut:.3g} more{last}."]
 
 
 @dataclass(frozen=True)
@@ -85,38 +95,62 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        tables = [asdict(table) | {
-            "lines": [asdict(line) | {"row": line.row._asdict(), "name": line.row.name} for line in table.lines],
-            "exact": table.exact._asdict(), "least_variance": table.best().row.name,
-            "least_product": table.best("product").row.name} for table in self.tables]
-        return asdict(self) | {"tables": tables}
+        tables = []
+        for table in self.tables:
+            lines = [vars(line) | {"row": line.choice._asdict(), "name": line.choice.name} for line in table.lines]
+            for line in lines:
+                del line["choice"]
+            tables.append(vars(table) | {"exact": table.exact._asdict(), "lines": lines,
+                                         "least_variance": table.best().choice.name,
+                                         "least_product": table.best("product").choice.name})
+        return vars(self) | {"tables": tables}
 
 
-def compare(problem: Problem, rows: Sequence[Row], samples: int, steps: int, seed: int = 0,
-            exact: Mapping[str, Exact] | None = None, report: Report = lambda done, of: None) -> Comparison:
-    """Run the rows on the same draws and hold them against the exact gradient, by table name.
+def estimators_for(problem: Problem, asked: Sequence[str] = ()) -> list[str]:
+    """The estimators that a problem has, or those asked for; ValueError for one that it does not have."""
+    known = choices(type(next(iter(problem.factors().values()))[0]))
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"found estimator {name!r}; {problem.name} has {', '.join(known)}")
+    return [name for name in known if not asked or name in asked]
+
+
+def sizes(problem: Problem, samples: int, draws: int | None, estimates: int) -> int:
+    """How many draws: those asked for, or the usual number; ValueError if they make fewer than so many estimates."""
+    if not 1 <= samples <= 4096:
+        raise ValueError(f"found {samples} samples; expected 1 to 4096 draws an estimate")
+    least = estimates * samples
+    draws = max(problem.usual, least) if draws is None else draws
+    if not least <= draws <= MOST:
+        raise ValueError(f"found {draws:,} draws; expected {least:,} to {MOST:,}, {samples} an estimate")
+    return draws
+
+
+def compare(problem: Problem, rows: Sequence[Choice], samples: int, steps: int, seed: int = 0,
+            exact: Mapping[str, Exact] | None = None, report: Report = lambda share: None) -> Comparison:
+    """Run the choices on the same draws and hold them against the exact gradient, by table name.
 
     Without `exact` the reference is the estimator that a pilot run finds best, on twice as many draws of its own.
     """
     names, full = list(problem.parameters), [row for row in rows if not row.part]
-    work, first = (steps, 0) if exact else (steps // 4 + 3 * steps, steps // 4)
-    directions, how = {name: np.ones(1) for name in names}, "quadrature"
+    directions, how, work = None, "quadrature", 1.0  # the share of the work that is the comparison itself
     if exact is None:
-        pilot = gather(Program(problem, full, samples, seed, "pilot"), first, report=lambda done: report(done, work))
-        best = {name: min(full, key=lambda row: pilot[row, name].trace) for name in names}
+        work = 1 / 3.25
+        pilot = gather(Estimates(problem, full, samples, seed, "pilot"), steps // 4,
+                       report=lambda share: report(share * 0.25 * work))
+        best = {name: min(full, key=lambda row: pilot[row, name].variance) for name in names}
         directions = {name: _unit(pilot[best[name], name].total) for name in names}
-        chosen = Program(problem, list(dict.fromkeys(best.values())), samples, seed, "reference")
-        far = gather(chosen, 2 * steps, directions, lambda done: report(first + done, work))
-        spreads = {name: far[best[name], name].spread() for name in names}
-        exact = {name: Exact(spread.mean, NORMAL_95 * spread.stderr) for name, spread in spreads.items()}
+        chosen = Estimates(problem, list(dict.fromkeys(best.values())), samples, seed, "reference")
+        far = gather(chosen, 2 * steps, directions, lambda share: report((0.25 + 2 * share) * work))
+        exact = {name: Exact(far[best[name], name].mean, NORMAL_95 * far[best[name], name].stderr) for name in names}
         how = f"mean of {2 * steps * samples * problem.replicas:,} other draws, 95 %"
-    tallies = gather(Program(problem, rows, samples, seed), steps, directions,
-                     lambda done: report(work - steps + done, work))
+    spreads = gather(Estimates(problem, rows, samples, seed), steps, directions,
+                     lambda share: report(1 - work + share * work))
     cost, width = costs(problem, full, samples, seed), 1.0 if how == "quadrature" else NORMAL_95
     tables = [Table(name, sum(tensor.size for tensor in problem.parameters[name]) // problem.replicas, exact[name],
-                    [_line(row, tallies[row, name].spread(), exact[name], width, samples, cost.get(row))
-                     for row in rows]) for name in names]
-    batches = len(next(iter(tallies.values())).traces)
+                    [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row)) for row in rows])
+              for name in names]
+    batches = len(next(iter(spreads.values())).variances)
     return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables)
 
 
@@ -125,11 +159,180 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / size if size > 0 else np.full(len(vector), len(vector) ** -0.5)
 
 
-def _line(row: Row, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None) -> Line:
+def _entry(row: Choice, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None) -> Entry:
     stderr = math.hypot(spread.stderr, exact.error / width, 1e-15 * abs(exact.value))
     off = spread.mean - exact.value
     z = None if row.part else off / stderr if stderr > 0 else math.copysign(math.inf, off) if off else 0.0
-    low, high = (samples * limit for limit in spread.interval)
+    low, high = (samples * limit for limit in spread.interval())
     variance = samples * spread.variance
-    return Line(row, spread.mean, spread.stderr, z, variance, (low, high), cost,
-                None if cost is None else variance * cost, spread.largest)
+    return Entry(row, spread.mean, spread.stderr, z, variance, (low, high), cost,
+                 None if cost is None else variance * cost, spread.largest)
+
+
+def of_problem(problem: Problem, asked: Sequence[str] = (), samples: int = 8, draws: int | None = None, seed: int = 0,
+               report: Report = lambda share: None) -> Comparison:
+    """Compare the estimators of a problem of many latents."""
+    known = estimators_for(problem, asked)
+    draws = sizes(problem, samples, draws, 40 * problem.replicas)
+    if not asked and "reparam" in known:  # which is what G-REP of a normal q is
+        known.remove("grep")
+    return compare(problem, variants(known, samples, problem.latents), samples, draws // (samples * problem.replicas),
+                   seed, report=report)
+
+
+# ---- one dimension ---------------------------------------------------------------------------------------------------
+
+
+def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, draws: int | None = None,
+                   seed: int = 0, report: Report = lambda share: None) -> Comparison:
+    """Compare the estimators of d/dv E_q[f(z)]; each gets about so many draws, `samples` an estimate."""
+    problem = OneLatent(q, f, 1)
+    draws = sizes(problem, samples, draws, LEAST * FEWEST)
+    rows = variants(smooth(q, f, asked), samples)
+    expectation(q, f, order=2)  # without it there are no variances
+    exact = {name: derivative(q, f, name) for name in q.at}
+    notes = ["Rao-Blackwell: f is one term with one latent, so there is nothing to leave out."]
+    if not f.differentiable:
+        left = [name for name in estimators_for(problem) if name != "score"]
+        notes.append(f"{JUMPS}: {' and '.join(left)} would be wrong, and are left out.")
+    if samples == 1:
+        notes.append("Leave-one-out and fitted need other draws, and are left out with one sample.")
+    replicas = max(FEWEST, min(TOGETHER // samples, draws // (LEAST * samples)))
+    found = compare(OneLatent(q, f, replicas), rows, samples, draws // (replicas * samples), seed, exact, report)
+    known = exact_variances([q], f, rows, samples, FINE)
+
+    def complete(line: Entry, by: str) -> Entry:
+        value = float(known.get((by, line.choice), np.array([math.nan]))[0])
+        return replace(line, exact_variance=value if math.isfinite(value) else None)
+
+    return replace(found, notes=notes, tables=[
+        replace(table, lines=[complete(line, table.parameter) for line in table.lines]) for table in found.tables])
+
+
+def smooth(q: Member, f: Expression, asked: Sequence[str]) -> list[str]:
+    """The estimators for q, or those asked for; the score alone where f jumps. ValueError for one that is wrong."""
+    known = estimators_for(OneLatent(q, f, 1), asked)
+    for name in () if f.differentiable else asked:
+        if name != "score":
+            raise ValueError(f"found estimator {name!r} with f = {f}: {JUMPS}; use score")
+    return known if f.differentiable else ["score"]
+
+
+class Nodes:
+    """f, and what each node would give as a draw, for members of one family; arrays are (members, nodes)."""
+
+    def __init__(self, members: Sequence[Member], f: Expression, count: int, reach: float = REACH) -> None:
+        even = np.linspace(-reach, reach, count // PANEL + 1)
+        cuts = [sorted([*even, 0.0, *Line(q).edges(f, scan(reach, 2001))[:100]]) for q in members]  # Laplace bends at 0
+        most = max(map(len, cuts))
+        w, weights = [], []
+        for q, cut in zip(members, cuts, strict=True):
+            ends = np.array([*cut, *[cut[-1]] * (most - len(cut))])  # panels of no width make lengths equal
+            t, weight = (part.ravel() for part in gauss(ends[:-1], ends[1:]))
+            w.append(Line(q).w(t).data)
+            weights.append(Line(q).mass(t) * weight)
+        self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
+        self.values = f(members[0].z(Tensor(self.w))).data
+
+    def gradients(self, rows: Sequence[Choice], f: Expression | None = None) -> dict[tuple[str, Choice], np.ndarray]:
+        """g(z) by the derivative's parameter and the choice."""
+        at = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
+        problem = OneLatent(self.members[0], f or self.f, self.w.size, at)
+        found = Estimates(problem, rows, 1, draws={"z": self.members[0].z(Tensor(self.w.reshape(1, -1, 1)))})
+        return {(by, row): found.by(row, by).reshape(self.w.shape) for by in at for row in rows}
+
+    def mean(self, g: np.ndarray) -> np.ndarray:
+        """E[g] of each member, (members, 1)."""
+        return np.where(self.weights > 0, g * self.weights, 0.0).sum(1, keepdims=True)
+
+    def variance(self, g: np.ndarray) -> np.ndarray:
+        return self.mean((g - self.mean(g)) ** 2)
+
+
+@np.errstate(all="ignore")  # for some members f may be infinite
+def exact_variances(members: Sequence[Member], f: Expression, rows: Sequence[Choice], samples: int,
+                    count: int) -> dict[tuple[str, Choice], np.ndarray]:
+    """The variance of a draw, (members,), by the derivative's parameter and the choice, where it can be had.
+
+    NaN where it is not known to ACCURATE; 0 where it is rounding.
+    """
+    found, coarse = (_variances(Nodes(members, f, n, reach), rows, samples)
+                     for n, reach in ((count, REACH), (2 * count // 3, SHORTER)))
+    return {key: np.where(value <= least, 0.0, np.where(abs(value - coarse[key][0]) <= ACCURATE * value + least, value,
+                                                        np.nan)) for key, (value, least) in found.items()}
+
+
+def _variances(nodes: Nodes, rows: Sequence[Choice],
+               samples: int) -> dict[tuple[str, Choice], tuple[np.ndarray, np.ndarray]]:
+    """Of each choice its variances, and what of them may be rounding."""
+    plain, joined, found = Choice("score"), Choice("score", "leave-one-out"), {}
+    alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
+    scores = {by: h for (by, _), h in nodes.gradients([plain], parse("1")).items()}
+    squares = {by: nodes.mean((nodes.values * h) ** 2)[:, 0] for by, h in scores.items()}
+    for (by, row), g in (nodes.gradients(alone) if alone else {}).items():
+        found[by, row] = nodes.variance(g)[:, 0], ROUNDING * (nodes.mean(g**2)[:, 0] + squares[by])
+    if joined in rows and samples > 1:
+        off, f_variance = nodes.values - nodes.mean(nodes.values), nodes.variance(nodes.values)
+        for by, h in scores.items():
+            covariance = nodes.mean(off * h)
+            rest = (f_variance * nodes.variance(h) + covariance**2) / (samples - 1) - covariance**2
+            found[by, joined] = (nodes.mean((off * h) ** 2) + rest)[:, 0], ROUNDING * squares[by]
+    return found
+
+
+# ---- over a parameter of q -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Variances of a draw over one parameter of q; NaN where there is none, or draws do not tell."""
+
+    q: Member
+    text: str  # of f
+    parameter: str
+    values: np.ndarray
+    samples: int  # L, of which leave-one-out depends
+    curves: dict[tuple[str, Choice], np.ndarray]  # (values,), by the derivative's parameter and the choice
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"parameter": self.parameter, "values": self.values.tolist(), "samples": self.samples, "curves": [
+            {"derivative": by, "row": row._asdict(), "variance": curve.tolist()}
+            for (by, row), curve in self.curves.items()]}
+
+
+def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, seed: int = 0,
+          report: Report = lambda share: None) -> Sweep:
+    """The variance of the main estimators as one parameter of q goes through its range, all values at once."""
+    assert q.family.swept is not None
+    name, low, high = q.family.swept
+    values = np.geomspace(min(low, q.at[name]), max(high, q.at[name]), VALUES)
+    rows = [Choice(estimator) for estimator in reversed(smooth(q, f, asked))]
+    if samples > 1 and rows[0].estimator == "score":
+        rows.insert(1, Choice("score", "leave-one-out"))
+    exact = exact_variances([q.with_(name, value) for value in values], f, rows, samples, NODES)
+    drawn = [row for row in rows if row.estimator not in ("score", "grep")]
+    found = exact | (_sampled(q, f, name, values, drawn, seed, report) if drawn else {})
+    return Sweep(q, str(f), name, values, samples, {(by, row): found[by, row] for by in q.at for row in rows})
+
+
+def _sampled(q: Member, f: Expression, name: str, values: np.ndarray, rows: Sequence[Choice], seed: int,
+             report: Report) -> dict[tuple[str, Choice], np.ndarray]:
+    """Sample variances; what is a draw's own does not depend on how many are joined, so one is."""
+    problem = OneLatent(q, f, len(values) * SPREAD, {name: values.repeat(SPREAD)})
+    found, keys = Estimates(problem, rows, 1, seed, "sweep"), [(by, row) for by in q.at for row in rows]
+    mean, variance, worst = np.zeros((3, len(keys), len(values)))
+    for step in range(STEPS):
+        found.step()
+        with np.errstate(all="ignore"):
+            for i, (by, row) in enumerate(keys):
+                g = found.by(row, by).reshape(len(values), SPREAD)
+                centre, each = g.mean(1, keepdims=True), g.var(1, ddof=1)
+                mean[i] += centre[:, 0] / STEPS
+                variance[i] += each / STEPS
+                worst[i] = np.maximum(worst[i], ((g - centre) ** 2).max(1))
+        report((step + 1) / STEPS)
+    trusted = np.isfinite(variance) & (worst <= TRUSTED * variance * STEPS * SPREAD)
+    with np.errstate(all="ignore"):
+        curves = np.where(variance <= ROUNDING * mean**2, 0.0, np.where(trusted, variance, np.nan))
+    return dict(zip(keys, curves, strict=True))

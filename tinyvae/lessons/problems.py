@@ -11,16 +11,18 @@ from tinyvae.distributions import Distribution, Gamma, Poisson, kl
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.estimators import Term
+from tinyvae.lessons.estimates import Problem
 from tinyvae.lessons.expressions import Expression
-from tinyvae.lessons.gradient_estimates import Problem
-from tinyvae.lessons.quadrature import Member
+from tinyvae.lessons.families import Member
 
 
 class OneLatent(Problem):
     """d/dv E_q[f(z)] of a one-dimensional q, at `replicas` equal rows of v; `values` differ from row to row."""
 
+    usual = 10**6
+
     def __init__(self, q: Member, f: Expression, replicas: int, values: Mapping[str, np.ndarray] | None = None) -> None:
-        self.q, self.f, self.replicas = q, f, replicas
+        self.q, self.f, self.replicas, self.name = q, f, replicas, q.family.name
         self.title = f"E[{f}] under {q}"
         given = dict(q.at) | dict(values or {})
         self.parameters = {name: [Tensor(np.broadcast_to(value, (replicas,)).reshape(-1, 1).copy(), True, name=name)]
@@ -35,9 +37,6 @@ class OneLatent(Problem):
         value = self.f(z["z"])
         self.latest.append((z["z"], value))
         return [Term(value, "rn", ("z",))]
-
-    def closed(self) -> Tensor | None:
-        return None
 
     def check(self) -> None:
         for z, value in self.latest:
@@ -55,6 +54,7 @@ class GammaPoisson(Problem):
     A score z_nk is in d + 1 of these n d + n k + k d terms.
     """
 
+    name, usual, latents = "gamma-poisson", 25_600, 2
     title = "-ELBO of a gamma-poisson factorisation, 5 x 6 counts, 2 factors, each latent's q gamma(shape=2, rate=2)"
 
     def __init__(self, replicas: int = 32, seed: int = 0) -> None:
@@ -72,20 +72,15 @@ class GammaPoisson(Problem):
                 for name, axes in (("z", "rnk"), ("w", "rkd"))}
 
     def terms(self, z: dict[str, Tensor]) -> list[Term]:
-        scores, weights = z["z"], z["w"]
-        likelihood = Poisson(scores @ weights).log_density(self.x)
-        return [Term(-likelihood, "rnd", ("z", "w")), Term(-self._log_prior(scores), "rnk", ("z",)),
-                Term(-self._log_prior(weights), "rkd", ("w",))]
-
-    def _log_prior(self, z: Tensor) -> Tensor:
-        return self.prior.log_density(z.log()) - z.log()  # dz / dlog z = z
+        likelihood = Poisson(z["z"] @ z["w"]).log_density(self.x)
+        # log p(z) = log p(log z) - log z, for dz / dlog z = z
+        priors = {name: self.prior.log_density(each.log()) - each.log() for name, each in z.items()}
+        return [Term(-likelihood, "rnd", ("z", "w")), Term(-priors["z"], "rnk", ("z",)),
+                Term(-priors["w"], "rkd", ("w",))]
 
     def closed(self) -> Tensor | None:
         entropies = [q.entropy().sum() for q, _ in self.factors().values()]
         return -(entropies[0] + entropies[1])
-
-    def check(self) -> None:
-        pass
 
 
 class Encoder(Problem):
@@ -95,7 +90,7 @@ class Encoder(Problem):
     score is multiplied by the reconstruction of the whole batch.
     """
 
-    replicas = 1
+    name, usual, latents, replicas = "vae", 2400, 2, 1  # each datum has its latent
 
     def __init__(self, model: Any, x: np.ndarray) -> None:
         self.model, self.x = model, Tensor(np.asarray(x, model.dtype))
@@ -114,6 +109,3 @@ class Encoder(Problem):
 
     def closed(self) -> Tensor | None:
         return kl(self._q, self.model.prior).mean()
-
-    def check(self) -> None:
-        pass
