@@ -91,7 +91,10 @@ TABLE: dict[str, Rule] = {}
 
 def rule(name: str, value: Callable | None = None, grads: Any = None, domain: Any = (ANY,), replace: bool = False,
          **options: Any) -> Rule:
-    """Add a row to the table; a name can be taken only once, unless `replace` says that the row is meant to change."""
+    """Add a row to the table, and return it; `options` are fields of `Rule`.
+
+    Raises ValueError if the name is taken, unless `replace` says that the row is meant to change.
+    """
     if name in TABLE and not replace:
         raise ValueError(f"the operation {name!r} exists already; choose another name, or pass replace=True")
     TABLE[name] = Rule(name, value, grads, domain, **options)
