@@ -23,8 +23,8 @@ ALIGN = 16  # every parameter begins on a multiple of 16 numbers: a cache line o
 class Parameters:
     """Named parameters as views of the vector `flat`, and their gradients as views of the vector `gradient`.
 
-    One vector each, so that an optimizer, a norm or a checkpoint deals with one array. The few numbers between two
-    parameters, which align the next one, are zero and stay zero.
+    An optimizer, a norm and a checkpoint then deal with one array. Every parameter begins at a multiple of `ALIGN`; the
+    numbers between two parameters are zero and stay zero.
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
@@ -111,7 +111,7 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # one product, however many samples: (samples * batch, in)
-        # what has no gradient is data: pixels, which are mostly zeros
+        # an input without a gradient is data, such as pixels, which are mostly zeros
         product = rows @ self.weight if rows.requires_grad else sparse_matmul(rows, self.weight)
         pre = product.reshape(*x.shape[:-1], self.bias.shape[0])
         return apply("bias_activation", pre, self.bias, kind=self.activation)
