@@ -25,6 +25,7 @@ BATCHES = 100  # whose variances are averaged, and resampled for an interval
 SETTLING = 40  # steps before the moving average is used: it then weighs the steps as if it had always run
 DECAY = 0.9
 RESAMPLES = 1000
+ROUNDS = 9  # of timing
 NAMES = {"score": "score (BBVI)", "grep": "G-REP", "reparam": "reparameterized", "implicit": "implicit"}
 
 Report = Callable[[float], Any]  # is told the share of the work that is done
@@ -245,5 +246,5 @@ def costs(problem: Problem, choices: Sequence[Choice], samples: int, seed: int =
     The fastest of the rounds: what else a machine does can only add to the time.
     """
     replays = {choice.name: Estimates(problem, [choice], samples, seed).tape.replay for choice in choices}
-    timings = measure(replays, rounds=9)
+    timings = measure(replays, rounds=ROUNDS)
     return {choice: 1e6 * min(timings[choice.name].seconds) / (samples * problem.replicas) for choice in choices}
