@@ -9,7 +9,7 @@ from support import assert_close, likely_zero
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.estimators import BASELINES, Latent, MovingAverage, choices
-from tinyvae.lessons.estimates import Choice, EachAverage, Estimates, Spread, gather, variants
+from tinyvae.lessons.estimates import Choice, EachAverage, Estimates, gather, moments, summary, variants
 from tinyvae.lessons.expectations import derivative
 from tinyvae.lessons.expressions import parse
 from tinyvae.lessons.families import FAMILIES, member
@@ -70,11 +70,9 @@ def test_the_moving_average_starts_with_the_first_step():
 
 def test_batches_do_not_change_what_a_spread_says():
     draws = np.random.default_rng(0).normal(3, 2, (200, 40, 1))
-    spread = Spread(np.ones(1))
-    for batch in draws:
-        spread.add(batch)
+    spread = summary([moments(batch, np.ones(1)) for batch in draws])
     assert_close(spread.mean, draws.mean(), 100)
-    assert spread.interval()[0] < 4 < spread.interval()[1]
+    assert spread.interval[0] < 4 < spread.interval[1]
     likely_zero("mean of normal numbers", spread.mean - 3, spread.stderr)
     assert 0 < spread.largest < 0.01
 

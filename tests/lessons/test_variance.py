@@ -129,7 +129,7 @@ def test_a_wrong_map_shows_in_the_table(monkeypatch):
 
     monkeypatch.setattr(Gamma, "log_scale", lambda self: 0.9 * self._moments()[1].log())
     table = of_expectation(member("gamma"), parse("z**2"), ["grep"], draws=200_000).tables[0]
-    assert abs(next(line.z for line in table.lines if line.choice == GREP)) > 6
+    assert abs(next(line.z for line in table.lines if line.row == GREP)) > 6
 
 
 # ---- over a parameter -----------------------------------------------------------------------------------------------

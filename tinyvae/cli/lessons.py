@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 if TYPE_CHECKING:
@@ -49,10 +50,17 @@ def make(out: Path) -> None:
         raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
 
 
-def print_json(found: dict[str, Any]) -> None:
-    from tinyvae.training import checkpoint
+def print_json(found: Any) -> None:
+    from tinyvae.training.checkpoint import plain
 
-    print(json.dumps(checkpoint.plain(found), indent=2))
+    def named(value: Any) -> Any:
+        """Named tuples as dictionaries, arrays as lists."""
+        value = value._asdict() if hasattr(value, "_asdict") else value
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        return [named(item) for item in value] if isinstance(value, list | tuple | np.ndarray) else value
+
+    print(json.dumps(plain(named(found)), indent=2))
 
 
 # ---- the ELBO --------------------------------------------------------------------------------------------------------
@@ -83,8 +91,8 @@ def elbo(
         files = [figures.elbo_animation(lesson, out / "elbo.gif", report),
                  figures.elbo_strip(lesson, out / "elbo.png")]  # fmt: skip
     if as_json:
-        print_json({"mu": mu, "sigma": sigma, "preset": preset} | lesson.best._asdict()
-                   | {"bound": lesson.bound, "steps": lesson.steps, "files": list(map(str, files))})
+        print_json({"mu": mu, "sigma": sigma, "preset": preset, **lesson.best._asdict(), "bound": lesson.bound,
+                    "steps": lesson.steps, "files": list(map(str, files))})  # fmt: skip
     else:
         print(elbo_report(lesson), *files, sep="\n")
 
@@ -141,9 +149,7 @@ def montecarlo(
     if as_json:
         print_json({"q": str(law), "f": study.f.text, "way": recipe.way, "g": recipe.formula, "exact": study.exact,
                     "sd": study.sd, "kurtosis": study.kurtosis, "repetitions": repetitions, "seed": seed,
-                    "rows": [row._asdict() for row in study.rows],
-                    "slopes": [slope._asdict() for slope in study.slopes], "difference": study.difference,
-                    "files": [str(file)]})  # fmt: skip
+                    "rows": study.rows, "slopes": study.slopes, "difference": study.difference, "files": [str(file)]})
     else:
         print(study_report(study), file, sep="\n")
 
@@ -237,7 +243,9 @@ def variance(
         with watched(f"varying {law.family.name}'s parameter", as_json) as report:
             course = lesson.sweep(law, function, estimator or (), samples, seed, report)
         make(out)
-        file, more = figures.over_parameter(course, out / "variance.png"), {"sweep": course.to_dict()}
+        file = figures.over_parameter(course, out / "variance.png")
+        more = {"sweep": {"parameter": course.parameter, "values": course.values, "samples": samples, "curves": [
+            {"derivative": by, "row": row, "variance": curve} for (by, row), curve in course.curves.items()]}}
     else:
         for name in [name for name, value in (("q", q), ("f", f)) if value is not None] + list(given):
             raise ValueError(f"found --{name} with --problem {problem}, which has its own q and f")
@@ -247,7 +255,7 @@ def variance(
         make(out)
         file = figures.side_by_side(found, out / f"variance-{problem}.png")
     if as_json:
-        print_json(found.to_dict() | more | {"files": [str(file)]})
+        print_json(found._asdict() | more | {"files": [str(file)]})
     else:
         show(found)
         print(file)
@@ -310,37 +318,34 @@ def cells(line: Entry, table: Table, exact: bool) -> list[str]:
     """A row of a table as text."""
     from tinyvae.lessons.variance import NORMAL_95
 
-    choice = line.choice
-    least = [what for what, by in (("variance", "variance"), ("variance x µs", "product"))
-             if len(table.lines) > 1 and table.best(by) is line]
+    row, least = line.row, [("variance", table.least_variance), ("variance x µs", table.least_product)]
     none = 1e-24 * max(other.variance for other in table.lines)  # a variance by rounding alone
-    name = choice.name + (", their sum" if choice.estimator == "grep" and not choice.part else "")
 
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form) if line.variance > none else "0"
 
     return [
-        name if choice.baseline == "none" else f"  + {choice.baseline}",
-        f"{line.mean:.5g} ± {NORMAL_95 * line.stderr:.2g}", "" if line.z is None else f"{line.z:.1f}",
+        f"  + {row.baseline}" if row.baseline != "none" else f"{line.name}, their sum" if line.name == "G-REP" else
+        line.name, f"{line.mean:.5g} ± {NORMAL_95 * line.stderr:.2g}", "" if line.z is None else f"{line.z:.1f}",
         number(line.variance, ".4g"), "{:.4g} to {:.4g}".format(*line.interval) if line.variance > none else "",
-        *([number(line.exact_variance, ".4g")] if exact else []),
+        *[number(line.exact_variance, ".4g")] * exact,
         "" if line.microseconds is None else f"{line.microseconds:.3g}", number(line.product, ".3g"),
-        " and ".join(least),
+        " and ".join(what for what, name in least if name == line.name and len(table.lines) > 1),
     ]  # fmt: skip
 
 
 def notes(found: Comparison) -> list[str]:
     """How to read the tables, and what not to trust."""
-    each = [(line, f"{line.choice.name} by {table.parameter}") for table in found.tables for line in table.lines]
+    each = [(line, f"{line.name} by {table.parameter}") for table in found.tables for line in table.lines]
     exact = any(line.exact_variance is not None for line, _ in each)
     lines = [f"Variance: of one draw, L times that of an estimate; its 95 % by bootstrap over {found.batches} batches; "
              + ("exact: by quadrature. z: (mean - exact gradient) / standard error." if exact else
                 "z: (mean - the gradient that the heading gives) / standard error."),
              "µs: of a draw with its part of the gradient by all parameters, replayed, the fastest of several rounds."]
-    if any(line.choice.whole for line, _ in each):
+    if any(line.row.whole for line, _ in each):
         lines.append('Rao-Blackwell: but for "all of f", a score is multiplied only by terms that contain its latent.')
     heavy = [f"{name} ({line.largest:.0%})" for line, name in each
-             if line.largest > HEAVY and line.choice.baseline == "none"]
+             if line.largest > HEAVY and line.row.baseline == "none"]
     if heavy:
         lines.append(f"Heavy tails: of {', '.join(heavy)} a single estimate has that share of the sum of squares; the "
                      "interval of the variance is too narrow.")

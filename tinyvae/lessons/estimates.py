@@ -41,6 +41,10 @@ class Problem:
     usual: int  # draws, where none are asked for
     latents = 1
 
+    def size(self, name: str) -> int:
+        """How many numbers the parameters of a table are."""
+        return sum(tensor.size for tensor in self.parameters[name]) // self.replicas
+
     def factors(self) -> dict[str, tuple[Distribution, str]]:
         """q of each latent, and its axes' names."""
         raise NotImplementedError
@@ -167,77 +171,61 @@ class Estimates:
 # ---- how far they spread ---------------------------------------------------------------------------------------------
 
 
-class Spread:
-    """Estimates, gathered batch by batch: their mean along a direction, and their variance over all parameters."""
+class Spread(NamedTuple):
+    """Of estimates: their mean along a direction, and their variance over all parameters, the trace."""
 
-    def __init__(self, direction: np.ndarray) -> None:
-        self.direction, self.count, self.worst = direction, 0, 0.0
-        self.total: Any = 0.0  # of the batches' mean vectors
-        self.means: list[float] = []
-        self.along: list[float] = []
-        self.variances: list[float] = []  # of an estimate: the traces
+    mean: float
+    stderr: float
+    variance: float
+    interval: tuple[float, float]  # 95 % of the variance: percentiles of a bootstrap over the batches
+    largest: float  # the largest share that a single estimate has of the sum of squares
+    variances: np.ndarray  # of each batch
+    gradient: np.ndarray  # the mean of each parameter's estimates
 
-    def add(self, estimates: np.ndarray) -> None:
-        """A batch, (count, parameters)."""
-        mean = estimates.mean(0)
-        centred = estimates - mean
-        squares = (centred**2).sum(1)
-        self.total, self.count = self.total + mean, self.count + len(estimates)
-        self.worst = max(self.worst, float(squares.max()))
-        self.variances.append(float(squares.sum() / (len(estimates) - 1)))
-        self.means.append(float(mean @ self.direction))
-        self.along.append(float((centred @ self.direction).var(ddof=1)))
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.means))
+def moments(batch: np.ndarray, direction: np.ndarray) -> tuple[Any, ...]:
+    """What `summary` needs of a batch of estimates, (count, parameters)."""
+    mean = batch.mean(0)
+    squares = ((batch - mean) ** 2).sum(1)
+    along = ((batch - mean) @ direction).var(ddof=1)
+    return mean, mean @ direction, along, squares.sum() / (len(batch) - 1), squares.max(), len(batch)
 
-    @property
-    def stderr(self) -> float:
-        return math.sqrt(float(np.mean(self.along)) / self.count)
 
-    @property
-    def variance(self) -> float:
-        return float(np.mean(self.variances))
-
-    @property
-    def largest(self) -> float:
-        """The largest share that a single estimate has of the sum of squares."""
-        return self.worst / (self.variance * self.count) if self.variance > 0 else 0.0
-
-    def interval(self) -> tuple[float, float]:
-        """95 % of the variance: percentiles of a bootstrap over the batches."""
-        n = len(self.variances)
-        picks = (uniform(0, "bootstrap", 0, 0, (RESAMPLES, n), np.float64) * n).astype(int)
-        low, high = np.quantile(np.array(self.variances)[picks].mean(1), (0.025, 0.975))
-        return float(low), float(high)
+def summary(batches: Sequence[tuple[Any, ...]]) -> Spread:
+    """The spread of estimates, by the moments of their batches."""
+    gradients, *rest = zip(*batches, strict=True)
+    means, along, variances, worst, counts = map(np.array, rest)
+    variance, count, n = float(variances.mean()), counts.sum(), len(variances)
+    picks = (uniform(0, "bootstrap", 0, 0, (RESAMPLES, n), np.float64) * n).astype(int)
+    low, high = np.quantile(variances[picks].mean(1), (0.025, 0.975)).tolist()
+    return Spread(float(means.mean()), math.sqrt(along.mean() / count), variance, (low, high),
+                  float(worst.max() / (variance * count)) if variance > 0 else 0.0, variances, sum(gradients) / n)
 
 
 def gather(found: Estimates, steps: int, directions: Mapping[str, np.ndarray] | None = None,
            report: Report = lambda share: None) -> dict[tuple[Choice, str], Spread]:
-    """Estimates of so many steps, by choice and table; without a direction, means are those of all parameters."""
+    """The spread of the estimates of so many steps, by choice and table, with means along the directions."""
     problem = found.problem
-    each = {name: sum(tensor.size for tensor in group) // problem.replicas
-            for name, group in problem.parameters.items()}  # fmt: skip
-    spreads = {(choice, name): Spread(directions[name] if directions else np.full(size, 1 / size))
-               for choice in found.choices for name, size in each.items()}
+    directions = directions or {name: np.ones(problem.size(name)) for name in problem.parameters}
+    batches: dict[tuple[Choice, str], list[Any]] = {
+        (choice, name): [] for choice in found.choices for name in problem.parameters}
     together = 1 if problem.replicas > 1 else max(2, steps // BATCHES)
     for _ in range(SETTLING if found.averages else 0):
         found.step()
     for done in range(together, steps + 1, together):
-        batch: dict[tuple[Choice, str], list[np.ndarray]] = {key: [] for key in spreads}
+        parts = []
         for _ in range(together):
             found.step()
-            for (choice, name), estimates in batch.items():
-                estimates.append(found.by(choice, name))
-        for (choice, name), estimates in batch.items():
+            parts.append({key: found.by(*key) for key in batches})
+        for (choice, name), gathered in batches.items():
+            estimates = np.concatenate([part[choice, name] for part in parts])
             if not np.isfinite(estimates).all():
                 problem.check()
                 raise ValueError(f"found an estimate by {choice.name} of the derivative by {name} that is not finite, "
                                  f"though f is; choose parameters nearer to 1, or another f: {problem.title}")
-            spreads[choice, name].add(np.concatenate(estimates))
+            gathered.append(moments(estimates, directions[name]))
         report(done / steps)
-    return spreads
+    return {key: summary(gathered) for key, gathered in batches.items()}
 
 
 def costs(problem: Problem, choices: Sequence[Choice], samples: int, seed: int = 0) -> dict[Choice, float]:

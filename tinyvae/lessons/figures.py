@@ -306,7 +306,7 @@ def _curve(axes: Any, x: np.ndarray, row: Choice, variance: np.ndarray) -> None:
 
 def side_by_side(found: Comparison, path: PathLike) -> Path:
     """Variance of a draw of each estimator, a panel for each group of parameters, logarithmic, as PNG."""
-    rows = [line.choice for line in found.tables[0].lines]
+    rows = [line.row for line in found.tables[0].lines]
     figure = new_figure(2.6 + 2.1 * max(2, len(found.tables)), 1.4 + 0.27 * len(rows))
     high, wide, places = figure.get_figheight(), figure.get_figwidth(), np.arange(len(rows))
     grid = figure.add_gridspec(1, len(found.tables), left=2.35 / wide, right=0.98, bottom=0.55 / high,
@@ -317,11 +317,11 @@ def side_by_side(found: Comparison, path: PathLike) -> Path:
             if line.variance > 1e-20 * max(other.variance for other in table.lines):
                 span = np.array([[line.variance - line.interval[0]], [line.interval[1] - line.variance]])
                 axes.errorbar(line.variance, place, xerr=np.maximum(span, 0), fmt="o", markersize=5, linewidth=1.4,
-                              color=COLOURS[line.choice.estimator],
-                              markerfacecolor="white" if line.choice.part else None)
+                              color=COLOURS[line.row.estimator],
+                              markerfacecolor="white" if line.row.part else None)
             else:
                 axes.annotate("0", (0, place), (4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-                              va="center", fontsize=8.5, color=COLOURS[line.choice.estimator])
+                              va="center", fontsize=8.5, color=COLOURS[line.row.estimator])
         axes.set_xscale("log")
         plain_axes(axes, f"by {table.parameter}" + (f" ({table.size:,})" if table.size > 1 else ""),
                    "variance of a draw")

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,11 +47,11 @@ SPREAD, STEPS = 1280, 60  # replicas of each value, and steps, where draws are n
 TRUSTED = 0.1  # share of the largest estimate in a sum of squares, above which a sample variance is no measurement
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An estimator in one table. Variances are of one draw; a part of a sum has no z, no cost, and is never best."""
 
-    choice: Choice
+    name: str
+    row: Choice
     mean: float
     stderr: float
     z: float | None  # (mean - exact) over the standard error of the difference
@@ -64,25 +63,18 @@ class Entry:
     exact_variance: float | None = None  # of a draw, by quadrature, where that is known
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """The estimators of the derivatives by one group of parameters."""
 
     parameter: str
     size: int  # how many numbers it is
     exact: Exact
     lines: list[Entry]
-
-    def best(self, by: str = "variance") -> Entry:
-        """The entry with the least variance, or `product`; of equals the cheapest."""
-        lines = [line for line in self.lines if not line.choice.part]
-        values = [getattr(line, by) for line in lines]
-        limit = min(values) * (1 + 1e-6) + 1e-24 * max(values)
-        return min((line for line in lines if getattr(line, by) <= limit), key=lambda line: line.microseconds or 0.0)
+    least_variance: str  # the name of the best estimator
+    least_product: str
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """All that `compare` found."""
 
     title: str
@@ -91,19 +83,7 @@ class Comparison:
     draws: int  # of each estimator
     batches: int  # over whose variances the intervals are bootstrapped
     tables: list[Table]
-    notes: list[str] = field(default_factory=list)  # what was left out, and why
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        tables = []
-        for table in self.tables:
-            lines = [vars(line) | {"row": line.choice._asdict(), "name": line.choice.name} for line in table.lines]
-            for line in lines:
-                del line["choice"]
-            tables.append(vars(table) | {"exact": table.exact._asdict(), "lines": lines,
-                                         "least_variance": table.best().choice.name,
-                                         "least_product": table.best("product").choice.name})
-        return vars(self) | {"tables": tables}
+    notes: list[str]  # what was left out, and why
 
 
 def estimators_for(problem: Problem, asked: Sequence[str] = ()) -> list[str]:
@@ -139,19 +119,20 @@ def compare(problem: Problem, rows: Sequence[Choice], samples: int, steps: int, 
         pilot = gather(Estimates(problem, full, samples, seed, "pilot"), steps // 4,
                        report=lambda share: report(share * 0.25 * work))
         best = {name: min(full, key=lambda row: pilot[row, name].variance) for name in names}
-        directions = {name: _unit(pilot[best[name], name].total) for name in names}
+        directions = {name: _unit(pilot[best[name], name].gradient) for name in names}
         chosen = Estimates(problem, list(dict.fromkeys(best.values())), samples, seed, "reference")
         far = gather(chosen, 2 * steps, directions, lambda share: report((0.25 + 2 * share) * work))
         exact = {name: Exact(far[best[name], name].mean, NORMAL_95 * far[best[name], name].stderr) for name in names}
         how = f"mean of {2 * steps * samples * problem.replicas:,} other draws, 95 %"
     spreads = gather(Estimates(problem, rows, samples, seed), steps, directions,
                      lambda share: report(1 - work + share * work))
-    cost, width = costs(problem, full, samples, seed), 1.0 if how == "quadrature" else NORMAL_95
-    tables = [Table(name, sum(tensor.size for tensor in problem.parameters[name]) // problem.replicas, exact[name],
-                    [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row)) for row in rows])
-              for name in names]
+    cost, width, tables = costs(problem, full, samples, seed), 1.0 if how == "quadrature" else NORMAL_95, []
+    for name in names:
+        lines = [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row)) for row in rows]
+        tables.append(Table(name, problem.size(name), exact[name], lines, _least(lines, "variance"),
+                            _least(lines, "product")))
     batches = len(next(iter(spreads.values())).variances)
-    return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables)
+    return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables, [])
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -159,13 +140,20 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / size if size > 0 else np.full(len(vector), len(vector) ** -0.5)
 
 
+def _least(lines: list[Entry], what: str) -> str:
+    """The estimator with the least variance, or product; of equals the cheapest."""
+    values = {line: getattr(line, what) for line in lines if not line.row.part}
+    limit = min(values.values()) * (1 + 1e-6) + ROUNDING * max(values.values())
+    return min((line for line in values if values[line] <= limit), key=lambda line: line.microseconds or 0.0).name
+
+
 def _entry(row: Choice, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None) -> Entry:
     stderr = math.hypot(spread.stderr, exact.error / width, 1e-15 * abs(exact.value))
     off = spread.mean - exact.value
     z = None if row.part else off / stderr if stderr > 0 else math.copysign(math.inf, off) if off else 0.0
-    low, high = (samples * limit for limit in spread.interval())
+    low, high = (samples * limit for limit in spread.interval)
     variance = samples * spread.variance
-    return Entry(row, spread.mean, spread.stderr, z, variance, (low, high), cost,
+    return Entry(row.name, row, spread.mean, spread.stderr, z, variance, (low, high), cost,
                  None if cost is None else variance * cost, spread.largest)
 
 
@@ -202,11 +190,11 @@ def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples:
     known = exact_variances([q], f, rows, samples, FINE)
 
     def complete(line: Entry, by: str) -> Entry:
-        value = float(known.get((by, line.choice), np.array([math.nan]))[0])
-        return replace(line, exact_variance=value if math.isfinite(value) else None)
+        value = known.get((by, line.row), np.array([math.nan]))[0]
+        return line._replace(exact_variance=float(value) if math.isfinite(value) else None)
 
-    return replace(found, notes=notes, tables=[
-        replace(table, lines=[complete(line, table.parameter) for line in table.lines]) for table in found.tables])
+    return found._replace(notes=notes, tables=[
+        table._replace(lines=[complete(line, table.parameter) for line in table.lines]) for table in found.tables])
 
 
 def smooth(q: Member, f: Expression, asked: Sequence[str]) -> list[str]:
@@ -283,8 +271,7 @@ def _variances(nodes: Nodes, rows: Sequence[Choice],
 # ---- over a parameter of q -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """Variances of a draw over one parameter of q; NaN where there is none, or draws do not tell."""
 
     q: Member
@@ -293,12 +280,6 @@ class Sweep:
     values: np.ndarray
     samples: int  # L, of which leave-one-out depends
     curves: dict[tuple[str, Choice], np.ndarray]  # (values,), by the derivative's parameter and the choice
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"parameter": self.parameter, "values": self.values.tolist(), "samples": self.samples, "curves": [
-            {"derivative": by, "row": row._asdict(), "variance": curve.tolist()}
-            for (by, row), curve in self.curves.items()]}
 
 
 def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, seed: int = 0,
