@@ -316,7 +316,7 @@ def _with_error(value: float, error: float) -> str:
 
 def cells(line: Entry, table: Table, exact: bool) -> list[str]:
     """A row of a table as text."""
-    from tinyvae.lessons.variance import NORMAL_95
+    from tinyvae.lessons.montecarlo import NORMAL_95
 
     row, least = line.row, [("variance", table.least_variance), ("variance x µs", table.least_product)]
     none = 1e-24 * max(other.variance for other in table.lines)  # a variance by rounding alone

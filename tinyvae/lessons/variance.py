@@ -27,15 +27,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.estimators import choices
 from tinyvae.lessons.estimates import Choice, Estimates, Problem, Report, Spread, costs, gather, variants
 from tinyvae.lessons.expectations import Exact, Line, derivative, expectation, gauss, scan
 from tinyvae.lessons.expressions import Expression, parse
 from tinyvae.lessons.families import Member
+from tinyvae.lessons.montecarlo import NORMAL_95
 from tinyvae.lessons.problems import OneLatent
 
-NORMAL_95 = 1.959963984540054
 TOGETHER, LEAST, FEWEST = 8192, 20, 16  # draws in one step, so that time goes into arithmetic; steps; replicas
 MOST = 10**8  # draws
 JUMPS = "f jumps, and a gradient through z does not see a jump"
@@ -187,11 +186,11 @@ def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples:
         notes.append("Leave-one-out and fitted need other draws, and are left out with one sample.")
     replicas = max(FEWEST, min(TOGETHER // samples, draws // (LEAST * samples)))
     found = compare(OneLatent(q, f, replicas), rows, samples, draws // (replicas * samples), seed, exact, report)
-    known = exact_variances([q], f, rows, samples, FINE)
+    known = exact_variances(q, f, rows, samples, FINE)
 
     def complete(line: Entry, by: str) -> Entry:
-        value = known.get((by, line.row), np.array([math.nan]))[0]
-        return line._replace(exact_variance=float(value) if math.isfinite(value) else None)
+        value = known.get((by, line.row), math.nan)
+        return line._replace(exact_variance=value if math.isfinite(value) else None)
 
     return found._replace(notes=notes, tables=[
         table._replace(lines=[complete(line, table.parameter) for line in table.lines]) for table in found.tables])
@@ -207,64 +206,57 @@ def smooth(q: Member, f: Expression, asked: Sequence[str]) -> list[str]:
 
 
 class Nodes:
-    """f, and what each node would give as a draw, for members of one family; arrays are (members, nodes)."""
+    """The nodes that stand in the place of draws: their weights, f, and what each would give as a draw."""
 
-    def __init__(self, members: Sequence[Member], f: Expression, count: int, reach: float = REACH) -> None:
-        even = np.linspace(-reach, reach, count // PANEL + 1)
-        cuts = [sorted([*even, 0.0, *Line(q).edges(f, scan(reach, 2001))[:100]]) for q in members]  # Laplace bends at 0
-        most = max(map(len, cuts))
-        w, weights = [], []
-        for q, cut in zip(members, cuts, strict=True):
-            ends = np.array([*cut, *[cut[-1]] * (most - len(cut))])  # panels of no width make lengths equal
-            t, weight = (part.ravel() for part in gauss(ends[:-1], ends[1:]))
-            w.append(Line(q).w(t).data)
-            weights.append(Line(q).mass(t) * weight)
-        self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
-        self.values = f(members[0].z(Tensor(self.w))).data
+    def __init__(self, q: Member, f: Expression, count: int, reach: float = REACH) -> None:
+        line = Line(q)
+        inner = [0.0, *line.edges(f, scan(reach, 2001))[:100]]  # at t = 0 Laplace has a kink
+        cuts = np.sort([*np.linspace(-reach, reach, count // PANEL + 1), *inner])
+        t, weights = (part.ravel() for part in gauss(cuts[:-1], cuts[1:]))
+        self.q, self.weights, self.w = q, line.mass(t) * weights, line.w(t)
+        self.f = f(q.z(self.w)).data
 
-    def gradients(self, rows: Sequence[Choice], f: Expression | None = None) -> dict[tuple[str, Choice], np.ndarray]:
+    def gradients(self, rows: Sequence[Choice], f: Expression) -> dict[tuple[str, Choice], np.ndarray]:
         """g(z) by the derivative's parameter and the choice."""
-        at = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
-        problem = OneLatent(self.members[0], f or self.f, self.w.size, at)
-        found = Estimates(problem, rows, 1, draws={"z": self.members[0].z(Tensor(self.w.reshape(1, -1, 1)))})
-        return {(by, row): found.by(row, by).reshape(self.w.shape) for by in at for row in rows}
+        z = self.q.z(self.w.reshape(1, -1, 1))
+        found = Estimates(OneLatent(self.q, f, self.w.size), rows, 1, draws={"z": z})
+        return {(by, row): found.by(row, by)[:, 0] for by in self.q.at for row in rows}
 
-    def mean(self, g: np.ndarray) -> np.ndarray:
-        """E[g] of each member, (members, 1)."""
-        return np.where(self.weights > 0, g * self.weights, 0.0).sum(1, keepdims=True)
+    def mean(self, g: np.ndarray) -> float:
+        """E[g]."""
+        return float(np.where(self.weights > 0, g * self.weights, 0.0).sum())
 
-    def variance(self, g: np.ndarray) -> np.ndarray:
+    def variance(self, g: np.ndarray) -> float:
         return self.mean((g - self.mean(g)) ** 2)
 
 
-@np.errstate(all="ignore")  # for some members f may be infinite
-def exact_variances(members: Sequence[Member], f: Expression, rows: Sequence[Choice], samples: int,
-                    count: int) -> dict[tuple[str, Choice], np.ndarray]:
-    """The variance of a draw, (members,), by the derivative's parameter and the choice, where it can be had.
+def exact_variances(q: Member, f: Expression, rows: Sequence[Choice], samples: int,
+                    count: int) -> dict[tuple[str, Choice], float]:
+    """The variance of a draw by the derivative's parameter and the choice, where it can be had by so many nodes.
 
     NaN where it is not known to ACCURATE; 0 where it is rounding.
     """
-    found, coarse = (_variances(Nodes(members, f, n, reach), rows, samples)
-                     for n, reach in ((count, REACH), (2 * count // 3, SHORTER)))
-    return {key: np.where(value <= least, 0.0, np.where(abs(value - coarse[key][0]) <= ACCURATE * value + least, value,
-                                                        np.nan)) for key, (value, least) in found.items()}
+    with np.errstate(all="ignore"):  # f may be infinite
+        fine, coarse = (_variances(Nodes(q, f, n, reach), f, rows, samples)
+                        for n, reach in ((count, REACH), (2 * count // 3, SHORTER)))
+    return {key: 0.0 if value <= rounding else value if abs(value - coarse[key][0]) <= ACCURATE * value + rounding
+            else math.nan for key, (value, rounding) in fine.items()}
 
 
-def _variances(nodes: Nodes, rows: Sequence[Choice],
-               samples: int) -> dict[tuple[str, Choice], tuple[np.ndarray, np.ndarray]]:
-    """Of each choice its variances, and what of them may be rounding."""
+def _variances(nodes: Nodes, f: Expression, rows: Sequence[Choice],
+               samples: int) -> dict[tuple[str, Choice], tuple[float, float]]:
+    """Of each choice its variance, and what of that may be rounding."""
     plain, joined, found = Choice("score"), Choice("score", "leave-one-out"), {}
-    alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
     scores = {by: h for (by, _), h in nodes.gradients([plain], parse("1")).items()}
-    squares = {by: nodes.mean((nodes.values * h) ** 2)[:, 0] for by, h in scores.items()}
-    for (by, row), g in (nodes.gradients(alone) if alone else {}).items():
-        found[by, row] = nodes.variance(g)[:, 0], ROUNDING * (nodes.mean(g**2)[:, 0] + squares[by])
-    if joined in rows and samples > 1:
-        off, f_variance = nodes.values - nodes.mean(nodes.values), nodes.variance(nodes.values)
-        for by, h in scores.items():
-            covariance = nodes.mean(off * h)
-            rest = (f_variance * nodes.variance(h) + covariance**2) / (samples - 1) - covariance**2
-            found[by, joined] = (nodes.mean((off * h) ** 2) + rest)[:, 0], ROUNDING * squares[by]
+    squares = {by: nodes.mean((nodes.f * h) ** 2) for by, h in scores.items()}
+    alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
+    for (by, row), g in nodes.gradients(alone, f).items():
+        found[by, row] = nodes.variance(g), ROUNDING * (nodes.mean(g**2) + squares[by])
+    for by, h in scores.items() if joined in rows and samples > 1 else ():
+        off = nodes.f - nodes.mean(nodes.f)
+        covariance = nodes.mean(off * h) ** 2
+        rest = (nodes.variance(nodes.f) * nodes.variance(h) + covariance) / (samples - 1) - covariance
+        found[by, joined] = nodes.mean((off * h) ** 2) + rest, ROUNDING * squares[by]
     return found
 
 
@@ -291,9 +283,10 @@ def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8,
     rows = [Choice(estimator) for estimator in reversed(smooth(q, f, asked))]
     if samples > 1 and rows[0].estimator == "score":
         rows.insert(1, Choice("score", "leave-one-out"))
-    exact = exact_variances([q.with_(name, value) for value in values], f, rows, samples, NODES)
+    exact = [exact_variances(q.with_(name, value), f, rows, samples, NODES) for value in values]
+    found = {key: np.array([each[key] for each in exact]) for key in exact[0]}
     drawn = [row for row in rows if row.estimator not in ("score", "grep")]
-    found = exact | (_sampled(q, f, name, values, drawn, seed, report) if drawn else {})
+    found |= _sampled(q, f, name, values, drawn, seed, report) if drawn else {}
     return Sweep(q, str(f), name, values, samples, {(by, row): found[by, row] for by in q.at for row in rows})
 
 
