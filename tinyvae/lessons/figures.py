@@ -100,9 +100,8 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
     top.set_title(f"ELBO as q moves, nats (higher is better); optimum {_number(best.elbo)} at "
                   f"a = {_number(best.shape)}, b = {_number(best.rate)}", loc="left", fontsize=9, color=INK)
     for number, moment in enumerate(moments):
-        top.plot(moment, values[moment], "o", color=Q, markersize=11, zorder=4, clip_on=False)
         top.text(moment, values[moment], str(number + 1), fontsize=7.5, color="white", ha="center", va="center",
-                 zorder=5, clip_on=False)
+                 bbox={"boxstyle": "circle", "color": Q}, zorder=5)
         point, part = points[moment], figure.add_subplot(grid[1, number])
         curve, hatched = _densities(part, lesson, [points[m] for m in moments])
         _move(curve, point)
@@ -133,12 +132,10 @@ def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
     room, low = 0.17 * (high - low), low - 0.05 * (high - low)
     if high - low > max(30, 10 * abs(high)):  # from tenths to thousands of nats
         linear = max(1.0, 2 * abs(high))
-        decades = math.log10(-1.3 * low / linear)
-        scale = max(1.0, decades / 4)  # room for the bound's label, however many decades there are
-        axes.set_yscale("symlog", linthresh=linear, linscale=scale)
+        axes.set_yscale("symlog", linthresh=linear, linscale=max(1.0, math.log10(-low / linear) / 4))
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
         axes.yaxis.get_major_locator().numticks = 7
-        low, room = 1.3 * low, linear * min(0.9, 0.18 * (decades / scale + 1))
+        room = 0.9 * linear
     axes.set(xlim=(-0.02 * len(values), 1.02 * len(values) - 1), ylim=(low, high + room), xticks=[])
     axes.axhline(lesson.bound, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(f"log P(z > 0) = {_number(lesson.bound)} nats", (0.01, lesson.bound), (0, 1.5), color=INK,
