@@ -10,6 +10,7 @@ import numpy as np
 from tinyvae_kernels.cuda.runtime.launches import Program
 
 from tinyvae.engine.devices import namespace, require_cuda
+from tinyvae.engine.program import bound
 from tinyvae.engine.tape import Launch
 from tinyvae.measure import timing
 
@@ -75,7 +76,7 @@ def by_events(call: Callable[[], Any], rounds: int = ROUNDS) -> timing.Timing:
 
 def program(launches: Sequence[Launch], again: int = 1) -> Program:
     """What these launches run on the card, so often, as one call: from its second run on a CUDA graph."""
-    programs = [launch.bind() for launch in launches]
+    programs = [bound(launch) for launch in launches]
     if missing := [str(launch) for launch, p in zip(launches, programs, strict=True) if not isinstance(p, Program)]:
         raise SystemExit(f"{missing[0]}: its kernel did not run (the array library did); nothing was timed")
     return Program([job for _ in range(again) for p in programs for job in p.launches])

@@ -12,7 +12,7 @@ import numpy as np
 
 import tinyvae as tv
 from benchmarks import tables
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
 
 DATA = "digits-dynamic"
@@ -77,7 +77,7 @@ def run(data: tv.DataSet) -> dict[str, Any]:
 {data.dimensions}-{HIDDEN}-{LATENT} trained on {data.name} for {EPOCHS} epochs with each of {SEEDS} seeds
 test -ELBO over {len(data.test):,} data in nats per datum, lower is better
 """)
-    print(listing.lines([("seed", "CPU", "GPU", "GPU - CPU"), *(
+    print(table.lines([("seed", "CPU", "GPU", "GPU - CPU"), *(
         (str(row["seed"]), f"{row['cpu_nats']:.4f}", f"{row['gpu_nats']:.4f}", f"{row['difference']:+.5f}")
         for row in rows)], left=()))
     print(f"""

@@ -13,8 +13,9 @@ from benchmarks.cases import Case, cases, large
 from benchmarks.gpu_clock import Peaks
 from benchmarks.kernels import BOUNDS, KERNEL, TWIN, TYPES, Recorded, exact, record, replayed, units
 from benchmarks.tables import Columns, Row
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.devices import namespace, read, require_cuda, to_host
+from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
 from tinyvae.measure import timing
 
@@ -36,11 +37,11 @@ def check(case: Case, found: list[Any], expected: list[Any], bound: float) -> fl
 
 def timed(case: Case, recorded: Recorded, peak: Peaks, rounds: int) -> Row:
     """What the kernel takes on the card."""
-    launches = recorded.tape.program()
+    launches = recorded.tape.working()
     time = gpu_clock.of_launches(launches, rounds)
     low, high = time.quartiles
-    rate = sum(map(listing.traffic, launches)) / time.median / 1e9
-    return {"case": str(case), "numbers": max(map(listing.elements, launches)), "gpu_microseconds": time.median * 1e6,
+    rate = sum(map(table.traffic, launches)) / time.median / 1e9
+    return {"case": str(case), "numbers": max(map(table.elements, launches)), "gpu_microseconds": time.median * 1e6,
             "lower_quartile": low * 1e6, "upper_quartile": high * 1e6, "gigabytes_per_second": rate,
             "share_of_copy": rate / peak.copy_gigabytes_per_second, "rounds": rounds}
 
@@ -80,7 +81,7 @@ def small(peak: Peaks, rounds: int) -> list[Row]:
     """All kernels at the sizes of a small step."""
     rows, xp = [], namespace("cuda")
     for case in cases():
-        if TABLE[case.operation].kernel(xp) is not None and not case.products:
+        if kernel_of(TABLE[case.operation], xp) is not None and not case.products:
             rows.append(small_row(case, peak, rounds))
             tables.say(f"{case}: {rows[-1]['gpu_microseconds']:.1f} us there, {rows[-1]['cpu_microseconds']:.1f} here")
     tables.plain("kernels of 784-500-20, batch 100, float32, each alone in a CUDA graph", COLUMNS | CPU, rows, NOTE)

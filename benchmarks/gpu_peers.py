@@ -17,7 +17,7 @@ from benchmarks import gpu_steps, peers, tables, workers
 from benchmarks.nets import ROWS, Net
 from benchmarks.peers import OURS, STEPS
 from benchmarks.tables import FLOOR, Columns, Row
-from tinyvae.training.step import LOOK
+from tinyvae.training.epochs import LOOK
 
 EAGER, GRAPH, SCAN = "torch, eager", "torch.compile, graph", "JAX, scan"
 ON_CUDA = "import torch; x = torch.ones(8, device='cuda'); "

@@ -16,11 +16,12 @@ import tinyvae as tv
 from benchmarks import gpu_clock, nets, tables
 from benchmarks.nets import Net
 from benchmarks.tables import Columns, Row
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.devices import require_cuda, to_host
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
 from tinyvae.measure import timing
-from tinyvae.training.step import OBJECTIVE, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.objective import OBJECTIVE
 
 NET, BATCHES = Net(784, 500, 20, 100), (100, 1000, 8192, 65_536)
 CPU_TIMED = 1000  # the largest batch whose step is timed on the CPU, too
@@ -42,7 +43,7 @@ class Begun(NamedTuple):
 
     @property
     def tape(self) -> Tape:
-        return self.ready._programs[self.ready.settings.batch][0]
+        return self.ready.step_now().program.tape(self.ready.settings.batch)
 
 
 def begin(net: Net, device: str, tf32: bool = False) -> Begun:
@@ -83,7 +84,7 @@ def products(net: Net, tape: Tape, tf32: bool, rounds: int) -> float:
 def kernels(tape: Tape) -> int:
     """How many kernels a replay launches."""
     tape.replay()
-    return sum(len(call.launches) if isinstance(call, Program) else 1 for call in tape._program or ())
+    return sum(len(call.launches) if isinstance(call, Program) else 1 for call in tape.calls or ())
 
 
 def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
@@ -93,7 +94,7 @@ def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
                            least=gpu_clock.LEAST, synchronize=wait)
     step, (low, high) = times["replayed"].median, times["replayed"].quartiles
     alone = products(net, tape, precision == "TF32", rounds)
-    flops = sum(map(listing.flops, nets.products(net, tape)))
+    flops = sum(map(table.flops, nets.products(net, tape)))
     return {**net.as_dict(), "precision": precision, "gpu_microseconds": step * 1e6, "lower_quartile": low * 1e6,
             "upper_quartile": high * 1e6, "fit_microseconds": times["epoch"].median / nets.steps_an_epoch(net) * 1e6,
             "images_per_second": net.batch / step, "teraflops": flops / step / 1e12, "kernels": kernels(tape),

@@ -22,12 +22,14 @@ from rich.table import Table
 import tinyvae as tv
 from benchmarks import alternatives, results, roofline
 from benchmarks.cases import BETWEEN, IDLE, Case, cases
-from tinyvae.engine import listing
-from tinyvae.engine.devices import Array, namespace_of, read
+from tinyvae.engine import table
+from tinyvae.engine.devices import CPU, Array, namespace_of, read
+from tinyvae.engine.fusion import serves
+from tinyvae.engine.program import Tape
 from tinyvae.engine.rules import TABLE
-from tinyvae.engine.tape import Launch, Tape
+from tinyvae.engine.tape import Launch
 from tinyvae.engine.tensor import Tensor, apply, grad
-from tinyvae.measure import hardware, timing
+from tinyvae.measure import hardware, profiles, timing
 
 TWIN, KERNEL = "twin", "kernel"
 TYPES = np.dtype(np.float32), np.dtype(np.float64)
@@ -73,7 +75,7 @@ class Recorded(NamedTuple):
 
     def launches(self, operation: str) -> list[Launch]:
         """What the operation itself consists of, with the products beside it."""
-        return [launch for launch in self.tape.program() if launch.rule.name in (operation, "matmul")]
+        return [launch for launch in self.tape.working() if launch.rule.name in (operation, "matmul")]
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def form(case: Case, alternative: str) -> Iterator[None]:
     row, changed = TABLE[operation], copy.copy(TABLE[operation])
     if alternative not in (TWIN, KERNEL):
         value = alternatives.of(operation, case.label)[alternative].value
-        changed.kernel = lambda xp: value
+        changed.kernels = {"cpu": value}
     with tv.fused(alternative != TWIN):
         TABLE[operation] = changed
         try:
@@ -116,7 +118,7 @@ def record(case: Case, alternative: str, dtype: np.dtype, xp: Any = np) -> Recor
 
 def replayed(case: Case, recorded: Recorded) -> list[Array]:
     """The results of a replay from the case's inputs, into arrays that held NaN: just what is timed later."""
-    for launch in recorded.tape.program():
+    for launch in recorded.tape.working():
         for array in launch.outputs:
             array.fill(np.nan if array.dtype.kind == "f" else 0)
     for array, original in zip(recorded.inputs, case.arrays, strict=True):
@@ -163,7 +165,7 @@ def measured_error(case: Case, alternative: str, dtype: np.dtype, expected: list
 def forms(case: Case) -> list[str]:
     """Twin, kernel and the alternatives of the case; no kernel where this processor has none."""
     square = np.ones((64, 64))
-    there = case.operation not in PRODUCTS or TABLE["matmul"].accepts(square, square)
+    there = case.operation not in PRODUCTS or serves(TABLE["matmul"], CPU, (square, square), {})
     return [TWIN, *[KERNEL] * there, *alternatives.of(case.operation, case.label)]
 
 
@@ -185,7 +187,7 @@ def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, res
     times = timing.measure(replays, rounds, **way)
     launches = recorded.get(KERNEL, recorded[TWIN]).launches(case.operation)
     flops, moved, held, elements = (sum(map(count, launches)) for count in (
-        listing.flops, listing.traffic, listing.footprint, listing.elements))  # fmt: skip
+        table.flops, table.traffic, table.footprint, table.elements))  # fmt: skip
     least = peaks.least_seconds(flops, moved, held, dtype)
     rows = []
     for alternative, t in times.items():
@@ -194,13 +196,13 @@ def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, res
             "operation": case.operation, "case": case.label, "alternative": alternative, "dtype": dtype.name,
             "microseconds": t.median * 1e6, "lower_quartile": low * 1e6, "upper_quartile": high * 1e6,
             "rounds": rounds, "ns_per_element": t.median * 1e9 / elements,
-            **listing.rates(t.median, flops, moved, least), "times_twin": t.times_faster_than(times[TWIN]),
+            **profiles.rates(t.median, flops, moved, least), "times_twin": t.times_faster_than(times[TWIN]),
             "elements": elements, "flops": flops, "bytes": moved,
         })  # fmt: skip
     return rows
 
 
-def table(rows: list[dict[str, Any]], title: str) -> Table:
+def as_table(rows: list[dict[str, Any]], title: str) -> Table:
     """The rows, every column with its unit and direction."""
     shown = Table(title=title, box=None, title_justify="left", padding=(0, 2, 0, 0))
     for heading in ("operation", "form", "error: max, mean (bound), units", "us (lower is better)", "quartiles",
@@ -230,7 +232,7 @@ def run(quick: bool, out: Path) -> None:
         part = [{**of[row["operation"], row["case"], row["alternative"], row["dtype"]], **row}
                 for case in every for row in measure(case, dtype, peaks, rounds, 0 if quick else REST)]  # fmt: skip
         title = f"fused operations of 784-500-20, batch 100, {dtype}: each replayed alone, medians of {rounds} rounds"
-        Console(width=190).print(table(part, title))
+        Console(width=190).print(as_table(part, title))
         rows += part
     print(f"""peaks: {peaks}
 of peak: of what this machine attains at most for the operation's bytes and FLOP (roofline); higher is better

@@ -16,13 +16,15 @@ import numpy as np
 
 import tinyvae as tv
 from tinyvae.data.dataset import treated
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.noise import permutation
+from tinyvae.engine.program import Tape
 from tinyvae.engine.rules import TABLE
-from tinyvae.engine.tape import Launch, Tape
+from tinyvae.engine.tape import Launch
 from tinyvae.training.batches import BATCH, CURSOR
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 MADE_UP, MNIST = "made-up", "MNIST"
 ROWS = 20_000  # of made-up data
@@ -132,7 +134,7 @@ def epoch(ready: Training, net: Net) -> Callable[[], None]:
     def call() -> None:
         rewind(ready)
         for start in range(0, steps, ready.interval):
-            ready._several([net.batch] * min(ready.interval, steps - start))
+            ready.several([net.batch] * min(ready.interval, steps - start))
 
     return call
 
@@ -144,7 +146,7 @@ def replayed(net: Net, device: str = "cpu", tf32: bool = False) -> tuple[Trainin
     with tv.tf32(tf32):
         for _ in range(3):  # the first is recorded, two are compared with the same step run anew
             step()
-    tape, _ = ready._programs[net.batch]
+    tape = ready.step_now().program.tape(net.batch)
     return ready, step, tape
 
 
@@ -161,10 +163,10 @@ def dense() -> Iterator[None]:
 
 def products(net: Net, tape: Tape) -> list[Launch]:
     """The matrix products of a step recorded in `dense`, in its order, and all of them."""
-    launches = [launch for launch in tape.program() if launch.rule.name == "matmul"]
+    launches = [launch for launch in tape.working() if launch.rule.name == "matmul"]
     # once forward, twice backward, but for the gradient by the first layer's input, which nobody asks for
     first, weights = net.pixels * net.hidden, 2 * net.pixels * net.hidden + 3 * net.hidden * net.latent
-    found, expected = sum(map(listing.flops, launches)), 2 * net.batch * (3 * weights - first)
+    found, expected = sum(map(table.flops, launches)), 2 * net.batch * (3 * weights - first)
     if found != expected:
         raise SystemExit(f"the recorded products of {net} are {found:,} operations; expected {expected:,}, so they "
                          "are not its floor; nothing was timed")

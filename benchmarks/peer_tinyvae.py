@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
 from tinyvae.engine.devices import require_cuda, to_host
-from tinyvae.measure import timing
-from tinyvae.training.step import DATA_COUNT, OBJECTIVE
+from tinyvae.training import environment
+from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 
 
 class Replayed:
@@ -34,8 +34,8 @@ class Replayed:
         return nets.floor(net, tape)
 
     def about(self) -> dict[str, Any]:
-        blas = timing.blas()
-        return {"numpy": timing.installed("numpy"), "numba": timing.installed("numba"), "blas": blas["kernel"],
+        blas = environment.blas()
+        return {"numpy": environment.installed("numpy"), "numba": environment.installed("numba"), "blas": blas["kernel"],
                 "threads": blas["threads"]}
 
     def restart(self) -> None:
@@ -47,7 +47,7 @@ class Replayed:
         """A replayed step from the first weights: its batch, its normals, its loss and the gradient it found."""
         self.restart()
         self.step()
-        drawn = {launch.rule.name: launch.outputs[0] for launch in self.tape.program() if launch.outputs}
+        drawn = {launch.rule.name: launch.outputs[0] for launch in self.tape.working() if launch.outputs}
         x, eps = (np.array(to_host(a)) for a in (drawn.get("binarised_rows", drawn.get("grey_rows")), drawn["normal"]))
         parameters = self.training.model.parameters
         gradients = {name: np.array(to_host(slot)) for name, slot in parameters._slots.items()}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import tinyvae as tv
 from benchmarks import reproduce_grep, reproduce_iwae, results
-from tinyvae.training.step import TrainingError
+from tinyvae.training.faults import TrainingError
 
 console = Console(highlight=False, soft_wrap=True)
 SEED = 0

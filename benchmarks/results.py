@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.measure import timing
-from tinyvae.training import checkpoint
+from tinyvae.training import checkpoint, environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
@@ -32,7 +31,7 @@ def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     head = {"name": name, "commit": commit(), **more}
-    checkpoint.write_json(path, head | {"rows": rows, "environment": timing.environment()})
+    checkpoint.write_json(path, head | {"rows": rows, "environment": environment.environment()})
     return path
 
 

@@ -21,7 +21,8 @@ STEP = """
 import time
 import numpy as np
 import tinyvae as tv
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 grey = (255 * np.random.default_rng(0).random((200, 784)) ** 3).astype(np.uint8)
 data = tv.DataSet("made-up", grey, grey[:1], (1, 784), 255.0, "dynamic", "bernoulli")

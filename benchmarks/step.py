@@ -21,7 +21,7 @@ def check_bits(net: Net, steps: int) -> None:
     """Train twice, by replay and eagerly: every step must leave the same bits in every array of the state."""
     replayed, eager = nets.training(net), nets.training(net)
     takes = [nets.repeatable(replayed, net, replayed.step),
-             nets.repeatable(eager, net, lambda: eager.eager(net.batch))]
+             nets.repeatable(eager, net, lambda: eager.step_now().eager(net.batch))]
     expected = eager.state()
     for number in range(1, steps + 1):
         for take in takes:
@@ -38,7 +38,7 @@ def candidates(net: Net) -> dict[str, Step]:
 
         def step() -> None:
             with tv.fused(kernels):
-                ready.eager(net.batch)
+                ready.step_now().eager(net.batch)
 
         return nets.repeatable(ready, net, step)
 

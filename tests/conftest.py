@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("tinyvae")
 
 def _global_state():
     return {
-        "tapes that record": list(tape._recording),
+        "tapes that record": list(tape.RECORDING),
         "TF32": tf32.on,
         "the switch of the fused kernels": {name: xp.kernels for name, xp in NAMESPACES.items()},
         "NumPy's error handling": np.geterr(),
@@ -40,7 +40,7 @@ def _global_state():
 
 def _restore(state):
     """So that one leak fails one test, not all that follow."""
-    tape._recording[:] = state["tapes that record"]
+    tape.RECORDING[:] = state["tapes that record"]
     for name in set(NAMESPACES) - set(state["the switch of the fused kernels"]):
         del NAMESPACES[name]
     for name, on in state["the switch of the fused kernels"].items():

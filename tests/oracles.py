@@ -5,6 +5,7 @@ The linear-Gaussian model is p(z) = N(0, I), p(x|z) = N(W z + b, diag(s^2)). The
     p(x) = N(b, W W^T + diag(s^2)),    p(z|x) = N(S W^T diag(1/s^2) (x - b), S),    S = (I + W^T diag(1/s^2) W)^-1.
 """
 
+import copy
 import inspect
 import math
 import sys
@@ -15,10 +16,11 @@ import numpy as np
 from tinyvae.distributions import Normal
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.tensor import Tensor
+from tinyvae.models import Model
 
 
 class LinearGaussian:
-    """The model, as `tinyvae.inference.bounds` takes it: a prior, and a likelihood for z (..., latent)."""
+    """The model, as bounds and evaluation take it: a prior, and a likelihood for z (..., latent)."""
 
     xp = CPU
 
@@ -38,6 +40,24 @@ class LinearGaussian:
         rng = np.random.default_rng(seed)
         return cls(rng.standard_normal((pixels, latent)), rng.standard_normal(pixels), rng.uniform(0.2, 2, pixels))
 
+    # what a model is to evaluation: see tinyvae/models/base.py
+    kind, needs, log_weights = "linear-gaussian", (), Model.log_weights
+
+    def has(self, name):
+        return True
+
+    def generator(self, batch):
+        return self
+
+    def posterior(self, batch):
+        return self.q(batch.x)
+
+    def with_q(self, q):
+        """The same model with another posterior: a distribution, or a function of x."""
+        other = copy.copy(self)
+        other.q = q if callable(q) else lambda x: q
+        return other
+
     def likelihood(self, z):
         rows = z.reshape(-1, self.latent) @ self.weight.T.copy() + self.bias
         mean = rows.reshape(*z.shape[:-1], self.pixels)
@@ -56,7 +76,7 @@ class LinearGaussian:
 
     def posterior_draws(self, x, chains, seed):
         """Exact draws of p(z|x), (chains, batch, latent)."""
-        mean, covariance = self.posterior(x)
+        mean, covariance = self.exact_posterior(x)
         eps = np.random.default_rng(seed).standard_normal((chains, *mean.shape))
         return mean + eps @ np.linalg.cholesky(covariance).T
 
@@ -69,7 +89,7 @@ class LinearGaussian:
         quadratic = np.einsum("ni,ij,nj->n", d, np.linalg.inv(covariance), d)
         return -0.5 * (self.pixels * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1] + quadratic)
 
-    def posterior(self, x):
+    def exact_posterior(self, x):
         """The mean of p(z|x) for each row, (count, latent), and its covariance, (latent, latent)."""
         by_noise = self.weight.T / self.variance
         covariance = np.linalg.inv(np.eye(self.latent) + by_noise @ self.weight)
@@ -77,7 +97,7 @@ class LinearGaussian:
 
     def kl_to_posterior(self, mu, logvar, x):
         """KL(N(mu, diag(exp(logvar))) || p(z|x)) of each row."""
-        mean, covariance = self.posterior(x)
+        mean, covariance = self.exact_posterior(x)
         precision, d = np.linalg.inv(covariance), mean - mu
         trace = np.exp(logvar) @ np.diag(precision)
         quadratic = np.einsum("ni,ij,nj->n", d, precision, d)
@@ -85,7 +105,7 @@ class LinearGaussian:
 
     def best_diagonal(self, x):
         """The diagonal q that maximises the bound: the posterior's mean, and one over its precision's diagonal."""
-        mean, covariance = self.posterior(x)
+        mean, covariance = self.exact_posterior(x)
         logvar = -np.log(np.diag(np.linalg.inv(covariance)))
         return mean, np.broadcast_to(logvar, mean.shape).copy()
 

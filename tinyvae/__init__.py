@@ -13,13 +13,14 @@ The parts, from the bottom: `devices`, `rules` (the calculus), `tape`, `tensor`;
 
 from __future__ import annotations
 
-from tinyvae import data
+from tinyvae import data, measure
 from tinyvae.data import DataError, DataSet
 from tinyvae.engine import fusion, noise, testing
 from tinyvae.engine.fusion import fused, tf32
 from tinyvae.engine.noise import Noise
+from tinyvae.engine.program import Tape
 from tinyvae.engine.rules import Interval, rule
-from tinyvae.engine.tape import Tape, TapeError
+from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
 from tinyvae.inference.bounds import elbo
@@ -33,5 +34,5 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Factor", "Inference", "Interval", "Noise", "Tape",
     "TapeError", "Tensor", "Term", "apply", "data", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer",
-    "load", "matmul", "noise", "resume", "rule", "stack", "testing", "tf32",
+    "load", "matmul", "measure", "noise", "resume", "rule", "stack", "testing", "tf32",
 ]  # fmt: skip

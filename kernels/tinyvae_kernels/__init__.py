@@ -10,7 +10,7 @@ import importlib
 from types import ModuleType
 
 NAMES = (
-    "accumulate", "adagrad", "adam", "bernoulli_log_prob", "bias_activation", "bias_activation_grad", "bias_grad",
+    "accumulate", "activates", "adagrad", "adam", "bernoulli_log_prob", "bias_activation", "bias_activation_grad", "bias_grad",
     "binarised_rows", "gamma_log_sample_grad", "gaussian_log_prob", "gaussian_sample_kl", "gaussian_sample_kl_grad",
     "grey_rows", "guard", "lgamma", "log_gamma", "matmul", "multiplies", "next_indices", "next_rates", "normal",
     "objective", "objective_grad", "pays", "polygamma", "scale_rows", "sgd", "sparse_matmul", "sparse_matmul_grad",

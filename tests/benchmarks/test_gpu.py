@@ -59,7 +59,7 @@ def small(driver, monkeypatch):
     @contextmanager
     def team(places, net, **options):
         ours = OnCard(net, **options)
-        ours.epoch = lambda: ours.training._several([net.batch] * 2)  # of two steps, as those of the other contestants
+        ours.epoch = lambda: ours.training.several([net.batch] * 2)  # of two steps, as those of the other contestants
         ours.steps = 2
         yield {name: Here(found[name](net) if name in found else ours) for name in places}
 
@@ -143,7 +143,7 @@ def test_a_twin_is_not_timed_as_a_kernel(driver):
     case = next(cases.large(2000))
     recorded = kernels.record(case, kernels.TWIN, np.dtype(np.float32), namespace("cuda"))
     with pytest.raises(SystemExit, match="its kernel did not run"):
-        gpu_clock.of_launches(recorded.tape.program())
+        gpu_clock.of_launches(recorded.tape.working())
 
 
 # ---- steps -----------------------------------------------------------------------------------------------------------

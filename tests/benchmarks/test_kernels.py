@@ -14,6 +14,8 @@ pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, onl
 pytest.importorskip("numba", reason="Numba is missing")
 from benchmarks import alternatives, kernels, roofline
 from benchmarks.cases import cases
+from tinyvae.engine.devices import CPU
+from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
 from tinyvae.measure import timing
 from tinyvae.measure.hardware import Level, Peaks
@@ -72,7 +74,7 @@ def test_every_kernel_has_a_case_and_a_bound():
 
 def test_a_kernel_without_a_case_is_noticed(monkeypatch, tmp_path):
     """A new row with a kernel stops the benchmark, and its test, until it is measured."""
-    make_wrong(monkeypatch, "exp", kernel=lambda xp: np.exp)
+    make_wrong(monkeypatch, "exp", kernel="exp")
     assert kernels.unmeasured(EVERY) == ["exp"]
     with pytest.raises(SystemExit, match=r"exp: no case"):
         kernels.run(True, tmp_path)
@@ -118,16 +120,10 @@ def test_rounding_units():
 
 def wrong_kernels():
     """A sign; some rounding units too many; one element that is off; a NaN; a result that is not written into `out`."""
-    right = TABLE["scale_rows"].kernel
+    right = kernel_of(TABLE["scale_rows"], CPU)
 
     def changed(change):
-        def kernel(xp):
-            def value(xp, g, a, out=None):
-                return change(right(xp)(xp, g, a, out=out))
-
-            return value
-
-        return kernel
+        return lambda xp, g, a, out=None: change(right(xp, g, a, out=out))
 
     def lose(y):
         y.reshape(-1)[-1] = np.nan
@@ -143,7 +139,7 @@ def wrong_kernels():
 
 @pytest.mark.parametrize("wrong", range(5))
 def test_a_wrong_kernel_is_refused_and_nothing_is_timed(wrong, monkeypatch, tmp_path):
-    make_wrong(monkeypatch, "scale_rows", kernel=wrong_kernels()[wrong])
+    make_wrong(monkeypatch, "scale_rows", kernels={"cpu": wrong_kernels()[wrong]})
     monkeypatch.setattr(kernels, "cases", lambda: [case_of(name) for name in kernels.BOUNDS])
     monkeypatch.setattr(timing, "measure", lambda *_, **__: pytest.fail("was timed"))
     with pytest.raises(SystemExit, match=r"scale_rows, kernel, float\d\d: .*(allowed 1;|other bits).*nothing was"):
@@ -168,7 +164,7 @@ def test_a_kernel_that_does_not_run_is_noticed(monkeypatch):
 
 def test_a_product_by_numpy_is_not_called_a_kernel(monkeypatch):
     """Where the row's own value steps in, which has the operation's name, too."""
-    make_wrong(monkeypatch, "matmul", kernel=lambda xp: None)
+    make_wrong(monkeypatch, "matmul", kernel=None)
     with pytest.raises(SystemExit, match=r"matmul.*: its kernel did not run"):
         kernels.check([case_of("matmul")])
 

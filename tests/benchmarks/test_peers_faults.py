@@ -22,7 +22,8 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.engine.testing import GradientError, check_gradients
 from tinyvae.evidence import evaluation as evidence
-from tinyvae.evidence.evaluation import log_evidence
+from tinyvae.evidence.importance import log_evidence
+from tinyvae.models import Batch
 from tinyvae.training import runs
 from tinyvae.training.batches import STEP
 
@@ -61,7 +62,7 @@ def test_1_logvar_is_the_logarithm_of_the_variance():
 def test_2_better_samples_weigh_more():
     # two draws, one at the posterior's mean and one far from it: the estimate is near the better one's log weight
     model, x = LinearGaussian.of_one_dimension(), np.array([[1.3]])
-    mean = model.posterior(x)[0]
+    mean = model.exact_posterior(x)[0]
     good, bad = mean, mean + 3.0
     q = fixed([[0.0]], [[0.0]])
 
@@ -71,7 +72,7 @@ def test_2_better_samples_weigh_more():
 
     weights = np.array([log_weight(good), log_weight(bad)])
     assert weights[0] > weights[1] + 10
-    found = log_evidence(model, q(None), Tensor(x), Given([[[good[0, 0]]], [[bad[0, 0]]]]), 2)[0][0]
+    found = log_evidence(model.with_q(q), Batch(Tensor(x)), Given([[[good[0, 0]]], [[bad[0, 0]]]]), 2)[0][0]
     right = special.logsumexp(weights) - np.log(2)
     fault = (special.softmax(-weights) * weights).sum()  # weights from the error, not from its negative
     assert abs(found - right) <= 1e-10
@@ -79,7 +80,7 @@ def test_2_better_samples_weigh_more():
     assert fault < right - 10
     # and on average more samples bring the estimate up to the evidence, never past it by more than its noise
     many, prior = Tensor(np.broadcast_to(x, (500, 1)).copy()), fixed(np.zeros((500, 1)), np.zeros((500, 1)))(None)
-    estimates = [log_evidence(model, prior, many, Noise(1), k)[0].mean() for k in (1, 5, 50, 5000)]
+    estimates = [log_evidence(model.with_q(prior), Batch(many), Noise(1), k)[0].mean() for k in (1, 5, 50, 5000)]
     assert estimates == sorted(estimates)
     assert abs(estimates[-1] - model.log_evidence(x)[0]) <= 0.01
 
@@ -95,7 +96,7 @@ def test_3_exactly_k_samples_enter_the_evidence(samples, monkeypatch):
         z = eps[:used, 0]
         log_w = stats.norm(2 * z, 0.5).logpdf(1.3)  # q is the prior
         expected = special.logsumexp(log_w) - np.log(divisor)
-        found = log_evidence(model, fixed([[0.0]], [[0.0]])(None), Tensor(x), Given(eps), samples)[0][0]
+        found = log_evidence(model.with_q(fixed([[0.0]], [[0.0]])), Batch(Tensor(x)), Given(eps), samples)[0][0]
         assert abs(found - expected) <= 1e-10
 
     check(samples, samples)
@@ -142,7 +143,7 @@ def test_5_a_resumed_run_does_not_begin_again(tmp_path):
             training.counters -= (1, size, 1)  # look at the step just done once more
             training.noise.restart()
             eps = training.noise.normal((2, size)).numpy().copy()
-            x = training.batches.next(size)[0].numpy().copy()
+            x = training.batches.next(size)[0].x.numpy().copy()
             order = training.batches.order.copy()
             training.counters[:] = now
             seen[int(now[STEP])] = (eps.tobytes(), x.tobytes(), order.tobytes())

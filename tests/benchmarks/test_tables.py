@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tinyvae.measure import timing
+from tinyvae.training import environment
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
 from benchmarks import nets, plots, reproduce, step
@@ -101,7 +101,7 @@ def test_the_floor_is_the_products_of_the_step(net):
     """It leaves each product's result in the step's own arrays, and refuses a tape that lacks one."""
     with nets.dense():
         _, step_once, tape = nets.replayed(net)
-    launches = [launch for launch in tape.program() if launch.rule.name == "matmul"]
+    launches = [launch for launch in tape.working() if launch.rule.name == "matmul"]
     step_once()
     assert len(launches) == 11
     expected = [np.matmul(*(tensor.data for tensor in launch.inputs)) for launch in launches]
@@ -160,7 +160,7 @@ def test_plots(name, tmp_path):
                 for by in ("batch", "hidden") for i in (1, 2) for step, us in times.items()]
     else:
         rows = [a_row(step, us, pixels=pixels) for pixels in ("fixed", "dynamic") for step, us in times.items()]
-    content = {"rows": rows, "quick": False, "environment": timing.environment()}
+    content = {"rows": rows, "quick": False, "environment": environment.environment()}
     drawn = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

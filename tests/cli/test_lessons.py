@@ -155,7 +155,7 @@ def test_the_command_on_problems(run, tmp_path):
 
 def test_the_command_on_a_run(run, tmp_path):
     from tinyvae.training import runs
-    from tinyvae.training.step import Settings
+    from tinyvae.training.settings import Settings
 
     folder = runs.RunFolder.create(tmp_path / "r", tv.models.VAE(64, 8, 2), "digits-threshold", Settings(epochs=1))
     path, training = runs.prepare(folder.path)

@@ -17,7 +17,7 @@ from support import ROOT
 
 import tinyvae as tv
 from tinyvae.cli import main as cli
-from tinyvae.training import checkpoint, runs
+from tinyvae.training import checkpoint, environment, runs
 
 SMALL = ["--hidden", "12", "--latent", "2", "--batch", "200"]
 COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor",
@@ -442,8 +442,8 @@ def test_a_run_that_diverges_ends_with_1_and_its_last_good_checkpoint(options, r
 def test_a_warning_is_one_line(run, digits, monkeypatch):
     # of another BLAS, for one: no file name, no source line
     shutil.copytree(digits[0], "r")
-    blas = runs.timing.blas()
-    monkeypatch.setattr(runs.timing, "blas", lambda: blas | {"kernel": "Abacus"})
+    blas = environment.blas()
+    monkeypatch.setattr(environment, "blas", lambda: blas | {"kernel": "Abacus"})
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, _, err = run("train", "--resume", "r", "--no-pictures")

@@ -1,220 +1,175 @@
-"""What a replayed step takes and leaves: no memory, and the same bits in a process with another number of threads."""
+"""Programs: recorded once, held against the step run anew, then replayed, one tape a key."""
 
 import gc
-import json
-import sys
+import itertools
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
-from support import run_python
+from support import assert_same_bits
 
 import tinyvae as tv
-from tinyvae.data import DataSet
-from tinyvae.engine import fusion
+from tinyvae.engine.program import COMPARED, Program
 from tinyvae.engine.rules import TABLE
-from tinyvae.training.step import Settings, Training
-
-pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
-
-TESTS = str(Path(__file__).resolve().parents[1])
-
-# ---- a training of any size ----------------------------------------------------------
-
-SIZES = {"small": (64, 32, 20), "large": (784, 200, 100)}  # pixels, hidden units, batch
-STEPS = 70  # of an epoch
+from tinyvae.engine.tape import TapeError
 
 
-def made(size, likelihood="bernoulli", **settings):
-    """A training at its first epoch's beginning; an array of a step is 2.5 kB or more, or 80 kB or more."""
-    pixels, hidden, batch = SIZES[size]
-    stored = np.random.default_rng(0).integers(0, 256, (STEPS * batch, pixels)).astype(np.uint8)
-    kind = "dynamic" if likelihood == "bernoulli" else "gray"
-    data = DataSet(f"made-{kind}", stored, stored[:10], (1, pixels), 255.0, kind, likelihood)
-    model = tv.VAE(pixels, hidden=hidden, latent=8, likelihood=likelihood)
-    training = Training(model, data, Settings(batch=batch, **settings))
-    training.begin_epoch()
-    return training
+class Descent:
+    """w <- w - 0.1 dL/dw for L = sum (w x)^2 over the first `size` rows of x, with all that changes in arrays."""
+
+    def __init__(self):
+        self.w = tv.Tensor(np.array([1.0, -2.0, 0.5]), requires_grad=True)
+        self.x, self.calls = np.arange(12.0).reshape(4, 3) / 10, 0
+
+    def __call__(self, size=4):
+        self.calls += 1
+        loss = ((self.w * self.x[:size]) ** 2.0).sum()
+        tv.apply("store", self.w - 0.1 * tv.grad(loss, self.w), self.w)
+        return loss
 
 
-def warmed(training, steps=10):
-    """After the step that is recorded and those that are compared, and whatever Python keeps of them."""
-    for _ in range(steps):
-        training.step()
-    gc.collect()
-    return training
+def test_a_program_is_the_step_called_again():
+    """The same bits as eager calls, the tensors of each call filled anew; the step itself runs three times."""
+    step, twin = Descent(), Descent()
+    program = Program(step)
+    for _ in range(6):
+        assert_same_bits(program().data, twin().data)
+        assert_same_bits(step.w.data, twin.w.data)
+    assert step.calls == 1 + COMPARED
 
 
-# ---- memory --------------------------------------------------------------------------
+def test_one_tape_a_key():
+    """Steps of two sizes in turn, over the same parameters; a key is settled when its comparisons are done."""
+    step, twin = Descent(), Descent()
+    program = Program(step)
+    for size in (4, 2, 4, 4, 2, 4, 2, 2):
+        assert_same_bits(program(size).data, twin(size).data)
+        assert_same_bits(step.w.data, twin.w.data)
+    assert set(program.tapes) == {(4,), (2,)}
+    assert program.is_settled(4)
+    assert program.is_settled(2)
+    assert not program.is_settled(3)
+    program.clear()
+    assert not program.is_settled(4)
+    assert_same_bits(program(4).data, twin(4).data)
 
-ALLOWED = 2000  # bytes at a time, for Python's own numbers and tuples: less than any array of a step
+
+def test_what_a_tape_changes_is_its_state():
+    """Arrays written in place: an optimizer's parameters, moments and status, but nothing that launches made."""
+    theta, g, moments, status = np.ones(3), np.ones(3), np.zeros((2, 3)), np.array([1.0, 1, 0, 1])
+    with tv.Tape() as tape:
+        g2 = tv.Tensor(g) * 2.0
+        tv.apply("store", g2, tv.Tensor(g))
+        tv.apply("adam", theta, g, *moments, np.array([0.1, 1]), status, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    found = {id(array) for array in tape.state()}
+    assert len(found) == len(tape.state()) == 5
+    assert {id(array) for array in (theta, g, status)} <= found
+    assert id(g2.data) not in found
 
 
-def check_allocations(training):
-    """The most that 50 replayed steps hold at a time beyond what there was before."""
-    warmed(training)
-    tracemalloc.start()
+def test_several_results_are_renewed():
+    """In a dict, a list or a tuple: they are the tensors of the first call, filled anew by every other."""
+    x = np.array([1.0, 2.0])
+
+    def step():
+        square = tv.Tensor(x) ** 2.0
+        return {"square": [square], "sum": square.sum()}
+
+    program = Program(step)
+    first = program()
+    for value in range(6):
+        x[...] = value
+        found = program()
+        assert found is first
+        assert found["sum"].item() == 2 * value**2
+        assert found["square"][0].data.tolist() == [value**2] * 2
+
+
+def test_each_result_is_compared():
+    calls, x = itertools.count(), tv.Tensor(np.ones(2))
+    program = Program(lambda: {"right": x * 2.0, "wrong": [(x, x + float(next(calls)))]})
+    program()
+    with pytest.raises(TapeError, match="first in add"):
+        program()
+
+
+# ---- values that change from step to step and were frozen ----------------------------
+
+
+def a_number(calls, x):
+    return (x * float(next(calls))).tanh() + 1.0
+
+
+def an_array(calls, x):
+    return x + np.random.default_rng(next(calls)).normal(size=2)
+
+
+def another_operation(calls, x):
+    return x + 0.5 if next(calls) % 2 else x * 1.0
+
+
+FROZEN = {a_number: r"differs .* first in mul\(\(2,\), \(\)\)", an_array: r"first in add\(\(2,\), \(2,\)\)",
+          another_operation: r"first in (add|mul)"}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FROZEN)
+def test_a_frozen_value_is_found_and_named(fault):
+    """Seen in what the step returns, and seen in what it leaves behind."""
+    calls, home = itertools.count(), np.zeros(2)
+    programs = [Program(lambda: fault(calls, tv.Tensor(np.ones(2)))),
+                Program(lambda: tv.apply("store", fault(calls, tv.Tensor(np.ones(2))), tv.Tensor(home)))]
+    for program in programs:
+        program()
+        with pytest.raises(TapeError, match=FROZEN[fault]):
+            program()
+
+
+def test_what_changes_only_at_the_third_step_is_found():
+    calls, x = itertools.count(), tv.Tensor(np.ones(2))
+    program = Program(lambda: x * float(next(calls) // 2))
+    program()
+    program()
+    with pytest.raises(TapeError, match="first in mul"):
+        program()
+
+
+def test_a_state_that_changes_elsewhere_is_found():
+    """Python code that changes an array is not repeated by a replay."""
+    x = np.ones(2)
+
+    def step():
+        x[...] += 1
+        return tv.Tensor(x) * 1.0
+
+    program = Program(step)
+    program()
+    with pytest.raises(TapeError, match="a replayed step differs"):
+        program()
+
+
+def test_a_failed_step_records_nothing(monkeypatch):
+    program = Program(lambda: tv.Tensor(np.ones(2)).exp())
+    with monkeypatch.context() as patch:
+        patch.setattr(TABLE["exp"], "value", lambda xp, a, out: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            program()
+    assert not program.tapes
+    assert program().data.tolist() == np.exp(np.ones(2)).tolist()
+
+
+def test_a_forgotten_program_is_freed_at_once():
+    """Tapes, launches and tensors form no circle: nothing waits for the garbage collector."""
+    x = np.ones(100_000)
+    gc.disable()
     try:
-        training.step()
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(50):
-            training.step()
-        most = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.start()
+        for _ in range(5):
+            program = Program(lambda: (tv.Tensor(x, requires_grad=True).exp() * 2.0).tanh())
+            for _ in range(4):
+                program()
+            del program
+        held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    print(f"{most} bytes, allowed {ALLOWED}")
-    assert most <= ALLOWED, f"a replayed step takes {most} bytes, allowed {ALLOWED}"
-
-
-VARIANTS = {
-    "adam": {}, "adagrad": {"optimizer": "adagrad", "weight_prior": True, "warmup": 2.0},
-    "sgd, clipped": {"optimizer": "sgd", "clip": 1.0, "lr": 1e-4, "schedule": "cosine"},
-    "gaussian": {"likelihood": "gaussian"},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_replayed_step_allocates_nothing(size, name):
-    check_allocations(made(size, **VARIANTS[name]))
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_replayed_step_is_one_program(name):
-    """All launches are kernels, joined into one native call: nothing of NumPy's runs in between."""
-    training = warmed(made("small", **VARIANTS[name]), 3)
-    (tape, _), = training._programs.values()
-    strays = [str(launch) for launch in tape.program() if not isinstance(launch.call, fusion.Kernel)]
-    assert not strays
-    tape.replay()
-    assert len(tape._program) == 1
-    assert len(tape._program[0].jobs) >= len(tape.program())
-
-
-def test_the_check_sees_what_is_allocated(monkeypatch):
-    """The readable twins, which make arrays on their way; a kernel that ignores `out` and is copied from."""
-    with tv.fused(False), pytest.raises(AssertionError, match="a replayed step takes"):
-        check_allocations(made("small"))
-    right = TABLE["bias_grad"].kernel
-
-    def wasteful(xp, g, out=None):
-        found = right(xp)(xp, g, out=None)
-        return found if out is None else np.copyto(out, found) or out
-
-    monkeypatch.setattr(TABLE["bias_grad"], "kernel", lambda xp: wasteful)
-    with pytest.raises(AssertionError, match="a replayed step takes"):
-        check_allocations(made("large"))
-
-
-def check_objects(training):
-    """Less than one Python object is left by two steps: a helper that falls asleep meanwhile has a few of its own."""
-    warmed(training, 20)
-    gc.collect()
-    before = len(gc.get_objects())
-    for _ in range(50):
-        training.step()
-    gc.collect()
-    after = len(gc.get_objects())
-    assert after - before < 25, f"{after - before} more objects after 50 steps"
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_no_objects_are_left_behind(name):
-    check_objects(made("small", **VARIANTS[name]))
-
-
-def test_the_check_sees_objects_that_are_kept():
-    training = made("small")
-    step, kept = training.step, []
-    training.step = lambda: (step(), kept.append([]))
-    with pytest.raises(AssertionError, match="more objects after 50 steps"):
-        check_objects(training)
-
-
-RESIDENT = """
-import gc, sys
-sys.path.insert(0, {tests!r})
-import tests.engine.test_program as test_replay
-
-def resident():
-    gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
-
-def steps(count):
-    for _ in range(count):
-        {step}
-        if training.counters[2] == training.batches.steps:
-            training.counters[1:] = 0
-
-kept = []
-training = test_replay.made("small")
-steps(500)
-before = resident()
-steps(4000)
-print((resident() - before) // 1024)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="optional: resident memory is read from /proc")
-def test_resident_memory_does_not_grow():
-    """By less than 1 MB over 4 000 steps: also what neither Python nor NumPy counts. A kilobyte a step is seen."""
-    grown = []
-    for step in ("training.step()", "training.step(); kept.append(bytes(1000))"):
-        done = run_python(RESIDENT.format(tests=TESTS, step=step))
-        assert done.returncode == 0, done.stderr
-        grown.append(int(done.stdout))
-    print(f"grown by {grown[0]} kB, with a kilobyte a step by {grown[1]} kB")
-    assert grown[0] < 1024
-    assert grown[1] >= 1024
-
-
-# ---- bits ----------------------------------------------------------------------------
-
-RUN = """
-import json, sys, warnings
-sys.path.insert(0, {tests!r})
-import numpy as np, tinyvae as tv
-import tests.engine.test_program as test_replay
-from tinyvae_kernels.cpu.runtime.team import team
-
-data = test_replay.made("large").data
-{begin}
-print(json.dumps([records[-1]["fingerprint"], records[-1]["step"], team.count]))
-"""
-FIT = ("model = tv.VAE(784, hidden=200, latent=8)\n"
-       "records = tv.fit(model, data, out={out!r}, epochs={epochs}, batch=600, seed=3, warmup=2.0)")  # fmt: skip
-RESUME = "records = tv.resume({out!r}, data=data, epochs={epochs})"
-
-
-def run(begin, out, epochs, threads):
-    """The fingerprint of the parameters after a run, and the number of steps."""
-    begin = begin.format(out=str(out), epochs=epochs)
-    done = run_python(RUN.format(tests=TESTS, begin=begin, out=str(out)), NUMBA_NUM_THREADS=str(threads))
-    assert done.returncode == 0, done.stderr
-    fingerprint, steps, count = json.loads(done.stdout)
-    assert count == threads
-    return fingerprint, steps
-
-
-def test_a_run_resumed_under_other_threads_has_the_same_bits(tmp_path):
-    """Begun by one thread and ended by two: the bits of a run by four that was never interrupted."""
-    whole = run(FIT, tmp_path / "whole", 3, 4)
-    half = run(FIT, tmp_path / "parts", 1, 1)
-    assert half[0] != whole[0]
-    assert run(RESUME, tmp_path / "parts", 3, 2) == whole
-
-
-def test_small_models_are_replayed_as_they_were_run():
-    """Arrays of some hundred bytes lie close together, now here and now there: no sum may depend on that.
-
-    Training compares its first replays with steps run anew, to the bit, and stops if they differ.
-    """
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        litter = [np.empty(size) for size in rng.integers(1, 60, 20)]  # noqa: F841 - other places for what comes
-        x = rng.integers(0, 17, (7, 20)).astype(np.uint8)
-        data = DataSet("made-dynamic", x, x, (4, 5), 16.0, "dynamic", "bernoulli")
-        assert len(tv.fit(tv.VAE(20, hidden=5, latent=2), data, epochs=2, batch=2, seed=seed)) == 2
+        gc.enable()
+    assert held < x.nbytes / 2

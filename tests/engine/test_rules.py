@@ -587,7 +587,7 @@ def test_rules_import_nothing_and_use_no_numpy():
     tree = ast.parse((ROOT / "tinyvae" / "engine" / "rules.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-    assert modules <= {"__future__", "collections.abc", "typing"}
+    assert modules <= {"__future__", "collections.abc", "dataclasses", "typing"}
     assert not {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & {"np", "numpy", "cupy"}
 
 

@@ -1,6 +1,7 @@
 """The tape: what it records, prints and replays, and the backward sweep over it."""
 
 import gc
+import math
 import re
 import tracemalloc
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from support import assert_close, assert_same_bits, make_wrong
 
 import tinyvae as tv
+from tinyvae.engine.program import write_into
 from tinyvae.engine.tape import TapeError, recording
-from tinyvae.engine.tensor import write_into
 
 
 def leaf(values, dtype=np.float64):
@@ -175,7 +176,7 @@ def test_profile_times_each_working_launch():
     x = leaf(np.ones(10))
     with tv.Tape() as tape:
         x.tanh()[1:].exp().sum()
-    times = tape.profile(rounds=3)
+    times = tv.measure.profile(tape, rounds=3)
     assert [launch.rule.name for launch, _ in times] == ["tanh", "exp", "sum"]
     assert all(0 <= seconds < 1 for _, seconds in times)
 
@@ -298,7 +299,18 @@ def test_deposit_without_a_tape():
     assert_same_bits(home, np.array([2.0, 4.0]))
 
 
-# ---- the sweep -----------------------------------------------------------------------
+# ---- the walk ------------------------------------------------------------------------
+
+
+def test_the_example_of_four_tensors():
+    """L = a exp(a) + exp(a), as the docstring of tape.py counts: dL/db = 1 + a, dL/da = b + (1 + a) b."""
+    a = leaf(0.7)
+    b = a.exp()
+    c = a * b
+    by_a, by_b, by_c = tv.grad(c + b, [a, b, c])
+    assert by_c.item() == 1
+    assert by_b.item() == 1 + 0.7
+    assert_close(by_a.data, math.exp(0.7) + 1.7 * math.exp(0.7), 4)
 
 
 def test_a_hundred_thousand_operations_in_a_chain():

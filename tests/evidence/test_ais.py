@@ -88,7 +88,7 @@ def test_one_temperature_is_importance_sampling():
 
 
 def test_with_the_exact_posterior_to_begin_with_every_weight_is_the_evidence(monkeypatch):
-    mean, covariance = ONE.posterior(X)
+    mean, covariance = ONE.exact_posterior(X)
     exact = tv.distributions.Normal(Tensor(mean), Tensor(np.log(covariance)))
     monkeypatch.setattr(ONE, "q", lambda x: exact, raising=False)
     for chains in (1, 5):

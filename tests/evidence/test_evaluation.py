@@ -15,9 +15,12 @@ import tinyvae as tv
 from tinyvae.engine.noise import Noise, normal, uniform
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import evaluation as evidence
-from tinyvae.evidence.diagnostics import diagnosis
-from tinyvae.evidence.evaluation import ACTIVE, BATCH, evaluate, log_evidence, mean_and_error
+from tinyvae.evidence import importance
+from tinyvae.evidence.diagnostics import diagnosis, mean_and_error
+from tinyvae.evidence.evaluation import ACTIVE, BATCH, evaluate
+from tinyvae.evidence.importance import log_evidence
 from tinyvae.inference.bounds import elbo
+from tinyvae.models import Batch
 from tinyvae.training.checkpoint import plain
 
 MODEL = LinearGaussian.random(pixels=4, latent=2, seed=1)
@@ -141,7 +144,7 @@ class Counting:
 
 def wide_posterior(x, factor=1.3):
     """A q that covers the posterior, so that weights have a small variance."""
-    mean, covariance = MODEL.posterior(x)
+    mean, covariance = MODEL.exact_posterior(x)
     return mean, np.broadcast_to(np.log(factor * np.diag(covariance)), mean.shape).copy()
 
 
@@ -160,9 +163,9 @@ def check_evidence(x, estimate, effective, samples):
 
 @pytest.mark.parametrize("samples", [2000, 5001])
 def test_importance_sampling_finds_the_evidence(samples, monkeypatch):
-    monkeypatch.setattr(evidence, "CHUNK", 2**14)
+    monkeypatch.setattr(importance, "CHUNK", 2**14)
     x = points(50)
-    estimate, effective = log_evidence(MODEL, fixed(*wide_posterior(x))(x), Tensor(x), Noise(4), samples)
+    estimate, effective = log_evidence(MODEL.with_q(fixed(*wide_posterior(x))(x)), Batch(Tensor(x)), Noise(4), samples)
     assert estimate.dtype == np.float64
     assert ((effective > samples / 10) & (effective < samples)).all()
     check_evidence(x, estimate, effective, samples)
@@ -177,10 +180,10 @@ def test_with_the_exact_posterior_one_sample_is_enough():
     # all weights are p(x): the estimate is exact, and every sample effective
     model = LinearGaussian.of_one_dimension()
     x = np.array([[1.3], [-0.4]])
-    mean, covariance = model.posterior(x)
+    mean, covariance = model.exact_posterior(x)
     q = fixed(mean, np.full((2, 1), np.log(covariance[0, 0])))(x)
     for samples in (1, 2, 100):
-        estimate, effective = log_evidence(model, q, Tensor(x), Noise(0), samples)
+        estimate, effective = log_evidence(model.with_q(q), Batch(Tensor(x)), Noise(0), samples)
         assert np.abs(estimate - model.log_evidence(x)).max() <= 1e-10
         assert np.abs(effective - samples).max() <= 1e-8
 
@@ -190,10 +193,10 @@ def test_with_the_exact_posterior_one_sample_is_enough():
 def test_exactly_k_samples_are_used_whatever_the_chunk(samples, chunk, monkeypatch):
     # remainders too; and the sums do not depend on where they are cut
     x = points(3)
-    monkeypatch.setattr(evidence, "CHUNK", chunk * x.size)
+    monkeypatch.setattr(importance, "CHUNK", chunk * x.size)
     eps = np.random.default_rng(5).standard_normal((samples, 3, 2))
     noise, posterior = Given(eps), Counting(*wide_posterior(x))
-    estimate, effective = log_evidence(MODEL, posterior, Tensor(x), noise, samples)
+    estimate, effective = log_evidence(MODEL.with_q(posterior), Batch(Tensor(x)), noise, samples)
     assert posterior.draws == noise.used == samples
     # the same from all weights at once
     mu, logvar = wide_posterior(x)
@@ -208,12 +211,12 @@ def test_exactly_k_samples_are_used_whatever_the_chunk(samples, chunk, monkeypat
 
 
 def test_more_samples_take_no_more_memory(monkeypatch):
-    monkeypatch.setattr(evidence, "CHUNK", 2**12)
+    monkeypatch.setattr(importance, "CHUNK", 2**12)
     x, peaks = points(8), []
     q = fixed(*wide_posterior(x))(x)
     for samples in (500, 500, 20_000):  # the first time, caches are filled
         tracemalloc.start()
-        log_evidence(MODEL, q, Tensor(x), Noise(0), samples)
+        log_evidence(MODEL.with_q(q), Batch(Tensor(x)), Noise(0), samples)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] <= 1.1 * peaks[1]
@@ -222,7 +225,8 @@ def test_more_samples_take_no_more_memory(monkeypatch):
 def test_weights_that_all_underflow_still_give_a_number():
     # log w near -10^5: exp of it is 0, the logarithm of the sum is not -inf
     x = np.full((1, 4), 300.0)
-    estimate, effective = log_evidence(MODEL, fixed([[0.0, 0.0]], [[0.0, 0.0]])(x), Tensor(x), Noise(0), 50)
+    model = MODEL.with_q(fixed([[0.0, 0.0]], [[0.0, 0.0]])(x))
+    estimate, effective = log_evidence(model, Batch(Tensor(x)), Noise(0), 50)
     assert -1e6 < estimate[0] < -1e3
     assert 1 <= effective[0] <= 50
 
@@ -280,9 +284,10 @@ def test_all_methods_agree():
 
 
 def test_methods_have_settings_of_their_own_that_need_not_be_given(monkeypatch):
-    monkeypatch.setattr(evidence, "METHODS", {method: settings | {"start": "prior"} if method == "ais" else settings
-                                              for method, (settings, _) in QUICK.items()})  # fmt: skip
-    monkeypatch.setattr(evidence, "COUNTS", {"ais": 7, "hmc": 500})
+    for method, (settings, _) in QUICK.items():
+        more = {"start": "prior"} if method == "ais" else {}
+        monkeypatch.setitem(evidence.METHODS, method, dataclasses.replace(
+            evidence.METHODS[method], settings=settings | more, count={"ais": 7, "hmc": 500}.get(method)))
     model, data = vae(), data_set(count=30)
     for method, count, available in (("importance", 30, None), ("ais", 7, 30), ("hmc", 30, None)):
         result = evaluate(model, data, method=method)

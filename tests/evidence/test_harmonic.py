@@ -77,7 +77,7 @@ def test_wrong_estimates_fail(owner, name, old, new, monkeypatch):
 def test_with_the_posterior_itself_for_the_density_every_draw_gives_the_evidence(monkeypatch):
     model = LinearGaussian.random(4, 2, seed=3)
     x = model.simulate(3, seed=6)[1]
-    mean, covariance = model.posterior(x)
+    mean, covariance = model.exact_posterior(x)
 
     class Exact(Mixture):
         def finish(self):

@@ -44,7 +44,7 @@ def starts(chains, batch, latent, seed=0):
 
 def test_the_tape_gives_the_log_density_and_its_gradient():
     chains = gaussian(starts(2, 5, 3))
-    mean, covariance = MODEL.posterior(X)
+    mean, covariance = MODEL.exact_posterior(X)
     for seed in (0, 1):  # at the start, then by replay
         z = starts(2, 5, 3, seed)
         log_f, force = chains.at(z) if seed else (chains.log_f, chains.force)
@@ -112,7 +112,7 @@ ONE_X = WIDE.simulate(1, seed=5)[1]
 
 def check_law(step=1.5, moves=3, chains=30_000):
     """Chains that begin in the posterior stay in it: first and second moments, and E[exp(-dH)] = 1 (Creutz 1988)."""
-    x, mean, covariance = Tensor(ONE_X), *WIDE.posterior(ONE_X)
+    x, mean, covariance = Tensor(ONE_X), *WIDE.exact_posterior(ONE_X)
     widths = np.sqrt(np.linalg.eigvalsh(covariance))  # from two of the smallest on, steps are unstable
     moving = Chains(lambda z: WIDE.prior.log_prob(z) + WIDE.likelihood(z).log_prob(x),
                     WIDE.posterior_draws(ONE_X, chains, seed=1), Noise(3))

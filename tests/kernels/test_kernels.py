@@ -88,7 +88,7 @@ FORMULAS = {
 OTHERS = {
     "engine/test_noise.py": {"normal", "binarised_rows"}, "kernels/test_products.py": {"matmul", "multiplies"},
     "distributions/test_special.py": {"gamma_log_sample_grad", "lgamma", "polygamma"},
-    "distributions/test_log_gamma.py": {"log_gamma"},
+    "distributions/test_rejection.py": {"log_gamma"},
     "kernels/test_sparse.py": {"pays", "sparse_matmul", "sparse_matmul_grad"},
     "kernels/test_steps.py": {"accumulate", "adagrad", "adam", "grey_rows", "guard", "next_indices",
                               "next_rates", "sgd", "tick", "weight_prior"},

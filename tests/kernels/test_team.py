@@ -18,8 +18,11 @@ from support import KERNEL, assert_same_bits, run_parts
 
 import tinyvae as tv
 from tinyvae.data import DataSet
+from tinyvae.engine.devices import CPU
+from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 team_module = pytest.importorskip("tinyvae_kernels.cpu.runtime.team", reason="Numba is missing", exc_type=ImportError)
 numba = pytest.importorskip("numba", reason="Numba is missing")
@@ -390,8 +393,8 @@ def check_training(work_with, counts):
         work_with(count)
         training = trained()
         states[count] = {name: array.copy() for name, array in training.state().items()}
-        tape, _ = training._programs[120]
-        programs = [call for call in tape._program if isinstance(call, Program)]
+        tape = training.step_now().program.tape(120)
+        programs = [call for call in tape.calls if isinstance(call, Program)]
         parts = [job.row[4] for program in programs for job in program.jobs]
         assert (max(parts) > 1) == (count > 1)
         assert len(programs) < 4 < len(parts), "the step is not one program"
@@ -407,14 +410,14 @@ def test_a_training_has_the_same_bits_with_any_number_of_threads(work_with):
 @ends
 def test_a_sum_over_the_parts_is_found(work_with, monkeypatch):
     """A bias gradient whose rows are summed part by part: right to rounding, and not the same bits."""
-    right = TABLE["bias_grad"].kernel
+    right = kernel_of(TABLE["bias_grad"], CPU)
 
     def by_parts(xp, g, out=None):
         pieces = np.array_split(g, team_module.team.count)
-        found = np.sum([right(xp)(xp, np.ascontiguousarray(piece), out=None) for piece in pieces], axis=0)
+        found = np.sum([right(xp, np.ascontiguousarray(piece), out=None) for piece in pieces], axis=0)
         return found if out is None else np.copyto(out, found) or out
 
-    monkeypatch.setattr(TABLE["bias_grad"], "kernel", lambda xp: by_parts)
+    monkeypatch.setitem(TABLE["bias_grad"].kernels, "cpu", by_parts)
     with pytest.raises(AssertionError, match="2 threads: the bits differ"):
         check_training(work_with, (1, 2))
 

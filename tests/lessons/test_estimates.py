@@ -63,7 +63,7 @@ def test_each_replica_has_the_moving_average_of_the_estimators():
 def test_the_moving_average_starts_with_the_first_step():
     row = Choice("score", "moving-average")
     estimates = Estimates(OneLatent(member("normal", {"mu": 5.0}), parse("z"), 16), [row], 4)
-    first, = estimates.averages[0].states.values()
+    first, = estimates.averages[row].states.values()
     assert abs(first.mean() - 5) < 0.6  # not a tenth of it
     assert first.shape == (1, 16, 1)
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tinyvae.cli import main as cli
-from tinyvae.engine import listing
 from tinyvae.engine.tape import TapeError
-from tinyvae.measure import bench, hardware, timing
+from tinyvae.measure import bench, hardware, profiles, timing
 from tinyvae.measure.hardware import Level, Peaks
 
 TINY = bench.Net(12, (6, 5), 2, 10)
@@ -68,7 +67,7 @@ def test_a_busy_machine_is_said_to_be_one(seen):
 
 
 def test_the_profile_is_of_the_replayed_step(seen):
-    assert isinstance(seen.profile, listing.Profile)
+    assert isinstance(seen.profile, profiles.Profile)
     assert "adam" in [launch.rule.name for launch, _ in seen.profile]
 
 
@@ -89,7 +88,7 @@ def test_a_candidate_can_be_repeated_for_ever():
     """More often than the epoch has steps, and each run is a step: the parameters move and stay finite."""
     found, ready, tape = bench.candidates(TINY)
     assert list(found) == [bench.TWINS, bench.KERNELS, bench.REPLAYED]
-    assert tape.program()
+    assert tape.working()
     before = ready.model.parameters.flat.copy()
     for step in found.values():
         for _ in range(bench.STEPS + 3):

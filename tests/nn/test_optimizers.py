@@ -7,9 +7,10 @@ import pytest
 from support import DTYPES, assert_close, assert_same_bits
 
 import tinyvae as tv
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Tape
+from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tensor import Tensor
-from tinyvae.nn.optimizers import CLIP, FINITE, NORM, UPDATES, Optimizer
+from tinyvae.nn.optimizers import CLIP, FINITE, NORM, OPTIMIZERS, UPDATES, Optimizer, method
 
 SIZE, STEPS = 6, 8
 HYPER = {"adam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}, "adagrad": {"epsilon": 0.1}, "sgd": {"momentum": 0.7},
@@ -123,7 +124,7 @@ def check_textbook(name, method, **hyper):
 def test_steps_are_those_of_the_papers(name):
     right, wrong = TEXTBOOK[name]
     check_textbook(name, right, **HYPER[name])
-    check_textbook(name, right, **Optimizer.CHOICES[name][1])
+    check_textbook(name, right, **OPTIMIZERS[name].hyper)
     with pytest.raises(AssertionError, match="rounding units"):
         check_textbook(name, wrong, **HYPER[name])
 
@@ -281,8 +282,41 @@ def test_a_recorded_step_reads_its_rates_anew(name):
     assert_same_bits(theta, expected)
 
 
+@pytest.fixture
+def lion():
+    """An optimizer as a user writes it: theta <- theta - rate sign(b m + (1 - b) g), m <- c m + (1 - c) g."""
+
+    @method("lion", ("m",), beta=0.9, decay=0.99)
+    def update(xp, theta, g, m, rate, t, beta, decay):
+        theta -= rate * xp.sign(beta * m + (1 - beta) * g)
+        m[...] = decay * m + (1 - decay) * g
+
+    yield
+    del OPTIMIZERS["lion"], TABLE["lion"]
+
+
+def test_a_method_of_ones_own_needs_no_other_place(lion):
+    """It steps, obeys the guard, and trains a model; a name is taken once."""
+    theta, gradients, rates = problem()
+    expected, m = theta.copy(), np.zeros(SIZE)
+    for g, rate in zip(gradients, rates, strict=True):
+        expected -= rate * np.sign(0.9 * m + 0.1 * g)
+        m = 0.99 * m + 0.01 * g
+    optimizer = run("lion", theta, gradients, rates)
+    assert_close(theta, expected, 32)
+    with np.errstate(all="ignore"):
+        step(optimizer, np.full(SIZE, np.nan))
+    assert_close(theta, expected, 32)
+    x = (np.arange(48).reshape(8, 6) % 3 == 0).astype(np.uint8)
+    data = tv.DataSet("bits-static", x, x, (2, 3), 1.0, "static", "bernoulli")
+    records = tv.fit(tv.VAE(6, hidden=5, latent=2), data, optimizer="lion", lr=1e-2, epochs=20, batch=4)
+    assert records[-1]["train_elbo"] > records[0]["train_elbo"]
+    with pytest.raises(ValueError, match="'lion' exists already"):
+        method("lion", ())(lambda *_: None)
+
+
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"found optimizer 'lion'; expected one of adam, adagrad, sgd"):
-        Optimizer("lion", np.zeros(3))
+    with pytest.raises(ValueError, match=r"found optimizer 'newton'; expected one of adam, adagrad, sgd"):
+        Optimizer("newton", np.zeros(3))
     with pytest.raises(ValueError, match=r"adam has no momentum; it has beta1, beta2, epsilon"):
         Optimizer("adam", np.zeros(3), momentum=0.9)

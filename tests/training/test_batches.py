@@ -6,7 +6,10 @@ from scipy import stats
 from support import DTYPES, assert_same_bits, likely, likely_zero
 
 import tinyvae as tv
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.devices import CPU
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.program import Tape
+from tinyvae.models.batch import Rows
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 
 
@@ -17,7 +20,9 @@ def _fused(request):
 
 
 def make(stored, scale=1.0, batch=4, seed=0, dynamic=False, dtype=np.float32):
-    return Batches(np.ascontiguousarray(stored), scale, batch, seed, dynamic, dtype, np.zeros(3, np.int64))
+    counters = np.zeros(3, np.int64)
+    draw = Noise(seed, "binarise", counters) if dynamic else None
+    return Batches(Rows(np.ascontiguousarray(stored), scale, dtype, CPU, draw), batch, seed, counters)
 
 
 def epoch(batches, number):
@@ -27,7 +32,7 @@ def epoch(batches, number):
     found = []
     while batches.counters[BATCH] < batches.steps:
         size = batches.size_now()
-        found.append(batches.next(size)[0].numpy().copy())
+        found.append(batches.next(size)[0].x.numpy().copy())
         batches.tick(size)
     return found
 
@@ -117,7 +122,7 @@ def test_dynamic_pixels_are_drawn_anew_at_each_use(dtype):
     # and yet a function of (seed, step): set the counters back, and the same pixels come
     batches.begin(1)
     batches.counters[:] = (2, 0, 0)
-    assert_same_bits(batches.next(3)[0].numpy(), parts[2])
+    assert_same_bits(batches.next(3)[0].x.numpy(), parts[2])
     other = make(stored, 16.0, batch=3, dynamic=True, seed=1, dtype=dtype)
     assert (epoch(other, 0)[0] != parts[0]).any()
 
@@ -130,9 +135,11 @@ def test_a_replayed_step_fetches_the_next_batch():
     rates = np.arange(6, dtype=np.float32).reshape(3, 2)
     batches = make(stored, 16.0, batch=3, dynamic=True)
     batches.begin(0)
+    batches.plan_for(2)
     batches.plan[:] = rates
     with Tape() as tape:
-        x, now = batches.next(3)
+        batch, now = batches.next(3)
+        x = batch.x
         batches.tick(3)
     for step in range(3):
         if step:

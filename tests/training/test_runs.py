@@ -20,12 +20,12 @@ from support import ROOT, assert_same_bits
 
 import tinyvae as tv
 from tinyvae.data import DataSet
-from tinyvae.measure import timing
-from tinyvae.training import checkpoint, runs
+from tinyvae.training import checkpoint, environment, runs
 from tinyvae.training.batches import BATCH, CURSOR, STEP
 from tinyvae.training.checkpoint import CheckpointError
+from tinyvae.training.faults import NonFiniteError
 from tinyvae.training.runs import Interrupted, RunFolder
-from tinyvae.training.step import NonFiniteError, Settings
+from tinyvae.training.settings import Settings
 
 # 43 images less 5 for validation, in batches of 8: the last of an epoch has 6. Everything that has a state is in use.
 SETTINGS = {"epochs": 4, "batch": 8, "seed": 3, "schedule": "cosine", "warmup": 2.0, "clip": 5.0, "validation": 5,
@@ -475,8 +475,8 @@ def test_another_blas_is_warned_of(whole, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tv.resume(out)  # under the same one it says nothing
-    blas = timing.blas()
-    monkeypatch.setattr(timing, "blas", lambda: blas | {"kernel": "Abacus", "threads": 77})
+    blas = environment.blas()
+    monkeypatch.setattr(environment, "blas", lambda: blas | {"kernel": "Abacus", "threads": 77})
     expected = r"another BLAS \(kernel .* then, Abacus now; threads .* then, 77 now\).*bits may"
     with pytest.warns(RuntimeWarning, match=expected):
         tv.resume(out)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tinyvae.evidence.evaluation import Evaluation, TwoSided
+from tinyvae.evidence.ais import TwoSided
+from tinyvae.evidence.evaluation import Evaluation
 from tinyvae.evidence.hmc import TARGET
 from tinyvae.training import checkpoint
-from tinyvae.training.step import Training
+from tinyvae.training.epochs import Training
 
 HIGHER, LOWER = "higher is better", "lower is better"
 
@@ -91,10 +92,15 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
     valid = f"  valid {record[f'valid_{name}']:.2f}" if "valid_elbo" in record else ""
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
     error = record[f"test_{name}_stderr"]  # one datum has none
+    if record["test_kl"] is None:  # a model whose bound has other terms
+        shown = {key.removeprefix("train_"): record.get(f"test_{key.removeprefix('train_')}", value)
+                 for key, value in record.items() if key.startswith("train_")}
+        parts = f"({', '.join(f'{key} {value:.2f}' for key, value in shown.items() if key not in ('elbo', 'count'))})"
+    else:
+        parts = (f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  active "
+                 f"{record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})")
     return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record[f'train_{name}']:.2f}{valid}  "
-            f"test {record[f'test_{name}']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  "
-            f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  "
-            f"active {record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})  "
+            f"test {record[f'test_{name}']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  {parts}  "
             f"{timings['data_per_second']:,.0f} data/s  {record['fingerprint']}{skipped}")
 
 
@@ -105,8 +111,11 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
     table, row = quantities(f"{result.data}, {first} {part} data, one draw of z each", kept)
     nats = "nats per datum"
     row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)
-    row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
-    row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
+    if result.kl is not None:
+        row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
+        row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
+    for name, value in (result.terms or {}).items():
+        row(name, value, (result.terms_stderr or {})[name], nats, "a term of the bound")
     row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
     if result.log_evidence is not None:
         k, sampled = result.importance_samples, result.method == "importance"
@@ -123,6 +132,8 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
                     "hmc": f"hmc: {result.chains} chains of {result.draws} draws, half to fit a density to"}
         table.caption = "; ".join([*(text for name, text in settings.items() if name == result.method),
                                    result.diagnosis or ""])
+    if result.kl_per_dimension is None or result.kl_per_dimension_stderr is None:
+        return table
     units = result.latent_units or len(result.kl_per_dimension)
     table.add_row("active units", str(result.active_units), "", f"of {units}",
                   f"posterior mean's variance > {result.active_threshold:g}")

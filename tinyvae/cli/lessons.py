@@ -273,12 +273,13 @@ def named_problem(name: str, run: Path | None, data_dir: str | None) -> Any:
         raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
     if name == "gamma-poisson":
         return problems.GammaPoisson()
-    model, data = VAE(64, 100, 5), "digits"
+    model: Any = VAE(64, 100, 5)
+    data = "digits"
     if run is not None:
         model, config = runs.load(run), runs.RunFolder(run if run.is_dir() else run.parent).config()
         data, data_dir = config["data"], data_dir or config.get("data_dir")
     images = data_sets.load(data, data_dir)
-    return problems.Encoder(model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).numpy())
+    return problems.Encoder(model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).x.numpy())
 
 
 def show(found: Comparison) -> None:

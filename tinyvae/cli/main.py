@@ -18,7 +18,7 @@ import typer
 from tinyvae.cli import lessons as cli_lessons
 
 if TYPE_CHECKING:
-    from tinyvae.models import VAE
+    from tinyvae.models import Model
 
 EXAMPLES = {
     "tinyvae train": "real 8x8 digits, in seconds",
@@ -119,7 +119,7 @@ def train(
     from tinyvae.engine import fusion
     from tinyvae.pictures import gallery
     from tinyvae.training import checkpoint, runs
-    from tinyvae.training.step import Settings
+    from tinyvae.training.settings import Settings
 
     if tf32 and device != "cuda":
         raise ValueError("found --tf32 without --device cuda; only a GPU multiplies in TF32: leave it out")
@@ -197,11 +197,12 @@ def evaluate(
 ) -> None:
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
     from tinyvae.cli import display
+    from tinyvae.evidence import ais
     from tinyvae.evidence import evaluation as evidence
     from tinyvae.training import checkpoint, runs
 
     settings: dict[str, Any] = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
-    result: evidence.Evaluation | evidence.TwoSided
+    result: evidence.Evaluation | ais.TwoSided
     if simulated:
         refused = [name for name in ("importance_samples", "draws", "part", "data") if name in given(context)]
         if method != "ais" or refused:
@@ -211,7 +212,7 @@ def evaluate(
                              "and the model makes its data")
         model, more = runs.load(run, device), {}
         with display.watched("both bounds") as progress:
-            result = evidence.bidirectional(model, 100 if count is None else count, seed, progress=progress, **{
+            result = ais.bidirectional(model, 100 if count is None else count, seed, progress=progress, **{
                 name: value for name, value in settings.items() if value is not None})  # fmt: skip
     else:
         if part not in ("test", "train", "valid"):
@@ -224,7 +225,7 @@ def evaluate(
     kept = runs.parameters_of(run)
     if as_json:
         print(json.dumps(checkpoint.plain(result.to_dict() | more | kept), indent=2))
-    elif isinstance(result, evidence.TwoSided):
+    elif isinstance(result, ais.TwoSided):
         display.console().print(display.two_sided_table(result, kept))
     else:
         display.console().print(display.evaluation_table(result, part, kept))
@@ -317,11 +318,11 @@ def unused(path: Path) -> Path:
     return candidate
 
 
-def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu") -> tuple[VAE, Any]:
+def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu") -> tuple[Model, Any]:
     """The model of a run and the data it was trained on, or others."""
     from tinyvae import data as data_sets
     from tinyvae.training import runs
-    from tinyvae.training.step import hold_out
+    from tinyvae.training.epochs import hold_out
 
     model = runs.load(run, device)
     config = runs.RunFolder(run if run.is_dir() else run.parent).config()
@@ -335,7 +336,7 @@ def main() -> None:
     """The entry point: errors that are the user's to mend become one sentence."""
     from tinyvae.engine.tape import TapeError
     from tinyvae.training.checkpoint import CheckpointError
-    from tinyvae.training.step import TrainingError
+    from tinyvae.training.faults import TrainingError
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show ± gets ? and not an end

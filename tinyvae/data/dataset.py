@@ -49,7 +49,7 @@ class DataSet:
     pixels : "dynamic", "static", "threshold" or "gray": see the head of this file
     likelihood : what name and treatment mean by default: "bernoulli", "continuous-bernoulli" or "gaussian"
     train_labels, test_labels : (count,) int64, or None where the source has none
-    valid : like `train`, only where the source has a validation part of its own
+    valid, valid_labels : like `train`, only where the source has a validation part of its own, or one is held out
     """
 
     name: str
@@ -62,6 +62,7 @@ class DataSet:
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
     valid: np.ndarray | None = None
+    valid_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         scale = self.scale if isinstance(self.scale, (int, float, np.number)) else 0

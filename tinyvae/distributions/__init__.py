@@ -1,19 +1,33 @@
-"""One file a family; `kl` is the table of closed forms."""
+"""Probability distributions: one file a family, each a choice by the name under which it registers itself.
 
-from tinyvae.distributions.base import Distribution, closed_form, kl, kl_per_dimension
-from tinyvae.distributions.bernoulli import Bernoulli
-from tinyvae.distributions.beta import Beta
-from tinyvae.distributions.categorical import Categorical
-from tinyvae.distributions.continuous_bernoulli import ContinuousBernoulli
-from tinyvae.distributions.dirichlet import Dirichlet
-from tinyvae.distributions.full_normal import FullNormal
-from tinyvae.distributions.gamma import Gamma
-from tinyvae.distributions.laplace import Laplace
-from tinyvae.distributions.log_normal import LogNormal
-from tinyvae.distributions.normal import GreyNormal, Normal
-from tinyvae.distributions.poisson import Poisson
+Every module of this folder is imported, so a new file is at once a family; each family's class stands here by its own
+name, as in `from tinyvae.distributions import Gamma`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form, has_closed_kl, kl, kl_or_sampled, kl_per_dimension
+from tinyvae.distributions.registry import (
+    FAMILIES,
+    LIKELIHOODS,
+    family,
+    likelihood,
+    misfit,
+    posteriors,
+    prior_of,
+)
 from tinyvae.distributions.stable import LogTensor, UnitTensor
 
-__all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Dirichlet", "Distribution", "FullNormal",
-           "Gamma", "GreyNormal", "Laplace", "LogNormal", "LogTensor", "Normal", "Poisson", "UnitTensor", "closed_form",
-           "kl", "kl_per_dimension"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+_classes = {cls.__name__: cls for cls in FAMILIES.values() if cls.__module__.startswith(__name__)}
+globals().update(_classes)
+
+if TYPE_CHECKING:  # the classes, which no line here names
+    def __getattr__(name: str) -> Any: ...
+
+__all__ = [*_classes, "FAMILIES", "LIKELIHOODS", "Distribution", "LogTensor", "UnitTensor", "closed_form", "family",
+           "has_closed_kl", "kl", "kl_or_sampled", "kl_per_dimension", "likelihood", "misfit", "posteriors", "prior_of"]

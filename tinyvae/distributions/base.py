@@ -1,13 +1,27 @@
-"""What every distribution offers, and the table of closed-form KL divergences."""
+"""What every distribution offers: density, draws, moments, and the stable form in which a draw is kept.
+
+A draw z of Gamma(0.001) is below float32's smallest number nine times of ten, while log z, some -10,000,
+is an ordinary number. So a draw is kept in a *stable form* w, from which z follows and which never underflows; the
+gradient estimators work in w, and `log_density` is the density of w:
+
+    Normal, FullNormal, Laplace, all discrete families    w = z
+    Gamma, LogNormal                                      w = log z
+    Beta                                                  w = log z - log(1 - z)
+    Dirichlet                                             w_i = log z_i - log z_n for i < n
+
+The densities differ by the Jacobian of the change of variable: log q(w) = log q(z) + log |det dz/dw|.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from tinyvae.distributions.divergence import has_closed_kl, kl, kl_or_sampled
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -19,12 +33,13 @@ class Distribution:
 
     `log_prob(x)` is in nats, summed over the last axis; parameters of shape (batch, n) take x of (batch, n) or, for
     several samples, (samples, batch, n). Parameters have names and are constrained: a rate is positive. `from_raw`
-    takes free numbers instead, as a network gives them.
+    takes unconstrained numbers instead, as a network gives them.
     """
 
     mean: Tensor
     variance: Tensor
-    support: ClassVar[str] = "any number"
+    support: ClassVar[str] = "real"  # one of registry.SUPPORTS
+    least: ClassVar[int] = 1  # the smallest n that leaves anything random
     # How a sample depends on the parameters: "reparam", a function of noise whose law has no parameters; "implicit",
     # by the distribution function; None, not at all (discrete families).
     path: ClassVar[str | None] = None
@@ -34,14 +49,22 @@ class Distribution:
         """The parameters by name: `type(q)(**q.parameters)` is q."""
         raise TypeError(f"{type(self).__name__} has no named parameters")
 
+    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
+        """The same family with f applied to each parameter, in their order; `q.map(Tensor.detach)` is a constant.
+
+        Where a parameter is known by its logarithm (stable.py), f is applied to that.
+        """
+        return type(self)(**{name: LogTensor(f(value.log())) if isinstance(value, LogTensor) else f(value)
+                             for name, value in self.parameters.items()})
+
     @classmethod
-    def from_raw(cls, raw: Tensor) -> Any:
-        """From free numbers side by side in the last axis: `width(n)` of them for n dimensions."""
+    def from_raw(cls, raw: Tensor) -> Self:
+        """From unconstrained numbers side by side in the last axis: `width(n)` of them for n dimensions."""
         raise TypeError(f"{cls.__name__} cannot be made of a network's output")
 
     @classmethod
     def width(cls, n: int) -> int:
-        """How many free numbers `from_raw` takes for n dimensions."""
+        """How many unconstrained numbers `from_raw` takes for n dimensions."""
         return 2 * n
 
     @classmethod
@@ -57,16 +80,26 @@ class Distribution:
         """Draws of shape (samples, batch, n), differentiable by the parameters along the family's `path`."""
         raise TypeError(f"{type(self).__name__} has no sampler")
 
+    def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """Draws z, (samples, batch, n), with log q(z), (samples, batch), in nats.
+
+        A family in which log q of a given z is costly or unknown (an inverse autoregressive flow) overrides this one.
+        """
+        z = self.sample(noise, samples)
+        return z, self.log_prob(z)
+
+    def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """Draws and KL(self || prior), (batch,), as `kl_or_sampled` gives it; a family may compute both in one pass."""
+        if has_closed_kl(self, prior):
+            return self.sample(noise, samples), kl(self, prior)
+        z, log_q = self.draw(noise, samples)
+        return z, kl_or_sampled(self, prior, z, log_q)
+
     def entropy(self) -> Tensor:
         """E[-log p(x)], (batch,), in nats."""
         raise TypeError(f"{type(self).__name__} has no closed-form entropy")
 
-    def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        """A sample and KL(self || prior), which a family may compute in one pass."""
-        return self.sample(noise, samples), kl(self, prior)
-
-    # ---- for the gradient estimators ---------------------------------------------------------------------------------
-    # A draw z has a stable form w, in which it is kept: z itself, log z, log(z / (1 - z)).
+    # ---- for the gradient estimators: the stable form w of a draw z (see the head of this file) ----------------------
 
     def to_stable(self, z: Tensor) -> Tensor:
         """w of a draw z."""
@@ -77,12 +110,14 @@ class Distribution:
         return w
 
     def log_density(self, w: Tensor) -> Tensor:
-        """The log density of w (not of z), of each latent by itself: (samples, batch, n) if its elements are
-        independent, else (samples, batch)."""
-        raise TypeError(f"{type(self).__name__} has no density for the score function")
+        """The log density of w (not of z): (samples, batch, n), element by element, if the elements are independent,
+        else (samples, batch). Where w is z and the elements depend on each other, it is `log_prob`."""
+        if type(self).to_stable is not Distribution.to_stable or type(self)._moments is not Distribution._moments:
+            raise TypeError(f"{type(self).__name__} has no log_density, which the estimators score and grep need")
+        return self.log_prob(w)
 
     def standardise(self, w: Tensor) -> Tensor:
-        """eps = (w - E[w]) / sd[w], whose first two moments no parameter moves (G-REP section 3.2)."""
+        """eps = (w - E[w]) / sd[w]: its mean is 0 and its variance 1 for all parameters (G-REP section 3.2)."""
         location, scale = self.moments
         return (w - location) / scale
 
@@ -92,7 +127,7 @@ class Distribution:
         return location + scale * eps
 
     def log_scale(self) -> Tensor:
-        """log |dw / deps| of each latent."""
+        """log |dw / deps|, element by element, or log |det dw/deps| of a vector."""
         return self.moments[1].log()
 
     @cached_property
@@ -103,31 +138,3 @@ class Distribution:
     def _moments(self) -> tuple[Tensor, Tensor]:
         """E[w] and sd[w]."""
         raise TypeError(f"{type(self).__name__} has no standardised stable form")
-
-
-_KL: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}
-
-
-def closed_form(q: type, p: type) -> Callable[[Callable[[Any, Any], Tensor]], Callable[[Any, Any], Tensor]]:
-    """Register the function below as KL(q || p) for two families: per element, not summed."""
-
-    def register(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
-        _KL[q, p] = function
-        return function
-
-    return register
-
-
-def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor:
-    """KL(q || p) of each element, (batch, n), in nats; never negative."""
-    pair = (type(q), type(p))
-    if pair not in _KL:
-        known = ", ".join(f"{a.__name__}/{b.__name__}" for a, b in _KL)
-        raise TypeError(f"no closed form of KL({pair[0].__name__} || {pair[1].__name__}) is known (there are: "
-                        f"{known}); use the sampled bound, elbo-a")
-    return _KL[pair](q, p)
-
-
-def kl(q: Distribution, p: Distribution) -> Tensor:
-    """KL(q || p), (batch,), in nats."""
-    return kl_per_dimension(q, p).sum(-1)

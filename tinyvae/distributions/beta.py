@@ -1,11 +1,25 @@
-"""The Beta distribution, on (0, 1). A draw is kept as its logit, which is finite however near to 0 or 1 it is."""
+"""The Beta distribution, on (0, 1). A draw is kept as its logit, which is finite however near to 0 or 1 it is.
+
+Its density is z^(a - 1) (1 - z)^(b - 1) / B(a, b) with B(a, b) = Gamma(a) Gamma(b) / Gamma(a + b). Because it
+integrates to 1, the derivatives of log B(a, b) by a and b are the means of the logarithms (psi = d log Gamma):
+
+    E[log z] = psi(a) - psi(a + b),    E[log(1 - z)] = psi(b) - psi(a + b)
+
+With log q(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), they give the entropy and the KL of two Betas, the
+case n = 2 of the Dirichlet's (Penny 2001, "KL-divergences of Normal, Gamma, Dirichlet and Wishart densities"):
+
+    H(q) = log B(a, b) - (a - 1) psi(a) - (b - 1) psi(b) + (a + b - 2) psi(a + b)
+    KL(q || p) = log B(a0, b0) - log B(a, b) + (a - a0) psi(a) + (b - b0) psi(b) - (a - a0 + b - b0) psi(a + b)
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import UnitTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -13,10 +27,11 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@family("beta", prior=("beta", 1.0, 1.0))  # uniform on (0, 1)
 class Beta(Distribution):
     """0 < z < 1 with density z^(a - 1) (1 - z)^(b - 1) / B(a, b), elementwise; Beta(1, 1) is uniform."""
 
-    support = "between 0 and 1"
+    support = "unit"
     path = "implicit"
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
@@ -48,7 +63,7 @@ class Beta(Distribution):
         return ((self.a - 1) * x.log() + (self.b - 1) * (1 - x).log() - self.log_normaliser).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        # of two Gamma draws, z = G_a / (G_a + G_b): its logit is log G_a - log G_b, and its path the path of both
+        # z = G_a / (G_a + G_b) for two Gamma draws, so logit z = log G_a - log G_b is differentiable along both
         return self.from_stable(log_gamma(self.a, noise, samples) - log_gamma(self.b, noise, samples))
 
     def entropy(self) -> Tensor:
@@ -64,17 +79,18 @@ class Beta(Distribution):
         return UnitTensor(-(-w).softplus(), -w.softplus())
 
     def log_density(self, w: Tensor) -> Tensor:
-        # z (1 - z) q(z) in w = logit z: log z = -softplus(-w) and log(1 - z) = -softplus(w)
+        # dz/dw = z (1 - z), so the density of w = logit z is z^a (1 - z)^b / B(a, b); with z = sigmoid(w),
+        # log z = -softplus(-w) and log(1 - z) = -softplus(w)
         return -self.a * (-w).softplus() - self.b * w.softplus() - self.log_normaliser
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        # log G has mean psi and variance psi', and the logit is a difference of two
+        # log G has the mean psi and the variance psi' (gamma.py), and the logit is the difference of two
         return self.a.digamma() - self.b.digamma(), (self.a.polygamma(1) + self.b.polygamma(1)).sqrt()
 
 
 @closed_form(Beta, Beta)
 def _kl(q: Beta, p: Beta) -> Tensor:
-    # E_q[log z] = psi(a) - psi(a + b), E_q[log(1 - z)] = psi(b) - psi(a + b)
+    # E_q[log q(z) - log p(z)], as derived above
     more_a, more_b = q.a - p.a, q.b - p.b
     return (p.log_normaliser - q.log_normaliser + more_a * q.a.digamma() + more_b * q.b.digamma()
             - (more_a + more_b) * (q.a + q.b).digamma())

@@ -1,10 +1,17 @@
 """The Dirichlet distribution, on the simplex: n positive numbers that sum to 1. The last axis is one latent vector.
 
-A draw is kept as its logarithms. Its stable form is the vector of additive log-ratios, n - 1 free numbers
+Its density is prod_i z_i^(a_i - 1) / B(a) with B(a) = prod_i Gamma(a_i) / Gamma(s), s = sum_i a_i. Because it
+integrates to 1, the derivative of log B by a_i is the mean of log z_i, from which the KL of two Dirichlets follows
+(Penny 2001, "KL-divergences of Normal, Gamma, Dirichlet and Wishart densities"; psi = d log Gamma):
+
+    E[log z_i] = psi(a_i) - psi(s)
+    KL(q || p) = log B(a0) - log B(a) + sum_i (a_i - a0_i) (psi(a_i) - psi(s))
+
+A draw is kept as its logarithms. Its stable form is the vector of log-ratios, n - 1 free numbers
 
     y_i = log z_i - log z_n,    i < n
 
-for z = G / sum G with independent Gamma draws G_i has log z_i - log z_n = log G_i - log G_n, and so
+A draw is z = G / sum G with independent Gamma draws G_i, so y_i = log G_i - log G_n, and with gamma.py's moments
 
     E[y_i] = psi(a_i) - psi(a_n),    Cov[y] = D + c 1 1^T,    D = diag(psi'(a_1), ..., psi'(a_(n-1))),    c = psi'(a_n)
 
@@ -14,15 +21,17 @@ A square root of the covariance, S S^T = Cov[y], is known in closed form: with t
     S^-1 = (I - k/r u u^T) D^(-1/2),    det S = r det D^(1/2)
 
 eps = S^-1 (y - E[y]) has E[eps] = 0 and E[eps eps^T] = I for all parameters, as G-REP asks (section 3.2; the paper
-standardises all n logarithms, of which only n - 1 are free). For n = 2 it is the Beta distribution's.
+standardises all n logarithms, of which only n - 1 are free). For n = 2 this is the Beta's standardised logit.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.tensor import Tensor
@@ -39,10 +48,12 @@ class _Root(NamedTuple):
     r: Tensor
 
 
+@family("dirichlet", prior=("dirichlet", 1.0))  # uniform on the simplex
 class Dirichlet(Distribution):
     """z_i > 0, sum_i z_i = 1, with density prod_i z_i^(a_i - 1) / B(a); `concentration` is a, (batch, n)."""
 
-    support = "positive, with sum 1"
+    support = "simplex"
+    least = 2  # one number with sum 1 is always 1
     path = "implicit"
 
     def __init__(self, concentration: Tensor) -> None:
@@ -96,7 +107,8 @@ class Dirichlet(Distribution):
         return _simplex(w.concatenate(Tensor(namespace_of(w.data).zeros((*w.shape[:-1], 1), w.dtype)), axis=-1))
 
     def log_density(self, w: Tensor) -> Tensor:
-        # the determinant of dz/dy is z_1 ... z_n, which turns the powers a_i - 1 into a_i
+        # dz_i/dy_j = z_i (1{i = j} - z_j), whose determinant is z_1 ... z_(n-1) (1 - sum_(j<n) z_j) = z_1 ... z_n: it
+        # turns the powers a_i - 1 of the density into a_i
         return (self.concentration * self.from_stable(w).log()).sum(-1) - self.log_normaliser
 
     def standardise(self, w: Tensor) -> Tensor:
@@ -124,14 +136,17 @@ class Dirichlet(Distribution):
 
 
 def _simplex(free: Tensor) -> LogTensor:
-    """exp(free) / sum exp(free). The largest is made 0 first, so that a logarithm near 0 keeps its digits beside
-    others of -10,000; nothing else changes, derivatives neither."""
+    """exp(free) / sum exp(free), kept as logarithms.
+
+    First the largest number is subtracted. That changes neither value nor derivative, and a logarithm near 0 keeps its
+    digits beside others of -10,000.
+    """
     return LogTensor((free - free.max(-1, keepdims=True).detach()).log_softmax(-1))
 
 
 @closed_form(Dirichlet, Dirichlet)
 def _kl(q: Dirichlet, p: Dirichlet) -> Tensor:
-    # E_q[log z_i] = psi(a_i) - psi(sum a). One latent, hence one number: (batch, 1)
+    # The n numbers are one latent vector, so its KL is one number, (batch, 1).
     more = (q.concentration - p.concentration) * (q.concentration.digamma() - q.total.digamma())
     found = p.log_normaliser - q.log_normaliser + more.sum(-1)
     return found.reshape(*found.shape, 1)

@@ -1,8 +1,11 @@
 """The normal distribution with a full covariance, by its Cholesky factor (Kingma & Welling 2019, section 2.5.1).
 
-z = mu + L eps with eps ~ N(0, I) has the covariance L L^T. L is lower triangular: below the diagonal any numbers, on it
-sigma = exp(logvar / 2) > 0, so every covariance is reached, each once, and log det L is a sum. Row by row it says that
-z_j, given z_1 .. z_(j-1), is normal with variance sigma_j^2: `logvar` is what an element has left of its own.
+z = mu + L eps with eps ~ N(0, I) has the covariance L L^T. L is lower triangular with sigma = exp(logvar / 2) > 0 on
+its diagonal. Every covariance matrix has exactly one such factor, and log det L = sum_j log sigma_j. Row by row,
+
+    z_j = mu_j + sum_(k<j) L_jk eps_k + sigma_j eps_j
+
+so, given z_1 .. z_(j-1), the element z_j is normal with variance sigma_j^2: `logvar` holds these conditional variances.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.normal import LOG_2PI, Normal
+from tinyvae.distributions.registry import family
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.rules import ANY, POSITIVE, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -46,8 +51,8 @@ rule("below_diagonal", _below_diagonal, (lambda g, y, a: g.apply("strict_lower",
 
 
 def _solve_lower(xp: Any, factor: Any, b: Any, out: Any, transposed: bool) -> Any:
-    # Forward substitution, one column of the matrix at a time: x_j is known, and its part leaves the equations that
-    # remain. L^T is solved from the last equation to the first. What is above L's diagonal is not read.
+    # Forward substitution by columns: once x_j is known, L_ij x_j is subtracted from every later equation i. L^T x = b
+    # is solved likewise from the last equation to the first. Entries above L's diagonal are not read.
     n = factor.shape[-1]
     x = xp.empty(np.broadcast_shapes(factor.shape[:-1], b.shape), b.dtype) if out is None else out
     x[...] = b
@@ -77,6 +82,7 @@ rule("solve_lower", _solve_lower, _solve_lower_grads, (POSITIVE, ANY))
 # ---- the family ------------------------------------------------------------------------------------------------------
 
 
+@family("full-normal", prior=("normal", 0.0, 0.0))
 class FullNormal(Distribution):
     """N(mu, L L^T), with mu (batch, n), logvar (batch, n) and lower (batch, n (n - 1) / 2).
 
@@ -122,7 +128,7 @@ class FullNormal(Distribution):
         return (self.factor**2).sum(-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        # of (x, eps) the Jacobian is L, and its determinant the product of the sigma
+        # x = mu + L eps, so log p(x) = log N(eps; 0, I) - log det L, and log det L is the sum of logvar / 2
         eps = self.standardise(x)
         return (-0.5 * (LOG_2PI + self.logvar + eps * eps)).sum(-1)
 
@@ -131,9 +137,6 @@ class FullNormal(Distribution):
 
     def entropy(self) -> Tensor:
         return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
-
-    def log_density(self, w: Tensor) -> Tensor:
-        return self.log_prob(w)
 
     def standardise(self, w: Tensor) -> Tensor:
         return self.factor.apply("solve_lower", w - self.mu, transposed=False)
@@ -147,17 +150,18 @@ class FullNormal(Distribution):
 
 @closed_form(FullNormal, Normal)
 def _kl(q: FullNormal, p: Normal) -> Tensor:
-    # By the chain rule, element j pays for what it has given those before it: E[KL(q(z_j | z_1 .. z_(j-1)) || p(z_j))]
-    # = 1/2 (sum_k L_jk^2 / s^2 + (mu_j - m)^2 / s^2 - 1 - log(L_jj^2 / s^2)), p_j = N(m, s^2): never negative, and
-    # their sum is KL(q || p)
+    # By the chain rule, KL(q || p) is the sum over j of E[KL(q(z_j | z_1 .. z_(j-1)) || p(z_j))], with p_j = N(m, s^2).
+    # The conditional has the variance L_jj^2, and the mean square of its mean's distance to m is, over the eps_k,
+    # E[(mu_j + sum_(k<j) L_jk eps_k - m)^2] = (mu_j - m)^2 + sum_(k<j) L_jk^2. So with the KL of two normals (normal.py)
+    # element j contributes 1/2 (sum_(k<=j) L_jk^2 / s^2 + (mu_j - m)^2 / s^2 - 1 - log(L_jj^2 / s^2)) >= 0.
     d, ratio, precision = q.mu - p.mu, q.logvar - p.logvar, (-p.logvar).exp()
     return 0.5 * ((q.variance + d * d) * precision - 1 - ratio)
 
 
 @closed_form(FullNormal, FullNormal)
 def _kl_full(q: FullNormal, p: FullNormal) -> Tensor:
-    # the same in p's standardised stable forms, where p is N(0, I) and q has the factor M = L_p^-1 L_q, found column by
-    # column
+    # A change of variable leaves a KL as it is. In eps = L_p^-1 (z - mu_p), p is N(0, I) and q is normal with the mean
+    # d = L_p^-1 (mu_q - mu_p) and the factor M = L_p^-1 L_q, which is solved column by column; then as above.
     factor = q.factor
     columns = factor.transpose((factor.ndim - 1, *range(factor.ndim - 1)))
     m = p.factor.apply("solve_lower", columns, transposed=False)

@@ -1,12 +1,28 @@
-"""The Gamma distribution, by shape and rate. A draw is kept as its logarithm, so no shape is too small."""
+"""The Gamma distribution, by shape a and rate b. A draw is kept as its logarithm, so no shape is too small.
+
+Its density is b^a z^(a - 1) exp(-b z) / Gamma(a), and psi(a) = d log Gamma(a) / da, psi' its derivative. Because the
+density integrates to 1, the integral of z^(a - 1) exp(-b z) is b^-a Gamma(a); the derivatives by a of its logarithm are
+the mean and the variance of log z:
+
+    E[z] = a / b,    E[log z] = psi(a) - log b,    Var[log z] = psi'(a)
+
+With log q(z) = a log b - log Gamma(a) + (a - 1) log z - b z, they give the entropy and the KL of two Gammas (Penny
+2001, "KL-divergences of Normal, Gamma, Dirichlet and Wishart densities"):
+
+    H(q) = a - log b + log Gamma(a) + (1 - a) psi(a)
+    KL(q || p) = E_q[log q(z) - log p(z)]
+               = (a - a0) psi(a) - log Gamma(a) + log Gamma(a0) + a0 (log b - log b0) + a (b0 / b - 1)
+"""
 
 from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -14,8 +30,9 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@family("gamma", prior=("gamma", 0.3, 0.3))  # as Figurnov et al. 2018, table 4
 class Gamma(Distribution):
-    """z > 0 with density b^a z^(a - 1) exp(-b z) / Gamma(a), shape a and rate b, elementwise."""
+    """z > 0 with density b^a z^(a - 1) exp(-b z) / Gamma(a) for shape a and rate b, elementwise."""
 
     support = "positive"
     path = "implicit"
@@ -31,7 +48,7 @@ class Gamma(Distribution):
         shape, mean = (part.softplus() for part in raw.split(2))
         return cls(shape, shape / mean)
 
-    # computed once, however many formulas use them
+    # Each is computed once, however many formulas use it.
     log_rate = cached_property(lambda self: self.rate.log())
     lgamma = cached_property(lambda self: self.shape.lgamma())
     digamma = cached_property(lambda self: self.shape.digamma())
@@ -62,16 +79,17 @@ class Gamma(Distribution):
         return LogTensor(w)
 
     def log_density(self, w: Tensor) -> Tensor:
-        # z q(z) in w = log z, where (a - 1) w + w would cancel
+        # dz/dw = z, so the density of w = log z is z q(z): (a - 1) log z + log z is a w, without cancellation
         u = w + self.log_rate
         return self.shape * u - u.exp() - self.lgamma
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        # log z is a sufficient statistic, of mean psi(a) - log b and variance psi'(a) (G-REP eq. 11)
+        # log z is a sufficient statistic; G-REP standardises it (eq. 11)
         return self.digamma - self.log_rate, self.shape.polygamma(1).sqrt()
 
 
 @closed_form(Gamma, Gamma)
 def _kl(q: Gamma, p: Gamma) -> Tensor:
+    # (a - a0) psi(a) - log Gamma(a) + log Gamma(a0) + a0 (log b - log b0) + a (b0 / b - 1), as derived above
     a, b, a0, b0 = q.shape, q.rate, p.shape, p.rate
     return (a - a0) * a.digamma() - a.lgamma() + a0.lgamma() + a0 * (b.log() - b0.log()) + a * (b0 / b - 1)

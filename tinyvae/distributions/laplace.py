@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, words
@@ -20,9 +22,9 @@ LOG_2 = math.log(2)
 
 def _laplace(xp: Any, counters: Any, out: Any, seed: int, stream: str, site: int, shape: tuple[int, ...],
              dtype: Any) -> Any:
-    # The inverse of the distribution function, x(u) = sign(u - 1/2) -log(1 - |2 u - 1|), rounds u where the tail is and
-    # is infinite at u = 0. So a word is taken apart: one bit is the sign, the others an open v = 1 - |2 u - 1|, whose
-    # small values, the tail, keep their digits. Both tails have the same draws, the largest 22.18.
+    # |x| is exponential: -log v for v uniform on (0, 1), and the sign is another bit. (The inverse of the distribution
+    # function at one uniform u would round u where the tail is, and be infinite at u = 0.) So a 32-bit word gives its
+    # last bit as the sign and the others as v, whose small values, the tail, keep their digits: |x| is at most 22.18.
     bits = words(seed, stream, read(counters[0]), site, math.prod(shape), xp=xp).reshape(shape)
     v = ((bits >> xp.uint64(1)).astype(xp.float64) + 0.5) * 2.0**-31
     return into(out, (xp.log(v) * (1 - 2 * (bits & xp.uint64(1)).astype(xp.float64))).astype(dtype))
@@ -32,11 +34,12 @@ def _laplace(xp: Any, counters: Any, out: Any, seed: int, stream: str, site: int
 rule("laplace", _laplace, (None,), (INDEX,))
 
 
+@family("laplace")
 class Laplace(Distribution):
     """z with density exp(-|z - mu| / scale) / (2 scale), elementwise.
 
-    The parameter is the scale, as SciPy has it; `from_raw` takes its logarithm, which `scale.log()` then returns as
-    it was given. (`log_scale` is another thing here: that of the standardised stable form, see base.py.)
+    The parameter is the scale, as in SciPy; `from_raw` takes its logarithm, and `scale.log()` returns that unchanged.
+    (The method `log_scale` is something else, the logarithm of sd[w] of base.py.)
     """
 
     path = "reparam"
@@ -59,7 +62,7 @@ class Laplace(Distribution):
         return self.log_density(x).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        # location and scale, the second of AEVB's recipes (section 2.4)
+        # a location and a scale, the second of AEVB's recipes (section 2.4)
         eps = noise.draw("laplace", shape=(samples, *self.mu.shape), dtype=self.mu.dtype)
         return self.mu + self.scale * eps
 
@@ -75,6 +78,8 @@ class Laplace(Distribution):
 
 @closed_form(Laplace, Laplace)
 def _kl(q: Laplace, p: Laplace) -> Tensor:
-    # E_q|z - mu_p| = |d| + b_q exp(-|d| / b_q), so KL = |d| / b_p + b_q / b_p exp(-|d| / b_q) - 1 - log(b_q / b_p)
+    # log q - log p = log(b_p / b_q) + |z - mu_p| / b_p - |z - mu_q| / b_q. With d = mu_q - mu_p, integrating |z - mu_p|
+    # on both sides of mu_p gives E_q|z - mu_p| = |d| + b_q exp(-|d| / b_q), and E_q|z - mu_q| = b_q. So
+    # KL = |d| / b_p + b_q / b_p exp(-|d| / b_q) - 1 - log(b_q / b_p)
     d, ratio = abs(q.mu - p.mu), q.scale.log() - p.scale.log()
     return d / p.scale + (ratio - d / q.scale).exp() - 1 - ratio

@@ -1,11 +1,19 @@
-"""The log-normal distribution: the exponential of a normal. A draw is kept as its logarithm."""
+"""The log-normal distribution: z = exp(w) with w ~ N(mu, sigma^2). A draw is kept as its logarithm w.
+
+dz/dw = z, so log q(z) = log N(w; mu, sigma^2) - w, and the entropy is the normal's plus E[w] = mu. Completing the
+square in the integral of exp(t w) N(w; mu, sigma^2) gives E[z^t] = exp(t mu + t^2 sigma^2 / 2), hence
+
+    E[z] = exp(mu + sigma^2 / 2),    Var[z] = E[z^2] - E[z]^2 = (exp(sigma^2) - 1) E[z]^2
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyvae.distributions.base import Distribution, closed_form, kl_per_dimension
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form, kl_per_dimension
 from tinyvae.distributions.normal import Normal
+from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -13,6 +21,7 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
+@family("log-normal", prior=("log-normal", 0.0, 0.0))
 class LogNormal(Distribution):
     """log z ~ N(mu, exp(logvar)), elementwise."""
 
@@ -41,10 +50,10 @@ class LogNormal(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         w = x.log()
-        return (self.log_density(w) - w).sum(-1)  # dz/dw = z
+        return (self.log_density(w) - w).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        # composition, the third of AEVB's recipes: the exponential of a location-scale draw
+        # composition, the third of AEVB's recipes (section 2.4): the exponential of a location-scale draw
         return LogTensor(self.log_law.sample(noise, samples))
 
     def entropy(self) -> Tensor:
@@ -65,5 +74,5 @@ class LogNormal(Distribution):
 
 @closed_form(LogNormal, LogNormal)
 def _kl(q: LogNormal, p: LogNormal) -> Tensor:
-    # no change of variable changes a KL
+    # A change of variable leaves a KL as it is: the Jacobian is in both densities and cancels in their ratio.
     return kl_per_dimension(q.log_law, p.log_law)

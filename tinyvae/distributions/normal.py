@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyvae.distributions.base import Distribution, closed_form
-from tinyvae.engine.devices import CPU, Namespace, to_host
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form, kl
+from tinyvae.distributions.pixel_rows import pixel_log_prob
+from tinyvae.distributions.registry import family, likelihood
+from tinyvae.engine.devices import CPU, Namespace, namespace_of, to_host
+from tinyvae.engine.rules import ANY, of_shapes, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 LOG_2PI = math.log(2 * math.pi)
 
 
+@family("normal", prior=("normal", 0.0, 0.0))  # N(0, 1)
 class Normal(Distribution):
     """N(mu, exp(logvar)), elementwise. `raw` holds both side by side, where a network made them so."""
 
@@ -56,8 +61,15 @@ class Normal(Distribution):
         return self.log_density(x).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        # the reparameterization trick: eps ~ N(0, 1) outside, z = mu + sigma eps a smooth function of (mu, logvar)
-        eps = noise.normal((samples, *self.mu.shape), self.mu.dtype)
+        return self.at(self.noise(noise, samples))
+
+    def noise(self, noise: Noise, samples: int) -> Tensor:
+        """eps ~ N(0, 1), (samples, batch, n)."""
+        return noise.normal((samples, *self.mu.shape), self.mu.dtype)
+
+    def at(self, eps: Tensor) -> Tensor:
+        """The reparameterization trick: eps is drawn outside, and z = mu + sigma eps is a smooth function of mu and
+        logvar (AEVB eq. (4))."""
         return self.mu + self.sigma * eps
 
     def entropy(self) -> Tensor:
@@ -73,8 +85,7 @@ class Normal(Distribution):
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         if self.raw is None or not (isinstance(prior, Normal) and prior.is_standard()):
             return super().sample_with_kl(prior, noise, samples)
-        eps = noise.normal((samples, *self.mu.shape), self.mu.dtype)
-        return apply("gaussian_sample_kl", self.raw, eps)
+        return apply("gaussian_sample_kl", self.raw, self.noise(noise, samples))
 
 
 @closed_form(Normal, Normal)
@@ -84,6 +95,38 @@ def _kl(q: Normal, p: Normal) -> Tensor:
     return 0.5 * (ratio.exp() + d * d * (-p.logvar).exp() - 1 - ratio)
 
 
+# ---- a sample and KL(q(z|x) || N(0, 1)) in one pass ------------------------------------------------------------------
+
+
+def _sample_kl(raw: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    q = Normal.from_raw(raw)
+    return q.at(eps), kl(q, Normal.standard(eps.shape[-1], eps.dtype, namespace_of(eps.data)))
+
+
+def _sample_kl_grads(g: Any, y: Any, raw: Tensor, eps: Tensor) -> tuple[Tensor, None]:
+    return g[0].contiguous().apply("gaussian_sample_kl_grad", g[1].contiguous(), raw, eps), None
+
+
+def _sample_kl_grad(dz: Tensor, dkl: Tensor, raw: Tensor, eps: Tensor) -> Tensor:
+    q, by_kl = Normal.from_raw(raw), dkl.reshape(-1, 1)
+    by_mu = dz.sum(0) + by_kl * q.mu  # dz/dmu = 1, dKL/dmu = mu
+    by_logvar = 0.5 * ((dz * eps).sum(0) * q.sigma + by_kl * q.logvar.expm1())  # dz/dlogvar = sigma eps / 2
+    return by_mu.concatenate(by_logvar, axis=-1)
+
+
+# raw is (batch, 2 latent), mu and logvar side by side; eps is (samples, batch, latent)
+rule("gaussian_sample_kl", twin=_sample_kl, grads=_sample_kl_grads, domain=(ANY, ANY), outputs=2, constants=(1,),
+     kernel="gaussian_sample_kl",
+     accepts=of_shapes(lambda raw, eps: len(eps) == 3 and raw == (eps[1], 2 * eps[2])),
+     flops=lambda z, raw, eps: 4 * raw.size + 2 * eps.size)
+rule("gaussian_sample_kl_grad", twin=_sample_kl_grad, domain=(ANY, ANY, ANY, ANY), kernel="gaussian_sample_kl_grad",
+     accepts=of_shapes(lambda dz, dkl, raw, eps: len(eps) == 3 and dz == eps and dkl == eps[1:2]
+                       and raw == (eps[1], 2 * eps[2])),
+     flops=lambda y, dz, dkl, raw, eps: 5 * raw.size + 3 * eps.size)
+
+
+@likelihood("gaussian", pixels="grey")
+@family("grey-normal")
 class GreyNormal(Distribution):
     """Grey pixels: N(sigmoid(a), exp(logvar)), the mean inside (0, 1) (AEVB section 5, Frey faces).
 
@@ -97,6 +140,11 @@ class GreyNormal(Distribution):
         self.activation, self.logvar = raw.split(2)
 
     parameters = property(lambda self: {"raw": self.raw})
+
+    @classmethod
+    def from_raw(cls, raw: Tensor) -> GreyNormal:
+        return cls(raw)
+
     variance = property(lambda self: self.logvar.exp())
 
     @property
@@ -111,3 +159,11 @@ class GreyNormal(Distribution):
 
     def entropy(self) -> Tensor:
         return Normal(self.mean, self.logvar).entropy()
+
+
+def _grey_log_prob(raw: Tensor, x: Tensor) -> Tensor:
+    a, logvar = raw.split(2)
+    return Normal(a.sigmoid(), logvar).log_prob(x)
+
+
+pixel_log_prob("gaussian_log_prob", _grey_log_prob, per_pixel=2, flops=9)

@@ -1,18 +1,18 @@
-"""The Poisson distribution over counts, by its rate; draws are exact for every rate.
+"""The Poisson distribution over counts, by its rate; draws have exactly this law for every rate.
 
-Below a rate of 10 a draw is the inverse of the distribution function, by going up from 0. Above, the inverse would
-take as many steps as the rate is high; there it is transformed rejection (Hörmann 1993, "The transformed rejection
-method for generating Poisson random variables", algorithm PTRS). For U uniform on (-1/2, 1/2) and s = 1/2 - |U|,
+Below a rate of 10 a draw inverts the distribution function, counting up from 0. Higher rates would take that many more
+steps, so there transformed rejection is used (Hörmann 1993, "The transformed rejection method for generating Poisson
+random variables", algorithm PTRS). For U uniform on (-1/2, 1/2) and s = 1/2 - |U|,
 
     k = floor((2 a / s + b) U + rate + 0.43)
 
 has nearly the right law already. It is accepted with probability p(k) (a / s^2 + b) / c, the target's mass over the
-proposal's density, three times of four at rate 10 and nine of ten at high rates. With Hörmann's c, a fitted formula,
-this is no probability everywhere: it goes up to 1.0058, at rates around 14 for counts around 21, which would then be a
-little too rare. A c larger by 0.6 % makes it one at every rate. (His two short cuts around the test would
-save a logarithm that an array computes anyway, and are left out.)
+proposal's density: in three of four attempts at rate 10, in nine of ten at high rates. Hörmann's c is a fitted formula
+with which this ratio exceeds 1 at some rates: around rate 14 it is up to 1.0058 for counts around 21, which would be
+drawn a little too rarely. A c larger by 0.6 % keeps the ratio below 1 at every rate. (His two short cuts around the
+test save a logarithm, which an array computes for all its elements anyway; they are left out.)
 
-An element and an attempt have a counter of their own, whose four words give U and the uniform number of the test.
+Each attempt of each element has its own counter, whose four random words give U and the uniform number of the test.
 All is computed and decided in float64.
 """
 
@@ -21,7 +21,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinyvae.distributions.base import Distribution, closed_form
+from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import into, open_unit, philox, stream_number
@@ -31,10 +33,10 @@ from tinyvae.engine.tensor import Tensor
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
-SEARCHED = 10.0  # rates below it; the constants of the rejection hold from there
+SEARCHED = 10.0  # below this rate the inverse is searched; the constants of the rejection hold from here on
 STEPS = 80  # P(k > 80) at rate 10 is 1e-43
 C = 1.006  # over Hörmann's constant; see above
-ATTEMPTS = 64  # 0.3^64: what is still open then is no number's fault, and becomes NaN
+ATTEMPTS = 64  # a valid rate is refused so often with a chance of 0.3^64; what is left stays NaN
 
 
 def _search(xp: Any, rate: Any, u: Any) -> Any:
@@ -74,7 +76,7 @@ def _proposal(xp: Any, u: Any, rate: Any) -> tuple[Any, Any]:
 def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
     step, key = read(counters[0]), (seed, stream_number(stream))
     rates = xp.broadcast_to(rate, (samples, *rate.shape)).astype(xp.float64).reshape(-1)
-    counts = xp.full(rates.shape, xp.nan)  # so it stays where the rate is negative, infinite or NaN
+    counts = xp.full(rates.shape, xp.nan)  # NaN remains where the rate is negative, infinite or NaN
     low = xp.flatnonzero((rates >= 0) & (rates < SEARCHED))
     if low.size:
         counts[low] = _search(xp, rates[low], open_unit(*philox((low, site, step, 0), key, xp)[:2]))
@@ -94,13 +96,14 @@ def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str
 rule("poisson", _poisson, (None, None), (POSITIVE, INDEX))
 
 
+@family("poisson")
 class Poisson(Distribution):
     """x in {0, 1, 2, ...} with p(x) = rate^x exp(-rate) / x!, elementwise.
 
-    A count is a number of the rate's type, which in float32 is exact up to 2^24. A rate may be 0: the count then is.
+    Counts have the type of the rate; float32 holds them exactly up to 2^24. At a rate of 0 every count is 0.
     """
 
-    support = "0, 1, 2, ..."
+    support = "counts"
 
     def __init__(self, rate: Tensor) -> None:
         self.rate = self.mean = self.variance = rate
@@ -109,8 +112,8 @@ class Poisson(Distribution):
 
     @classmethod
     def from_raw(cls, raw: Tensor) -> Poisson:
-        """From log rate (batch, n): log p(x) is linear in it but for the rate itself, its slope is x - rate, and no
-        rate is too small (softplus would have the rate underflow, and log p(x > 0) be -inf)."""
+        """From log rate (batch, n), by which log p(x) has the derivative x - rate, and no rate is too small: with
+        softplus the rate would underflow, and log p(x) be -inf for x > 0."""
         return cls(LogTensor(raw))
 
     @classmethod
@@ -124,7 +127,8 @@ class Poisson(Distribution):
         return noise.draw("poisson", self.rate, samples=samples)
 
     def log_density(self, w: Tensor) -> Tensor:
-        # 0 log 0 = 0, in the derivative too: where x and the rate are 0 the logarithm is that of 1
+        # x log(rate) - rate - log x!, with 0 log 0 = 0: where x and the rate are 0, log 1 stands for log 0, so that the
+        # derivative is right too
         idle, rate = w + self.rate == 0, self.rate
         log = idle.where(0.0, rate.log()) if isinstance(rate, LogTensor) else idle.where(1.0, rate).log()
         return w * log - rate - (w + 1).lgamma()
@@ -132,7 +136,8 @@ class Poisson(Distribution):
 
 @closed_form(Poisson, Poisson)
 def _kl(q: Poisson, p: Poisson) -> Tensor:
-    # a log(a / b) + b - a = a (e^s - 1 - s) with s = log(b / a), which keeps its digits where the rates are close
+    # E_q[k] = a, so KL = a log(a / b) + b - a. For close rates this cancels; with s = log(b / a) it is
+    # a (e^s - 1 - s), which keeps its digits.
     a, b = q.rate, p.rate
     s = b.log() - a.log()
     close = abs(s) < 1

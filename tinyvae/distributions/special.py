@@ -1,8 +1,8 @@
 """How a draw from a Gamma distribution moves with its shape: the derivative behind implicit reparameterization.
 
-A draw z ~ Gamma(a, 1) that stays at its quantile, F(z; a) = constant, moves with the shape a. In w = log z, the
-coordinate in which a draw at a small shape is still a number, the implicit function theorem says (Figurnov, Mohamed
-and Mnih 2018, "Implicit reparameterization gradients")
+A draw z ~ Gamma(a, 1) that stays at its quantile, F(z; a) = constant, moves with the shape a. In w = log z, which
+is an ordinary number even at a small shape, the implicit function theorem says (Figurnov, Mohamed and Mnih 2018,
+"Implicit reparameterization gradients")
 
     dw/da = -(dF/da) / (dF/dw),        F = integral of p from 0 to z,        dF/dw = z p(z) = z^a e^-z / Gamma(a)
 
@@ -13,7 +13,7 @@ from either tail, and with x = z e^t the quotient is an integral in which no Gam
           = integral from 0 to -inf of  (w + t - psi(a)) exp(a t - z (e^t - 1)) dt
 
 For w > psi(a) all terms of the first are positive, otherwise those of the second, and a sum of positive terms loses no
-digits. The second is integrated by parts, which takes out what diverges for a -> 0:
+digits. Integration by parts takes out of the second what diverges for a -> 0:
 
     a dw/da = psi(a + 1) - w + z integral from 0 to -inf of (w + t - psi(a + 1)) exp((a + 1) t - z (e^t - 1)) dt
 
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.rules import ANY, POSITIVE, rule
+from tinyvae.engine.rules import ANY, POSITIVE, of_shapes, rule
 
 NODES = 36  # of Gauss and Legendre's rule, for 14 digits
 REACH = 36.0  # the integrals end where their exponential has fallen to e^-36, a rounding unit of float64
@@ -69,4 +69,5 @@ def _gamma_log_sample_grad(xp: Any, w: Any, a: Any, out: Any) -> Any:
 
 
 # d log z / da of a draw z ~ Gamma(a, 1), from w = log z and a
-rule("gamma_log_sample_grad", _gamma_log_sample_grad, (None, None), (ANY, POSITIVE))
+rule("gamma_log_sample_grad", _gamma_log_sample_grad, (None, None), (ANY, POSITIVE), kernel="gamma_log_sample_grad",
+     accepts=of_shapes(lambda w, a: w == a))

@@ -1,8 +1,7 @@
-"""Numbers kept in the form in which they are exact.
+"""Tensors that keep their logarithm, so that it stays exact where the number itself underflows to 0 (see base.py).
 
-A draw of Gamma(0.001) is below the smallest float32 nine times of ten, but its logarithm, some -10,000, is an ordinary
-number. So a draw is a tensor z that carries log z: `z.log()` gives what was kept instead of log(0), shapes and powers
-carry it on, and nothing is clamped. What is written in log z has finite values and finite derivatives.
+A draw is a tensor z that carries log z: `z.log()` returns the one that was kept instead of log(0), and changes of shape
+and powers carry it on. Nothing is clamped, and formulas written in log z have finite values and derivatives.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from tinyvae.engine.tensor import Tensor
 
 
 class LogTensor(Tensor):
-    """A positive tensor z = exp(log z), known by `log` z; z itself may be 0 or infinite where log z is not."""
+    """A positive tensor z = exp(log z) that keeps log z; z itself may round to 0 or infinity where log z is finite."""
 
     __slots__ = ("_log",)
 
@@ -24,7 +23,7 @@ class LogTensor(Tensor):
         self._log = log
 
     def log(self) -> Tensor:
-        """log z, as it was kept."""
+        """The kept log z."""
         return self._log
 
     def __pow__(self, power: Any) -> Tensor:
@@ -39,7 +38,7 @@ class LogTensor(Tensor):
 
 
 class UnitTensor(LogTensor):
-    """A tensor z in (0, 1) with log z and log(1 - z): `1 - z` keeps both, so `(1 - z).log()` is exact too."""
+    """A tensor z in (0, 1) that keeps log z and log(1 - z); `1 - z` keeps both too, so `(1 - z).log()` is exact."""
 
     __slots__ = ("_log_rest",)
 
@@ -61,7 +60,7 @@ class UnitTensor(LogTensor):
 
 
 def _carrying(name: str) -> Callable[..., Tensor]:
-    """A change of shape that the logarithm goes through as well."""
+    """A change of shape that is applied to the logarithm as well."""
     change = getattr(Tensor, name)
     return lambda self, *arguments: self._with(change(self, *arguments), lambda log: change(log, *arguments))
 

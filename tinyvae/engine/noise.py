@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.devices import read
+from tinyvae.engine.devices import namespace_of, read
 from tinyvae.engine.rules import INDEX, rule
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -117,9 +117,17 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
 
 # ---- noise as an operation -------------------------------------------------------------------------------------------
 
+
+def for_kernel(arrays: Any, shape: Sequence[int], dtype: Any, stream: str, out: Any, **rest: Any) -> dict[str, Any]:
+    """The attributes of a kernel that draws: an array for its result, and the stream by its number."""
+    out = namespace_of(arrays[0]).empty(tuple(shape), dtype) if out is None else out
+    return {"out": out, "stream": stream_number(stream), **rest}
+
+
 # standard normal numbers of the step that the array `counters` holds, so that a replay draws anew
 rule("normal", lambda xp, counters, out, seed, stream, site, shape, dtype:
-     into(out, normal(seed, stream, read(counters[0]), site, shape, dtype, xp)), (None,), (INDEX,))
+     into(out, normal(seed, stream, read(counters[0]), site, shape, dtype, xp)), (None,), (INDEX,), kernel="normal",
+     prepare=for_kernel, flops=6)
 # and uniform ones in [0, 1)
 rule("uniform", lambda xp, counters, out, seed, stream, site, shape, dtype:
      into(out, uniform(seed, stream, read(counters[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))

@@ -7,16 +7,21 @@
 
 `grads` holds one function for each input: `(g, y, *inputs, **attributes)` gives the derivative of the loss by that
 input, from g, the derivative by the output y. None in its place means that no gradient flows. These functions are
-written in Tensor algebra, reached only as methods of their arguments, so this file imports nothing, a gradient is
-itself differentiable, and the backward sweep is made of ordinary operations that the tape records. An input that
-was broadcast gets a gradient of the broadcast shape: the walk sums it back, once, for all rows.
+written in Tensor algebra, reached only as methods of their arguments. So this file imports nothing of tinyvae, a
+gradient is itself differentiable, and the backward walk is made of ordinary operations that the tape records. An input
+that was broadcast gets a gradient of the broadcast shape: the walk sums it back, once, for all rows.
 
 `domain` gives each input the interval from which the property tests draw it.
+
+A row may name its kernel, a faster form: `kernel="adam"` is the function `adam` of the kernels of a device (fusion.py).
+If it has no `value` of its own, its `twin` is the readable form: a composition of other rows, run where the kernel
+cannot serve. The other options are the fields of `Rule`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -38,18 +43,31 @@ FLAG = Interval(0, 1, "flag")  # truth values
 DATA = Interval(0, 255, "data")  # stored pixels, state that operations change
 
 
+@dataclass(eq=False)
 class Rule:
-    """A row of the table. `writes` lists the inputs that an operation changes in place instead of giving an output."""
+    """A row of the table: an operation's name, value and derivatives, and what may run in place of the value."""
 
-    def __init__(self, name: str, value: Callable | None, grads: Any, domain: tuple[Interval, ...] | Interval,
-                 view: bool = False, outputs: int = 1, writes: tuple[int, ...] = ()) -> None:
-        self.name, self.value, self.grads, self.domain = name, value, grads, domain
-        self.view, self.outputs, self.writes = view, outputs, writes
-        self.kernel: Callable | None = None  # for a namespace, a faster function with the signature of `value`, or None
-        self.twin: Callable | None = None  # or, in place of `value`: the same thing as a composition of other rows
-        self.constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
-        self.accepts: Callable[..., bool] | None = None  # can the kernel serve these arrays? None: all that are unbroken
-        self.strided = False  # may the kernel's arrays be views with gaps?
+    name: str
+    value: Callable | None
+    grads: Any
+    domain: tuple[Interval, ...] | Interval
+    view: bool = False  # gives a view of its input
+    outputs: int = 1
+    writes: tuple[int, ...] = ()  # inputs that the operation changes in place instead of giving an output
+    # ---- a twin in place of `value`, and a kernel
+    twin: Callable | None = None  # the same operation composed of other rows: its specification
+    kernel: str | None = None  # the name of its function in the kernels of a device; fusion.py looks it up
+    prepare: Callable[..., dict[str, Any]] | None = None  # the kernel's attributes, of the arrays and the row's
+    accepts: Callable[..., bool] | None = None  # can the kernel take these arrays?
+    asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
+    strided: bool = False  # may the kernel's arrays be views with gaps?
+    constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
+    # ---- for tables: operations an element of the largest array, or a function `(y, *inputs)` of the arrays; exp, log,
+    # a root and a division count as one each, integer arithmetic not at all
+    flops: int | Callable[..., int] = 1
+    picks: bool = False  # reads of its first input only as much as it writes
+    overwrites: bool = False  # does not read what it writes
+    kernels: dict[str, Any] = field(default_factory=dict)  # by device, as fusion.py found them
 
     def flows(self, i: int) -> bool:
         """Does a gradient flow from the output to input `i`?"""
@@ -58,6 +76,11 @@ class Rule:
     def domain_of(self, i: int) -> Interval:
         """The interval of input `i`; a row with any number of inputs has one interval for all of them."""
         return self.domain if isinstance(self.domain, Interval) else self.domain[i]
+
+
+def of_shapes(condition: Callable[..., bool]) -> Callable[..., bool]:
+    """For `accepts`: a condition on the shapes of the arrays."""
+    return lambda *arrays: condition(*(array.shape for array in arrays))
 
 
 TABLE: dict[str, Rule] = {}
@@ -185,8 +208,10 @@ rule("log_softmax",
 # ---- products --------------------------------------------------------------------------------------------------------
 # The last two axes are multiplied, the others are batches: (..., m, k) @ (..., k, n) = (..., m, n).
 
-rule("matmul", elementwise("matmul"),
-     (lambda g, y, a, b: g @ b.swap(), lambda g, y, a, b: a.swap() @ g), (ANY, ANY))
+# `tf32` lets a GPU round the factors (fusion.py)
+rule("matmul", lambda xp, a, b, out, tf32=False: xp.matmul(a, b, out=out),
+     (lambda g, y, a, b, **_: g @ b.swap(), lambda g, y, a, b, **_: a.swap() @ g), (ANY, ANY),
+     kernel="matmul", asks="multiplies", strided=True, flops=lambda y, a, b: 2 * y.size * a.shape[-1])
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
 
@@ -202,7 +227,7 @@ rule("copy", lambda xp, a, out: xp.array(a, order="C") if out is None else xp.co
      (lambda g, y, a: g,))
 
 # `a` into the array `home`, in place
-rule("store", lambda xp, a, home: xp.copyto(home, a), domain=(ANY, ANY), writes=(1,))
+rule("store", lambda xp, a, home: xp.copyto(home, a), domain=(ANY, ANY), writes=(1,), overwrites=True)
 
 
 def _unslice(xp: Any, g: Any, out: Any, key: Any, shape: tuple[int, ...]) -> Any:
@@ -244,12 +269,14 @@ def _scatter(xp: Any, g: Any, index: Any, out: Any, rows: int) -> Any:
     return out
 
 
-rule("gather", _gather, (lambda g, y, a, index: g.scatter(index, rows=a.shape[0]), None), (ANY, INDEX))
+rule("gather", _gather, (lambda g, y, a, index: g.scatter(index, rows=a.shape[0]), None), (ANY, INDEX),
+     picks=True)
 rule("scatter", _scatter, (lambda g, y, a, index, rows: g[index], None), (ANY, INDEX))
 
 # ---- special functions -----------------------------------------------------------------------------------------------
 
-rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,))
+rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,),
+     kernel="lgamma")
 
 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
@@ -262,6 +289,7 @@ def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
 
 
 # the n-th derivative of digamma; each is the derivative of the one before, so the row is closed
-rule("polygamma", _polygamma, (lambda g, y, a, order: g * a.polygamma(order + 1),), (POSITIVE,))
+rule("polygamma", _polygamma, (lambda g, y, a, order: g * a.polygamma(order + 1),), (POSITIVE,),
+     kernel="polygamma")
 rule("erf", lambda xp, a, out: xp.special.erf(a, out=out),
      (lambda g, y, a: g * 1.1283791670955126 * (-a * a).exp(),))  # 2 / sqrt(pi)

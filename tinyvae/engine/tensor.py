@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyvae.engine.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
+from tinyvae.engine.fusion import kernel_of, serves, tf32
 from tinyvae.engine.rules import TABLE, Rule
 from tinyvae.engine.tape import Launch, TapeError, history, key, recording, walk
 
@@ -70,7 +71,7 @@ class Tensor:
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array, on the host; not while a tape records them, for they would be frozen."""
         tape = recording()
-        if tape is not None and self.launch is not None and self.launch.tape is tape:
+        if tape is not None and self.launch is not None and self.launch.tape == tape.number:
             raise TapeError(f"the value of a recorded {self.launch.rule.name} was asked for while the tape records: "
                             "it would be frozen into the program; read it after the `with Tape()` block")
         return to_host(self.data)
@@ -219,7 +220,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul found shapes {a.shape} and {b.shape}; expected (..., m, k) and (..., k, n)")
     if a.ndim > 1 and b.ndim > 1:
-        return apply("matmul", a, b)
+        return apply("matmul", a, b, **({"tf32": True} if tf32.on and a.device == "cuda" else {}))
     product = matmul(a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     return product[(..., *[0] * (a.ndim == 1), *[slice(None) if b.ndim > 1 else 0])]
 
@@ -236,7 +237,9 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
     if row is None:
         raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
     tensors, xp = _ready(row, inputs)
-    call = row.kernel(xp) if row.kernel is not None and xp.kernels and _plain(row, tensors) else None
+    call = kernel_of(row, xp) if xp.kernels else None
+    if call is not None and not _served(row, tensors, xp, attributes):
+        call = None
     if call is None and row.twin is not None:
         return row.twin(*tensors, **attributes)
     call, tape = call or row.value, recording()
@@ -298,17 +301,15 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
     return tensors, xp
 
 
-def _plain(row: Rule, tensors: Sequence[Tensor]) -> bool:
-    """Can the kernel serve these inputs: shapes, unbroken memory, and no derivative that only the twin has?"""
-    if row.accepts is not None and not row.accepts(*(tensor.data for tensor in tensors)):
-        return False
-    return all((row.strided or tensor.data.flags.c_contiguous) and not (tensor.requires_grad and i in row.constants)
-               for i, tensor in enumerate(tensors))
+def _served(row: Rule, tensors: Sequence[Tensor], xp: Namespace, attributes: dict[str, Any]) -> bool:
+    """Can the kernel serve these inputs, and is no derivative asked for that only the twin has?"""
+    return (not any(tensors[i].requires_grad for i in row.constants)
+            and serves(row, xp, [tensor.data for tensor in tensors], attributes))
 
 
 def _belong(row: Rule, tensors: Sequence[Tensor], tape: Any) -> None:
     for tensor in tensors:
-        if tensor.requires_grad and tensor.launch is not None and tensor.launch.tape is not tape:
+        if tensor.requires_grad and tensor.launch is not None and tensor.launch.tape != tape.number:
             raise TapeError(f"{row.name} was given the result of {tensor.launch}, which depends on a parameter but was "
                             "made outside this tape: a replay would not renew it; compute it inside the `with` block")
 
@@ -344,12 +345,3 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
         results.append(apply("copy", g) if id(g) in taken or g.data.base is not None else g)
         taken.add(id(g))
     return results
-
-
-def write_into(tensor: Tensor, home: Array) -> None:
-    """Make `home` hold the tensor's values, now and at every replay: written there in the first place if possible."""
-    tape = recording()
-    if tape is None:
-        home[...] = tensor.data
-    elif not tape.redirect(tensor, home):
-        apply("store", tensor, Tensor(home))

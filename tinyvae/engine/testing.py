@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.fusion import fused
-from tinyvae.engine.tape import Tape, TapeError
+from tinyvae.engine.program import Tape
+from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, grad
 
 STEP = 1e-5  # of max(1, |x|): truncation (step^2) and rounding (eps / step) are then both near 1e-10
@@ -90,7 +91,7 @@ def _check_replay(f: Callable[..., Tensor], values: list[np.ndarray]) -> None:
     except TapeError:  # f looks at a value on its way (a branch, a float): it cannot be replayed, only differentiated
         return
     expected = out.data.copy()
-    for launch in tape.program():
+    for launch in tape.working():
         for array in launch.outputs:
             if array.dtype.kind == "f":
                 array[...] = np.nan

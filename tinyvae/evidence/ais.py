@@ -25,11 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.devices import Array, to_host
+from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.diagnostics import Estimate, mean_and_error, variance_of
 from tinyvae.evidence.hmc import TARGET, Chains, Tally, first_step, groups, log_density, tuned
+from tinyvae.inference.bounds import Generator
+from tinyvae.models.batch import Batch
 
 STARTS = ("encoder", "prior")
 SLOPE = 4.0  # of the sigmoid that places the temperatures (Wu et al. 2017, section 5)
@@ -61,9 +63,9 @@ class Start:
     0.05, on MNIST with 20 latents.)
     """
 
-    def __init__(self, model: Any, posterior: Any, kind: str) -> None:
+    def __init__(self, p: Generator, posterior: Any, kind: str) -> None:
         check_start(kind)
-        self.prior, self.law = model.prior, model.prior if kind == "prior" else constant(posterior)
+        self.prior, self.law = p.prior, p.prior if kind == "prior" else posterior.map(lambda v: Tensor(v.data))
 
     def draw(self, noise: Noise, chains: int, batch: int) -> Array:
         """Draws by their stable form, (chains, batch, latent)."""
@@ -76,21 +78,22 @@ class Start:
         return log_density(self.law, w)
 
 
-def log_joint(model: Any, x: Tensor, w: Tensor) -> Tensor:
+def log_joint(p: Generator, x: Tensor, w: Tensor) -> Tensor:
     """log p(x, z) for draws by their stable form w (chains, batch, latent): (chains, batch)."""
-    return log_density(model.prior, w) + model.likelihood(model.prior.from_stable(w)).log_prob(x)
+    return log_density(p.prior, w) + p.likelihood(p.prior.from_stable(w)).log_prob(x)
 
 
 class Path(Chains):
     """Chains whose density is moved along the path."""
 
-    def __init__(self, model: Any, x: Tensor, base: Start, start: Array, noise: Noise) -> None:
-        self._beta = Tensor(model.xp.zeros(1, start.dtype))
+    def __init__(self, p: Generator, x: Tensor, base: Start, start: Array, noise: Noise) -> None:
+        # (`log_f` must not refer to `self`: the circle would keep all arrays until the garbage collector comes)
+        self._beta = beta = Tensor(namespace_of(start).zeros(1, start.dtype))
 
-        def log_f(w: Tensor) -> Tensor:
+        def log_f(w: Tensor) -> tuple[Tensor, Tensor]:
             log_base = base.log_density(w)
-            self._ratio = log_joint(model, x, w) - log_base
-            return log_base + self._beta * self._ratio
+            ratio = log_joint(p, x, w) - log_base
+            return log_base + beta * ratio, ratio
 
         super().__init__(log_f, start, noise)
 
@@ -98,7 +101,8 @@ class Path(Chains):
         """Move the density to that temperature; log p(x, z) - log f_0(z) where the chains are, (chains, batch)."""
         self._beta.data[...] = beta
         self.refresh()
-        return self._ratio.data.astype(np.float64)
+        (ratio,) = self.beside
+        return ratio.astype(np.float64)
 
 
 class Annealing:
@@ -108,7 +112,7 @@ class Annealing:
 
     Parameters
     ----------
-    model, posterior, x
+    p, posterior, x
         p(z) and p(x|z); q(z|x); the data (batch, pixels).
     start
         f_0: `encoder` or `prior`; see `Start`.
@@ -116,10 +120,10 @@ class Annealing:
         Is told how many moves for each datum were made since.
     """
 
-    def __init__(self, model: Any, posterior: Any, x: Tensor, noise: Noise, temperatures: int, leapfrog: int,
+    def __init__(self, p: Generator, posterior: Any, x: Tensor, noise: Noise, temperatures: int, leapfrog: int,
                  start: str = "encoder", tick: Callable[[int], Any] = lambda moves: None) -> None:
-        self.model, self.x, self.noise, self.leapfrog, self.tick = model, x, noise, leapfrog, tick
-        self.base = Start(model, posterior, start)
+        self.p, self.x, self.noise, self.leapfrog, self.tick = p, x, noise, leapfrog, tick
+        self.base = Start(p, posterior, start)
         self.betas = schedule(temperatures).astype(x.dtype).astype(np.float64)  # as the chains see them
         path = self.path(self.base.draw(noise, 1, len(x)))
         step, steps = path.settle(first_step(path), SETTLE, leapfrog), []
@@ -132,12 +136,12 @@ class Annealing:
 
     def path(self, start: Array) -> Path:
         """Chains that begin there."""
-        return Path(self.model, self.x, self.base, start, self.noise)
+        return Path(self.p, self.x, self.base, start, self.noise)
 
     def weights(self, path: Path, backwards: bool, tally: Tally) -> Array:
         """log w of each chain, (chains, batch), from f_0 to p(x, z) or, of chains in the posterior, back."""
         betas, steps = (self.betas[::-1], self.steps[::-1]) if backwards else (self.betas, self.steps)
-        log_w = self.model.xp.zeros(path.log_f.shape, np.float64)
+        log_w = path.xp.zeros(path.log_f.shape, np.float64)
         for t in range(1, len(betas)):
             log_w += (betas[t] - betas[t - 1]) * path.go_to(betas[t])  # at the places before the transition
             if t < len(betas) - 1:
@@ -161,17 +165,12 @@ class Annealing:
         backwards = posterior_draw is not None
         for size in groups(chains, self.x):
             start = self.base.draw(self.noise, size, len(self.x)) if posterior_draw is None else \
-                self.model.xp.stack([posterior_draw] * size)
+                namespace_of(posterior_draw).stack([posterior_draw] * size)
             log_w = to_host(self.weights(self.path(start), backwards, tally))
             first = np.logaddexp(first, np.logaddexp.reduce(log_w, axis=0))  # log sum w
             second = np.logaddexp(second, np.logaddexp.reduce(2 * log_w, axis=0))  # log sum w^2
         found, effective = first - math.log(chains), np.exp(2 * first - second)
         return Estimate(-found if backwards else found, variance_of(effective, chains), effective, *tally.rates())
-
-
-def constant(distribution: Any) -> Any:
-    """The same distribution with its parameters as constants, whatever they were computed from."""
-    return type(distribution)(**{name: Tensor(value.data) for name, value in distribution.parameters.items()})
 
 
 # ---- from both sides -------------------------------------------------------------------------------------------------
@@ -210,7 +209,7 @@ def bidirectional(model: Any, count: int = 100, seed: int = 0, chains: int = 8, 
     Parameters
     ----------
     model
-        p(z), p(x|z) and, for the start `encoder`, q(z|x).
+        Its p(z), p(x|z) and, for the start `encoder`, q(z|x).
     count
         How many (z, x) to draw of p(z) p(x|z).
     chains, temperatures, leapfrog, start
@@ -225,19 +224,20 @@ def bidirectional(model: Any, count: int = 100, seed: int = 0, chains: int = 8, 
     """
     if count < 1:
         raise ValueError(f"found a count of {count} simulated data; expected at least 1")
+    p = model.generator(None)
     noise, done, columns = Noise(seed, "simulated", model.xp.zeros(1, np.int64)), 0, []
     for number, first in enumerate(range(0, count, BATCH)):
         noise.restart(number)
-        z = model.prior.sample(noise, min(BATCH, count - first))  # z ~ p(z)
-        x = Tensor(model.likelihood(z).sample(noise).data[0].copy())  # x ~ p(x|z), and so z ~ p(z|x)
+        z = p.prior.sample(noise, min(BATCH, count - first))  # z ~ p(z)
+        x = Tensor(p.likelihood(z).sample(noise).data[0].copy())  # x ~ p(x|z), and so z ~ p(z|x)
 
         def tick(moves: int, batch: int = len(x)) -> None:
             nonlocal done
             done += moves * batch
             progress(done / (count * (1 + temperatures * (1 + 2 * chains))))
 
-        path = Annealing(model, model.q(x), x, noise, temperatures, leapfrog, start, tick)
-        columns.append(np.array([path.run(chains), path.run(chains, model.prior.to_stable(z).data)]))
+        path = Annealing(p, model.posterior(Batch(x)), x, noise, temperatures, leapfrog, start, tick)
+        columns.append(np.array([path.run(chains), path.run(chains, p.prior.to_stable(z).data)]))
     below, above = np.concatenate(columns, axis=2)  # each the fields of an Estimate, (5, count)
     lower, upper, gap = (mean_and_error(values) for values in (below[0], above[0], above[0] - below[0]))
     acceptance, energy_error = ((below[3:] + above[3:]).mean(1) / 2).tolist()

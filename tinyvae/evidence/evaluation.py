@@ -13,30 +13,21 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.distributions import kl_per_dimension
+from tinyvae.distributions import has_closed_kl, kl_per_dimension
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, harmonic, pareto
-from tinyvae.evidence.ais import TwoSided as TwoSided
-from tinyvae.evidence.ais import bidirectional as bidirectional
 from tinyvae.evidence.diagnostics import diagnosis, mean_and_error, variance_of
-from tinyvae.training.batches import rows
+from tinyvae.evidence.importance import log_evidence
+from tinyvae.inference.bounds import Draw
+from tinyvae.models import Batch
+from tinyvae.models.batch import rows_of
 
 BATCH = 500  # data at a time; fixed, because a draw's address counts batches
-CHUNK = 2**22  # numbers in one decoder output: bounds the memory, however many importance samples
 # A unit is active if its posterior mean varies more than this over the data (Burda et al. 2016), in units of the
 # prior's variance, which is 1 there.
 ACTIVE = 1e-2
-
-# The ways to log p(x), with what each takes and, where it is not given, the number; and how many data by default.
-METHODS: dict[str, dict[str, Any]] = {
-    "importance": {"importance_samples": 500},
-    "ais": {"chains": 8, "temperatures": 200, "leapfrog": 5, "start": "encoder"},
-    "hmc": {"chains": 16, "draws": 100, "leapfrog": 4},
-}
-COUNTS = {"ais": 100, "hmc": 100}
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -50,14 +41,14 @@ class Evaluation:
     data_count: int
     elbo: float
     elbo_stderr: float
-    reconstruction: float
-    reconstruction_stderr: float
-    kl: float
-    kl_stderr: float
+    reconstruction: float | None  # None for a model whose bound has other terms, as are the other fields of z
+    reconstruction_stderr: float | None
+    kl: float | None
+    kl_stderr: float | None
     bits_per_pixel: float  # -elbo in bits a pixel; lower is better
-    kl_per_dimension: list[float]
-    kl_per_dimension_stderr: list[float]
-    active_units: int
+    kl_per_dimension: list[float] | None
+    kl_per_dimension_stderr: list[float] | None
+    active_units: int | None
     active_threshold: float
     importance_samples: int
     log_evidence: float | None = None
@@ -79,6 +70,8 @@ class Evaluation:
     acceptance: float | None = None  # of Hamiltonian moves
     energy_error: float | None = None  # of those accepted, |dH| in nats
     diagnosis: str | None = None  # whether log_evidence is to be trusted, as one sentence
+    terms: dict[str, float] | None = None  # of a model whose bound is not reconstruction - kl: each term's mean
+    terms_stderr: dict[str, float] | None = None
 
     @property
     def fresh_draws(self) -> int:
@@ -119,61 +112,91 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     """
     if importance_samples < 0:
         raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
-    method, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
-                              temperatures=temperatures, draws=draws, start=start)
-    if method == "hmc":
-        harmonic.check(model.prior, model.latent, settings["chains"], settings["draws"])
+    name, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
+                            temperatures=temperatures, draws=draws, start=start)
+    way = METHODS[name] if name else None
+    if way and not all(model.has(what) for what in way.needs):
+        raise ValueError(f"found the method {name} for a {model.kind}, which has no {' or '.join(way.needs)}: take "
+                         "another method, or judge the bound alone")
+    if name == "hmc":
+        harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])
     available = len(_stored(model, data, part))
     if count is not None and not 1 <= count <= available:
         raise ValueError(f"found a count of {count} data; expected 1 to {available}, as many as there are")
-    used = min(available, COUNTS.get(method or "", available)) if count is None else count
+    used = min(available, (way and way.count) or available) if count is None else count
     noise = Noise(seed, "evaluate", model.xp.zeros(1, np.int64))
     columns: dict[str, list[np.ndarray]] = {}
-    work, done = used * WORK[method](**settings) if method else 0, 0
+    work, done = used * way.work(**settings) if way else 0, 0
 
     def tick(moves: int) -> None:
         nonlocal done
-        done += moves * len(x)
+        done += moves * len(batch)
         progress(done / work)
 
-    for number, x in enumerate(batches_of(model, data, seed, part, used)):
+    for number, batch in enumerate(batches_of(model, data, seed, part, used)):
         noise.restart(number)
-        posterior = model.q(x)
-        z = posterior.sample(noise)
-        found = {"reconstruction": model.likelihood(z).log_prob(x).numpy()[0], "mu": posterior.mean.numpy(),
-                 "kl": kl_per_dimension(posterior, model.prior).numpy()}
-        if method:
-            found |= ESTIMATES[method](model, posterior, x, noise, tick, **settings)
-        for name, values in found.items():
-            columns.setdefault(name, []).append(values.astype(np.float64))
-    column = {name: np.concatenate(values) for name, values in columns.items()}
-    kl, mu = column["kl"], column["mu"]
-    elbo, elbo_error = mean_and_error(column["reconstruction"] - kl.sum(1))
-    r, r_error = mean_and_error(column["reconstruction"])
-    k, k_error = mean_and_error(kl.sum(1))
-    each, each_error = mean_and_error(kl)
-    name = data.name if isinstance(data, DataSet) else "array"
-    active = mu.var(0) > ACTIVE * to_host(model.prior.variance.data)
-    return Evaluation(name, len(mu), elbo, elbo_error, r, r_error, k, k_error, -elbo / (math.log(2) * model.pixels),
-                      each.tolist(), each_error.tolist(), int(active.sum()), ACTIVE,
-                      **{"importance_samples": 0} | settings, **summary(method, settings, column),
+        found = judged(model, batch, noise)
+        if way:
+            found |= way.estimate(model, batch, noise, tick, **settings)
+        for column_name, values in found.items():
+            columns.setdefault(column_name, []).append(values.astype(np.float64))
+    column = {key: np.concatenate(values) for key, values in columns.items()}
+    elbo, elbo_error = mean_and_error(column["elbo"])
+    return Evaluation(data.name if isinstance(data, DataSet) else "array", used, elbo, elbo_error,
+                      bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
                       data_available=available if used < available else None,
-                      latent_units=None if mu.shape[1] == len(each) else mu.shape[1])
+                      **about_z(column), **{"importance_samples": 0} | settings, **summary(name, settings, column))
+
+
+def judged(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarray]:
+    """The bound of each datum, and what it is made of, by one draw of z each; every array begins with the data's axis.
+
+    Of a model with one latent variable: `reconstruction`, `kl` (data, latent) and the posterior's mean `mu`, with the
+    prior's variance. Of another one its terms, as `term NAME`.
+    """
+    if not (model.has("generator") and model.has("posterior")):
+        terms = model.terms(batch, Draw(noise)).reported
+        rows = {key: value.numpy().reshape(-1) * np.ones(len(batch)) for key, value in terms.items()}
+        elbo = sum(model.weights.get(key, 1.0) * values for key, values in rows.items())
+        return {"elbo": np.asarray(elbo)} | {f"term {key}": values for key, values in rows.items()}
+    p, q = model.generator(batch), model.posterior(batch)
+    if has_closed_kl(q, p.prior):
+        z, kl = q.sample(noise), kl_per_dimension(q, p.prior).numpy()
+    else:
+        z, log_q = q.draw(noise)
+        kl = (log_q - p.prior.log_prob(z)).numpy().reshape(-1, 1)
+    reconstruction, prior = p.likelihood(z).log_prob(batch.x).numpy()[0], to_host(p.prior.variance.data)
+    return {"elbo": reconstruction.astype(np.float64) - kl.astype(np.float64).sum(1), "reconstruction": reconstruction,
+            "kl": kl, "mu": q.mean.numpy(), "prior_variance": prior * np.ones_like(q.mean.numpy())}
+
+
+def about_z(column: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of an Evaluation that speak of the terms of the bound and of the latent variable."""
+    fields = ("reconstruction", "reconstruction_stderr", "kl", "kl_stderr", "kl_per_dimension",
+              "kl_per_dimension_stderr", "active_units")
+    if "kl" not in column:
+        terms = {key.removeprefix("term "): mean_and_error(column[key]) for key in column if key.startswith("term ")}
+        return dict.fromkeys(fields) | {"terms": {key: mean for key, (mean, _) in terms.items()},
+                                        "terms_stderr": {key: error for key, (_, error) in terms.items()}}
+    kl, mu = column["kl"], column["mu"]
+    each, each_error = mean_and_error(kl)
+    active = int((mu.var(0) > ACTIVE * column["prior_variance"].mean(0)).sum())
+    values = (*mean_and_error(column["reconstruction"]), *mean_and_error(kl.sum(1)), each.tolist(), each_error.tolist(),
+              active)
+    return dict(zip(fields, values, strict=True)) | {"latent_units": None if mu.shape[1] == len(each) else mu.shape[1]}
 
 
 def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "test",
-               count: int | None = None) -> Iterator[Tensor]:
-    """The data in order, or the first `count`, (batch, pixels) at a time, in the model's type."""
-    kept, draw = _stored(model, data, part), None
+               count: int | None = None) -> Iterator[Batch]:
+    """The data in order, or the first `count`, `BATCH` rows at a time, in the model's type."""
+    end, draw = len(_stored(model, data, part)), None
     if isinstance(data, DataSet) and data.pixels == "dynamic":
         draw = Noise(seed, f"evaluate-binarise-{part}", model.xp.zeros(1, np.int64))
-    scale = data.scale if isinstance(data, DataSet) else 1.0
-    stored, end = Tensor(model.xp.asarray(kept)), len(kept) if count is None else count
+    rows, end = rows_of(model, data, part, draw), end if count is None else count
     for number, start in enumerate(range(0, end, BATCH)):
         if draw is not None:
             draw.restart(number)
-        index = model.xp.arange(start, min(start + BATCH, end))
-        yield rows(stored, Tensor(index), scale, model.dtype, draw)
+        yield rows.at(Tensor(model.xp.arange(start, min(start + BATCH, end))))
 
 
 def _stored(model: Any, data: DataSet | np.ndarray, part: str) -> np.ndarray:
@@ -194,55 +217,47 @@ def _stored(model: Any, data: DataSet | np.ndarray, part: str) -> np.ndarray:
 
 # ---- log p(x) --------------------------------------------------------------------------------------------------------
 
-
-def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, samples: int, tail: pareto.Tail | None = None,
-                 tick: Callable[[int], Any] = lambda draws: None) -> tuple[np.ndarray, np.ndarray]:
-    """log p(x) of each datum by importance sampling with exactly `samples` draws, and the effective sample size.
-
-    log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x);  log p(x) ~ log 1/K sum_k w_k;  ESS = (sum w)^2 / sum w^2.
-    The sums run over chunks of draws, so memory does not grow with `samples`. Both results are (batch,) float64. The
-    largest weights are put into `tail`, if it is given; `tick` is told how many draws were made since.
-    """
-    first = np.full(len(x), -np.inf)  # log sum w
-    second = np.full(len(x), -np.inf)  # log sum w^2
-    chunk = max(1, CHUNK // x.size)
-    for start in range(0, samples, chunk):
-        z = posterior.sample(noise, min(chunk, samples - start))
-        log_w = model.likelihood(z).log_prob(x) + model.prior.log_prob(z) - posterior.log_prob(z)
-        values = log_w.numpy().astype(np.float64)
-        first = np.logaddexp(first, np.logaddexp.reduce(values, axis=0))
-        second = np.logaddexp(second, np.logaddexp.reduce(2 * values, axis=0))
-        if tail is not None:
-            tail.add(values)
-        tick(len(values))
-    return first - math.log(samples), np.exp(2 * first - second)
+Columns = dict[str, np.ndarray]  # by name, a number for each datum
 
 
-def _importance(model: Any, posterior: Any, x: Tensor, noise: Noise, tick: Callable[[int], Any],
-                importance_samples: int) -> dict[str, np.ndarray]:
-    tail = pareto.Tail(importance_samples, len(x))
-    found, effective = log_evidence(model, posterior, x, noise, importance_samples, tail, tick)
+def _importance(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], importance_samples: int) -> Columns:
+    tail = pareto.Tail(importance_samples, len(batch))
+    found, effective = log_evidence(model, batch, noise, importance_samples, tail, tick)
     return {"log_evidence": found, "effective_samples": effective, "pareto_k": tail.shape(),
             "variance": variance_of(effective, importance_samples)}
 
 
-def _ais(model: Any, posterior: Any, x: Tensor, noise: Noise, tick: Callable[[int], Any], chains: int,
-         temperatures: int, leapfrog: int, start: str) -> dict[str, np.ndarray]:
-    return ais.Annealing(model, posterior, x, noise, temperatures, leapfrog, start, tick).run(chains)._asdict()
+def _ais(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], chains: int, temperatures: int,
+         leapfrog: int, start: str) -> Columns:
+    p, q = model.generator(batch), model.posterior(batch)
+    return ais.Annealing(p, q, batch.x, noise, temperatures, leapfrog, start, tick).run(chains)._asdict()
 
 
-def _hmc(model: Any, posterior: Any, x: Tensor, noise: Noise, tick: Callable[[int], Any], chains: int, draws: int,
-         leapfrog: int) -> dict[str, np.ndarray]:
-    return harmonic.log_evidence(model, posterior, x, noise, chains, draws, leapfrog, tick)._asdict()
+def _hmc(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], chains: int, draws: int,
+         leapfrog: int) -> Columns:
+    p, q = model.generator(batch), model.posterior(batch)
+    return harmonic.log_evidence(p, q, batch.x, noise, chains, draws, leapfrog, tick)._asdict()
 
 
-# Each method's columns, a number a datum; and how much it has to do for one.
-ESTIMATES: dict[str, Callable[..., dict[str, np.ndarray]]] = {"importance": _importance, "ais": _ais, "hmc": _hmc}
-WORK: dict[str, Callable[..., int]] = {
-    "importance": lambda importance_samples: importance_samples,
-    "ais": lambda chains, temperatures, **_: 1 + temperatures * (1 + chains),
-    "hmc": lambda chains, draws, **_: chains * draws,
-}
+@dataclass(frozen=True)
+class Method:
+    """A way to log p(x)."""
+
+    estimate: Callable[..., Columns]
+    settings: dict[str, Any]  # what it takes, with the values where they are not given
+    work: Callable[..., int]  # how much it has to do for one datum
+    needs: tuple[str, ...]  # what it asks of a model
+    count: int | None = None  # how many data by default; None: all
+
+
+METHODS: dict[str, Method] = {
+    "importance": Method(_importance, {"importance_samples": 500}, lambda importance_samples: importance_samples,
+                         ("log_weights",)),
+    "ais": Method(_ais, {"chains": 8, "temperatures": 200, "leapfrog": 5, "start": "encoder"},
+                  lambda chains, temperatures, **_: 1 + temperatures * (1 + chains), ("generator", "posterior"), 100),
+    "hmc": Method(_hmc, {"chains": 16, "draws": 100, "leapfrog": 4}, lambda chains, draws, **_: chains * draws,
+                  ("generator", "posterior"), 100),
+}  # fmt: skip
 
 
 def chosen(method: str | None, **given: Any) -> tuple[str | None, dict[str, Any]]:
@@ -256,14 +271,15 @@ def chosen(method: str | None, **given: Any) -> tuple[str | None, dict[str, Any]
         why = f", which {' and '.join(given)} need" if method is None else ""
         raise ValueError(f"found {'no method' if method is None else f'method {method!r}'}; expected one of "
                          f"{', '.join(METHODS)}{why}")
-    if other := [name for name in given if name not in METHODS[method]]:
-        raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(METHODS[method])}")
+    known = METHODS[method].settings
+    if other := [name for name in given if name not in known]:
+        raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(known)}")
     for name, value in given.items():
         if name == "start":
             ais.check_start(value)
         elif not isinstance(value, int) or value < 1:
             raise ValueError(f"found {name} {value!r}; expected a whole number, at least 1")
-    return method, METHODS[method] | given
+    return method, known | given
 
 
 def summary(method: str | None, settings: dict[str, Any], column: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from tinyvae.distributions import FullNormal, LogNormal, Normal
-from tinyvae.engine.devices import Array, to_host
+from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.ais import STARTS, Start, log_joint
 from tinyvae.evidence.diagnostics import Estimate
 from tinyvae.evidence.hmc import Chains, Tally, first_step, groups
+from tinyvae.inference.bounds import Generator
 
 LATENTS = 4  # at most; the paper calls the estimate reliable below 5
 CANDIDATES = 256  # draws of which a chain begins at one
@@ -46,7 +47,7 @@ def check(prior: Any, latent: int, chains: int, draws: int) -> None:
 
 
 @np.errstate(all="ignore")  # what is not finite is shown, not warned of
-def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
+def log_evidence(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
                  tick: Callable[[int], Any] = lambda moves: None) -> Estimate:
     """log p(x) of each datum by HMC draws of p(z|x).
 
@@ -61,7 +62,7 @@ def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: in
 
     Parameters
     ----------
-    model, posterior, x
+    p, posterior, x
         p(z) and p(x|z); q(z|x) with parameters (batch, latent); the data (batch, pixels).
     chains, draws, leapfrog
         Chains a datum, draws of each, leapfrog steps between two draws.
@@ -73,19 +74,19 @@ def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: in
     ValueError
         From 5 latents on, for a prior without a normal coordinate, and for too few chains or draws.
     """
-    check(model.prior, posterior.mean.shape[-1], chains, draws)
+    check(p.prior, posterior.mean.shape[-1], chains, draws)
     tally, fit, half = Tally(len(x)), Mixture(), chains // 2
     by_chain: list[np.ndarray] = []  # log of the sum of each fresh chain's ratios, (chains, batch)
     squares = np.full(len(x), -np.inf)  # log of the sum of their squares
     for size in groups(half, x):
         fit.begin()
-        for z, _ in posterior_draws(model, posterior, x, noise, size, draws, leapfrog, tally):
+        for z, _ in posterior_draws(p, posterior, x, noise, size, draws, leapfrog, tally):
             fit.add(z)
             tick(size)
     fit.finish()
     for size in groups(chains - half, x):
         sums = np.full((size, len(x)), -np.inf)
-        for z, log_f in posterior_draws(model, posterior, x, noise, size, draws, leapfrog, tally):
+        for z, log_f in posterior_draws(p, posterior, x, noise, size, draws, leapfrog, tally):
             ratio = fit.log_prob(z) - log_f  # log q(z) - log p(x, z)
             sums, squares = np.logaddexp(sums, ratio), np.logaddexp(squares, np.logaddexp.reduce(2 * ratio, axis=0))
             tick(size)
@@ -96,33 +97,33 @@ def log_evidence(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: in
                     np.exp(2 * total - squares), *tally.rates())
 
 
-def posterior_draws(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
+def posterior_draws(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
                     tally: Tally) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`draws` times: z by its stable form (chains, batch, n) and log p(x, z) of it, in float64 on the host."""
-    path = Chains(lambda w: log_joint(model, x, w), resampled(model, posterior, x, noise, chains), noise)
+    path = Chains(lambda w: log_joint(p, x, w), resampled(p, posterior, x, noise, chains), noise)
     step = path.settle(first_step(path), SETTLE, leapfrog)
     for _ in range(draws):
         tally.add(path.transition(step, leapfrog))
         yield to_host(path.z).astype(np.float64), to_host(path.log_f).astype(np.float64)
 
 
-def resampled(model: Any, posterior: Any, x: Tensor, noise: Noise, chains: int) -> Array:
+def resampled(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int) -> Array:
     """Where chains begin, (chains, batch, n): nearly draws of p(z|x), its modes as often as they weigh.
 
     Of `CANDIDATES` draws of the mixture (q(z|x) + p(z)) / 2 one is taken with a probability in proportion to
     p(x, z) / mixture (sampling-importance-resampling, Rubin 1987): the one where the log of that plus Gumbel noise is
     largest. A chain that began in a mode of no weight would stay there, and its ratios q(z) / p(x, z) would be huge.
     """
-    q, p = (Start(model, posterior, kind) for kind in STARTS)
-    best, taken = model.xp.full((chains, len(x)), -np.inf), q.draw(noise, chains, len(x)).copy()
+    xp, starts = namespace_of(x.data), [Start(p, posterior, kind) for kind in STARTS]
+    best, taken = xp.full((chains, len(x)), -np.inf), starts[0].draw(noise, chains, len(x)).copy()
     for i in range(CANDIDATES):
-        w = (q, p)[i % 2].draw(noise, chains, len(x))
+        w = starts[i % 2].draw(noise, chains, len(x))
         at = Tensor(w)
-        log_mixture = model.xp.logaddexp(q.log_density(at).data, p.log_density(at).data)
+        log_mixture = xp.logaddexp(*(start.log_density(at).data for start in starts))
         u = noise.uniform(best.shape, np.float64).data
-        score = log_joint(model, x, at).data - log_mixture - model.xp.log(-model.xp.log(u))
-        model.xp.copyto(taken, w, where=(score > best)[..., None])
-        model.xp.copyto(best, score, where=score > best)
+        score = log_joint(p, x, at).data - log_mixture - xp.log(-xp.log(u))
+        xp.copyto(taken, w, where=(score > best)[..., None])
+        xp.copyto(best, score, where=score > best)
     return taken
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, grad
 
 TARGET = 0.9  # of the moves are to be accepted (AEVB appendix E)
@@ -45,8 +45,8 @@ class Chains:
     Parameters
     ----------
     log_density
-        log f(z), (chains, batch) in nats, for a tensor z (chains, batch, latent), in operations of this package. An
-        array that it reads may be changed later, if `refresh` is called then.
+        log f(z), (chains, batch) in nats, for a tensor z (chains, batch, latent), in operations of this package; or a
+        tuple of it and other tensors. An array that it reads may be changed later, if `refresh` is called then.
     start
         Where the chains begin, (chains, batch, latent), on the device of what `log_density` reads.
     noise
@@ -57,6 +57,8 @@ class Chains:
     ----------
     z, log_f, force
         The chains now: places, log f there and its gradient, (chains, batch, latent), (chains, batch), as z.
+    beside
+        What `log_density` gave beside log f, at the place where it was computed last.
 
     Raises
     ------
@@ -64,26 +66,28 @@ class Chains:
         If log f has another shape than (chains, batch).
     """
 
-    def __init__(self, log_density: Callable[[Tensor], Tensor], start: Array, noise: Noise) -> None:
+    def __init__(self, log_density: Callable[[Tensor], Any], start: Array, noise: Noise) -> None:
         self.xp, self.noise = namespace_of(start), noise
-        self._place = Tensor(start.copy(), requires_grad=True)
-        with np.errstate(all="ignore"), Tape() as self._tape:
-            self._value = log_density(self._place)
-            if self._value.shape != start.shape[:-1]:
-                raise ValueError(f"found a log density of shape {self._value.shape} for z {start.shape}; expected "
-                                 f"{start.shape[:-1]}: one number a chain, summed over the latents")
-            self._force = grad(self._value, self._place, self.xp.ones(start.shape[:-1], start.dtype))
-        self.z, self.log_f, self.force = (t.data.copy() for t in (self._place, self._value, self._force))
-        self._tape.replay()
-        # a launch and its tape point to each other, and only the garbage collector would ever free their arrays: so the
-        # launches are held here, now that the tape has its program
-        self._launches, self._tape.launches = self._tape.launches, []
+        place = Tensor(start.copy(), requires_grad=True)
+        one = self.xp.ones(start.shape[:-1], start.dtype)
+
+        def with_gradient() -> tuple[Tensor, ...]:
+            found = log_density(place)
+            value, *beside = found if isinstance(found, tuple) else (found,)
+            if value.shape != one.shape:
+                raise ValueError(f"found a log density of shape {value.shape} for z {start.shape}; expected "
+                                 f"{one.shape}: one number a chain, summed over the latents")
+            return value, grad(value, place, one), *beside
+
+        self._place, self._program = place, Program(with_gradient)
+        self.z = start.copy()
+        self.log_f, self.force = (array.copy() for array in self.at(start))
 
     def at(self, z: Array) -> tuple[Array, Array]:
         """log f and its gradient at z; the arrays are overwritten by the next call."""
         self._place.data[...] = z
-        self._tape.replay()
-        return self._value.data, self._force.data
+        log_f, force, *self.beside = (tensor.data for tensor in self._program())
+        return log_f, force
 
     def refresh(self) -> None:
         """Compute log f anew where the chains are, after something that it reads has changed."""

@@ -24,14 +24,15 @@ not. For the parameters theta of p all three have sum_k w~_k dlog w_k/dtheta.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tinyvae import distributions
 from tinyvae.distributions import Distribution, kl_per_dimension
 from tinyvae.engine.rules import rule
 from tinyvae.engine.tensor import Tensor, apply
-from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, pathwise, surrogate
+from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, check_choice, pathwise, surrogate
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
@@ -55,7 +56,14 @@ class Generator(Protocol):
     def likelihood(self, z: Tensor) -> Any: ...
 
 
-class Terms(NamedTuple):
+class Joint(NamedTuple):
+    """A generative model put together: a prior, and the function that gives p(x|z)."""
+
+    prior: Distribution
+    likelihood: Callable[[Tensor], Any]
+
+
+class ElboTerms(NamedTuple):
     """The two terms of the ELBO, each (batch,), in nats: it is reconstruction - kl."""
 
     reconstruction: Tensor  # E_q[log p(x|z)], by sampling
@@ -63,7 +71,7 @@ class Terms(NamedTuple):
 
 
 def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,
-          bound: str = "elbo-b", gradient: str = "path", estimator: str = "", baseline: str = "none") -> Terms:
+          bound: str = "elbo-b", gradient: str = "path", estimator: str = "", baseline: str = "none") -> ElboTerms:
     """The terms of estimator A or B for a batch x (batch, pixels), with `samples` draws of z a datum.
 
     By `estimator` the gradient by q's parameters is estimated: along the family's own path if it is "", `reparam` or
@@ -73,20 +81,22 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
         raise ValueError(f"found bound {bound!r}; expected one of {', '.join(ELBOS)}")
     _check_gradient(gradient, bound)
     posterior = q(x)  # q(z|x), (batch, latent)
+    if estimator:
+        check_choice(type(posterior), estimator)
     if MAPS.get(estimator, pathwise) is not pathwise:
         return _weighed(p, posterior, x, noise, samples, bound, estimator, baseline)
     if bound == "elbo-b":  # AEVB eq. (7): the KL in closed form, only the reconstruction sampled
         # z = mu + sigma eps, (samples, batch, latent), and KL = 1/2 sum mu^2 + sigma^2 - 1 - log sigma^2, (batch,):
         # written out in distributions/normal.py, and as one kernel's twin in fusion.py
         z, kl = posterior.sample_with_kl(p.prior, noise, samples)
-        return Terms(_over_samples(p.likelihood(z).log_prob(x)), kl)
+        return ElboTerms(_over_samples(p.likelihood(z).log_prob(x)), kl)
     # elbo-a, AEVB eq. (6): everything sampled
     reconstruction, kl = _sampled(p, posterior, posterior.sample(noise, samples), x, gradient)
-    return Terms(_over_samples(reconstruction), _over_samples(kl))
+    return ElboTerms(_over_samples(reconstruction), _over_samples(kl))
 
 
 def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, samples: int, bound: str, estimator: str,
-             baseline: str) -> Terms:
+             baseline: str) -> ElboTerms:
     """The same terms with the surrogate's gradient, where the score of a datum's z is weighed by that datum's alone."""
     latent = Latent("z", posterior, posterior.sample(noise, samples), estimator, "bj")
 
@@ -95,9 +105,10 @@ def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, sam
 
     reconstruction = weigh(p.likelihood(latent.z).log_prob(x))
     if bound == "elbo-b":
-        return Terms(reconstruction, distributions.kl(posterior, p.prior))
+        return ElboTerms(reconstruction, distributions.kl(posterior, p.prior))
     # of -log q(z|x) only z is differentiated: what is left has the mean 0
-    return Terms(reconstruction, weigh(detached(posterior).log_prob(latent.z) - p.prior.log_prob(latent.z)))
+    return ElboTerms(reconstruction,
+                     weigh(posterior.map(Tensor.detach).log_prob(latent.z) - p.prior.log_prob(latent.z)))
 
 
 def elbo(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,
@@ -108,7 +119,7 @@ def elbo(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samp
 
 
 def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, importance_samples: int = 1,
-         samples: int = 1, gradient: str = "path") -> tuple[Tensor, Terms]:
+         samples: int = 1, gradient: str = "path") -> tuple[Tensor, ElboTerms]:
     """The importance-weighted bound of each datum, (batch,), in nats, and the terms of the ELBO from the same draws.
 
     Parameters
@@ -133,20 +144,15 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     if gradient == "dreg":
         weights.append(log_w.detach().log_softmax(1).exp().reshape(*z.shape[:2], 1))
     bound = log_w.logsumexp(1) - math.log(importance_samples)  # the largest weight is factored out
-    return _over_samples(bound), Terms(_over_samples(reconstruction), _over_samples(kl))
+    return _over_samples(bound), ElboTerms(_over_samples(reconstruction), _over_samples(kl))
 
 
 def _sampled(p: Generator, posterior: Distribution, z: Tensor, x: Tensor, gradient: str) -> tuple[Tensor, Tensor]:
     """log p(x|z) and log q(z|x) - log p(z) of each draw, (samples, batch): log w is the first less the second."""
     if gradient != "path":
-        posterior = detached(posterior)
+        posterior = posterior.map(Tensor.detach)
     kl = posterior.log_prob(z) - p.prior.log_prob(z)
     return p.likelihood(z).log_prob(x), kl
-
-
-def detached(distribution: Distribution) -> Distribution:
-    """The same distribution, whose parameters pass no gradient on."""
-    return type(distribution)(**{name: value.detach() for name, value in distribution.parameters.items()})
 
 
 def _check_gradient(gradient: str, bound: str) -> None:
@@ -166,3 +172,90 @@ def free_bits_kl(posterior: Distribution, prior: Distribution, floor: float) -> 
     2019, section 2.8). The bound that is reported keeps the plain KL.
     """
     return kl_per_dimension(posterior, prior).mean(0).maximum(floor).sum()
+
+
+# ---- what a model adds up --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How expectations under q are estimated, and how the gradient of the estimate is.
+
+    Attributes
+    ----------
+    noise : where draws come from
+    bound : `elbo-a`, `elbo-b` or `iwae`; see the head of this file
+    samples : L, draws of z a datum; with `iwae` repetitions of its K draws
+    importance_samples : K, draws inside the logarithm of `iwae`
+    gradient : by q's parameters, `path`, `stl` or `dreg`
+    estimator, baseline : of the encoder's gradient; see estimators.py
+    free_bits : nats a latent dimension that the objective does not charge for
+    """
+
+    noise: Noise
+    bound: str = "elbo-b"
+    samples: int = 1
+    importance_samples: int = 1
+    gradient: str = "path"
+    estimator: str = ""
+    baseline: str = "none"
+    free_bits: float = 0.0
+
+
+def check_draw(bound: str, samples: int, importance_samples: int, gradient: str, estimator: str, baseline: str,
+               free_bits: float) -> Iterator[str]:
+    """A sentence for each choice that does not exist or does not go with the others; see `Draw` for what they are."""
+    if bound not in BOUNDS:
+        yield f"found bound={bound}; expected one of {', '.join(BOUNDS)}"
+        return
+    elbo, weighs = bound in ELBOS, estimator in ("grep", "score")
+    if samples < 1:
+        yield f"found samples={samples}; expected at least 1"
+    if importance_samples < 1:
+        yield f"found importance_samples={importance_samples}; expected at least 1"
+    elif elbo and importance_samples > 1:
+        yield f"found importance_samples={importance_samples} with bound={bound}, which has none: take bound=iwae"
+    if gradient not in GRADIENTS[bound]:
+        yield f"found gradient={gradient} with bound={bound}; expected {' or '.join(GRADIENTS[bound])}"
+    if not 0 <= free_bits < math.inf:
+        yield f"found free_bits={free_bits}; expected a finite number, at least 0"
+    elif free_bits and not (elbo and gradient == "path"):
+        yield (f"found free_bits={free_bits} with bound={bound} and gradient={gradient}; they charge for the KL, so "
+               "they go with bound=elbo-a or elbo-b and gradient=path")
+    if estimator not in ("", *MAPS):
+        yield f"found estimator={estimator}; expected one of {', '.join(MAPS)}"
+    elif weighs and not (elbo and gradient == "path" and not free_bits):
+        yield f"found estimator={estimator}; it goes with bound=elbo-a or elbo-b, gradient=path and free_bits=0"
+    if baseline not in BASELINES or baseline == "moving-average":
+        yield f"found baseline={baseline}; expected none, leave-one-out or fitted"
+    elif baseline != "none" and not (weighs and samples > 1):
+        yield f"found baseline={baseline}; it goes with estimator=grep or score and at least 2 samples"
+
+
+class Terms(dict[str, Tensor]):
+    """Named numbers in nats, of which a model's objective is the weighted sum; a bound that is no sum is one term.
+
+    A term is (rows,), one number a row, each term with its own number of rows, and counts by its mean; or it is one
+    number (), which belongs to the whole model. `reported` is what is shown, where that is not what is optimised.
+    """
+
+    def __init__(self, reported: dict[str, Tensor] | None = None, **terms: Tensor) -> None:
+        super().__init__(terms)
+        self.reported: dict[str, Tensor] = reported or self
+
+
+def terms_of(p: Generator, q: Callable[[Tensor], Any], x: Tensor, draw: Draw) -> Terms:
+    """The terms of a bound for a model with one latent variable: `reconstruction` and `kl`, or `bound` for iwae.
+
+    Shapes as for `terms`. With free bits the KL of the objective is one number, and the plain one is reported.
+    """
+    if draw.bound == "iwae":
+        bound, of_elbo = iwae(p, q, x, draw.noise, draw.importance_samples, draw.samples, draw.gradient)
+        return Terms(of_elbo._asdict(), bound=bound)
+    if draw.free_bits:
+        posterior = q(x)
+        plain = terms(p, lambda _: posterior, x, draw.noise, draw.samples, draw.bound)
+        charged = free_bits_kl(posterior, p.prior, draw.free_bits)
+        return Terms(plain._asdict(), reconstruction=plain.reconstruction, kl=charged)
+    return Terms(**terms(p, q, x, draw.noise, draw.samples, draw.bound, draw.gradient, draw.estimator,
+                         draw.baseline)._asdict())

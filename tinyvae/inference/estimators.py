@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tinyvae.distributions import Distribution, LogTensor
+from tinyvae.distributions import Distribution
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.rules import ANY, rule
 from tinyvae.engine.tensor import Tensor, apply, grad
@@ -100,15 +100,19 @@ class Latent:
     def scores(self) -> list[tuple[Tensor, Tensor]]:
         """Each parameter of q with the derivative of log q_eps by it, draw by draw: (samples, *parameter)."""
         # a parameter known by its logarithm acts through that, which then counts as the parameter
-        known = {name: isinstance(v, LogTensor) for name, v in self.q.parameters.items()}
-        parameters = {name: v.log() if known[name] else v for name, v in self.q.parameters.items()}
-        copies = {name: v.broadcast_to((len(self.draw), *v.shape)).contiguous() for name, v in parameters.items()}
-        q = type(self.q)(**{name: LogTensor(copy) if known[name] else copy for name, copy in copies.items()})
-        log_q = MAPS[self.estimator](q, self.draw).log_q
+        parameters: list[Tensor] = []
+        copies: list[Tensor] = []
+
+        def copied(v: Tensor) -> Tensor:
+            copy = v.broadcast_to((len(self.draw), *v.shape)).contiguous()
+            if copy.requires_grad:
+                parameters.append(v)
+                copies.append(copy)
+            return copy
+
+        log_q = MAPS[self.estimator](self.q.map(copied), self.draw).log_q
         assert log_q is not None
-        moving = {name: copy for name, copy in copies.items() if copy.requires_grad}
-        found = grad(log_q.sum(), list(moving.values()))
-        return [(parameters[name], h.detach()) for name, h in zip(moving, found, strict=True)]
+        return [(v, h.detach()) for v, h in zip(parameters, grad(log_q.sum(), copies), strict=True)]
 
 
 def signal(terms: Sequence[Term], latent: Latent) -> Tensor:

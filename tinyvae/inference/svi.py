@@ -4,7 +4,7 @@
 
 is raised by stochastic gradients (BBVI, algorithm 1; G-REP, algorithm 1): draw z from q, write log p(x, z) down as a
 sum of terms, take the gradient of the chosen estimator's surrogate, and step. The entropy is in closed form where the
-family has one, else one more term, -log q(z). The first step is recorded and the others are its replay.
+family has one, else one more term, -log q(z). The first step is recorded, and the others replay it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tinyvae.distributions import Distribution
 from tinyvae.engine import noise as noises
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, apply, grad
 from tinyvae.inference.estimators import BASELINES, Latent, Term, check_choice, choices, surrogate
 from tinyvae.nn.layers import Parameters
@@ -121,15 +121,9 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
     step = _Step(log_joint, q, chosen, samples, Optimizer(optimizer, parameters.flat, parameters.places), lr, baseline,
                  seed, parameters)
     elbo, seconds, begun = np.full(steps, np.nan), np.zeros(steps), time.perf_counter()
-    skipped, tape = 0, Tape()
+    skipped, program = 0, Program(step)
     for i in range(steps):
-        with np.errstate(all="ignore"):
-            if i == 0:
-                with tape:
-                    value = step()
-            else:
-                tape.replay()
-        elbo[i] = read(value.data)
+        elbo[i] = read(program().data)
         skipped += read(step.optimizer.status[FINITE]) != 1.0
         if skipped == i + 1 == BLIND:
             raise ValueError(f"none of the first {BLIND} steps was finite: at draws of the first q the log joint or "

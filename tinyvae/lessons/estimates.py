@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyvae.distributions import Distribution
 from tinyvae.engine.noise import Noise, uniform
-from tinyvae.engine.tape import Tape
+from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, apply, grad
 from tinyvae.inference.estimators import BASELINES, Baseline, Latent, Term, score_term, sum_to_axes, surrogate
 from tinyvae.measure.timing import measure
@@ -57,8 +57,8 @@ class Problem:
         """What is added to E_q[f] in closed form, a single number."""
         return None
 
-    def check(self) -> None:
-        """ValueError if f was not finite at the latest draws."""
+    def check(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """ValueError if a term of f is not finite at a latent that was seen."""
 
 
 class Choice(NamedTuple):
@@ -112,26 +112,33 @@ class EachAverage:
 
 
 class Estimates:
-    """Estimates by several choices from the same draws, as a tape; each `step` draws anew.
+    """Estimates by several choices from the same draws; each `step` draws anew.
 
     With `draws`, (samples, ...) by the latents' names, there is one step, on these.
     """
 
     def __init__(self, problem: Problem, choices: Sequence[Choice], samples: int, seed: int = 0, stream: str = "noise",
                  draws: Mapping[str, Tensor] | None = None) -> None:
-        self.problem, self.choices, self.samples = problem, choices, samples
+        self.problem, self.choices, self.samples, self.draws = problem, choices, samples, draws
         self.noise = Noise(seed, stream)
-        self.averages: list[EachAverage] = []
-        with np.errstate(all="ignore"), Tape() as self.tape:
-            factors = problem.factors()
-            drawn = draws or {name: q.sample(self.noise, samples) for name, (q, _) in factors.items()}
-            made: dict[str, tuple[list[Term], list[Latent]]] = {}
-            for estimator in dict.fromkeys(choice.estimator for choice in choices):
-                latents = [Latent(name, q, drawn[name], estimator, axes) for name, (q, axes) in factors.items()]
-                made[estimator] = problem.terms({latent.name: latent.z for latent in latents}), latents
-            self.gradients = {choice: self._gradient(choice, *made[choice.estimator]) for choice in choices}
-        for average in self.averages:
+        self.averages = {choice: EachAverage(problem.replicas) for choice in choices
+                         if choice.baseline == "moving-average"}
+        self.program = Program(self._estimate)
+        self.gradients, self.seen = self.program()
+        for average in self.averages.values():
             average.settle()
+
+    def _estimate(self) -> tuple[Any, Any]:
+        """The gradients by choice and table, and a latent with a term of f for each estimator."""
+        self.noise.restart()
+        factors = self.problem.factors()
+        drawn = self.draws or {name: q.sample(self.noise, self.samples) for name, (q, _) in factors.items()}
+        made: dict[str, tuple[list[Term], list[Latent]]] = {}
+        for estimator in dict.fromkeys(choice.estimator for choice in self.choices):
+            latents = [Latent(name, q, drawn[name], estimator, axes) for name, (q, axes) in factors.items()]
+            made[estimator] = self.problem.terms({latent.name: latent.z for latent in latents}), latents
+        gradients = {choice: self._gradient(choice, *made[choice.estimator]) for choice in self.choices}
+        return gradients, [(latents[0].z, terms[0].value) for terms, latents in made.values()]
 
     def _gradient(self, choice: Choice, terms: list[Term], latents: list[Latent]) -> dict[str, list[Tensor]]:
         if choice.whole:  # all of f is one term, in which every latent is
@@ -142,8 +149,9 @@ class Estimates:
             terms = [Term(total, kept, tuple(latent.name for latent in latents))]
         if choice.part == "g_corr":  # without the path
             terms = [Term(term.value.detach(), term.axes, term.of) for term in terms]
+        baseline: Baseline = self.averages.get(choice) or BASELINES[choice.baseline]()
         scored = [] if choice.part == "g_rep" else latents
-        mean = surrogate(terms, scored, self._baseline(choice)).sum() * (1 / self.samples)
+        mean = surrogate(terms, scored, baseline).sum() * (1 / self.samples)
         closed = self.problem.closed()
         if closed is not None and choice.part != "g_corr":
             mean = mean + closed
@@ -151,16 +159,10 @@ class Estimates:
         found = iter(grad(mean, tensors))
         return {name: [next(found) for _ in group] for name, group in self.problem.parameters.items()}
 
-    def _baseline(self, choice: Choice) -> Baseline:
-        if choice.baseline != "moving-average":
-            return BASELINES[choice.baseline]()
-        self.averages.append(EachAverage(self.problem.replicas))
-        return self.averages[-1]
-
     def step(self) -> None:
         """The estimates from the next draws."""
         self.noise.counters += 1
-        self.tape.replay()
+        self.program()
 
     def by(self, choice: Choice, name: str) -> np.ndarray:
         """The latest, (replicas, parameters), in float64."""
@@ -220,7 +222,7 @@ def gather(found: Estimates, steps: int, directions: Mapping[str, np.ndarray] | 
         for (choice, name), gathered in batches.items():
             estimates = np.concatenate([part[choice, name] for part in parts])
             if not np.isfinite(estimates).all():
-                problem.check()
+                problem.check(found.seen)
                 raise ValueError(f"found an estimate by {choice.name} of the derivative by {name} that is not finite, "
                                  f"though f is; choose parameters nearer to 1, or another f: {problem.title}")
             gathered.append(moments(estimates, directions[name]))
@@ -233,6 +235,9 @@ def costs(problem: Problem, choices: Sequence[Choice], samples: int, seed: int =
 
     The fastest of the rounds: what else a machine does can only add to the time.
     """
-    replays = {choice.name: Estimates(problem, [choice], samples, seed).tape.replay for choice in choices}
-    timings = measure(replays, rounds=ROUNDS)
+    programs = {choice.name: Estimates(problem, [choice], samples, seed).program for choice in choices}
+    for program in programs.values():
+        while not program.is_settled():
+            program()
+    timings = measure(programs, rounds=ROUNDS)
     return {choice: 1e6 * min(timings[choice.name].seconds) / (samples * problem.replicas) for choice in choices}

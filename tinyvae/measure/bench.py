@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.engine import listing
+from tinyvae.engine import table
 from tinyvae.engine.fusion import fused
-from tinyvae.engine.tape import Launch, Tape, TapeError
-from tinyvae.measure import hardware, timing
+from tinyvae.engine.program import Tape, bound
+from tinyvae.engine.tape import Launch, TapeError
+from tinyvae.measure import hardware, profiles, timing
 from tinyvae.models import VAE
+from tinyvae.training import environment
 from tinyvae.training.batches import BATCH, CURSOR
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 Step = Callable[[], None]
 STEPS = 20  # batches in an epoch of the made-up data, and steps that are compared
@@ -69,7 +72,7 @@ def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) 
     replayed, eager = make(net), make(net)
     state, expected = replayed.state(), eager.state()
     for number in range(1, steps + 1):
-        for ready, take in ((replayed, replayed.step), (eager, lambda: eager.eager(net.batch))):
+        for ready, take in ((replayed, replayed.step), (eager, lambda: eager.step_now().eager(net.batch))):
             if ready.counters[BATCH] == ready.batches.steps:
                 rewind(ready)
             take()
@@ -81,13 +84,13 @@ def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) 
 def products(net: Net) -> list[Launch]:
     """The matrix products of a step, as launches of NumPy's product over arrays of their own."""
     with fused(False):
-        tape = training(net).record(net.batch)
-    return [launch for launch in tape.program() if launch.rule.name == "matmul"]
+        tape = training(net).step_now().program.record(net.batch)[0]
+    return [launch for launch in tape.working() if launch.rule.name == "matmul"]
 
 
 def in_turn(launches: list[Launch]) -> Step:
     """The launches one after the other."""
-    calls = [launch.bind() for launch in launches]
+    calls = [bound(launch) for launch in launches]
 
     def run() -> None:
         for call in calls:
@@ -103,13 +106,13 @@ def candidates(net: Net) -> tuple[dict[str, Step], Training, Tape]:
 
         def step() -> None:
             with fused(kernels):
-                ready.eager(net.batch)
+                ready.step_now().eager(net.batch)
 
         return repeatable(ready, step)
 
     with fused(True):
         ready = training(net)
-        tape = ready.record(net.batch)
+        tape = ready.step_now().program.record(net.batch)[0]
     found = {TWINS: eagerly(False), KERNELS: eagerly(True), REPLAYED: repeatable(ready, tape.replay)}
     return found, ready, tape
 
@@ -123,7 +126,7 @@ class Look:
     steps: int  # that were compared
     products: int  # matrix products of a step
     times: dict[str, timing.Timing]
-    profile: listing.Profile
+    profile: profiles.Profile
 
     def rows(self) -> list[dict[str, Any]]:
         """For a JSON file: a dict a candidate, with the units in the names."""
@@ -158,7 +161,7 @@ a training step of {self.net}, batch {self.net.batch}, float32: gather, pixels, 
 data: made up, each pixel drawn at each use, a quarter of them on
 checked: replay and eager left the same bits in each of {self.steps} steps
 {self.disturbed()}
-{listing.lines(cells)}
+{table.lines(cells)}
 medians of {len(self.times[FLOOR].seconds)} rounds; of us lower is better, of images/s higher
 floor/step: what the step's {self.products} matrix products take alone, through what the step takes; higher is better
 
@@ -169,7 +172,7 @@ the replayed step, launch by launch
 
 def this_machine() -> str:
     """Processor, versions and BLAS in one line."""
-    found, blas = timing.environment(), timing.blas()
+    found, blas = environment.environment(), environment.blas()
     packages = " ".join(f"{name} {found['packages'][name]}" for name in ("numpy", "numba") if name in found["packages"])
     parts = (blas["library"] or "unknown", blas["version"], blas["kernel"] and f"{blas['kernel']} kernel",
              blas["threads"] and f"{blas['threads']} threads")
@@ -187,5 +190,5 @@ def look(net: Net, steps: int = STEPS, rounds: int = 15, least: float = 0.05) ->
     floor = products(net)
     found, ready, tape = candidates(net)
     times = timing.measure({**found, FLOOR: in_turn(floor)}, rounds, least=least, pause=hardware.REST)
-    profile = listing.profile(tape, 2 * rounds, lambda: rewind(ready))
+    profile = profiles.profile(tape, 2 * rounds, lambda: rewind(ready))
     return Look(net, peaks, steps, len(floor), times, profile)

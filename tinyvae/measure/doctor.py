@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae.engine.devices import install_line
-from tinyvae.measure import timing
+from tinyvae.training import environment
 
 Line = dict[str, Any]
 Report = dict[str, Line]
@@ -101,7 +101,7 @@ def _reason(error: BaseException) -> str:
 
 def _python() -> Line:
     return _ok(f"{platform.python_version()} on {platform.system()} {platform.machine()}, "
-               f"{timing.usable_cores()} cores: {timing.cpu_model()}")  # fmt: skip
+               f"{environment.usable_cores()} cores: {environment.cpu_model()}")  # fmt: skip
 
 
 def _numpy() -> Line:
@@ -111,7 +111,7 @@ def _numpy() -> Line:
 
 
 def _blas() -> Line:
-    blas = timing.blas()
+    blas = environment.blas()
     parts = [blas["library"] or "unknown", blas["version"], blas["kernel"] and f"{blas['kernel']} kernel"]
     found = ", ".join(part for part in parts if part)
     if blas["threads"]:
@@ -123,8 +123,8 @@ def _blas() -> Line:
             found += f", but {blas['pinned_by']} pins the older one"
             return _note(found, f"unset {variable} for faster products (their last bits change)", blas)
         return _note(found, "upgrade NumPy: its BLAS does not know this processor", blas)
-    if blas["threads"] and blas["threads"] > timing.usable_cores():
-        cores = timing.usable_cores()
+    if blas["threads"] and blas["threads"] > environment.usable_cores():
+        cores = environment.usable_cores()
         cure = f"set OPENBLAS_NUM_THREADS={cores}: more threads than cores wait for each other"
         return _note(f"{found} on {cores} cores", cure, blas)
     return _ok(found, blas)
@@ -214,7 +214,7 @@ def _import_cupy() -> tuple[Any, str]:
 
 
 def _wheels() -> list[str]:
-    return [name for name in CUPY if timing.installed(name)]
+    return [name for name in CUPY if environment.installed(name)]
 
 
 def _driver() -> Line:

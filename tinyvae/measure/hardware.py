@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.measure import timing
+from tinyvae.training import environment
 
 KILO, MEGA = 2**10, 2**20
 # Bytes a core: in its own cache, then in the cache that cores share; beyond caches the larger of the last two.
@@ -110,7 +111,7 @@ def measure(rounds: int = ROUNDS, in_cache: tuple[int, ...] = IN_CACHE, beyond: 
             moved: int = MOVED, sides: tuple[int, ...] = SIDES) -> Peaks:
     """Measure anew: `in_cache` are bytes a core, `beyond` and `moved` bytes of all, `sides` those of the matrices."""
     time.sleep(REST)
-    threads = timing.usable_cores()
+    threads = environment.usable_cores()
     beyond = beyond or max(BEYOND, threads * BEYOND_A_CORE)
     sizes = sorted({*(threads * size for size in in_cache), beyond})
     with ThreadPoolExecutor(threads) as pool:

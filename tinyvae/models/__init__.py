@@ -1,5 +1,7 @@
-"""Generative models with their inference models."""
+"""One file a model; each is registered under its kind."""
 
+from tinyvae.models.base import MODELS, Model, Phase, build_model
+from tinyvae.models.batch import Batch
 from tinyvae.models.vae import VAE
 
-__all__ = ["VAE"]
+__all__ = ["MODELS", "VAE", "Batch", "Model", "Phase", "build_model"]

@@ -1,4 +1,7 @@
-"""The variational auto-encoder: a prior p(z), p(x|z) by a decoder network, q(z|x) by an encoder network."""
+"""The variational auto-encoder (AEVB section 3):
+
+    p(z)  a fixed prior,    p(x|z)  the decoder, a network of z,    q(z|x)  the encoder, a network of x.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.distributions import (
-    Bernoulli,
-    Beta,
-    ContinuousBernoulli,
-    Dirichlet,
-    Distribution,
-    FullNormal,
-    Gamma,
-    GreyNormal,
-    LogNormal,
-    Normal,
-)
-from tinyvae.engine.devices import Namespace, namespace
-from tinyvae.engine.noise import Noise
+from tinyvae.data import DataSet
+from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
 from tinyvae.engine.tensor import Tensor
-from tinyvae.nn.layers import MLP, Parameters
-
-# Each likelihood: the distribution, and how many numbers the decoder gives for one pixel.
-LIKELIHOODS: dict[str, tuple[Any, int]] = {
-    "bernoulli": (Bernoulli, 1),
-    "gaussian": (GreyNormal, 2),
-    "continuous-bernoulli": (ContinuousBernoulli, 1),
-}
-
-# Each posterior's family, with the prior's, and the numbers that all of the prior's parameters have.
-POSTERIORS: dict[str, tuple[type[Distribution], type[Distribution], tuple[float, ...]]] = {
-    "normal": (Normal, Normal, (0.0, 0.0)),  # N(0, 1)
-    "full-normal": (FullNormal, Normal, (0.0, 0.0)),
-    "log-normal": (LogNormal, LogNormal, (0.0, 0.0)),
-    "gamma": (Gamma, Gamma, (0.3, 0.3)),  # as Figurnov et al. 2018, table 4
-    "beta": (Beta, Beta, (1.0, 1.0)),  # uniform on (0, 1)
-    "dirichlet": (Dirichlet, Dirichlet, (1.0,)),  # uniform on the simplex
-}
+from tinyvae.inference.bounds import Generator
+from tinyvae.models.base import Model, chosen, widths_of
+from tinyvae.models.batch import Batch
 
 
-def prior_of(posterior: str, latent: int, dtype: Any, xp: Namespace) -> Distribution:
-    """The prior p(z) over `latent` dimensions that goes with a posterior."""
-    _, family, numbers = POSTERIORS[posterior]
-    return family(*(Tensor(xp.full(latent, number, dtype)) for number in numbers))
-
-
-class VAE:
+class VAE(Model, kind="vae"):
     """A VAE of two multilayer perceptrons that mirror each other.
 
     Parameters
@@ -77,88 +47,65 @@ class VAE:
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal") -> None:
-        widths = tuple(hidden) if isinstance(hidden, (list, tuple)) else (hidden,)
-        if not all(isinstance(size, int) and not isinstance(size, bool) for size in (pixels, latent, *widths)):
-            raise TypeError(f"found sizes pixels={pixels!r}, hidden={hidden!r}, latent={latent!r}; each is a whole "
-                            "number, hidden may be several")
-        if min((pixels, latent, *widths)) < 1 or not widths:
-            raise ValueError(f"found sizes pixels={pixels}, hidden={hidden}, latent={latent}; each must be at least 1, "
-                             "and hidden at least one width")
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(f"found likelihood {likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
-        if posterior not in POSTERIORS:
-            raise ValueError(f"found posterior {posterior!r}; expected one of {', '.join(POSTERIORS)}")
-        if posterior == "dirichlet" and latent < 2:
-            raise ValueError("found latent=1 with a Dirichlet posterior, which is always 1; it needs at least 2")
-        self.xp = namespace(device)
-        self.config = {"pixels": pixels, "hidden": list(widths), "latent": latent, "activation": activation,
-                       "likelihood": likelihood, "init": init, "seed": seed, "dtype": np.dtype(dtype).name,
-                       "posterior": posterior}
-        self.posterior_family = POSTERIORS[posterior][0]
-        self._family, per_pixel = LIKELIHOODS[likelihood]
-        encoder = (pixels, *widths, self.posterior_family.width(latent))
-        decoder = (latent, *reversed(widths), per_pixel * pixels)
-        self.parameters = Parameters(MLP.shapes("encoder", encoder) | MLP.shapes("decoder", decoder), np.dtype(dtype),
-                                     self.xp)
-        self.encoder = MLP(self.parameters, "encoder", len(encoder) - 1, activation)
-        self.decoder = MLP(self.parameters, "decoder", len(decoder) - 1, activation)
-        self.prior = prior_of(posterior, latent, self.dtype, self.xp)
-        self.parameters.initialise(init, seed)
+        super().__init__(pixels, hidden=widths_of(hidden), latent=latent, activation=activation, likelihood=likelihood,
+                         posterior=posterior, init=init, seed=seed, dtype=dtype, device=device)
         if data_mean is not None:
             self.start_at(data_mean)
 
-    dtype = property(lambda self: self.parameters.flat.dtype)
-    pixels = property(lambda self: self.config["pixels"])
-    latent = property(lambda self: self.config["latent"])
-    device = property(lambda self: self.xp.device)
-
-    def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias where, were its weights 0, the mean image is `data_mean`."""
-        mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
-        # of two numbers a pixel (Gaussian), the first half belongs to the mean
-        start = np.asarray(self._family.parameter_of_mean(mean), self.dtype)
-        self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
+    def build(self, pixels: int, hidden: Any = (400,), latent: int = 20, activation: str = "relu",
+              likelihood: str = "bernoulli", posterior: str = "normal") -> None:
+        check_sizes(pixels, hidden, latent)
+        family = chosen("posterior", posterior, posteriors())
+        pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
+        if latent < family.least:
+            raise ValueError(f"found latent={latent} with a {posterior} posterior, which needs at least {family.least}")
+        self.encoder = self.network("encoder", pixels, hidden, family, latent, activation)
+        self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
+        self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 
     # ---- the two directions ------------------------------------------------------------------------------------------
 
     def q(self, x: Tensor) -> Any:
         """The encoder: q(z|x) for x (batch, pixels), N(mu(x), exp(logvar(x))) if it is the normal one."""
-        return self.posterior_family.from_raw(self.encoder(x))
+        return self.encoder(x)
 
     def likelihood(self, z: Tensor) -> Any:
         """The decoder: p(x|z) for z (..., latent)."""
-        return self._family(self.decoder(z))
+        return self.decoder(z)
 
-    # ---- on plain arrays ---------------------------------------------------------------------------------------------
+    def generator(self, batch: Batch | None) -> Generator:
+        return self
 
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
-        posterior = self.q(self._tensor(x, self.pixels, "x"))
-        logvar = posterior.logvar if isinstance(posterior, Normal) else posterior.variance.log()
-        return posterior.mean.numpy(), logvar.numpy()
+    def posterior(self, batch: Batch) -> Distribution:
+        return self.q(batch.x)
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
-        return self.likelihood(self._tensor(z, self.latent, "z")).mean.numpy()
+    # ---- its demands on data, and where it begins --------------------------------------------------------------------
 
-    def reconstruct(self, x: np.ndarray) -> np.ndarray:
-        """The mean image decoded from the posterior mean, (batch, pixels)."""
-        return self.decode(self.encode(x)[0])
+    def check(self, data: DataSet) -> None:
+        super().check(data)
+        kind = "grey" if data.pixels == "gray" else "binary"
+        if fault := misfit(self.config["likelihood"], kind, data.name):
+            raise ValueError(f"{fault}{'; or take its -dynamic, -static or -threshold form' if kind == 'grey' else ''}")
 
-    def generate(self, count: int, seed: int = 0) -> np.ndarray:
-        """Mean images of `count` draws from the prior, (count, pixels)."""
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
-        draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
-        return self.decode(self.prior.sample(draw, count).numpy())
-
-    def _tensor(self, values: Any, width: int, name: str) -> Tensor:
-        array = np.ascontiguousarray(values, dtype=self.dtype)
-        if array.ndim != 2 or array.shape[1] != width:
-            raise ValueError(f"found {name} of shape {array.shape}; this model takes (batch, {width})")
-        return Tensor(self.xp.asarray(array))
+    def start_at(self, data_mean: np.ndarray) -> None:
+        """Set the decoder's output bias where, were its weights 0, the mean image is `data_mean`."""
+        mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
+        # of two numbers a pixel (Gaussian), the first half belongs to the mean
+        start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
+        self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
         kind = f"{self.config['activation']}, {self.config['likelihood']}"
         return f"VAE({sizes}, {kind}, {self.parameters.count:,} parameters)"
+
+
+def check_sizes(pixels: Any, hidden: Any, latent: Any) -> None:
+    """TypeError or ValueError for a size that is no whole number of at least 1."""
+    widths = widths_of(hidden)
+    if not all(isinstance(size, int) and not isinstance(size, bool) for size in (pixels, latent, *widths)):
+        raise TypeError(f"found sizes pixels={pixels!r}, hidden={hidden!r}, latent={latent!r}; each is a whole "
+                        "number, hidden may be several")
+    if min((pixels, latent, *widths)) < 1 or not widths:
+        raise ValueError(f"found sizes pixels={pixels}, hidden={hidden}, latent={latent}; each must be at least 1, "
+                         "and hidden at least one width")

@@ -11,9 +11,11 @@ import numpy as np
 
 from tinyvae.engine import noise
 from tinyvae.engine.devices import CPU, Namespace, to_host
-from tinyvae.engine.tensor import Tensor, apply, write_into
+from tinyvae.engine.program import write_into
+from tinyvae.engine.tensor import Tensor, apply
+from tinyvae.nn.activations import ACTIVATIONS
+from tinyvae.nn.sparse import sparse_matmul
 
-ACTIVATIONS = ("identity", "tanh", "relu", "softplus")
 INITIALS = ("glorot", "aevb")
 ALIGN = 16  # every parameter begins on a multiple of 16 numbers: a cache line of float32
 
@@ -30,6 +32,7 @@ class Parameters:
         for name, shape in shapes.items():
             places[name] = (end, end + math.prod(shape))
             end = -(-places[name][1] // ALIGN) * ALIGN
+        self._spans = places
         self.xp, self.flat, self.gradient = xp, xp.zeros(end, dtype), xp.zeros(end, dtype)
         # as matrices: (first number, rows, columns), for kernels that share the vector out by its matrices
         self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else
@@ -62,10 +65,25 @@ class Parameters:
         for name, tensor in self.tensors.items():
             tensor.data[...] = self.xp.asarray(arrays[name])
 
-    def collect(self, gradients: Sequence[Tensor]) -> None:
-        """Let `gradient` hold these gradients, given in the parameters' order."""
-        for slot, g in zip(self._slots.values(), gradients, strict=True):
-            write_into(g, slot)
+    def among(self, networks: Sequence[str] = ()) -> tuple[list[str], slice]:
+        """The names of the parameters of some networks, or of all, and where they lie in the flat vector.
+
+        Raises ValueError for a network that does not exist, and where parameters of others lie between them.
+        """
+        names = [name for name in self.tensors if not networks or name.split(".")[0] in networks]
+        if missing := set(networks) - {name.split(".")[0] for name in names}:
+            raise ValueError(f"there is no network {', '.join(sorted(missing))}; there are "
+                             f"{', '.join(dict.fromkeys(name.split('.')[0] for name in self.tensors))}")
+        start, end = self._spans[names[0]][0], self._spans[names[-1]][1]
+        if any(start <= first < end and name not in names for name, (first, _) in self._spans.items()):
+            raise ValueError(f"the parameters of {', '.join(networks)} do not lie side by side: build these networks "
+                             "one after the other")
+        return names, slice(start, len(self.flat) if names[-1] == list(self.tensors)[-1] else end)
+
+    def collect(self, gradients: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
+        """Let `gradient` hold these gradients, given in the order of the names, by default all parameters'."""
+        for name, g in zip(self.tensors if names is None else names, gradients, strict=True):
+            write_into(g, self._slots[name])
 
     def initialise(self, kind: str, seed: int) -> None:
         """`glorot`: weights uniform within sqrt(6 / (in + out)), biases 0 (Glorot & Bengio 2010).
@@ -94,7 +112,7 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # one product, however many samples: (samples * batch, in)
         # what has no gradient is data: pixels, which are mostly zeros
-        product = rows @ self.weight if rows.requires_grad else apply("sparse_matmul", rows, self.weight)[0]
+        product = rows @ self.weight if rows.requires_grad else sparse_matmul(rows, self.weight)
         pre = product.reshape(*x.shape[:-1], self.bias.shape[0])
         return apply("bias_activation", pre, self.bias, kind=self.activation)
 

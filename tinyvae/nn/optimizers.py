@@ -1,23 +1,26 @@
 """Optimizers: one step of all parameters at once, as launches over flat vectors.
 
-The order of a step: all gradients; `guard` looks at their norm and at the loss and writes a flag; the update obeys
-it. A step whose loss or gradient is not finite changes no parameter, no moment and no step count. What varies from
-step to step is read from two arrays: `rates` (learning rate, KL weight) and `status` (see the names below).
+All gradients stand in one vector. `guard` forms their norm and writes into `status` whether it and the loss are finite;
+if they are, the method updates the parameters. A step that is not finite changes no parameter, no moment and no step
+count. What varies from step to step is read from two arrays: `rates`, of which an optimizer reads the learning rate,
+and `status`, whose places are named below.
+
+A method is a function of its update in the notation of its paper, made a row of the table `OPTIMIZERS` by the decorator
+`method`. Adding one edits no other place.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyvae.engine.devices import namespace_of, read, to_host
+from tinyvae.engine.devices import Array, namespace_of, read, to_host
 from tinyvae.engine.rules import ANY, DATA, rule
 from tinyvae.engine.tensor import Tensor, apply
 
-Array = Any
 # The places of `status`, a float64 vector: 1 if the step is finite; the factor that clips the gradient; the
 # gradient's norm before clipping; the number of updates made.
 FINITE, CLIP, NORM, UPDATES = range(4)
@@ -36,82 +39,89 @@ def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float, place
     status[UPDATES] += status[FINITE]
 
 
-def _update(xp: Any, method: Callable, theta: Array, g: Array, *rest: Array, places: Any = (),
-            **hyper: float) -> None:
-    """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `status`."""
-    *moments, rates, status = rest
-    status = to_host(status)
-    if status[FINITE] != 1.0:
-        return
-    rate, clip = read(rates[LEARNING_RATE]), float(status[CLIP])
-    if "beta1" in hyper:
-        # Adam's moments start at 0; dividing by 1 - beta^t undoes the bias (Kingma & Ba 2015, algorithm 1)
-        rate /= 1 - hyper["beta1"] ** status[UPDATES]
-        hyper["correct"] = 1 / (1 - hyper["beta2"] ** status[UPDATES])
-    if "power" in hyper:
-        rate *= status[UPDATES] ** -hyper.pop("power")
-    method(xp, theta, g, *moments, clip=clip, rate=rate, **hyper)
+rule("guard", _guard, domain=(ANY, ANY, DATA), writes=(2,), kernel="guard", flops=2)
+# the gradient of a prior N(0, 1 / (N factor)) over the weights, added to that of the loss (AEVB section 5)
+rule("weight_prior", lambda xp, g, theta, factor: xp.add(g, g.dtype.type(factor) * theta, out=g), domain=(ANY, ANY),
+     writes=(0,), kernel="weight_prior", flops=2)
+
+# ---- the methods -----------------------------------------------------------------------------------------------------
 
 
-# ---- the readable steps ----------------------------------------------------------------------------------------------
+class Method(NamedTuple):
+    """An optimizer's vectors, which begin at 0, and its numbers with their defaults."""
+
+    moments: tuple[str, ...]
+    hyper: dict[str, float]
 
 
-def _adam(xp: Any, theta: Array, g: Array, m: Array, v: Array, clip: float, rate: float, beta1: float, beta2: float,
-          correct: float, epsilon: float) -> None:
-    d = g * clip
-    m[...] = beta1 * m + (1 - beta1) * d
-    v[...] = beta2 * v + (1 - beta2) * d**2
-    theta -= rate * m / (xp.sqrt(v * correct) + epsilon)
+OPTIMIZERS: dict[str, Method] = {}
 
 
-def _adagrad(xp: Any, theta: Array, g: Array, total: Array, clip: float, rate: float, epsilon: float) -> None:
-    d = g * clip
-    total += d**2
+def method(name: str, moments: tuple[str, ...], flops: int = 1, kernel: str | None = None,
+           **hyper: float) -> Callable[[Callable], Callable]:
+    """Make the function below an optimizer: `update(xp, theta, g, *moments, rate, t, **hyper)` changes the parameters
+    theta and the moments in place. g is the clipped gradient, `rate` the learning rate, t the number of the update,
+    from 1. `flops` counts its operations a parameter."""
+
+    def register(update: Callable) -> Callable:
+        if name in OPTIMIZERS:
+            raise ValueError(f"the optimizer {name!r} exists already; choose another name")
+
+        def value(xp: Any, theta: Array, g: Array, *rest: Array, places: Any = (), **hyper: float) -> None:
+            *vectors, rates, status = rest
+            finite, clip, _, t = to_host(status)
+            if finite == 1.0:
+                update(xp, theta, g * float(clip), *vectors, rate=read(rates[LEARNING_RATE]), t=t, **hyper)
+
+        count = len(moments)
+        rule(name, value, domain=(*(ANY,) * (3 + count), DATA), writes=(0, *range(2, 2 + count), 3 + count),
+             kernel=kernel, flops=flops)
+        OPTIMIZERS[name] = Method(moments, hyper)
+        return update
+
+    return register
+
+
+@method("adam", ("m", "v"), flops=14, kernel="adam", beta1=0.9, beta2=0.999, epsilon=1e-8)
+def _adam(xp: Any, theta: Array, g: Array, m: Array, v: Array, rate: float, t: float, beta1: float, beta2: float,
+          epsilon: float) -> None:
+    """theta <- theta - rate m' / (sqrt(v') + epsilon), with running means m of g and v of g^2. They begin at 0, and
+    m' = m / (1 - beta1^t), v' = v / (1 - beta2^t) undo that bias (Kingma & Ba 2015, algorithm 1)."""
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g**2
+    theta -= rate / (1 - beta1**t) * m / (xp.sqrt(v * (1 / (1 - beta2**t))) + epsilon)
+
+
+@method("adagrad", ("total",), flops=8, kernel="adagrad", epsilon=0.0)
+def _adagrad(xp: Any, theta: Array, g: Array, total: Array, rate: float, t: float, epsilon: float) -> None:
+    """theta <- theta - rate g / (sqrt(total) + epsilon), total the sum of g^2 so far (Duchi, Hazan & Singer 2011)."""
+    total += g**2
     root = xp.sqrt(total) + epsilon
-    theta -= rate * d / xp.where(root == 0, xp.ones_like(root), root)
+    theta -= rate * g / xp.where(root == 0, xp.ones_like(root), root)  # where every g was 0, so is this one
 
 
-def _sgd(xp: Any, theta: Array, g: Array, velocity: Array, clip: float, rate: float, momentum: float) -> None:
-    velocity[...] = momentum * velocity + g * clip
+@method("sgd", ("velocity",), flops=5, kernel="sgd", momentum=0.9)
+def _sgd(xp: Any, theta: Array, g: Array, velocity: Array, rate: float, t: float, momentum: float) -> None:
+    """velocity <- momentum velocity + g; theta <- theta - rate velocity (Polyak 1964)."""
+    velocity[...] = momentum * velocity + g
     theta -= rate * velocity
 
 
-def _advi(xp: Any, theta: Array, g: Array, average: Array, clip: float, rate: float, memory: float) -> None:
-    d = g * clip
-    average[...] = (1 - memory) * d**2 + memory * average
-    theta -= rate * d / (1 + xp.sqrt(average))
-
-
-def _row(name: str, method: Callable, moments: int) -> None:
-    vectors = 2 + moments
-    rule(name, lambda xp, *arrays, **hyper: _update(xp, method, *arrays, **hyper),
-         domain=(*(ANY,) * (vectors + 1), DATA), writes=(0, *range(2, vectors), vectors + 1))
-
-
-rule("guard", _guard, domain=(ANY, ANY, DATA), writes=(2,))
-# the gradient of a prior N(0, 1 / (N factor)) over the weights, added to that of the loss (AEVB section 5)
-rule("weight_prior", lambda xp, g, theta, factor: xp.add(g, g.dtype.type(factor) * theta, out=g), domain=(ANY, ANY),
-     writes=(0,))
-_row("adam", _adam, 2)
-_row("adagrad", _adagrad, 1)
-_row("sgd", _sgd, 1)
-_row("advi", _advi, 1)  # rho_t = eta t^(-1/2 + 1e-16) / (1 + sqrt(s_t)): Kucukelbir et al. 2017; G-REP's experiments
+@method("advi", ("average",), flops=9, power=0.5, memory=0.9)
+def _advi(xp: Any, theta: Array, g: Array, average: Array, rate: float, t: float, power: float, memory: float) -> None:
+    """theta <- theta - rate t^-power g / (1 + sqrt(average)), average <- (1 - memory) g^2 + memory average: the step
+    sizes of ADVI (Kucukelbir et al. 2017) and of G-REP's experiments."""
+    average[...] = (1 - memory) * g**2 + memory * average
+    theta -= rate * t**-power * g / (1 + xp.sqrt(average))
 
 
 class Optimizer:
-    """One of `adam`, `adagrad`, `sgd`, `advi` over a flat parameter vector; its moments are flat vectors too."""
-
-    CHOICES: ClassVar[dict[str, tuple[tuple[str, ...], dict[str, float]]]] = {
-        "adam": (("m", "v"), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
-        "adagrad": (("total",), {"epsilon": 0.0}),
-        "sgd": (("velocity",), {"momentum": 0.9}),
-        "advi": (("average",), {"power": 0.5, "memory": 0.9}),
-    }
+    """A method of `OPTIMIZERS` over a flat parameter vector; its moments are flat vectors too."""
 
     def __init__(self, name: str, theta: Array, places: tuple[tuple[int, int, int], ...] = (), **hyper: float) -> None:
-        if name not in self.CHOICES:
-            raise ValueError(f"found optimizer {name!r}; expected one of {', '.join(self.CHOICES)}")
-        moments, defaults = self.CHOICES[name]
+        if name not in OPTIMIZERS:
+            raise ValueError(f"found optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+        moments, defaults = OPTIMIZERS[name]
         unknown = set(hyper) - set(defaults)
         if unknown:
             raise ValueError(f"{name} has no {', '.join(sorted(unknown))}; it has {', '.join(defaults)}")

@@ -22,7 +22,7 @@ DRAWS = 20_000  # of another prior, by whose order its quantiles are known
 
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
     """`count` test images as the model sees them, (count, pixels), chosen at random, and their labels."""
-    images = np.concatenate([x.numpy() for x in batches_of(model, data, seed)])
+    images = np.concatenate([batch.x.numpy() for batch in batches_of(model, data, seed)])
     chosen = permutation(seed, "gallery", 0, len(images))[:count]
     return images[chosen], None if data.test_labels is None else data.test_labels[chosen]
 
@@ -37,13 +37,13 @@ def by_activity(model: Any, data: DataSet) -> np.ndarray:
     """The latent dimensions, the most used first: by their mean KL, or else by how much their mean varies."""
     used = nats(model, data)
     if used is None:
-        used = np.concatenate([model.encode(x.numpy())[0] for x in batches_of(model, data, 0)]).var(0)
+        used = np.concatenate([model.encode(batch.x.numpy())[0] for batch in batches_of(model, data, 0)]).var(0)
     return np.argsort(used)[::-1]
 
 
 def is_normal(model: Any) -> bool:
     """Is the prior N(0, 1)?"""
-    return isinstance(model.prior, Normal)
+    return isinstance(model.generator(None).prior, Normal)
 
 
 def below(x: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def prior_at(model: Any, x: np.ndarray, j: int) -> np.ndarray:
     """The values of latent j, as many as x, with as much of the prior below as a standard normal number has below x."""
     if is_normal(model):
         return x
-    draws = model.prior.sample(Noise(0, "gallery", model.xp.zeros(1, np.int64)), DRAWS).numpy()[:, j]
+    draws = model.generator(None).prior.sample(Noise(0, "gallery", model.xp.zeros(1, np.int64)), DRAWS).numpy()[:, j]
     return np.quantile(draws, below(x))
 
 
@@ -65,7 +65,7 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
     """The latent vector z (latent,) with each of the values at j: (values, latent). On the simplex the others make
     room, in proportion."""
     rows = np.tile(z, (len(values), 1))
-    if model.config["posterior"] == "dirichlet":
+    if model.generator(None).prior.support == "simplex":
         rows *= ((1 - values) / (1 - z[j]))[:, None]
     rows[:, j] = values
     return rows
@@ -117,12 +117,12 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 
     With more than two latents the two most used ones vary, and the others are at their prior's mean.
     """
-    if model.config["posterior"] == "dirichlet":
-        raise ValueError("two numbers of a Dirichlet latent cannot fill a square, for all sum to 1: use traverse")
+    if model.generator(None).prior.support == "simplex":
+        raise ValueError("two numbers of a latent on the simplex cannot fill a square, for all sum to 1: use traverse")
     used = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
     if model.latent < 2:
         raise ValueError("the model has 1 latent dimension; a manifold needs two: use traverse")
-    z = np.tile(model.prior.mean.numpy(), (side * side, 1))
+    z = np.tile(model.generator(None).prior.mean.numpy(), (side * side, 1))
     for place, j in enumerate(used):
         z[:, j] = prior_at(model, figures.normal_grid(side)[:, place], j)
     return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (used[0], used[1]),
@@ -144,11 +144,13 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """What a finished run shows of itself."""
     folder.mkdir(parents=True, exist_ok=True)
+    if not model.is_drawn:
+        return curves(records, folder)
     files = [*curves(records, folder), *sample(model, data, folder), *reconstruct(model, data, folder),
              *traverse(model, data, folder), *latents(model, data, folder)]
     if len(data.test) > 1:
         files += interpolate(model, data, folder)
-    if model.latent > 1 and model.config["posterior"] != "dirichlet":
+    if model.latent > 1 and model.generator(None).prior.support != "simplex":
         files += manifold(model, data, folder)
     return files
 

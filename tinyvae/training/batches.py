@@ -1,7 +1,8 @@
-"""Minibatches as launches: which rows, in which order, and pixels drawn at each use.
+"""Minibatches as launches: which rows come next, in which order, and the weights of the step.
 
-An epoch's order and its learning rates are written into arrays when it begins; from then on a step only reads them
-at its cursor, so a recorded step fetches the next batch whenever it is replayed.
+An epoch's order and its plan (the learning rate and the weights of the model's terms, batch by batch) are written into
+arrays when it begins; from then on a step only reads them at its cursor, so a recorded step fetches the next batch
+whenever it is replayed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.devices import Array, namespace_of, read
-from tinyvae.engine.noise import Noise, into, permutation, uniform
-from tinyvae.engine.rules import ANY, DATA, INDEX, rule
+from tinyvae.engine.noise import into, permutation
+from tinyvae.engine.rules import ANY, INDEX, rule
 from tinyvae.engine.tensor import Tensor, apply
+from tinyvae.models.batch import Batch, Rows
 
 # The places of `counters`, an int64 vector: the running number of the step (it addresses the noise), the first row of
 # the batch within the epoch's order, and the number of the batch within the epoch.
@@ -26,11 +28,11 @@ def _next_indices(xp: Any, order: Any, counters: Any, out: Any, batch: int) -> A
     return into(out, rows)
 
 
-def _next_rates(xp: Any, plan: Any, counters: Any, out: Any) -> Any:
-    rates = plan[read(counters[BATCH]) % len(plan)]
+def _next_weights(xp: Any, plan: Any, counters: Any, out: Any) -> Any:
+    weights = plan[read(counters[BATCH]) % len(plan)]
     if out is None:
-        return rates.copy()
-    out[...] = rates
+        return weights.copy()
+    out[...] = weights
     return out
 
 
@@ -38,58 +40,51 @@ def _tick(xp: Any, counters: Any, batch: int) -> None:
     counters += xp.asarray((1, batch, 1))
 
 
-def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: Any) -> Any:
-    rows = xp.take(stored, index, axis=0)
-    return xp.divide(rows, dtype.type(scale), out=out, dtype=dtype, casting="unsafe")
-
-
-def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, seed: int, stream: str, site: int,
-                    scale: float, dtype: Any) -> Any:
-    grey = _grey_rows(xp, stored, index, None, scale, dtype)
-    u = uniform(seed, stream, read(counters[STEP]), site, grey.shape, np.float32, xp=xp)
-    drawn = (u.astype(dtype) < grey).astype(dtype)
-    return into(out, drawn)
-
-
-rule("next_indices", _next_indices, (None, None), (INDEX, INDEX))
-rule("next_rates", _next_rates, (None, None), (ANY, INDEX))
-rule("tick", _tick, domain=(INDEX,), writes=(0,))
-# stored pixels as numbers in [0, 1]
-rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX))
-# each pixel 1 with the probability of its grey value, else 0
-rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX))
-
-
-def rows(stored: Any, index: Tensor, scale: float, dtype: Any, draw: Noise | None) -> Tensor:
-    """The chosen rows of stored images as (batch, pixels): drawn as 0 or 1 if `draw` is given, else grey."""
-    dtype = np.dtype(dtype)
-    if draw is None:
-        return apply("grey_rows", stored, index, scale=scale, dtype=dtype)
-    return draw.draw("binarised_rows", stored, index, scale=scale, dtype=dtype)
+rule("next_indices", _next_indices, (None, None), (INDEX, INDEX), kernel="next_indices", picks=True)
+rule("next_rates", _next_weights, (None, None), (ANY, INDEX), kernel="next_rates", picks=True)
+rule("tick", _tick, domain=(INDEX,), writes=(0,), kernel="tick")
 
 
 class Batches:
     """The minibatches of one training set, epoch after epoch, each epoch in an order of its own.
 
-    Parameters: `stored` (count, pixels) with grey value = stored / `scale`; `dynamic` draws the pixels at each use;
-    `plan` is filled by the caller at `begin` with one row of rates a batch.
+    Parameters
+    ----------
+    rows
+        The training data.
+    batch
+        Rows a step; the last step of an epoch has fewer where the count does not divide.
+    seed
+        Of the orders.
+    counters
+        The state that says where the training is; see the head of this file.
+    labelled
+        The rows with known labels, where the model asks for them: each step takes as many as of the others, in an
+        order of their own, again from the start when they are used up.
     """
 
-    def __init__(self, stored: np.ndarray, scale: float, batch: int, seed: int, dynamic: bool, dtype: Any,
-                 counters: Array) -> None:
+    def __init__(self, rows: Rows, batch: int, seed: int, counters: Array, labelled: Rows | None = None) -> None:
         if not 1 <= batch:
             raise ValueError(f"found a batch size of {batch}; expected at least 1")
-        self.xp = namespace_of(counters)  # everything here lives where the counters does
-        self.stored, self.scale, self.dtype, self.seed = Tensor(self.xp.asarray(stored)), scale, np.dtype(dtype), seed
-        self.count, self.size, self.counters = len(stored), min(batch, len(stored)), counters
+        self.xp, self.rows, self.labelled, self.seed = namespace_of(counters), rows, labelled, seed
+        self.count, self.counters = len(rows.stored), counters
+        self.size = min(batch, self.count)
         self.steps = -(-self.count // self.size)
         self.order = self.xp.zeros(self.count, np.int64)
-        self.plan = self.xp.zeros((self.steps, 2), self.dtype)
-        self.draw = Noise(seed, "binarise", counters) if dynamic else None
+        self.labelled_order = None if labelled is None else self.xp.zeros(len(labelled.stored), np.int64)
+        self.plan_for(1)
+
+    def plan_for(self, weights: int) -> None:
+        """Make room for the numbers that change from batch to batch: `plan` is (batches, weights), for the caller to
+        fill when an epoch begins."""
+        self.plan = self.xp.zeros((self.steps, weights), self.rows.dtype)
 
     def begin(self, epoch: int) -> None:
         """Lay out the order of an epoch; the cursor is the caller's to set."""
         self.order[...] = self.xp.asarray(permutation(self.seed, "shuffle", epoch, self.count))
+        if self.labelled_order is not None:
+            self.labelled_order[...] = self.xp.asarray(
+                permutation(self.seed, "shuffle-labelled", epoch, len(self.labelled_order)))
 
     def size_now(self) -> int:
         """Rows in the batch at the cursor."""
@@ -99,13 +94,18 @@ class Batches:
         """Rows in each batch of an epoch: fewer in the last one if the count does not divide."""
         return [min(self.size, self.count - start) for start in range(0, self.count, self.size)]
 
-    def next(self, size: int) -> tuple[Tensor, Tensor]:
-        """The batch at the cursor, (size, pixels), and its rates (learning rate, KL weight)."""
-        if self.draw is not None:
-            self.draw.restart()
+    def next(self, size: int) -> tuple[Batch, Tensor]:
+        """The batch at the cursor, and its row of the plan."""
+        for rows in (self.rows, self.labelled):
+            if rows is not None and rows.draw is not None:
+                rows.draw.restart()
         index = apply("next_indices", Tensor(self.order), Tensor(self.counters), batch=size)
-        rates = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
-        return rows(self.stored, index, self.scale, self.dtype, self.draw), rates
+        weights = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
+        labelled = None
+        if self.labelled is not None:
+            labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order), Tensor(self.counters),
+                                              batch=min(size, len(self.labelled.stored))))
+        return self.rows.at(index, labelled), weights
 
     def tick(self, size: int) -> None:
         """Move the counters past a batch, as a launch."""

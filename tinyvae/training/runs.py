@@ -26,11 +26,12 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import namespace, read, to_host
-from tinyvae.measure import timing
-from tinyvae.models import VAE
-from tinyvae.training import checkpoint
+from tinyvae.models import Model, build_model
+from tinyvae.training import checkpoint, environment
 from tinyvae.training.checkpoint import CheckpointError
-from tinyvae.training.step import Settings, Training, TrainingError
+from tinyvae.training.epochs import Training
+from tinyvae.training.faults import TrainingError
+from tinyvae.training.settings import Settings
 
 OnStep = Callable[[Training, int], None]
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -53,7 +54,7 @@ class RunFolder:
         self.figures = self.path / "figures"
 
     @classmethod
-    def create(cls, path: str | Path, model: VAE, data: str, settings: Settings,
+    def create(cls, path: str | Path, model: Model, data: str, settings: Settings,
                data_dir: str | None = None) -> RunFolder:
         """Make the folder with config.json and the checkpoint of step 0; never over another run."""
         run = cls(path)
@@ -65,7 +66,7 @@ class RunFolder:
         except OSError as fault:
             raise CheckpointError(f"{run.path} cannot be made: {fault.strerror}; choose another --out") from None
         config = {"format": "tinyvae-run", "version": 1, "model": model.config, "data": data, "data_dir": data_dir,
-                  "settings": asdict(settings), "environment": timing.environment()}
+                  "settings": asdict(settings), "environment": environment.environment()}
         checkpoint.write_json(run.config_file, config)
         run._save_last(model, settings, data, {}, epoch=0)
         return run
@@ -126,7 +127,7 @@ class RunFolder:
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save_last(self, model: VAE, settings: Settings, data: str, arrays: dict[str, Any], **progress: Any) -> None:
+    def _save_last(self, model: Model, settings: Settings, data: str, arrays: dict[str, Any], **progress: Any) -> None:
         meta = {"kind": "last", "model": model.config, "data": data, "settings": asdict(settings), **progress}
         checkpoint.save(self.last, model.parameters.arrays() | arrays, meta)
 
@@ -230,7 +231,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 # ---- what a person calls ---------------------------------------------------------------------------------------------
 
 
-def fit(model: VAE, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
+def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
         on_epoch: OnEpoch | None = None, **settings: Any) -> list[dict[str, Any]]:
     """Train a model on a data set (or the name of one); returns the records of the epochs.
 
@@ -260,7 +261,9 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
     config = run.config()
     with run.locked():  # before anything is changed: the new goal, the logs
         settings = Settings.from_dict(config["settings"])
-        _warn_if_other_blas(config.get("environment", {}))
+        if other := environment.differing_blas(config.get("environment", {})):
+            warnings.warn(f"the run began under another BLAS ({other}): it goes on, but its bits may differ from those "
+                          "of an uninterrupted run", RuntimeWarning, stacklevel=2)
         if epochs is not None and epochs != settings.epochs:
             done = checkpoint.load(run.last)[1].get("epoch", 0)
             if epochs < done:
@@ -271,7 +274,7 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
                               "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
             settings = replace(settings, epochs=epochs)
             checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
-        model = VAE(**config["model"], device=device)
+        model = build_model(config["model"], device)
         if data is None or isinstance(data, (str, Path)):
             data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
         training = Training(model, data, settings)
@@ -293,13 +296,13 @@ def _checkpoint_of(path: str | Path) -> Path:
     return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
 
 
-def load(path: str | Path, device: str = "cpu") -> VAE:
+def load(path: str | Path, device: str = "cpu") -> Model:
     """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
     namespace(device)  # refused before anything is read
     file = _checkpoint_of(path)
     arrays, meta = checkpoint.load(file)
     try:
-        model = VAE(**meta["model"], device=device)
+        model = build_model(meta["model"], device)
     except (KeyError, TypeError, ValueError) as fault:
         raise CheckpointError(f"{file} holds no model that this version can build ({fault})") from None
     expected = {name: (array.shape, array.dtype) for name, array in model.parameters.arrays().items()}
@@ -314,14 +317,3 @@ def parameters_of(path: str | Path) -> dict[str, Any]:
     file = _checkpoint_of(path)
     meta = checkpoint.load(file)[1]
     return {"checkpoint": file.name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}
-
-
-def _warn_if_other_blas(environment: dict[str, Any]) -> None:
-    """Products that BLAS makes (where our kernels do not serve) repeat only with its kernel and number of threads, and
-    another kernel is a sign of another processor, whose vectors may be shorter."""
-    then, now = environment.get("blas") or {}, timing.blas()
-    differing = [f"{key} {then[key]} then, {now.get(key)} now" for key in ("library", "version", "kernel", "threads")
-                 if key in then and then[key] != now.get(key)]
-    if differing:
-        warnings.warn(f"the run began under another BLAS ({'; '.join(differing)}): it goes on, but its bits may "
-                      "differ from those of an uninterrupted run", RuntimeWarning, stacklevel=3)

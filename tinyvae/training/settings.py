@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tinyvae.inference import bounds
-from tinyvae.inference.estimators import BASELINES, MAPS
-from tinyvae.nn.optimizers import Optimizer
+from tinyvae.engine.noise import Noise
+from tinyvae.inference.bounds import Draw, check_draw
+from tinyvae.nn.optimizers import OPTIMIZERS
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
+# The settings that say how the bound is estimated: fields of `Draw` as well.
+OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
 
 
 @dataclass(frozen=True)
@@ -45,41 +47,42 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        elbo = self.bound != "iwae"  # in whose logarithm the KL has no weight of its own
-        closed = elbo and self.gradient == "path"  # free bits charge for the KL in closed form
-        weighs = self.estimator in ("grep", "score")  # by a score, which elbo-a and elbo-b have
-        gradients = bounds.GRADIENTS.get(self.bound, (self.gradient,))  # of an unknown bound nothing more is said
-        bad = [f"{name}={getattr(self, name)} ({need})" for name, ok, need in (
-            ("epochs", self.epochs >= 0, "at least 0"), ("batch", self.batch >= 1, "at least 1"),
-            ("lr", 0 < self.lr < math.inf, "above 0, finite"), ("samples", self.samples >= 1, "at least 1"),
-            ("importance_samples", 1 <= self.importance_samples <= (1 if elbo else math.inf),
-             "1; with bound=iwae at least 1"),
-            ("gradient", self.gradient in gradients,
-             "; ".join(f"with bound={name} {', '.join(known)}" for name, known in bounds.GRADIENTS.items())),
-            ("estimator", self.estimator in ("", *MAPS), f"one of {', '.join(MAPS)}"),
-            ("estimator", not weighs or (closed and not self.free_bits),
-             "grep and score go with bound=elbo-a or elbo-b, gradient=path and free_bits=0"),
-            ("baseline", self.baseline in BASELINES and self.baseline != "moving-average",
-             "none, leave-one-out or fitted"),
-            ("baseline", self.baseline == "none" or (weighs and self.samples > 1),
-             "none; with estimator=grep or score and at least 2 samples leave-one-out or fitted"),
-            ("beta", 0 <= self.beta < math.inf and (elbo or self.beta == 1), "at least 0; with bound=iwae 1"),
-            ("warmup", 0 <= self.warmup < math.inf and (elbo or not self.warmup), "at least 0; with bound=iwae 0"),
-            ("free_bits", 0 <= self.free_bits < math.inf and (closed or not self.free_bits),
-             "at least 0; with bound=iwae, and with gradient=stl, 0"),
+        if faults := [*self._faults(), *check_draw(**self._of_the_bound())]:
+            raise ValueError("; ".join(faults))
+
+    def _faults(self) -> Iterator[str]:
+        """A sentence for each setting, apart from the bound's own, that is none."""
+        for name, ok, need in (
+            ("epochs", self.epochs >= 0, "at least 0"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("lr", 0 < self.lr < math.inf, "a finite number above 0"),
+            ("beta", 0 <= self.beta < math.inf, "a finite number, at least 0"),
+            ("warmup", 0 <= self.warmup < math.inf, "a finite number of epochs, at least 0"),
             ("clip", self.clip >= 0, "at least 0"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-            ("bound", self.bound in bounds.BOUNDS, f"one of {', '.join(bounds.BOUNDS)}"),
-            ("optimizer", self.optimizer in Optimizer.CHOICES, f"one of {', '.join(Optimizer.CHOICES)}"),
+            ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             ("on_nonfinite", self.on_nonfinite in ("stop", "skip"), "stop or skip"),
-            ("validation", self.validation >= 0, "at least 0"), ("patience", self.patience >= 0, "at least 0"),
-            ("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295"),
-        ) if not ok]  # fmt: skip
-        if bad:
-            raise ValueError(f"found {'; '.join(bad)}")
+            ("validation", self.validation >= 0, "at least 0"),
+            ("patience", self.patience >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
+        ):
+            if not ok:
+                yield f"found {name}={getattr(self, name)}; expected {need}"
+        if self.bound == "iwae" and (self.beta != 1 or self.warmup):
+            name = "beta" if self.beta != 1 else "warmup"
+            yield (f"found {name}={getattr(self, name)} with bound=iwae, in whose logarithm the KL has no weight of "
+                   f"its own: leave {name} out, or take bound=elbo-b")
+
+    def _of_the_bound(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in OF_THE_BOUND}
+
+    def draw(self, noise: Noise) -> Draw:
+        """How the bound is estimated, with draws from there."""
+        return Draw(noise, **self._of_the_bound())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """ValueError for a name that is no setting, and for a value of another type."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "

@@ -6,7 +6,7 @@ kernel's bits depend on the number of threads.
 """
 
 # ruff: noqa: F401 - they are looked up by name
-from tinyvae_kernels.cpu.activations import bias_activation, bias_activation_grad, bias_grad
+from tinyvae_kernels.cpu.activations import activates, bias_activation, bias_activation_grad, bias_grad
 from tinyvae_kernels.cpu.likelihoods import bernoulli_log_prob, gaussian_log_prob, scale_rows
 from tinyvae_kernels.cpu.noise import binarised_rows, grey_rows, normal
 from tinyvae_kernels.cpu.optimizers import adagrad, adam, guard, sgd, weight_prior

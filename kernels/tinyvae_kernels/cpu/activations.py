@@ -111,6 +111,11 @@ _FORWARD = {"identity": (_identity, 1), "tanh": (_tanh, 8), "relu": (_relu, 1), 
 _BACKWARD = {"tanh": (_tanh_grad, 1), "relu": (_relu_grad, 1), "softplus": (_softplus_grad, 8)}
 
 
+def activates(*arrays: Array, kind: str) -> bool:
+    """Is there a kernel of this activation?"""
+    return kind in _FORWARD
+
+
 @Launcher
 def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> Plan:
     """activation(pre + bias): pre (..., n), bias (n,), result as pre."""

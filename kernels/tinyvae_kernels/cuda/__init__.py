@@ -111,7 +111,7 @@ def _alone(file: str, kernel: str, dtype: Any, *arguments: Any) -> list[Launch]:
 # ---- matrix products -------------------------------------------------------------------------------------------------
 
 
-def multiplies(a: Array, b: Array) -> bool:
+def multiplies(a: Array, b: Array, tf32: bool = False) -> bool:
     """Are these two matrices of one type, each unbroken along rows or along columns, and is cuBLAS there?"""
     return a.dtype == b.dtype and None not in (layout(a), layout(b)) and launches.driver.blas is not None
 
@@ -136,6 +136,11 @@ def pays(x: Array, w: Array) -> bool:
 # ---- a layer's bias and activation -----------------------------------------------------------------------------------
 
 _NAMES = {"identity": "identity", "relu": "relu", "tanh": "hyperbolic", "softplus": "softplus"}
+
+
+def activates(*arrays: Array, kind: str) -> bool:
+    """Is there a kernel of this activation?"""
+    return kind in _NAMES
 
 
 @Launcher

@@ -16,7 +16,8 @@ import tinyvae as tv
 from tests.kernels.cuda.test_step import losses, made_up
 from tinyvae.engine.devices import namespace, to_host
 from tinyvae.engine.noise import Noise
-from tinyvae.training.step import Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
                                 reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
@@ -163,7 +164,7 @@ def check_neighbours(name, dtype, size):
                 if result.launch is not None:
                     result.data[...] = 0  # the recording's own value must not pass for the replay's
             tape.replay()
-            names = [launch.kernel for launch in tape._program[0].launches]
+            names = [launch.kernel for launch in tape.calls[0].launches]
             assert (len(names), name in names) == ((1, True) if merge else (2, False))
             results.append([to_host(t.data) for t in found])
     for one, two in zip(*results, strict=True):
@@ -217,7 +218,7 @@ def test_neighbours_of_other_arrays_stay_two(driver):
         tv.apply("next_indices", order, clocks[0], batch=3)
         tv.apply("next_rates", plan, clocks[1])
     tape.replay()
-    assert [launch.kernel for launch in tape._program[0].launches] == ["normal", "sample_kl", "next_indices",
+    assert [launch.kernel for launch in tape.calls[0].launches] == ["normal", "sample_kl", "next_indices",
                                                                        "next_rates"]  # fmt: skip
 
 
@@ -241,7 +242,7 @@ def test_a_step_is_one_graph(driver):
         for _ in range(5):
             ready.counters[1] = ready.counters[2] = 0
             ready.step()
-    (program,) = ready._programs[25][0]._program
+    (program,) = ready.step_now().program.tape(25).calls
     assert len(captured) == 1
     assert program._run is captured[0]
     before = len(driver.launches)

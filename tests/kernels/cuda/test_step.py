@@ -23,7 +23,9 @@ from tinyvae.cli.main import app
 from tinyvae.engine.devices import NAMESPACES, DeviceError, namespace, require_cuda, to_host
 from tinyvae.engine.rules import TABLE
 from tinyvae.training import runs
-from tinyvae.training.step import OBJECTIVE, Settings, Training
+from tinyvae.training.epochs import Training
+from tinyvae.training.objective import OBJECTIVE
+from tinyvae.training.settings import Settings
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
                                 reason="no C++ compiler: set CXX, install g++ or pip install ziglang")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits, likely
 
 import tinyvae as tv
-from tinyvae.distributions import log_gamma as module
-from tinyvae.distributions.log_gamma import log_gamma
+from tinyvae.distributions import rejection as module
+from tinyvae.distributions.rejection import log_gamma
 from tinyvae.engine.noise import Noise
 
 

@@ -1,11 +1,12 @@
 """Draws of log G for G ~ Gamma(shape, 1), by rejection (Marsaglia & Tsang 2000), from counter-based noise.
 
-For shape a >= 1, with d = a - 1/3, c = 1 / sqrt(9 d), x ~ N(0, 1) and v = (1 + c x)^3, the number d v is a draw if
-log u < x^2/2 + d - d v + d log v for u uniform on (0, 1): 95 % are accepted at a = 1, more above. For a < 1 a draw of
-shape a + 1 is multiplied by u^(1/a): in the logarithm, log u / a is added, which no small shape can underflow.
+For shape a >= 1, let d = a - 1/3, c = 1 / sqrt(9 d), x ~ N(0, 1) and v = (1 + c x)^3. The number d v is accepted as a
+draw if log u < x^2/2 + d - d v + d log v for u uniform on (0, 1), which happens in 95 % of attempts at a = 1 and more
+often above. For a < 1, G_a = G_(a+1) u^(1/a) with another uniform u: log u / a is added to log G_(a+1), and that sum
+cannot underflow.
 
-An element and an attempt have a counter of their own, whose four words give x (two), the u of the test and the u of
-the power. Acceptance is decided in float64, so that every device accepts the same attempt.
+Each attempt of each element has its own counter, whose four random words give x (two words), the u of the test and the
+u of the power. Acceptance is decided in float64, so that every device accepts the same attempt.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.distributions import special  # noqa: F401 - the row of the derivative
+from tinyvae.distributions import special  # noqa: F401 - registers the row of the derivative
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import Noise, into, open_unit, philox, stream_number
+from tinyvae.engine.noise import Noise, for_kernel, into, open_unit, philox, stream_number
 from tinyvae.engine.rules import INDEX, POSITIVE, rule
 from tinyvae.engine.tensor import Tensor
 
-ATTEMPTS = 64  # 0.05^64: what is still open then is no number's fault, and becomes NaN
+ATTEMPTS = 64  # a valid shape is refused so often with a chance of 0.05^64; what is left is no shape, and stays NaN
 
 
 def _log_gamma(xp: Any, shape: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
@@ -49,9 +50,13 @@ def _by_shape(g: Tensor, y: Tensor, shape: Tensor, counters: Tensor, **_: Any) -
     return g * y.apply("gamma_log_sample_grad", shape.broadcast_to(y.shape).contiguous())
 
 
-# log G of the step that `counters` holds, (samples, *shape). Its derivative by the shape is the implicit one: the draw
-# moves so that the distribution function keeps its value (Figurnov et al. 2018), see special.py
-rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX))
+def _prepare(arrays: Any, samples: int, **rest: Any) -> dict[str, Any]:
+    return for_kernel(arrays, (samples, *arrays[0].shape), arrays[0].dtype, **rest)
+
+
+# log G of the step that `counters` holds, (samples, *shape). Its derivative by the shape is the implicit one, along
+# which the distribution function keeps its value (Figurnov et al. 2018): see special.py.
+rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX), kernel="log_gamma", prepare=_prepare)
 
 
 def log_gamma(shape: Tensor, noise: Noise, samples: int) -> Tensor:

@@ -1,0 +1,202 @@
+"""The contract: models of one file each train, resume to the same bits and are judged; no other file is edited."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support import assert_same_bits
+
+import tinyvae as tv
+from tests.models.conditional import ConditionalVAE
+from tests.models.semi_supervised import M2
+from tinyvae.inference.bounds import Draw, Terms
+from tinyvae.models import MODELS, Model, Phase, build_model
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
+
+
+def digits(labels=None):
+    """The digits; with `labels`, only so many training labels are known."""
+    data = tv.data.load("digits")
+    if labels is None:
+        return data
+    known = data.train_labels.copy()
+    known[labels:] = -1
+    return dataclasses.replace(data, train_labels=known)
+
+
+CASES = {"conditionalvae": (lambda: ConditionalVAE(64), digits), "m2": (lambda: M2(64), lambda: digits(100)),
+         "vae": (lambda: tv.VAE(64, 50, 5), digits)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_model_trains_resumes_and_is_judged(kind, tmp_path):
+    make, data = CASES[kind][0], CASES[kind][1]()
+    whole = tv.fit(make(), data, out=tmp_path / "whole", epochs=4, seed=3)
+    assert whole[-1]["train_elbo"] > whole[0]["train_elbo"] + 1  # nats per datum
+    tv.fit(make(), data, out=tmp_path / "run", epochs=2, seed=3)
+    records = tv.resume(tmp_path / "run", data=data, epochs=4)
+    assert [r["fingerprint"] for r in records] == [r["fingerprint"] for r in whole]
+    loaded = tv.load(tmp_path / "run")
+    assert type(loaded) is MODELS[kind]
+    best = max(records, key=lambda r: r["train_elbo"])
+    judged = tv.evaluate(loaded, data)
+    assert judged.elbo == pytest.approx(best["test_elbo"], abs=1e-9)
+    assert judged.elbo_stderr > 0
+
+
+def test_a_label_helps_the_conditional_model():
+    """Given the label, fewer nats are left to say: its bound on log p(x|y) is above the VAE's on log p(x)."""
+    bounds = {}
+    for kind in ("vae", "conditionalvae"):
+        model = CASES[kind][0]()
+        tv.fit(model, digits(), epochs=10)
+        bounds[kind] = tv.evaluate(model, digits(), importance_samples=50).log_evidence
+    assert bounds["conditionalvae"] > bounds["vae"] + 0.5
+
+
+def test_m2_classifies_better_with_unlabelled_data():
+    data = digits(100)
+    model = M2(64)
+    tv.fit(model, data, epochs=30)
+    x = tv.Tensor((data.test / data.scale).astype(np.float32))
+    found = (model.q_y(x).mean.numpy().argmax(1) == data.test_labels).mean()
+    assert found > 0.7
+
+
+def test_the_terms_of_m2_go_by_name():
+    training = Training(M2(64), digits(100), Settings(epochs=1, batch=100))
+    for _ in training.steps():
+        pass
+    record = training.end_epoch()
+    parts = [record[f"train_{name}"] for name in ("unlabelled", "labelled", "classifier")]
+    assert record["train_elbo"] == pytest.approx(sum(parts), abs=1e-9)
+    assert record["test_kl"] is None
+    assert record["test_unlabelled"] == pytest.approx(record["test_elbo"], abs=1e-9)
+
+
+def test_the_weight_of_a_term_is_that_of_its_name():
+    """With the weight alpha on the classifier, the gradient moves by alpha times the classifier's own."""
+    def gradient(alpha):
+        training = Training(M2(64, alpha=alpha, dtype="float64"), digits(100), Settings(batch=50))
+        training.begin_epoch()
+        training.step_now().loss(50)
+        return training.model.parameters.gradient.copy()
+
+    none, one, three = (gradient(alpha) for alpha in (0.0, 1.0, 3.0))
+    np.testing.assert_allclose(three - none, 3 * (one - none), rtol=1e-9, atol=1e-12)
+    assert np.abs(one - none).max() > 1e-3
+
+
+# ---- phases ----------------------------------------------------------------------------------------------------------
+
+
+class InTurn(tv.VAE, kind="in-turn"):
+    """Encoder and decoder are trained in turn, step by step."""
+
+    def phases(self):
+        return (Phase("encoder", self.terms, ("encoder",)), Phase("decoder", self.terms, ("decoder",)))
+
+
+class OneAfterTheOther(tv.VAE, kind="one-after-the-other"):
+    """Two epochs of the encoder, then the decoder."""
+
+    def phases(self):
+        return (Phase("encoder", self.terms, ("encoder",), epochs=2), Phase("decoder", self.terms, ("decoder",)))
+
+
+@pytest.mark.parametrize("family", [InTurn, OneAfterTheOther])
+def test_phases_resume_to_the_same_bits(family, tmp_path):
+    whole = tv.fit(family(64, 20, 3), digits(), epochs=4)
+    tv.fit(family(64, 20, 3), digits(), out=tmp_path / "run", epochs=1)
+    for epochs in (2, 3, 4):
+        records = tv.resume(tmp_path / "run", data=digits(), epochs=epochs)
+    assert [r["fingerprint"] for r in records] == [r["fingerprint"] for r in whole]
+
+
+def test_a_phase_changes_its_own_parameters_alone():
+    training = Training(OneAfterTheOther(64, 20, 3), digits(), Settings(epochs=3))
+    parameters = training.model.parameters
+
+    def trained():
+        before = {name: tensor.data.copy() for name, tensor in parameters.tensors.items()}
+        for _ in training.steps():
+            pass
+        training.end_epoch()
+        return {name.split(".")[0] for name, t in parameters.tensors.items() if (t.data != before[name]).any()}
+
+    assert [trained() for _ in range(3)] == [{"encoder"}, {"encoder"}, {"decoder"}]
+
+
+def test_phases_that_take_turns_each_step():
+    training = Training(InTurn(64, 20, 3), digits(), Settings(epochs=1))
+    training.begin_epoch()
+    parameters, changed = training.model.parameters, []
+    for _ in range(8):  # recorded, compared and replayed
+        before = {name: tensor.data.copy() for name, tensor in parameters.tensors.items()}
+        training.step()
+        changed.append({name.split(".")[0] for name, t in parameters.tensors.items() if (t.data != before[name]).any()})
+    assert changed == [{"encoder"}, {"decoder"}] * 4
+
+
+# ---- wrong use -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_labels_gets_a_sentence():
+    data = dataclasses.replace(digits(), train_labels=None)
+    with pytest.raises(ValueError, match="m2 learns from labels, and digits-dynamic has none"):
+        Training(M2(64), data, Settings())
+    with pytest.raises(ValueError, match="conditionalvae needs labels beside each datum, and digits-dynamic has none"):
+        Training(ConditionalVAE(64), data, Settings())
+
+
+def test_a_method_that_the_model_does_not_have_gets_a_sentence():
+    with pytest.raises(ValueError, match="importance for a m2, which has no log_weights"):
+        tv.evaluate(M2(64), digits(), importance_samples=5)
+
+
+def test_a_term_of_a_wrong_shape_is_found_before_training():
+    class Wide(tv.VAE, kind="wide"):
+        def terms(self, batch, draw):
+            return Terms(wide=self.likelihood(self.q(batch.x).sample(draw.noise)).mean)
+
+    with pytest.raises(ValueError, match=r"found a term 'wide' of shape \(1, 2, 64\) from a wide"):
+        Training(Wide(64, 5, 2), digits(), Settings())
+
+
+def test_a_kind_that_is_not_registered_gets_a_sentence():
+    with pytest.raises(ValueError, match="kind 'novel'.*--use FILE"):
+        build_model({"kind": "novel", "pixels": 4})
+
+
+def test_networks_that_do_not_lie_side_by_side_are_no_phase():
+    model = M2(64)
+    with pytest.raises(ValueError, match="do not lie side by side"):
+        model.parameters.among(("q_y", "p_x"))
+    with pytest.raises(ValueError, match="no network nowhere"):
+        model.parameters.among(("nowhere",))
+
+
+def test_a_configuration_builds_the_same_model():
+    for make, _ in CASES.values():
+        model = make()
+        again = build_model(model.config)
+        assert_same_bits(again.parameters.flat, model.parameters.flat)
+        assert again.config == model.config
+
+
+def test_a_model_without_build_gets_a_sentence():
+    class Empty(Model):
+        pass
+
+    with pytest.raises(TypeError, match="Empty has no build"):
+        Empty(4)
+
+
+def test_the_default_terms_are_those_of_the_bound():
+    model, batch_of = tv.VAE(64, 20, 3), tv.models.Batch
+    x = tv.Tensor(np.zeros((5, 64), np.float32))
+    terms = model.terms(batch_of(x), Draw(tv.Noise(0)))
+    assert tuple(terms) == ("reconstruction", "kl")
+    expected = tv.elbo(model, model.q, x, tv.Noise(0)).numpy()
+    assert_same_bits(terms["reconstruction"].numpy() - terms["kl"].numpy(), expected)

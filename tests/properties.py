@@ -1,0 +1,405 @@
+"""What every registered family must satisfy: one function a property, each of a class alone.
+
+The members under test come from `from_raw` of random numbers and the integrals from the family's `support`, so a new
+family needs no list of parameters: registering it is enough. `quadrature` gives nodes x with weights for which
+E_q[f] = sum of exp(log weight + log q(x)) f(x), from `log_prob` alone: nothing that is checked is used twice.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from scipy import stats
+from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
+
+from tinyvae.distributions import Distribution, LogTensor, UnitTensor, has_closed_kl, kl_per_dimension
+from tinyvae.distributions.registry import DISCRETE
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.program import Tape
+from tinyvae.engine.tensor import Tensor, grad
+from tinyvae.engine.testing import check_gradients
+from tinyvae.inference.estimators import Latent, Term, choices, surrogate
+
+DRAWS = 20_000
+LINE, SIDE = 100_001, 501  # nodes of a quadrature in one dimension, and on each side of one in two
+# Errors allowed to an integral: of a smooth density, and of one with a corner, of which half of the nodes give another
+# value than all.
+EXACT, ROUGH, SAME = 1e-9, 1e-6, 1e-12
+COUNTS = 400
+
+
+# ---- members and integrals -------------------------------------------------------------------------------------------
+
+
+def is_vector(family):
+    """Do the elements of a draw depend on each other?"""
+    q = member(family, family.least)
+    return q.log_density(q.to_stable(q.sample(Noise(0)))).ndim == 2
+
+
+def size(family):
+    """The fewest dimensions in which all that a family can do is seen."""
+    return family.least + is_vector(family)
+
+
+def raw(family, n, rows=1, seed=0, spread=1.0):
+    """Unconstrained numbers, (rows, width), between -spread and spread."""
+    return np.random.default_rng(seed).uniform(-spread, spread, (rows, family.width(n)))
+
+
+def member(family, n, rows=1, seed=0, spread=1.0, dtype=np.float64, requires_grad=False):
+    return family.from_raw(Tensor(raw(family, n, rows, seed, spread).astype(dtype), requires_grad))
+
+
+class Nodes(NamedTuple):
+    """Values x, (nodes, 1, n), and the logarithms of their weights, (nodes,)."""
+
+    x: Tensor
+    log_weight: np.ndarray
+
+
+def lines(low, high, dimensions):
+    """The nodes of the trapezoidal rule, (nodes, 1, dimensions), and the logarithm of their common weight."""
+    line = np.linspace(low, high, LINE if dimensions == 1 else SIDE)
+    t = np.stack(np.meshgrid(*[line] * dimensions, indexing="ij"), axis=-1).reshape(-1, 1, dimensions)
+    return t, dimensions * math.log(line[1] - line[0])
+
+
+def quadrature(support, n):
+    """The trapezoidal rule in a t over all real numbers, in which the densities fall off exponentially or faster; it is
+    exact to rounding for smooth ones. A discrete support has all its values (of counts, the first 400)."""
+    if support in DISCRETE:
+        values = {"binary": np.array([[0.0], [1.0]]), "counts": np.arange(COUNTS)[:, None] * 1.0, "one-hot": np.eye(n)}
+        x = values[support][:, None]
+        return Nodes(Tensor(x), np.zeros(len(x)))
+    if support == "real":
+        t, log_weight = lines(-35, 35, n)
+        return Nodes(Tensor(np.sinh(t)), log_weight + np.log(np.cosh(t)).sum(-1)[:, 0])
+    if support == "positive":
+        t, log_weight = lines(-80, 40, n)
+        return Nodes(LogTensor(Tensor(t)), log_weight + t.sum(-1)[:, 0])
+    if support == "unit":
+        t, log_weight = lines(-80, 80, n)
+        log, log_rest = -np.logaddexp(0, -t), -np.logaddexp(0, t)
+        return Nodes(UnitTensor(Tensor(log), Tensor(log_rest)), log_weight + (log + log_rest).sum(-1)[:, 0])
+    assert support == "simplex", f"no quadrature over {support!r}"
+    t, log_weight = lines(-80, 80, n - 1)
+    free = np.concatenate([t, np.zeros((len(t), 1, 1))], axis=-1)
+    log = free - np.logaddexp.reduce(free, axis=-1, keepdims=True)
+    return Nodes(LogTensor(Tensor(log)), log_weight + log.sum(-1)[:, 0])
+
+
+def expectation(q, f, nodes):
+    """E_q[f(x)], f giving (nodes, ...), and how much half of the nodes would change it."""
+    with np.errstate(all="ignore"):
+        p = np.exp(nodes.log_weight + q.log_prob(nodes.x).numpy()[:, 0])
+        each = np.nan_to_num(p[:, None] * np.asarray(f(nodes.x)).reshape(len(p), -1))  # 0 times infinity at an end
+    assert np.isfinite(p).all(), "the density is not a number"
+    total = each.sum(0)
+    if q.support in DISCRETE or len(p) != LINE:
+        return total, 0.0
+    return total, np.abs(2 * each[::2].sum(0) - total)
+
+
+def agrees(what, found, expected_and_error):
+    expected, error = expected_and_error
+    found = np.ravel(found)
+    scale = np.maximum(1, np.abs(expected))
+    allowed = scale * np.where(error <= SAME * scale, EXACT, ROUGH)
+    assert (np.abs(found - expected) <= allowed).all(), f"{what}: found {found}, by quadrature {expected}"
+
+
+# ---- density and summaries -------------------------------------------------------------------------------------------
+
+
+def check_density(family):
+    """The density integrates (or sums) to 1."""
+    for seed in range(3):
+        q = member(family, size(family), seed=seed)
+        agrees("the integral of the density", 1.0,
+               expectation(q, lambda x: np.ones(len(x)), quadrature(family.support, size(family))))
+
+
+def check_summaries(family):
+    """Mean, variance and, where it is in closed form, entropy: by their definitions."""
+    nodes = quadrature(family.support, size(family))
+    for seed in range(3):
+        q = member(family, size(family), seed=seed)
+        mean = q.mean.numpy()
+        agrees("mean", mean, expectation(q, lambda x: x.numpy(), nodes))
+        agrees("variance", q.variance.numpy(), expectation(q, lambda x, m=mean: (x.numpy() - m) ** 2, nodes))
+        if family.entropy is Distribution.entropy:
+            with pytest.raises(TypeError, match="has no closed-form entropy"):
+                q.entropy()
+        else:
+            agrees("entropy", q.entropy().numpy(), expectation(q, lambda x, q=q: -q.log_prob(x).numpy(), nodes))
+
+
+def check_precision(family):
+    """log p(x) in float32 against float64 at the same numbers, in units of `condition`."""
+    q = member(family, 3, rows=400, spread=2.0)
+    parameters = {name: Tensor(v.numpy().astype(np.float32)) for name, v in q.parameters.items()}
+    wide = lambda t: Tensor(t.data.astype(np.float64))
+    with np.errstate(all="ignore"):
+        x = Tensor(family(**{name: wide(v) for name, v in parameters.items()}).sample(Noise(3)).numpy()[0].astype(
+            np.float32))
+        double = family(**{name: wide(v) for name, v in parameters.items()})
+        exact = double.log_prob(wide(x)).numpy()
+        found = family(**parameters).log_prob(x)
+    inside = np.isfinite(exact)  # x was not rounded to an end of the support
+    assert inside.mean() > 0.9
+    assert found.dtype == np.float32
+    scale = condition(family, [wide(v) for v in parameters.values()], wide(x))
+    assert_close(found.numpy()[inside], exact[inside], 16, "log_prob in float32", scale[inside])
+
+
+def condition(family, parameters, x):
+    """How far a rounding of each input moves log p(x), in rounding units: |f| + |x df/dx| + |v df/dv|, and at least 1.
+
+    No formula can be more accurate than its inputs, so this is the scale by which a result is called accurate.
+    """
+    leaves = [Tensor(p.data, requires_grad=True) for p in (*parameters, x)]
+    with np.errstate(all="ignore"):
+        value = family(*leaves[:-1]).log_prob(leaves[-1])
+        total = np.abs(value.data)
+        for leaf, g in zip(leaves, grad(value.sum(), leaves), strict=True):
+            total = total + np.abs(leaf.data * g.data).reshape(*value.shape, -1).sum(-1)
+    return np.maximum(1, total)
+
+
+def check_derivatives(family):
+    """log_prob by the raw numbers and x, entropy, mean and variance by the raw numbers: against finite differences."""
+    numbers, q = raw(family, 3, rows=2), member(family, 3, rows=2)
+    x = q.sample(Noise(51), 2).numpy()
+    if family.support in DISCRETE:
+        check_gradients(lambda a: family.from_raw(a).log_prob(Tensor(x)), numbers)
+    else:
+        inside = 0.5 * (x + q.mean.numpy())  # not near an end, where differences are inexact
+        check_gradients(lambda a, x: family.from_raw(a).log_prob(x), numbers, inside)
+    check_gradients(lambda a: family.from_raw(a).mean, numbers)
+    check_gradients(lambda a: family.from_raw(a).variance, numbers)
+    if family.path == "reparam":
+        check_gradients(lambda a: family.from_raw(a).sample(Noise(52), 2), numbers)
+
+
+# ---- from raw numbers, and back --------------------------------------------------------------------------------------
+
+
+def is_inside(support, z):
+    """Which elements lie in the support, with its ends, to which a number may be rounded."""
+    total = np.abs(z.sum(-1, keepdims=True) - 1) <= 1e-5
+    return {"real": np.isfinite(z), "positive": z >= 0, "unit": (z >= 0) & (z <= 1), "simplex": (z >= 0) & total,
+            "binary": (z == 0) | (z == 1), "counts": (z >= 0) & (z == np.floor(z)),
+            "one-hot": ((z == 0) | (z == 1)) & total}[support]
+
+
+def check_from_raw(family):
+    """Any raw numbers make a distribution: its draws lie in the support, log_prob is finite, every number counts."""
+    for n in (family.least, 3):
+        free = Tensor(np.random.default_rng(0).normal(0, 3, (4, family.width(n))), requires_grad=True)
+        q = family.from_raw(free)
+        z = q.sample(Noise(0), 3)
+        assert z.shape == (3, 4, n)
+        assert is_inside(family.support, z.numpy()).all(), f"a draw is not {family.support}"
+        value = q.log_prob(z.detach())
+        assert value.shape == (3, 4)
+        assert np.isfinite(value.numpy()).all()
+        moved = grad((value * value).sum(), free).numpy()
+        assert np.isfinite(moved).all()
+        assert (moved != 0).all(), "a raw number changes nothing"
+
+
+def check_round_trips(family):
+    """parameters, map, draw, stable form and standardisation, each against what it undoes."""
+    q, same = member(family, 3, rows=2, requires_grad=True), lambda t: t
+    z, log_q = q.draw(Noise(31), 4)
+    assert_same_bits(z.numpy(), q.sample(Noise(31), 4).numpy(), "draw and sample")
+    expected = q.log_prob(z).numpy()
+    assert_close(log_q.numpy(), expected, 64, "log q of a draw")
+    for again in (family(**q.parameters), q.map(same)):
+        assert type(again) is family
+        assert_same_bits(again.log_prob(z).numpy(), expected, "rebuilt from its parameters")
+    assert q.log_prob(z.detach()).requires_grad
+    assert not q.map(Tensor.detach).log_prob(z.detach()).requires_grad
+    doubled = q.map(lambda v: v.broadcast_to((2, *v.shape)))  # two copies side by side
+    assert_close(doubled.log_prob(z[:2]).numpy(), expected[:2], 4, "map of each parameter")
+
+    w = q.to_stable(z)
+    assert_close(q.from_stable(w).numpy(), z.numpy(), 16, "from_stable(to_stable(z))")
+    density = q.log_density(w).numpy()
+    density = density if density.ndim == 2 else density.sum(-1)
+    for i in range(2):
+        for j in range(2):
+            def value(at, j=j):
+                return q.from_stable(Tensor(np.tile(at, (2, 1)))).numpy()[j][: w.shape[-1]]
+
+            log_det = 0.0 if family.support in DISCRETE else np.linalg.slogdet(jacobian(value, w.numpy()[i, j]))[1]
+            assert abs(density[i, j] - expected[i, j] - log_det) <= 1e-6 * max(1, abs(expected[i, j])), \
+                f"log q(w) = {density[i, j]}; log q(z) + log |dz/dw| = {expected[i, j] + log_det}"
+    if "grep" in choices(family):
+        eps = q.standardise(w)
+        assert_close(q.unstandardise(eps).numpy(), w.numpy(), 64, "w of its standardised form")
+        scale = q.log_scale().numpy()
+        scale = scale if scale.ndim == 1 else scale.sum(-1)
+        for j in range(2):
+            def turned(at, j=j):
+                return q.unstandardise(Tensor(np.tile(at, (2, 1)))).numpy()[j]
+
+            by_differences = np.linalg.slogdet(jacobian(turned, eps.numpy()[0, j]))[1]
+            assert abs(scale[j] - by_differences) <= 1e-8, f"log |dw/deps| = {scale[j]}, not {by_differences}"
+
+
+def jacobian(f, at, step=1e-5):
+    """The matrix of central differences of a function of vectors."""
+    columns = []
+    for i in range(len(at)):
+        h = np.zeros_like(at)
+        h[i] = step * max(1.0, abs(at[i]))
+        columns.append((f(at + h) - f(at - h)) / (2 * h[i]))
+    return np.stack(columns, axis=-1)
+
+
+# ---- draws -----------------------------------------------------------------------------------------------------------
+
+
+def check_draws(family):
+    """Each element's distribution function, and the means of products: of draws, and by quadrature of the density."""
+    n = size(family)
+    nodes = quadrature(family.support, n)
+    q = member(family, n)
+    z = q.sample(Noise(11), DRAWS).numpy()[:, 0]
+    p = np.exp(nodes.log_weight + q.log_prob(nodes.x).numpy()[:, 0])
+    for j in range(n):
+        values, place = np.unique(nodes.x.numpy()[:, 0, j], return_inverse=True)
+        mass = np.bincount(place.ravel(), p)
+        if family.support in DISCRETE:
+            met = np.bincount(np.searchsorted(values, z[:, j]), minlength=len(values))
+            check_frequencies(f"element {j} of {family.__name__}", met, mass)
+        else:  # half of a node's mass lies below it
+            u = np.interp(z[:, j], values, np.cumsum(mass) - 0.5 * mass)
+            likely(f"element {j} of {family.__name__}", stats.kstest(u, "uniform").pvalue)
+        for i in range(j + 1):
+            pairs = lambda x, i=i, j=j: np.tanh(x[:, i]) * np.tanh(x[:, j])  # bounded: its mean has a variance
+            gap = pairs(z) - expectation(q, lambda x, pairs=pairs: pairs(x.numpy()[:, 0]), nodes)[0]
+            likely_zero(f"E[f(z_{i}) f(z_{j})] of {family.__name__}", gap.mean(), gap.std() / math.sqrt(DRAWS) + 1e-12)
+
+
+def check_frequencies(what, observed, p):
+    """Chi-square of how often each value was met; values expected fewer than ten times count as one."""
+    expected = observed.sum() * p / p.sum()
+    rare = expected < 10
+    observed, expected = (np.append(v[~rare], v[rare].sum()) for v in (observed, expected))
+    if expected[-1] < 1:  # of these no few draws can come
+        assert observed[-1] <= 5, f"{what}: {observed[-1]} draws where {expected[-1]:.2g} were expected"
+        observed, expected = observed[:-1], expected[:-1]
+    likely(f"draws of {what}", stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue)
+
+
+def check_addresses(family):
+    """A draw is a function of seed, step and site, in the type of the parameters."""
+    for dtype in DTYPES:
+        q = member(family, 3, rows=2, dtype=dtype)
+
+        def draw(seed=0, step=0, sites=0, q=q):
+            noise = Noise(seed).restart(step)
+            for _ in range(sites):
+                noise.next_site()
+            return q.sample(noise, 50).numpy()
+
+        assert draw().dtype == dtype
+        assert_same_bits(draw(5, 7, 2), draw(5, 7, 2))
+        kinds = [draw(), draw(seed=1), draw(step=1), draw(sites=4)]
+        for i, a in enumerate(kinds):
+            for b in kinds[:i]:
+                assert (a != b).any() if family.support in DISCRETE else (a != b).all()
+
+
+def check_replay(family):
+    """A recorded draw reads the counters when it runs: what a tape replays is the draw of the new step."""
+    free, noise = Tensor(raw(family, 3, rows=2), requires_grad=True), Noise(3)
+
+    def drawn(noise):
+        q = family.from_raw(free)
+        w = q.to_stable(q.sample(noise, 4))
+        return w, grad(q.log_density(w).sum(), free)
+
+    with Tape() as tape:
+        w, g = drawn(noise)
+    noise.counters[0] = 9
+    tape.replay()
+    again, fresh = drawn(Noise(3).restart(9))
+    assert_same_bits(w.data, again.data, "a replayed draw")
+    assert_close(g.data, fresh.data, 64, "its gradient", scale=np.abs(fresh.data) + 1)
+
+
+def check_standardised_moments(family):
+    """E[eps] = 0 and E[eps eps^T] = I for all parameters, where the family standardises its stable form."""
+    if "grep" not in choices(family):
+        return
+    n = size(family)
+    nodes = quadrature(family.support, n)
+    for seed in range(3):
+        q = member(family, n, seed=seed)
+
+        def moments(x, q=q):
+            eps = q.standardise(q.to_stable(x)).numpy()[:, 0]
+            return np.concatenate([eps, (eps[:, :, None] * eps[:, None, :]).reshape(len(eps), -1)], axis=-1)
+
+        free = q.to_stable(q.mean).shape[-1]
+        agrees("E[eps] and E[eps eps^T]", np.concatenate([np.zeros(free), np.eye(free).ravel()]),
+               expectation(q, moments, nodes))
+
+
+# ---- estimators and divergences --------------------------------------------------------------------------------------
+
+
+def check_estimators(family):
+    """Each estimator that `choices` offers has the derivative of E[f(z)] by the raw numbers as its mean."""
+    n = size(family)
+    nodes, start = quadrature(family.support, n), raw(family, n)
+
+    def f(q, z):
+        return ((0.5 * q.to_stable(z)).tanh() * Tensor(np.arange(1.0, z.shape[-1] + 1)[: q.to_stable(z).shape[-1]])
+                ).sum(-1)
+
+    def mean(numbers):
+        q = family.from_raw(Tensor(numbers))
+        return expectation(q, lambda x: f(q, x).numpy(), nodes)[0][0]
+
+    steps = 1e-4 * np.eye(start.size).reshape(-1, *start.shape)
+    exact = np.array([(mean(start + h) - mean(start - h)) / 2e-4 for h in steps])
+    assert np.abs(exact).max() > 1e-2, "nothing is estimated"
+    for estimator in choices(family):
+        free = Tensor(np.tile(start, (DRAWS, 1)), requires_grad=True)
+        q = family.from_raw(free)
+        latent = Latent("z", q, q.sample(Noise(7)), estimator, "bj")
+        value = surrogate([Term(f(q, latent.z), "b", ("z",))], [latent])
+        found = grad(value.sum(), free).numpy()
+        for j, expected in enumerate(exact):
+            likely_zero(f"{estimator} of {family.__name__}, number {j}", found[:, j].mean() - expected,
+                        found[:, j].std() / math.sqrt(DRAWS) + 1e-7)
+
+
+def check_divergence(first, second):
+    """The closed KL(q || p) of two families is its definition by quadrature, never negative, and 0 if q is p."""
+    n = max(size(first), size(second))
+    nodes = quadrature(first.support, n)
+    for seed in range(3):
+        q, p = member(first, n, seed=seed), member(second, n, seed=seed + 10)
+        assert has_closed_kl(q, p)
+        ratio = lambda x, q=q, p=p: (q.log_prob(x) - p.log_prob(x)).numpy()
+        agrees(f"KL({first.__name__} || {second.__name__})", kl_per_dimension(q, p).sum(-1).numpy(),
+               expectation(q, ratio, nodes))
+    for dtype in DTYPES:
+        many = [member(family, 3, 200, i, 3.0, dtype) for i, family in enumerate((first, second))]
+        each = kl_per_dimension(*many).numpy()
+        assert each.dtype == dtype
+        assert (each >= -1e3 * np.finfo(dtype).eps).all()
+        if first is second:
+            assert np.abs(kl_per_dimension(many[0], many[0]).numpy()).max() <= 64 * np.finfo(dtype).eps
+
+
+# Of a class alone; those of two, divergences, are test_divergence.py's.
+CHECKS = (check_density, check_summaries, check_precision, check_derivatives, check_from_raw, check_round_trips,
+          check_draws, check_addresses, check_replay, check_standardised_moments, check_estimators)  # fmt: skip

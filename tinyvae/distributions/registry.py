@@ -1,0 +1,116 @@
+"""The families and likelihoods by name: a file that registers one makes it a choice everywhere.
+
+    @family("gamma", prior=("gamma", 0.3, 0.3))    its name; as a posterior q(z|x) it goes with the prior p(z) named
+    @likelihood("gaussian", pixels="grey")         it is a likelihood p(x|z) for data of this kind
+
+Python, the command line and the property tests read these tables, so nothing else lists a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tinyvae.distributions.base import Distribution
+from tinyvae.engine.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyvae.engine.devices import Namespace
+
+# Where a draw lies, in words; `Distribution.support` is one of these.
+SUPPORTS = {
+    "real": "any number", "positive": "a number above 0", "unit": "a number from 0 to 1",
+    "simplex": "positive numbers whose sum is 1", "binary": "0 or 1", "counts": "0, 1, 2, ...",
+    "one-hot": "1 in one place and 0 elsewhere",
+}  # fmt: skip
+DISCRETE = ("binary", "counts", "one-hot")
+
+
+class Likelihood(NamedTuple):
+    """A likelihood p(x|z): its family, and the kind of data that it takes, one of DATA."""
+
+    family: type[Distribution]
+    data: str
+
+
+# Each kind of data in words, with the kinds of which it is a special case.
+DATA = {
+    "binary": ("0 and 1", ("grey", "counts", "real")), "grey": ("numbers from 0 to 1", ("real",)),
+    "counts": ("whole numbers from 0 on", ("real",)), "real": ("any numbers", ()),
+}  # fmt: skip
+
+FAMILIES: dict[str, type[Distribution]] = {}
+PRIORS: dict[str, tuple[Any, ...]] = {}  # of each posterior: the prior's family, then a number for each parameter
+LIKELIHOODS: dict[str, Likelihood] = {}
+D = TypeVar("D", bound=type[Distribution])
+
+
+def _check_free(name: str, cls: type, others: dict[str, type], what: str) -> None:
+    """ValueError if another class has the name. The same class may come again, as when a notebook's cell is rerun."""
+    other = others.get(name, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"found a second {what} of the name {name!r}, {cls.__qualname__} beside {other.__qualname__}; "
+                         "choose another name")
+
+
+def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:
+    """Register the class below as a family.
+
+    Parameters
+    ----------
+    name
+        By which Python and the command line choose it: "gamma".
+    prior
+        Makes it a choice as posterior q(z|x): the name of the family of p(z), and the number that each of its
+        parameters has in every dimension: ("gamma", 0.3, 0.3). None: it is no posterior.
+
+    Raises
+    ------
+    ValueError
+        If another family has the name, or `support` is none of SUPPORTS.
+    """
+
+    def register(cls: D) -> D:
+        if cls.support not in SUPPORTS:
+            raise ValueError(f"found support {cls.support!r} of {name}; expected one of {', '.join(SUPPORTS)}")
+        _check_free(name, cls, FAMILIES, "family")
+        FAMILIES[name] = cls
+        if prior is not None:
+            PRIORS[name] = prior
+        return cls
+
+    return register
+
+
+def likelihood(name: str, pixels: str) -> Callable[[D], D]:
+    """Register the class below as a likelihood p(x|z) for data of one kind: "binary", "grey", "counts" or "real"."""
+    if pixels not in DATA:
+        raise ValueError(f"found pixels {pixels!r} of the likelihood {name}; expected one of {', '.join(DATA)}")
+
+    def register(cls: D) -> D:
+        _check_free(name, cls, {other: row.family for other, row in LIKELIHOODS.items()}, "likelihood")
+        LIKELIHOODS[name] = Likelihood(cls, pixels)
+        return cls
+
+    return register
+
+
+def posteriors() -> dict[str, type[Distribution]]:
+    """The families that can be a posterior q(z|x), by name."""
+    return {name: FAMILIES[name] for name in sorted(PRIORS)}
+
+
+def prior_of(posterior: str, latent: int, dtype: Any, xp: Namespace) -> Distribution:
+    """The prior p(z) over `latent` dimensions that goes with a posterior."""
+    name, *numbers = PRIORS[posterior]
+    return FAMILIES[name](*(Tensor(xp.full(latent, number, dtype)) for number in numbers))
+
+
+def misfit(likelihood: str, data: str, name: str = "the data set") -> str:
+    """Why data of a kind do not fit a likelihood, as a sentence; "" if they do."""
+    wanted, (words, wider) = LIKELIHOODS[likelihood].data, DATA[data]
+    if wanted == data or wanted in wider:
+        return ""
+    others = [other for other, row in LIKELIHOODS.items() if row.data in (data, *wider)]
+    instead = f"; likelihoods that do: {', '.join(others)}" if others else ""
+    return f"the likelihood {likelihood} takes {DATA[wanted][0]}, and {name} has {words}{instead}"

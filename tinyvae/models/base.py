@@ -1,0 +1,219 @@
+"""What a model is to everyone else: training, evaluation, run folders, pictures and the command line know only this.
+
+A model is a generative model p(x, z) and an inference model q(z|x). Most have one latent variable and need only say
+
+    generator(batch)    p: its prior p(z) and its likelihood p(x|z), given what the batch holds beside the pixels
+    posterior(batch)    q(z|x)
+
+and everything follows: the terms of the bound that training raises, log p(x, z) - log q(z|x) for the evidence, and what
+pictures show. A model of another form gives its own `terms` (and `log_weights`, if it has any).
+
+A subclass is registered under its `kind`, by default its class name in lower case, so a run folder can build it again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyvae.data import DataSet
+from tinyvae.distributions import Distribution
+from tinyvae.engine.devices import Namespace, namespace
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.tensor import Tensor
+from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
+from tinyvae.models.batch import Batch
+from tinyvae.nn.layers import Parameters
+from tinyvae.nn.network import Network
+
+MODELS: dict[str, type[Model]] = {}  # by kind: what a configuration names
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training with terms and parameters of its own.
+
+    Phases that say how many `epochs` they last follow each other; those that do not take turns, step by step.
+
+    Attributes
+    ----------
+    name : names its optimizer's state in a checkpoint; "" for a model with one phase
+    terms : of a batch and a `Draw`, the terms that it raises
+    networks : names that its parameters begin with, side by side in the flat vector; none: all parameters
+    epochs : how long it lasts, or None; of the last phase None means all the rest
+    """
+
+    name: str
+    terms: Callable[[Batch, Draw], Terms]
+    networks: tuple[str, ...] = ()
+    epochs: int | None = None
+
+
+class Model:
+    """Base of all models. A subclass declares its networks in `build`.
+
+    Parameters
+    ----------
+    pixels
+        Numbers in a datum.
+    init, seed, dtype, device
+        How weights begin (`glorot`, or `aevb` for N(0, 0.01^2)), of which draws, float32 or float64, `cpu` or `cuda`.
+    **config
+        The arguments of `build`.
+
+    Attributes
+    ----------
+    parameters : all that is learned, as views of one flat vector
+    config : what builds this model again: `build_model(config)`
+    """
+
+    kind: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()  # fields of `Batch` beside x that the model reads: y, labelled, mask
+    weights: ClassVar[dict[str, float]] = {"kl": -1.0}  # of its terms in the objective; of all others 1
+
+    def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.kind = kind or cls.__name__.lower()
+        other = MODELS.get(cls.kind)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"found a second model of the kind {cls.kind!r}, after {other.__module__}."
+                             f"{other.__qualname__}; choose another: class {cls.__name__}(Model, kind=...)")
+        MODELS[cls.kind] = cls
+
+    def __init__(self, pixels: int, *, init: str = "glorot", seed: int = 0, dtype: Any = "float32",
+                 device: str = "cpu", **config: Any) -> None:
+        arguments = inspect.signature(self.build).bind(pixels, **config)
+        arguments.apply_defaults()
+        self.xp: Namespace = namespace(device)
+        self.config = {"kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
+                                             for name, value in arguments.arguments.items()},
+                       "init": init, "seed": seed, "dtype": np.dtype(dtype).name}  # fmt: skip
+        self._networks: list[Network] = []
+        self._dtype = np.dtype(dtype)
+        self.build(pixels, **config)
+        shapes = {name: shape for network in self._networks for name, shape in network.shapes().items()}
+        self.parameters = Parameters(shapes, self._dtype, self.xp)
+        for network in self._networks:
+            network.attach(self.parameters)
+        self.parameters.initialise(init, seed)
+
+    def build(self, *arguments: Any, **config: Any) -> None:
+        """Declare the networks, each by `self.network(...)`; the arguments are the model's configuration."""
+        raise TypeError(f"{type(self).__name__} has no build(pixels, ...), which declares its networks")
+
+    def network(self, name: str, inputs: int, hidden: int | Sequence[int], family: Any, size: int,
+                activation: str = "relu") -> Network:
+        """A network of this model; see `tinyvae.nn.network.Network`."""
+        made = Network(name, inputs, widths_of(hidden), family, size, activation)
+        self._networks.append(made)
+        return made
+
+    dtype = property(lambda self: self._dtype)
+    pixels = property(lambda self: self.config["pixels"])
+    latent = property(lambda self: self.config.get("latent"))
+    device = property(lambda self: self.xp.device)
+
+    # ---- the probabilistic model -------------------------------------------------------------------------------------
+
+    def generator(self, batch: Batch | None) -> Generator:
+        """p(z) and p(x|z), given the batch's labels or conditions; None stands for a batch that has none."""
+        raise TypeError(f"{type(self).__name__} has no generator")
+
+    def posterior(self, batch: Batch) -> Distribution:
+        """q(z|x), with parameters (rows, latent)."""
+        raise TypeError(f"{type(self).__name__} has no posterior")
+
+    def terms(self, batch: Batch, draw: Draw) -> Terms:
+        """What training raises: named terms in nats, each (rows,) with its own number of rows, or () for the model."""
+        return terms_of(self.generator(batch), lambda x: self.posterior(batch), batch.x, draw)
+
+    def log_weights(self, batch: Batch, draw: Draw, samples: int) -> Tensor:
+        """log p(x, z) - log q(z|x) of draws z ~ q(z|x), (samples, rows), in nats: their mean weight is p(x)."""
+        p, q = self.generator(batch), self.posterior(batch)
+        z, log_q = q.draw(draw.noise, samples)
+        return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
+
+    def phases(self) -> Sequence[Phase]:
+        """The parts of the training: one, with all terms and all parameters."""
+        return (Phase("", self.terms),)
+
+    # ---- on plain arrays, for models that need no condition ----------------------------------------------------------
+
+    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
+        posterior = self.posterior(Batch(self.tensor(x, self.pixels, "x")))
+        logvar = posterior.logvar if hasattr(posterior, "logvar") else posterior.variance.log()
+        return posterior.mean.numpy(), logvar.numpy()
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        return self.generator(None).likelihood(self.tensor(z, self.latent, "z")).mean.numpy()
+
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+        """The mean image decoded from the posterior mean, (batch, pixels)."""
+        return self.decode(self.encode(x)[0])
+
+    def generate(self, count: int, seed: int = 0) -> np.ndarray:
+        """Mean images of `count` draws from the prior, (count, pixels)."""
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
+        draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
+        return self.decode(self.generator(None).prior.sample(draw, count).numpy())
+
+    # ---- what others ask ---------------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Does the model give `generator`, `posterior` or `log_weights`?"""
+        own = getattr(type(self), name) is not getattr(Model, name)
+        return own or (name == "log_weights" and self.has("generator") and self.has("posterior"))
+
+    @property
+    def is_drawn(self) -> bool:
+        """Can pictures be made from a latent vector alone: one latent variable, and nothing else is needed?"""
+        return self.has("generator") and self.has("posterior") and not self.needs
+
+    def check(self, data: DataSet) -> None:
+        """ValueError, in one sentence, for data that the model cannot take."""
+        if data.dimensions != self.pixels:
+            raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
+
+    def start_at(self, data_mean: np.ndarray) -> None:
+        """Begin where, were all weights 0, the mean datum would be `data_mean`, (pixels,) in [0, 1]."""
+        raise ValueError(f"found data_mean_bias with a {self.kind}; only models with a decoder's bias can start at the "
+                         "data's mean: leave it out")
+
+    def tensor(self, values: Any, width: int, name: str) -> Tensor:
+        """Plain numbers (rows, width) as a tensor of this model's type on its device."""
+        array = np.ascontiguousarray(values, dtype=self.dtype)
+        if array.ndim != 2 or array.shape[1] != width:
+            raise ValueError(f"found {name} of shape {array.shape}; this model takes (batch, {width})")
+        return Tensor(self.xp.asarray(array))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.pixels} pixels, {self.parameters.count:,} parameters)"
+
+
+def chosen(what: str, name: Any, table: Mapping[str, Any]) -> Any:
+    """The row of that name; ValueError lists what there is."""
+    if name not in table:
+        raise ValueError(f"found {what} {name!r}; expected one of {', '.join(table)}")
+    return table[name]
+
+
+def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:
+    """The width of one hidden layer, or those of several, as a tuple."""
+    return tuple(hidden) if isinstance(hidden, Sequence) else (hidden,)
+
+
+def build_model(config: dict[str, Any], device: str = "cpu") -> Model:
+    """The model of a configuration, with its weights as they begin; ValueError for a kind that is not registered."""
+    rest = dict(config)
+    kind = rest.pop("kind", "vae")  # configurations of version 0.1.0 name none
+    if kind not in MODELS:
+        raise ValueError(f"found a model of kind {kind!r}; expected one of {', '.join(MODELS)}: import the file that "
+                         "defines it first, or name it with --use FILE")
+    return MODELS[kind](**rest, device=device)

@@ -1,0 +1,140 @@
+"""A batch as a model sees it, made of stored rows by launches, so that a replayed step reads the rows of its own.
+
+Labels and masks travel with the pixels: the same order, the same device, the same index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyvae.data import DataSet
+from tinyvae.engine.devices import Namespace, namespace_of
+from tinyvae.engine.noise import Noise, for_kernel, into, uniform
+from tinyvae.engine.rules import DATA, INDEX, rule
+from tinyvae.engine.tensor import Tensor, apply
+
+FIELDS = ("y", "labelled", "mask")  # what a model may need beside the pixels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Data of one step.
+
+    Attributes
+    ----------
+    x : (rows, pixels), numbers in the model's type
+    y : (rows, classes), one-hot labels; a row of zeros where the label is not known
+    labelled : rows with known labels as a batch of their own, where only a part of the data has labels
+    mask : (rows, pixels), 1 where a pixel was observed and 0 where it is missing
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    labelled: Batch | None = None
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: Any) -> Any:
+    rows = xp.take(stored, index, axis=0)
+    return xp.divide(rows, dtype.type(scale), out=out, dtype=dtype, casting="unsafe")
+
+
+def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, seed: int, stream: str, site: int,
+                    scale: float, dtype: Any) -> Any:
+    grey = _grey_rows(xp, stored, index, None, scale, dtype)
+    u = uniform(seed, stream, xp.read(counters[0]), site, grey.shape, np.float32, xp=xp)
+    drawn = (u.astype(dtype) < grey).astype(dtype)
+    return into(out, drawn)
+
+
+def _accepts(stored: Any, index: Any, *_: Any) -> bool:
+    return stored.dtype in (np.uint8, np.float32) and stored.ndim == 2 and index.dtype == np.int64 and index.ndim == 1
+
+
+def _prepare_drawn(arrays: Any, dtype: Any, **rest: Any) -> dict[str, Any]:
+    return for_kernel(arrays, (len(arrays[1]), arrays[0].shape[1]), dtype, **rest)
+
+
+def _prepare_grey(arrays: Any, scale: float, dtype: Any, out: Any = None) -> dict[str, Any]:
+    stored, index = arrays
+    out = namespace_of(stored).empty((len(index), stored.shape[1]), dtype) if out is None else out
+    return {"out": out, "scale": scale}
+
+
+# stored numbers over their scale
+rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX), kernel="grey_rows", prepare=_prepare_grey,
+     accepts=_accepts, picks=True)
+# each pixel 1 with the probability of its grey value, else 0
+rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX), kernel="binarised_rows",
+     prepare=_prepare_drawn, accepts=_accepts, picks=True, flops=3)
+
+
+class Rows:
+    """The rows of one part of a data set, on one device: pixels, and what the model needs beside them.
+
+    Parameters
+    ----------
+    stored
+        (count, pixels); a grey value is stored / `scale`.
+    draw
+        If given, each pixel is drawn at each use: 1 with the probability of its grey value.
+    beside
+        Further arrays (count, width) by the name of a field of `Batch`: one-hot labels, masks.
+    """
+
+    def __init__(self, stored: np.ndarray, scale: float, dtype: Any, xp: Namespace, draw: Noise | None = None,
+                 beside: dict[str, np.ndarray] | None = None) -> None:
+        self.stored, self.scale, self.dtype, self.draw = Tensor(xp.asarray(stored)), scale, np.dtype(dtype), draw
+        self.beside = {name: Tensor(xp.asarray(array)) for name, array in (beside or {}).items()}
+
+    def at(self, index: Tensor, labelled: Batch | None = None) -> Batch:
+        """The rows with these whole numbers, (rows,)."""
+        if self.draw is None:
+            x = apply("grey_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
+        else:
+            x = self.draw.draw("binarised_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
+        beside: dict[str, Any] = {name: apply("grey_rows", array, index, scale=1.0, dtype=self.dtype)
+                                  for name, array in self.beside.items()}
+        return Batch(x, labelled=labelled, **beside)
+
+
+def rows_of(model: Any, data: DataSet | np.ndarray, part: str, draw: Noise | None = None,
+            only: np.ndarray | None = None) -> Rows:
+    """The rows of a part of a data set, or of an array, with what the model needs beside them (`Model.needs`).
+
+    Parameters
+    ----------
+    only
+        Take these rows alone, by their whole numbers.
+
+    Raises
+    ------
+    ValueError
+        Where the model needs labels or a mask that the data do not have.
+    """
+    chosen = slice(None) if only is None else only
+    if not isinstance(data, DataSet):
+        stored, scale, name = np.ascontiguousarray(data), 1.0, "an array"
+    else:
+        stored, scale, name = getattr(data, part), data.scale, data.name
+    beside = {}
+    for field in FIELDS:
+        if field in model.needs and field != "labelled":
+            array = getattr(data, f"{part}_{'labels' if field == 'y' else field}", None)
+            if array is None:
+                what = "labels" if field == "y" else "a mask"
+                raise ValueError(f"a {model.kind} needs {what} beside each datum, and {name} has none: take a data set "
+                                 "that has, or another model")
+            beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
+    return Rows(stored[chosen], scale, model.dtype, model.xp, draw, beside)
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels (count,) as (count, classes) bytes, 1 at the label; a label of -1 is not known and gives zeros."""
+    return (labels[:, None] == np.arange(classes)).astype(np.uint8)

@@ -1,0 +1,75 @@
+"""A network that gives a distribution: q(z|x), p(x|z), q(y|x), p(z|y) are each one of these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tinyvae.engine.tensor import Tensor
+from tinyvae.nn.layers import MLP, Linear, Parameters
+
+
+class Network:
+    """A multilayer perceptron whose last layer holds the free parameters of a distribution.
+
+    Parameters
+    ----------
+    name
+        Begins the names of its parameters: `encoder.0.weight`.
+    inputs
+        How many numbers it reads: the widths of all its inputs together.
+    hidden
+        Widths of the hidden layers.
+    family
+        The distribution's class; `family.width(size)` numbers are made for it, and `family.from_raw` reads them.
+    size
+        Dimensions of the distribution.
+    activation
+        Of the hidden layers; the last layer has none.
+    """
+
+    def __init__(self, name: str, inputs: int, hidden: Sequence[int], family: Any, size: int,
+                 activation: str = "relu") -> None:
+        self.name, self.family, self.activation = name, family, activation
+        self.widths = (inputs, *hidden, family.width(size))
+        self.mlp: MLP | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of its parameters."""
+        return MLP.shapes(self.name, self.widths)
+
+    def attach(self, parameters: Parameters) -> None:
+        """Take its weights from there."""
+        self.mlp = MLP(parameters, self.name, len(self.widths) - 1, self.activation)
+
+    @property
+    def layers(self) -> list[Linear]:
+        """Its linear layers, the first one first."""
+        assert self.mlp is not None, f"{self.name} has no parameters yet"
+        return self.mlp.layers
+
+    def raw(self, *inputs: Tensor) -> Tensor:
+        """The numbers that the last layer gives, (..., family.width(size))."""
+        assert self.mlp is not None, f"{self.name} has no parameters yet"
+        return self.mlp(side_by_side(inputs))
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The distribution given the inputs, each (..., width), side by side; leading axes broadcast."""
+        return self.family.from_raw(self.raw(*inputs))
+
+
+def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+    """Tensors (..., width) joined along the last axis, after their leading axes were broadcast to one shape."""
+    if len(inputs) == 1:
+        return inputs[0]
+    rank = max(x.ndim for x in inputs)
+    shapes = [(1,) * (rank - x.ndim) + x.shape[:-1] for x in inputs]
+    lead = tuple(max(sizes, key=lambda n: (n != 1, n)) for sizes in zip(*shapes, strict=True))
+    alike = [x if x.shape[:-1] == lead else x.broadcast_to((*lead, x.shape[-1])) for x in inputs]
+    return alike[0].concatenate(*alike[1:], axis=-1)
+
+
+def layer_outputs(parameters: Parameters) -> int:
+    """The numbers that all layers together give for one row: the sizes of their biases."""
+    return sum(math.prod(tensor.shape) for tensor in parameters if tensor.ndim == 1)

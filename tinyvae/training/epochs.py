@@ -1,0 +1,284 @@
+"""A training: its state, all of it in arrays, and its epochs. The loop over them is in runs.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from tinyvae.data import DataSet
+from tinyvae.engine.devices import CPU, Array, read, to_host
+from tinyvae.engine.noise import Noise, permutation
+from tinyvae.evidence.evaluation import evaluate
+from tinyvae.models import Model, Phase
+from tinyvae.models.batch import rows_of
+from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
+from tinyvae.training.checkpoint import fingerprint
+from tinyvae.training.faults import NonFiniteError, check_memory, device_faults, diverged, not_finite
+from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
+from tinyvae.training.settings import SCHEDULES, Settings
+from tinyvae.training.step import Step
+
+LOOK = 200  # steps on a GPU between two looks of the host, for which it waits
+SETTLED = 100  # steps after which an objective worse than the untrained model's no longer counts as an early overshoot
+JUDGED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # of an evaluation, what a record keeps
+
+
+class Training:
+    """The state of a run and its epochs. Everything that changes is in the arrays of `state()`."""
+
+    def __init__(self, model: Model, data: DataSet, settings: Settings) -> None:
+        if not isinstance(data, DataSet):
+            raise TypeError(f"found data of type {type(data).__name__}; expected a DataSet: tv.data.load(name) or "
+                            "tv.DataSet(name, train, test, shape, scale)")
+        model.check(data)
+        check_memory(model, settings)
+        self.model, self.settings = model, settings
+        self.data = hold_out(data, settings.validation, settings.seed)
+        if settings.patience and self.data.valid is None:
+            raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
+                             "choosing by the test data would make its bound too good")
+        self.xp = model.xp
+        self.counters = self.xp.zeros(3, np.int64)
+        self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
+        self.epoch = 0  # epochs completed
+        self.best, self.best_epoch = -math.inf, 0
+        self.interval = 1 if self.xp is CPU else LOOK
+        self.batches = self._batches()
+        self.phases: list[Phase] = list(model.phases())
+        self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
+        self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
+        self._turn = 0  # the running number of the step, where phases take turns
+
+    def _batches(self) -> Batches:
+        def drawn() -> Noise | None:
+            return Noise(self.settings.seed, "binarise", self.counters) if self.data.pixels == "dynamic" else None
+
+        labelled = None
+        if "labelled" in self.model.needs:
+            labels = self.data.train_labels
+            known = np.flatnonzero(labels >= 0) if labels is not None else np.zeros(0, np.int64)
+            if not len(known):
+                raise ValueError(f"a {self.model.kind} learns from labels, and {self.data.name} has none in its "
+                                 "training part: take a data set with labels, or another model")
+            labelled = rows_of(self.model, self.data, "train", drawn(), only=known)
+        rows = rows_of(self.model, self.data, "train", drawn())
+        return Batches(rows, self.settings.batch, self.settings.seed, self.counters, labelled)
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Every array that a step changes, by name; the parameters are one vector here."""
+        state = {"parameters": self.model.parameters.flat, "training.counters": self.counters}
+        for step in self.steps_of:
+            state |= step.state()
+        return state
+
+    # of a model with one phase, which most are
+    optimizer = property(lambda self: self.step_now().optimizer)
+    totals = property(lambda self: self.step_now().totals)
+
+    def step_now(self) -> Step:
+        """The phase that trains now: by the epoch where phases have lengths, else in turn."""
+        if len(self.steps_of) == 1:
+            return self.steps_of[0]
+        if all(phase.epochs is None for phase in self.phases):
+            return self.steps_of[self._turn % len(self.steps_of)]
+        end = 0
+        for phase, step in zip(self.phases, self.steps_of, strict=True):
+            end += math.inf if phase.epochs is None else phase.epochs  # type: ignore[assignment]
+            if self.epoch < end:
+                return step
+        return self.steps_of[-1]
+
+    def finished(self) -> bool:
+        """Have all epochs been done, or has patience run out?"""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
+
+    def now(self, place: int) -> int:
+        """A place of the counters."""
+        return read(self.counters[place])
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Train on the batch at the cursor and move on."""
+        size, step = self.batches.size_now(), self.step_now()
+        with self._device_faults(size):
+            self._advance(size)
+            sound = step.is_sound()
+        if not sound and self.settings.on_nonfinite == "stop":
+            raise self._fault(step, size)
+        if math.isnan(self.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
+            self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
+
+    def _advance(self, size: int) -> None:
+        self.step_now().program(size)
+        self._turn += 1
+
+    def several(self, sizes: list[int]) -> None:
+        """Steps that nobody looks into: the host reads at their end whether all were sound, so a GPU never waits.
+
+        If one was not, all are taken back and done again one by one, up to the one that went wrong.
+        """
+        state, turn = self.state(), self._turn
+        with self._device_faults(max(sizes)):
+            before = {name: array.copy() for name, array in state.items()}
+            skipped = self._skipped()
+            for size in sizes:
+                self._advance(size)
+            sound = self._skipped() == skipped
+        if not sound and self.settings.on_nonfinite == "stop":
+            self._turn = turn
+            for name, array in state.items():
+                array[...] = before[name]
+            for _ in sizes:
+                self.step()
+
+    def _skipped(self) -> float:
+        return sum(step.skipped() for step in self.steps_of)
+
+    def _device_faults(self, size: int) -> Any:
+        def forget() -> None:
+            for step in self.steps_of:
+                step.program.clear()
+
+        return device_faults(self.xp, size, forget, self.step_now().tape_of_loss)
+
+    def _fault(self, step: Step, size: int) -> NonFiniteError:
+        """Run the step that went wrong again, eagerly, and name the first operation whose result is not finite."""
+        self.counters -= self.xp.asarray((1, size, 1))
+        number, cursor, batch = to_host(self.counters).tolist()
+        return not_finite(step.tape_of_loss(size), step.gradient, {
+            "epoch": self.epoch + 1, "batch": batch, "step": number, "seed": self.settings.seed,
+            "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()})  # fmt: skip
+
+    def tf32_error(self) -> tuple[float, float]:
+        """How far TF32 moves the loss and the gradient of the next batch, relative to themselves (norms)."""
+        self.begin_epoch()
+        return self.step_now().tf32_error(self.batches.size_now())
+
+    # ---- epochs ------------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """Lay out the order and the plan of the epoch that `epoch` and the counters point into."""
+        self._turn = self.now(STEP)
+        if not self._turn and self.settings.data_mean_bias:
+            self._start_bias()
+        self.batches.begin(self.epoch)
+        settings, steps = self.settings, self.batches.steps
+        plan = np.zeros(self.batches.plan.shape, self.model.dtype)  # the learning rate, the weight of the KL
+        for i in range(steps):
+            done = self.epoch + i / steps
+            rate = settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs))
+            risen = min(1.0, (done + 1 / steps) / settings.warmup) if settings.warmup else 1.0
+            plan[i] = (rate, settings.beta * risen)[: plan.shape[1]]
+        self.batches.plan[...] = self.xp.asarray(plan)
+
+    def _start_bias(self) -> None:
+        mean = np.zeros(self.model.pixels)
+        for start in range(0, len(self.data.train), 1000):
+            mean += self.data.train[start : start + 1000].sum(0, dtype=np.float64)
+        self.model.start_at(mean / (len(self.data.train) * self.data.scale))
+
+    def steps(self) -> Iterator[int]:
+        """Do the rest of the current epoch, giving the number of batches done whenever the host has looked at them."""
+        self.begin_epoch()
+        sizes, done = self.batches.sizes(), self.now(BATCH)
+        while done < len(sizes):
+            settled = list(takewhile(self._is_settled, sizes[done : done + self.interval]))
+            if len(settled) > 1:
+                self.several(settled)
+            else:
+                self.step()
+            done += max(1, len(settled))
+            yield done
+
+    def _is_settled(self, size: int) -> bool:
+        """Is a step of this size a program that was compared with its operations, and the first loss known?"""
+        return not math.isnan(self.first_loss) and all(step.program.is_settled(size) for step in self.steps_of)
+
+    def _check_divergence(self, step: Step) -> None:
+        """A too large step can throw the weights far out without any number becoming infinite.
+
+        The first steps may overshoot and recover (Adagrad's always have full length), so they are allowed much more.
+        """
+        totals = to_host(step.totals)
+        if not totals[SOUND]:
+            raise NonFiniteError(f"all {self.batches.steps} batches of epoch {self.epoch + 1} were skipped: their loss "
+                                 "or gradient was not finite; try a smaller --lr", {"epoch": self.epoch + 1})
+        mean = totals[OBJECTIVE] / max(totals[DATA_COUNT], 1)
+        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.now(STEP) >= SETTLED else 100)
+        if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
+            raise diverged(self.epoch + 1, mean, self.first_loss)
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""
+        record: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.now(STEP), "data": self.data.name}
+        for step in self._trained():
+            self._check_divergence(step)
+            record |= self._sums(step)
+        draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
+        if draws:
+            record["importance_samples"] = draws
+        for part in ("valid", "test"):
+            if getattr(self.data, part) is not None:
+                result = evaluate(self.model, self.data, part=part, importance_samples=draws)
+                record |= {f"{part}_{key}": getattr(result, key) for key in JUDGED}
+                record |= {f"{part}_{name}": mean for name, mean in (result.terms or {}).items()}
+                if draws:
+                    record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
+        record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
+        record["fingerprint"] = fingerprint(self.model.parameters.arrays())
+        self.epoch += 1
+        self.counters[CURSOR] = self.counters[BATCH] = 0
+        for step in self.steps_of:
+            step.totals[...] = 0
+        part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
+        score = record[f"{part}_{bound}"]
+        record["best"] = bool(score > self.best)
+        if record["best"]:
+            self.best, self.best_epoch = score, self.epoch
+        return record
+
+    def _trained(self) -> list[Step]:
+        """The phases that had steps in this epoch."""
+        return [step for step in self.steps_of if to_host(step.totals)[[SOUND, SKIPPED]].any()]
+
+    def _sums(self, step: Step) -> dict[str, Any]:
+        """A phase's part of the epoch's record: means over the training data, in nats per datum."""
+        totals, plan = to_host(step.totals), to_host(self.batches.plan)[-1].tolist()
+        count, sound = (totals[i] or math.nan for i in (DATA_COUNT, SOUND))  # all skipped: a mean of nothing
+        sums = dict(zip(step.shown, totals[FIRST_TERM:OBJECTIVE], strict=True))
+        record: dict[str, Any] = {}
+        if set(OF_ELBO) <= set(sums):
+            record["train_elbo"] = (sums["reconstruction"] - sums["kl"]) / count
+        else:
+            weighted = (self.model.weights.get(name, 1.0) * total for name, total in sums.items())
+            record["train_elbo"] = sum(weighted) / count
+        record |= {f"train_{name}": total / count for name, total in sums.items()}
+        record |= {"train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
+                   "skipped": int(totals[SKIPPED]), "learning_rate": plan[0]}
+        record |= {f"{name}_weight": plan[1 + i] for i, name in enumerate(step.scheduled)}
+        if not set(step.raised) <= set(sums):  # what was raised itself: of iwae, an estimate of log p(x) by K draws
+            record["train_bound"] = -totals[OBJECTIVE] / count
+        return record
+
+
+def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
+    """Move `count` training data into the validation part, chosen by the stream "split"."""
+    if not count:
+        return data
+    if count >= len(data.train):
+        raise ValueError(f"found validation={count} of {len(data.train)} training data; some must be left to train on")
+    order = permutation(seed, "split", 0, len(data.train))
+    kept, held = np.sort(order[count:]), np.sort(order[:count])
+    labels = data.train_labels
+    return replace(data, train=data.train[kept], valid=data.train[held],
+                   train_labels=None if labels is None else labels[kept],
+                   valid_labels=None if labels is None else labels[held])

@@ -1,0 +1,106 @@
+"""What can go wrong in a step, each as one sentence: not finite, diverged, no memory, a device that is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, to_host
+from tinyvae.engine.program import Tape
+from tinyvae.models import Model
+from tinyvae.nn.network import layer_outputs
+from tinyvae.training.settings import Settings
+
+# Errors of CuPy and of the CUDA kernels by name, for their types exist only where CuPy is installed.
+GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError", "CUBLASError")
+
+
+class TrainingError(ArithmeticError):
+    """Training cannot go on from here; `report` holds the details."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class NonFiniteError(TrainingError):
+    """The loss or its gradient was not finite."""
+
+
+class DivergedError(TrainingError):
+    """The objective is far worse than that of the untrained model."""
+
+
+def not_finite(tape: Tape, gradient: Any, where: dict[str, Any]) -> NonFiniteError:
+    """Of a recorded step that went wrong: the first operation whose result is not finite.
+
+    `where` says which step it is: epoch, batch, step, seed, indices; it goes into the report.
+    """
+    launch, values = tape.first_nonfinite() or (None, gradient)
+    values = to_host(values)
+    finite = values[np.isfinite(values)]
+    shown = f"finite part from {finite.min():.3g} to {finite.max():.3g}" if finite.size else "nothing finite"
+    report = where | {"operation": str(launch or "the gradient's norm"), "nan": int(np.isnan(values).sum()),
+                      "inf": int(np.isinf(values).sum()), "size": int(values.size)}
+    return NonFiniteError(
+        f"not finite in epoch {report['epoch']}, batch {report['batch']} (step {report['step']}): first in "
+        f"{report['operation']}, {report['nan']} NaN and {report['inf']} infinite of {report['size']} values, "
+        f"{shown}; no parameter was changed by this step. A smaller --lr or --clip 100 helps most often; "
+        "--on-nonfinite skip leaves such batches out", report)
+
+
+def diverged(epoch: int, mean: float, first: float) -> DivergedError:
+    """The mean objective of an epoch is far above that of the untrained model, both in nats per datum."""
+    return DivergedError(
+        f"diverged in epoch {epoch}: the objective was {mean:.4g} nats per datum on average (lower is better), "
+        f"that of the untrained model {first:.4g}; this epoch was not saved. Try a smaller --lr",
+        {"epoch": epoch, "objective": mean, "first_objective": first})
+
+
+@contextmanager
+def device_faults(xp: Namespace, size: int, forget: Callable[[], Any],
+                  tape_of_loss: Callable[[int], Tape]) -> Iterator[None]:
+    """A GPU without memory for a batch of this size, or one that is gone, as one sentence.
+
+    `forget` frees the recorded steps; `tape_of_loss` records the loss and its gradient for a number of rows.
+    """
+    try:
+        yield
+    except MemoryError:
+        if xp is CPU:
+            raise
+        raise _no_memory(size, forget, tape_of_loss) from None
+    except RuntimeError as fault:
+        if type(fault).__name__ not in GPU_FAULTS:
+            raise
+        raise DeviceError(f"the GPU stopped answering ({fault}): what was saved last is "
+                          "intact; look at nvidia-smi, then go on with tinyvae train --resume RUN") from None
+
+
+def _no_memory(size: int, forget: Callable[[], Any], tape_of_loss: Callable[[int], Tape]) -> DeviceError:
+    """What to do about a step that does not fit: the bytes a datum takes, from steps of one and of two."""
+    forget()
+    used, free, total = memory_in_use()
+    try:
+        taken = [sum(array.nbytes for launch in tape_of_loss(n).working() for array in launch.outputs) for n in (1, 2)]
+        advice = f"a batch of {max(1, int(0.8 * free / (2 * (taken[1] - taken[0]))))} should fit"
+    except MemoryError:
+        advice = "not even a batch of 2 fits beside what others hold there"
+    return DeviceError(f"a batch of {size} does not fit into the GPU's memory: {used / 2**20:,.0f} MiB are in use "
+                       f"here and {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free; {advice} (--batch)")
+
+
+def check_memory(model: Model, settings: Settings) -> None:
+    """ValueError for a step that cannot fit into this machine's memory: two arrays for each layer and draw."""
+    if model.xp is not CPU or not hasattr(os, "sysconf"):
+        return  # a GPU says so itself, see `device_faults`
+    rows = settings.batch * settings.samples * settings.importance_samples
+    needed = 2 * rows * layer_outputs(model.parameters) * model.dtype.itemsize
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise ValueError(f"a step of {rows:,} draws needs about {needed / 2**30:,.0f} GiB, and this machine has "
+                         f"{there / 2**30:,.0f}: make --batch, --samples or --importance-samples smaller")

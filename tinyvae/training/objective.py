@@ -1,0 +1,96 @@
+"""What training minimises, and its sums over an epoch, each as one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyvae.engine.devices import read
+from tinyvae.engine.rules import ANY, DATA, of_shapes, rule
+from tinyvae.engine.tensor import Tensor, apply
+from tinyvae.inference.bounds import Terms
+from tinyvae.nn.optimizers import FINITE, NORM
+
+# `totals` is a float64 vector of sums over the epoch so far: the data; each reported term, in its order; what was
+# minimised; and over sound steps the gradient norm and their count; last the skipped steps. So the places after the
+# terms count from the end.
+DATA_COUNT, FIRST_TERM = 0, 1
+OBJECTIVE, NORMS, SOUND, SKIPPED = -4, -3, -2, -1
+OF_ELBO = ("reconstruction", "kl")  # the terms that the two kernels below are for
+
+
+def objective(terms: Terms, weights: dict[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
+    """What is minimised, one number in nats: minus the sum over the terms of weight * mean.
+
+    `weights` are the model's, 1 where it names none; those in `scheduled` are multiplied by their place in `rates`,
+    which holds the learning rate and then a number for each of them.
+    """
+    if tuple(terms) == OF_ELBO and tuple(scheduled) == ("kl",) and weights == {"kl": -1.0}:
+        return apply("objective", *terms.values(), rates)
+    total: Any = None
+    for name, term in terms.items():
+        value, weight = term.mean() if term.ndim else term, weights.get(name, 1.0)
+        if name in scheduled:
+            value = rates[1 + list(scheduled).index(name)] * value
+        value = value if weight == 1 else weight * value
+        total = value if total is None else total + value
+    return -total
+
+
+def accumulate(terms: Terms, rows: int, loss: Tensor, totals: Any, status: Any) -> None:
+    """Add a step of `rows` data to `totals`, as one launch; a step that is not sound is only counted."""
+    shown, end = terms.reported, (loss, Tensor(totals), Tensor(status))
+    if tuple(shown) == OF_ELBO and all(term.shape == (rows,) for term in shown.values()):
+        apply("accumulate", *shown.values(), *end)
+    else:
+        apply("accumulate_terms", *end, *shown.values(), rows=rows)
+
+
+# ---- the two terms of the ELBO, each by one kernel -------------------------------------------------------------------
+
+
+def _objective(reconstruction: Tensor, kl: Tensor, rates: Tensor) -> Tensor:
+    return rates[1] * kl.mean() - reconstruction.mean()
+
+
+def _objective_grads(g: Tensor, y: Tensor, reconstruction: Tensor, kl: Tensor, rates: Tensor) -> tuple[Any, Any, None]:
+    return *g.apply("objective_grad", kl, rates), None
+
+
+def _objective_grad(g: Tensor, kl: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    each = (g / kl.size).reshape(1).broadcast_to(kl.shape)
+    return -each, each * rates[1]
+
+
+# in nats per datum: weight * KL - reconstruction, from both terms (batch,) and the rates
+rule("objective", twin=_objective, grads=_objective_grads, domain=(ANY, ANY, ANY), constants=(2,), kernel="objective",
+     accepts=of_shapes(lambda reconstruction, kl, rates:
+                       len(kl) == 1 and reconstruction == kl > (0,) and rates == (2,)), flops=2)
+rule("objective_grad", twin=_objective_grad, domain=(ANY, ANY, ANY), outputs=2, kernel="objective_grad",
+     accepts=of_shapes(lambda g, kl, rates: g == () and len(kl) == 1 and kl > (0,) and rates == (2,)), flops=2)
+
+
+def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, status: Any) -> None:
+    if read(status[FINITE]) != 1.0:
+        totals[SKIPPED] += 1
+        return
+    sums = (read(terms.sum(dtype=np.float64)) for terms in (reconstruction, kl))
+    totals[:SKIPPED] += xp.asarray((len(kl), *sums, len(kl) * read(loss), read(status[NORM]), 1))
+
+
+rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,), kernel="accumulate",
+     flops=2)
+
+
+def _accumulate_terms(xp: Any, loss: Any, totals: Any, status: Any, *terms: Any, rows: int) -> None:
+    if read(status[FINITE]) != 1.0:
+        totals[SKIPPED] += 1
+        return
+    sums = (rows * read(term.mean(dtype=np.float64)) for term in terms)
+    totals[:SKIPPED] += xp.asarray((rows, *sums, rows * read(loss), read(status[NORM]), 1))
+
+
+# likewise for any terms, each (rows,) with its own number of rows, or ()
+rule("accumulate_terms", _accumulate_terms, domain=DATA, writes=(1,))
