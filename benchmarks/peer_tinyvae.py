@@ -35,8 +35,8 @@ class Replayed:
 
     def about(self) -> dict[str, Any]:
         blas = environment.blas()
-        return {"numpy": environment.installed("numpy"), "numba": environment.installed("numba"), "blas": blas["kernel"],
-                "threads": blas["threads"]}
+        versions = {name: environment.installed(name) for name in ("numpy", "numba")}
+        return versions | {"blas": blas["kernel"], "threads": blas["threads"]}
 
     def restart(self) -> None:
         """The state of the first step."""

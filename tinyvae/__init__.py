@@ -7,13 +7,25 @@
     tv.fit(model, data, epochs=20)
     print(tv.evaluate(model, data, importance_samples=100))
 
-The parts, from the bottom: `devices`, `rules` (the calculus), `tape`, `tensor`; `noise`, `layers`, `optimizers`,
-`distributions`; `bounds`, `models`; `batches`, `training`, `evidence`; `runs`, `cli`.
+The rooms, from the bottom; each imports only from those before it:
+
+    engine          rules of derivatives, the chain rule, tensors, recorded programs, noise, devices
+    data            data sets, files, images
+    nn              layers, networks that give distributions, optimizers
+    distributions   one file a family, with its density, draws and KL
+    inference       the ELBO and its relatives; estimators of gradients; inference without a VAE
+    models          the contract for models, and one file a model
+    evidence        bounds and log p(x) of a trained model, with standard errors
+    training        steps, epochs, run folders
+    measure         times, this machine's peaks, what is wrong with it
+    pictures        what a trained model shows
+    lessons         the article's chapters as tables and pictures
+    cli             the command line
 """
 
 from __future__ import annotations
 
-from tinyvae import data, measure
+from tinyvae import data, distributions, measure, models
 from tinyvae.data import DataError, DataSet
 from tinyvae.engine import fusion, noise, testing
 from tinyvae.engine.fusion import fused, tf32
@@ -23,16 +35,17 @@ from tinyvae.engine.rules import Interval, rule
 from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
-from tinyvae.inference.bounds import elbo
+from tinyvae.inference.bounds import Draw, Joint, Terms, elbo
 from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
-from tinyvae.models import VAE
+from tinyvae.models import VAE, Batch, Model, Phase, use
 from tinyvae.training.checkpoint import CheckpointError
 from tinyvae.training.runs import fit, load, resume
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
-    "VAE", "CheckpointError", "DataError", "DataSet", "Evaluation", "Factor", "Inference", "Interval", "Noise", "Tape",
-    "TapeError", "Tensor", "Term", "apply", "data", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer",
-    "load", "matmul", "measure", "noise", "resume", "rule", "stack", "testing", "tf32",
+    "VAE", "Batch", "CheckpointError", "DataError", "DataSet", "Draw", "Evaluation", "Factor", "Inference", "Interval",
+    "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms", "apply", "data",
+    "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
+    "models", "noise", "resume", "rule", "stack", "testing", "tf32", "use",
 ]  # fmt: skip

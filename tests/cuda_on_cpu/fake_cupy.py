@@ -230,6 +230,15 @@ def install(monkeypatch, driver):
     """In the place of CuPy, with one device, until the test ends."""
     cupy, special = FakeModule("cupy", np), FakeModule("cupyx.scipy.special", scipy.special)
     cupy.ndarray, cupy.__version__ = ndarray, "14.2.0"
+    polygamma = special.polygamma
+
+    def of_arrays(n, x):
+        """As CuPy's, which broadcasts both and takes no Python number."""
+        if not (isinstance(n, ndarray) and isinstance(x, ndarray)):
+            raise TypeError(f"polygamma found {type(n).__name__} and {type(x).__name__}; CuPy's takes two arrays")
+        return polygamma(n, x)
+
+    special.polygamma = of_arrays
 
     class RawModule:
         def __init__(self, code, options=(), **_):
@@ -254,14 +263,13 @@ def install(monkeypatch, driver):
     pool = types.SimpleNamespace(free_all_blocks=lambda: None, used_bytes=lambda: 3 * 2**20, free_bytes=lambda: 2**20)
     cupy.get_default_memory_pool = lambda: pool
     device = types.SimpleNamespace(compute_capability="90", synchronize=lambda: None)
-    nvrtc = types.ModuleType("cupy.cuda.nvrtc")
-    nvrtc.getVersion = lambda: (13, 0)
+    nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))  # an attribute, as in CuPy, and no module
     cuda = types.ModuleType("cupy.cuda")
     cuda.runtime, cuda.nvrtc, cuda.Device = runtime, nvrtc, lambda *_: device
     cuda.Stream, cuda.get_current_stream = Stream, lambda: Stream.current
     cuda.Event, cuda.get_elapsed_time = Event, lambda start, stop: 1000 * (stop.seconds - start.seconds)
     cupy.RawModule, cupy.cuda = RawModule, cuda
-    for name, module in (("cupy", cupy), ("cupy.cuda", cuda), ("cupy.cuda.nvrtc", nvrtc),
+    for name, module in (("cupy", cupy), ("cupy.cuda", cuda),
                          ("cupyx", types.ModuleType("cupyx")), ("cupyx.scipy", types.ModuleType("cupyx.scipy")),
                          ("cupyx.scipy.special", special)):  # fmt: skip
         monkeypatch.setitem(sys.modules, name, module)

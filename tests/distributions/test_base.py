@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from integrals import T, member
 from properties import (
     CHECKS,
+    DRAWS,
     check_addresses,
     check_density,
     check_derivatives,
@@ -13,27 +15,39 @@ from properties import (
     check_precision,
     check_replay,
     check_round_trips,
+    check_shapes,
     check_standardised_moments,
     check_summaries,
+    condition,
 )
+from scipy import stats
+from scipy_families import ROWS
+from support import assert_close, likely
 
+import tinyvae as tv
 from tinyvae.distributions import (
     FAMILIES,
     Bernoulli,
     Beta,
     Categorical,
+    ContinuousBernoulli,
     Dirichlet,
     Distribution,
     FullNormal,
     Gamma,
+    GreyNormal,
     Laplace,
     LogNormal,
     Normal,
     Poisson,
 )
+from tinyvae.distributions.registry import DISCRETE
+from tinyvae.engine.devices import CPU, namespace, to_host
 from tinyvae.engine.noise import Noise
+from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tensor import Tensor
 from tinyvae.engine.testing import GradientError
+from tinyvae.inference.estimators import choices
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -91,6 +105,9 @@ WRONG = [
         self.mu, self.logvar, -self.lower).sample(noise, samples))),
     (check_draws, wrong(Dirichlet, sample=lambda self, noise, samples=1: Dirichlet(
         self.concentration + 0.1).sample(noise, samples))),
+    (check_shapes, wrong(Normal, log_prob=lambda self, x: Normal.log_prob(self, x) + 0.1 * x.ndim)),
+    (check_addresses, wrong(Normal, sample=lambda self, noise, samples=1: Normal.sample(
+        self, noise, samples) + 1e-3 * self.mu.mean())),
     (check_addresses, wrong(Normal, sample=lambda self, noise, samples=1: Normal.sample(self, Noise(0), samples))),
     (check_replay, wrong(Normal, sample=lambda self, noise, samples=1: Tensor(
         Normal.sample(self, noise, samples).data.copy()))),
@@ -126,3 +143,182 @@ def test_a_family_says_what_it_lacks():
         Empty.from_raw(x)
     with pytest.raises(TypeError, match="NoDensity has no log_density"):
         type("NoDensity", (Empty,), {"to_stable": lambda self, z: z.log()})().log_density(x)
+
+
+# ---- against SciPy, where SciPy has the family -----------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["kernel", "twin"])
+def _fused(request):
+    """For what holds with the kernels and with their readable twins."""
+    with tv.fused(request.param):
+        yield
+
+
+class ScaleForRate(Gamma):
+    """The second parameter taken for the scale, as SciPy has it."""
+
+    def __init__(self, shape, rate):
+        super().__init__(shape, 1 / rate)
+
+
+class Exchanged(Beta):
+    """a and b exchanged."""
+
+    def __init__(self, a, b):
+        super().__init__(b, a)
+
+
+class OfPowers(Dirichlet):
+    """The concentrations taken for the powers of z."""
+
+    def __init__(self, concentration):
+        super().__init__(concentration + 1)
+
+
+class Turned(FullNormal):
+    """L^T for L."""
+
+    factor = property(lambda self: FullNormal.factor.fget(self).swap())
+
+
+class StdForVar(LogNormal):
+    """exp(logvar) taken for the standard deviation."""
+
+    def __init__(self, mu, logvar):
+        super().__init__(mu, 2 * logvar)
+
+
+WRONG_OF_SCIPY = {"log-normal": StdForVar, "gamma": ScaleForRate, "beta": Exchanged, "dirichlet": OfPowers,
+                  "full-normal": Turned}  # fmt: skip
+
+
+def refuse(check, name, wrong, *arguments):
+    """The check does not take the wrong family for the right one."""
+    with pytest.raises(AssertionError):
+        check(name, ROWS[name]._replace(family=wrong), *arguments)
+
+
+def check_log_prob_of(name, row):
+    x = ROWS[name].make().sample(Noise(1), 50)
+    x = T(x.numpy())
+    found = row.make().log_prob(x).numpy()
+    assert found.shape == (50, 2)
+    scale = condition(ROWS[name].family, [T(np.broadcast_to(p, (50, *p.shape))) for p in row.parameters], x)
+    worst = assert_close(found, row.reference_log_prob(x.numpy()), row.units[1], "log_prob", scale)
+    print(f"{name}: log_prob within {worst:.2g} units of SciPy's")
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.usefixtures("_fused")
+def test_log_prob_agrees_with_scipy(name):
+    check_log_prob_of(name, ROWS[name])
+    if name in WRONG_OF_SCIPY:
+        refuse(check_log_prob_of, name, WRONG_OF_SCIPY[name])
+
+
+def check_summaries_of(name, row):
+    q, marginals = row.make(), row.marginals(*row.parameters)
+    for what, found, expected in (("mean", q.mean, marginals.mean()), ("variance", q.variance, marginals.var())):
+        assert found.shape == (2, 3)
+        assert_close(found.numpy(), expected, 16, what, scale=np.abs(expected) + 1e-300)
+    # the terms of the entropy are below 50
+    assert_close(q.entropy().numpy(), row.reference_entropy(), 4, "entropy", scale=50)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.usefixtures("_fused")
+def test_mean_variance_and_entropy_agree_with_scipy(name):
+    check_summaries_of(name, ROWS[name])
+    if name in WRONG_OF_SCIPY:
+        refuse(check_summaries_of, name, WRONG_OF_SCIPY[name])
+
+
+def check_draws_of(name, row):
+    """The whole law of a vector: each element's distribution function, given those before it."""
+    z = row.make().sample(Noise(11), DRAWS)
+    assert z.shape == (DRAWS, 2, 3)
+    u = ROWS[name].reference_uniforms(z.numpy()).reshape(-1)
+    likely(f"draws of {name}", stats.kstest(u, "uniform").pvalue)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_draws_follow_the_density(name):
+    check_draws_of(name, ROWS[name])
+    if name in WRONG_OF_SCIPY:
+        refuse(check_draws_of, name, WRONG_OF_SCIPY[name])
+
+
+# ---- shapes, types, devices ------------------------------------------------------------------------------------------
+
+
+def check_float32(make, arrays, x, units):
+    """log p(x) in float32, in rounding units of the sum of its terms' sizes."""
+    double = make(*(T(a) for a in arrays)).log_prob
+    single = make(*(T(a, np.float32) for a in arrays)).log_prob(T(x, np.float32)).numpy()
+    assert single.dtype == np.float32
+    terms = np.array([[double_term(make, arrays, x, i, j) for j in range(x.shape[1])] for i in range(x.shape[0])])
+    return assert_close(single, double(T(x)).numpy(), units, scale=np.maximum(1, np.abs(terms)).sum(-1))
+
+
+def double_term(make, arrays, x, i, j):
+    pick = slice(i, i + 1), slice(j, j + 1)
+    if len(arrays) == 1 and arrays[0].shape[1] == 2 * x.shape[1]:
+        a = arrays[0]
+        return make(T(a[i : i + 1, [j, j + x.shape[1]]])).log_prob(T(x[pick])).item()
+    return make(*(T(a[pick]) for a in arrays)).log_prob(T(x[pick])).item()
+
+
+@pytest.mark.parametrize("family", ["normal", "bernoulli", "grey", "continuous"])
+@pytest.mark.usefixtures("_fused")
+def test_float32_is_accurate(family):
+    # values that float32 holds exactly, so that only the formula's own rounding is measured. Where a variable of size s
+    # goes through exp, one rounding of it is s units of the result: parameters here are below 8, hence 8 units
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(-6, 6, (4, 10)).astype(np.float32).astype(np.float64) for _ in range(2))
+    grey = rng.uniform(0, 1, (4, 10)).astype(np.float32).astype(np.float64)
+    make, arrays, x = {
+        "normal": (Normal, (a, b), 3 * grey),
+        "bernoulli": (Bernoulli, (a,), np.rint(grey)),
+        "grey": (GreyNormal, (np.concatenate([a, b], axis=1),), grey),
+        "continuous": (ContinuousBernoulli, (a,), grey),
+    }[family]
+    x = x.astype(np.float32).astype(np.float64)
+    check_float32(make, arrays, x, 8)
+    if family == "bernoulli":  # the formula that loses its digits must fail
+        class Clipped(Bernoulli):
+            def log_prob(self, x):
+                p = self.mean
+                return (x * (p + 1e-4).log() + (1 - x) * (1 - p + 1e-4).log()).sum(-1)
+
+        with pytest.raises(AssertionError):
+            assert_close(Clipped(T(a, np.float32)).log_prob(T(x, np.float32)).numpy(),
+                         Bernoulli(T(a)).log_prob(T(x)).numpy(), 8)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.usefixtures("_fused")
+def test_data_of_another_width_are_refused(name):
+    # a kernel would read beside the row
+    for width in (2, 4):
+        with pytest.raises(ValueError, match="cannot combine shapes"):
+            member(FAMILIES[name], 3, rows=2).log_prob(T(np.full((2, width), 0.5)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_discrete_family_has_the_score_alone(name):
+    family = FAMILIES[name]
+    assert (family.path is None) == (family.support in DISCRETE) == (choices(family) == ["score"])
+
+
+@pytest.mark.parametrize("name", ["categorical", "poisson", "laplace"])
+def test_draws_run_on_a_device(driver, name):
+    """The samplers ask their namespace for all they do."""
+    here, there = CPU, namespace("cuda")
+    found = []
+    for xp in (here, there):
+        numbers, counters = xp.asarray(np.array([[0.5, 2.0, 30.0]])), xp.asarray(np.array([3]))
+        rule, shape = TABLE[name], {"shape": (4, 3), "dtype": np.dtype(np.float32)}
+        inputs, attributes = ((counters,), shape) if name == "laplace" else ((numbers, counters), {"samples": 4})
+        found.append(to_host(rule.value(xp, *inputs, out=None, seed=1, stream="noise", site=2, **attributes)))
+    assert_close(found[1], found[0], 2)

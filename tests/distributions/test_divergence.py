@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from properties import check_divergence, member
+from integrals import member
+from properties import check_divergence
 
 from tinyvae.distributions import Bernoulli, Normal, has_closed_kl, kl, kl_per_dimension
 from tinyvae.distributions.divergence import CLOSED_FORMS

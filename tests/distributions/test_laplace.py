@@ -1,4 +1,4 @@
-"""Laplace, beyond what test_families.py asks of every family: its tails, its kink, its divergence, its estimators."""
+"""Laplace, beyond what test_base.py asks of every family: its tails, its kink, its divergence, its estimators."""
 
 import itertools
 

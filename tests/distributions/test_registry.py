@@ -4,7 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-from properties import CHECKS, DRAWS, expectation, member, quadrature
+from integrals import expectation, member, quadrature
+from properties import CHECKS, DRAWS
 from support import ROOT, likely_zero, run_python
 
 import tinyvae as tv

@@ -20,12 +20,12 @@ def raises(fault):
 
 def install(monkeypatch, driver=13000, count=lambda: 1, capability="90", nvrtc=lambda: (13, 0)):
     """A CuPy with these properties."""
-    cupy, cuda, compiler = (types.ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.nvrtc"))
+    cupy, cuda = (types.ModuleType(name) for name in ("cupy", "cupy.cuda"))
     cuda.runtime = types.SimpleNamespace(driverGetVersion=lambda: driver, getDeviceCount=count)
     cuda.Device = lambda *_: types.SimpleNamespace(compute_capability=capability)
-    compiler.getVersion = nvrtc
+    cuda.nvrtc = types.SimpleNamespace(getVersion=nvrtc)  # an attribute, as in CuPy, and no module
     cupy.cuda, cupy.__version__ = cuda, "14.2.0"
-    for name, module in (("cupy", cupy), ("cupy.cuda", cuda), ("cupy.cuda.nvrtc", compiler)):
+    for name, module in (("cupy", cupy), ("cupy.cuda", cuda)):
         monkeypatch.setitem(sys.modules, name, module)
     return cupy
 

@@ -141,6 +141,10 @@ class Counting:
         assert len(z) == samples
         return z
 
+    def draw(self, noise, samples=1):
+        z = self.sample(noise, samples)
+        return z, self.q.log_prob(z)
+
 
 def wide_posterior(x, factor=1.3):
     """A q that covers the posterior, so that weights have a small variance."""

@@ -1,7 +1,10 @@
 """What is installed is what is here: packages, version, entry point, types."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +34,14 @@ def test_setup_lists_every_other_file():
         present = {path for path in folder.rglob("*.*") if path.is_file() and "__pycache__" not in path.parts
                    and path.suffix not in (".py", ".pyc")}  # fmt: skip
         assert present == {path for pattern in listed[package] for path in folder.glob(pattern)}
+
+
+def test_benchmarks_find_the_kernels_of_the_checkout():
+    """`python -m benchmarks` from the root, without an installation and without PYTHONPATH."""
+    code = "import benchmarks, importlib.util; print(importlib.util.find_spec('tinyvae_kernels').origin)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(ROOT / "kernels" / "tinyvae_kernels" / "__init__.py"), done.stderr
 
 
 def test_one_version_everywhere():

@@ -9,7 +9,7 @@ from tinyvae.lessons.elbo import lesson
 from tinyvae.lessons.expressions import parse
 from tinyvae.lessons.families import drawable
 from tinyvae.lessons.montecarlo import study
-from tinyvae.pictures import figures as pictures
+from tinyvae.pictures import page
 
 
 def colours(file):
@@ -20,7 +20,7 @@ def colours(file):
 @pytest.fixture
 def coarse(monkeypatch):
     """Pictures of few pixels, which take less time."""
-    monkeypatch.setattr(pictures, "DPI", 70)
+    monkeypatch.setattr(page, "DPI", 70)
     monkeypatch.setattr(figures, "SCREEN", 70)
 
 
@@ -65,14 +65,14 @@ def test_short_numbers():
 
 @pytest.mark.parametrize(("mu", "seen"), [(-3.0, True), (0.5, True), (4.0, False), (-100.0, False), (300.0, False)])
 def test_the_caption_tells_of_what_is_seen(mu, seen):
-    axes = pictures.new_figure(4, 3).add_subplot()
+    axes = page.new_figure(4, 3).add_subplot()
     _, hatched = figures._densities(axes, lesson(mu, frames=6))
     assert hatched == seen
 
 
 def test_no_line_from_nowhere_at_zero():
     """A density that is 0 at 0 and high on the next point begins at its mode; others are drawn whole."""
-    axes = pictures.new_figure(4, 3).add_subplot()
+    axes = page.new_figure(4, 3).add_subplot()
     found = lesson(-3.0, frames=6)
     curve, _ = figures._densities(axes, found)
     figures._move(curve, found.best)

@@ -42,11 +42,11 @@ def install_cupy(
     monkeypatch: pytest.MonkeyPatch, wheel: str = "cupy-cuda13x", nvrtc: Any = lambda: (13, 0)
 ) -> Any:
     runtime = module("runtime", getDeviceProperties=lambda _: {"name": b"GPU X", "totalGlobalMem": 2**34})
-    cuda = module("cupy.cuda", runtime=runtime, Stream=fails(AssertionError("no Stream may be made")))
+    cuda = module("cupy.cuda", runtime=runtime, nvrtc=module("nvrtc", getVersion=nvrtc),
+                  Stream=fails(AssertionError("no Stream may be made")))
     cupy = module("cupy", __version__="14.2.0", cuda=cuda, arange=np.arange)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
-    monkeypatch.setitem(sys.modules, "cupy.cuda.nvrtc", module("nvrtc", getVersion=nvrtc))
     monkeypatch.setattr(doctor, "_wheels", lambda: [wheel])
     return cupy
 

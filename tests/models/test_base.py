@@ -165,7 +165,7 @@ def test_a_term_of_a_wrong_shape_is_found_before_training():
 
 
 def test_a_kind_that_is_not_registered_gets_a_sentence():
-    with pytest.raises(ValueError, match="kind 'novel'.*--use FILE"):
+    with pytest.raises(ValueError, match=r"kind 'novel'.*--use FILE"):
         build_model({"kind": "novel", "pixels": 4})
 
 

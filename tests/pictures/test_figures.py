@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyvae.pictures import figures
+from tinyvae.pictures import charts, figures
+from tinyvae.pictures import page as sheet
 from tinyvae.training.checkpoint import CheckpointError
 
 SHAPE = (4, 3)  # not square, so that a swapped axis shows
@@ -51,10 +52,10 @@ DRAWINGS: dict[str, Callable[[Path], Path]] = {
     "interpolation": lambda path: figures.interpolation(pictures(2, 4), SHAPE, path),
     "animation": lambda path: figures.animation(pictures(4, 5), SHAPE, path, seconds=1),
     "manifold": lambda path: figures.manifold(pictures(9), SHAPE, path, side=3),
-    "latents": lambda path: figures.latents(
+    "latents": lambda path: charts.latents(
         np.random.default_rng(1).normal(size=(60, 4)), np.arange(60) % 10, path, np.array([0.1, 2, 0, 1.5])
     ),
-    "curves": lambda path: figures.curves(
+    "curves": lambda path: charts.curves(
         [{"epoch": e, "train_elbo": -9 / e, "test_elbo": -10 / e, "test_kl": e, "test_reconstruction": -e}
          for e in range(1, 5)], path,
     ),
@@ -76,22 +77,22 @@ def test_a_file_that_is_not_blank_and_always_the_same(name: str, tmp_path: Path)
 def test_every_image_of_a_grid_is_drawn_pixel_by_pixel(tmp_path: Path) -> None:
     images = pictures(7)
     content = page(figures.samples(images, SHAPE, tmp_path / "x.png", columns=4))
-    scale = round(figures.TILE / 4)
+    scale = round(sheet.TILE / 4)
     found = [places(content, tile(image, scale)) for image in images]
     assert all(len(at) == 1 for at in found)
     rows, columns = np.array(found)[:, 0].T
-    assert (np.diff(columns[:4]) == 3 * scale + figures.GAP).all()
-    assert (rows[4:] - rows[:3] == 4 * scale + figures.GAP).all()
+    assert (np.diff(columns[:4]) == 3 * scale + sheet.GAP).all()
+    assert (rows[4:] - rows[:3] == 4 * scale + sheet.GAP).all()
     assert (columns[4:] == columns[:3]).all()
 
 
 def test_pairs_stand_one_above_the_other(tmp_path: Path) -> None:
     data, again = pictures(5), 1 - pictures(5)
     content = page(figures.reconstructions(data, again, SHAPE, tmp_path / "x.png", columns=3))
-    scale = round(figures.TILE / 4)
+    scale = round(sheet.TILE / 4)
     for original, reconstruction in zip(data, again, strict=True):
         [(top, left)] = places(content, tile(original, scale))
-        assert places(content, tile(reconstruction, scale)) == [(top + 4 * scale + figures.GAP, left)]
+        assert places(content, tile(reconstruction, scale)) == [(top + 4 * scale + sheet.GAP, left)]
 
 
 def test_the_manifold_agrees_with_the_grid(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_the_manifold_agrees_with_the_grid(tmp_path: Path) -> None:
     assert z[side, 1] < z[0, 1]
     images = pictures(16)
     content = page(figures.manifold(images, SHAPE, tmp_path / "x.png", side))
-    scale = round(figures.TILE * 2 // 3 / 4)
+    scale = round(sheet.TILE * 2 // 3 / 4)
     whole = np.vstack([np.hstack([tile(i, scale) for i in images[r : r + side]]) for r in range(0, 16, side)])
     assert len(places(content, whole)) == 1  # without gaps, rows downwards
 
@@ -164,12 +165,12 @@ def test_all_nan(tmp_path: Path) -> None:
         lambda path: figures.traversal(pictures(2, 3), SHAPE, path, values=[1, 2]),
         lambda path: figures.traversal(pictures(2, 3), SHAPE, path, dimensions=[1, 2, 3]),
         lambda path: figures.manifold(pictures(8), SHAPE, path, side=3),
-        lambda path: figures.latents(np.zeros((3, 0)), None, path),
-        lambda path: figures.latents(np.full((3, 2), np.nan), None, path),
-        lambda path: figures.latents(np.zeros((3, 2)), np.zeros(4), path),
-        lambda path: figures.latents(np.zeros((3, 2)), None, path, np.zeros(3)),
-        lambda path: figures.curves([], path),
-        lambda path: figures.curves([{"epoch": 1, "test_elbo": None}], path),
+        lambda path: charts.latents(np.zeros((3, 0)), None, path),
+        lambda path: charts.latents(np.full((3, 2), np.nan), None, path),
+        lambda path: charts.latents(np.zeros((3, 2)), np.zeros(4), path),
+        lambda path: charts.latents(np.zeros((3, 2)), None, path, np.zeros(3)),
+        lambda path: charts.curves([], path),
+        lambda path: charts.curves([{"epoch": 1, "test_elbo": None}], path),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Callable[[Path], Any], tmp_path: Path) -> None:
@@ -181,19 +182,19 @@ def test_what_does_not_fit_is_refused(call: Callable[[Path], Any], tmp_path: Pat
 def test_latents_of_every_kind(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     means = rng.normal(size=(50, 3))
-    figures.latents(means, None, tmp_path / "plain.png")
-    figures.latents(means, np.array(["cat", "dog"] * 25), tmp_path / "named.png")
-    figures.latents(means, np.arange(50), tmp_path / "many.png")
-    figures.latents(means[:, :1], np.arange(50) % 3, tmp_path / "one.png", np.array([1.0]))
-    figures.latents(rng.normal(size=(50, 64)), None, tmp_path / "wide.png", rng.random(64))
+    charts.latents(means, None, tmp_path / "plain.png")
+    charts.latents(means, np.array(["cat", "dog"] * 25), tmp_path / "named.png")
+    charts.latents(means, np.arange(50), tmp_path / "many.png")
+    charts.latents(means[:, :1], np.arange(50) % 3, tmp_path / "one.png", np.array([1.0]))
+    charts.latents(rng.normal(size=(50, 64)), None, tmp_path / "wide.png", rng.random(64))
     assert all(page(file).std() > 10 for file in tmp_path.iterdir())
 
 
 def test_curves_with_gaps(tmp_path: Path) -> None:
-    figures.curves([{"epoch": 1, "train_elbo": -3.0}], tmp_path / "one.png")
-    figures.curves([{"epoch": 1, "test_kl": 2.0}, {"epoch": 2}, {"test_kl": None}], tmp_path / "kl.png")
+    charts.curves([{"epoch": 1, "train_elbo": -3.0}], tmp_path / "one.png")
+    charts.curves([{"epoch": 1, "test_kl": 2.0}, {"epoch": 2}, {"test_kl": None}], tmp_path / "kl.png")
     records: list[dict[str, Any]] = [{}, {"epoch": 1, "test_elbo": -3.0, "train_elbo": float("inf")}]
-    figures.curves(records, tmp_path / "elbo.png")
+    charts.curves(records, tmp_path / "elbo.png")
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -219,5 +220,5 @@ def test_curves_mark_the_epoch_that_was_kept(tmp_path):
                {"epoch": 3, "test_elbo": -4.0, "best": True}]
     plain = [{key: value for key, value in record.items() if key != "best"} for record in records]
     other = [record | {"best": record["epoch"] < 3} for record in records]
-    drawn = [figures.curves(r, tmp_path / f"{n}.png").read_bytes() for n, r in enumerate((records, plain, other))]
+    drawn = [charts.curves(r, tmp_path / f"{n}.png").read_bytes() for n, r in enumerate((records, plain, other))]
     assert len(set(drawn)) == 3

@@ -25,19 +25,6 @@ def console(stderr: bool = False) -> Any:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def watched(what: str, quiet: bool = False) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error, where somebody looks; the function that it gives is told which share is done."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda share: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
-
-
 class TrainingView:
     """Shows a training as it goes: a bar on a terminal, a line an epoch everywhere, JSON lines if asked."""
 

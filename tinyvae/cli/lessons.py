@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from tinyvae.cli.options import Json, opened, opt
+from tinyvae.progress import watched
+
 if TYPE_CHECKING:
     from tinyvae.lessons.elbo import Lesson
     from tinyvae.lessons.montecarlo import Study
@@ -28,11 +31,6 @@ HEAVY = 0.02  # of a sum of squares by a single estimate: its interval is then w
 BIASED = 5.0  # z
 
 
-def opt(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text)
-
-
-Json = Annotated[bool, opt("Print JSON instead of text.", "--json")]
 Out = Annotated[Path, opt("The folder for the pictures.")]
 Seed = Annotated[int, opt("Another seed gives other draws.")]
 
@@ -81,13 +79,12 @@ def elbo(
 
     A GIF and a PNG are drawn. There are no data, and p is normalised, so the ELBO is -KL(q || p).
     """
-    from tinyvae.cli.display import watched
     from tinyvae.lessons import elbo as elbo_lesson
     from tinyvae.lessons import figures
 
     lesson = elbo_lesson.lesson(mu, sigma, shape, rate, preset, path, frames)
     make(out)
-    with watched("drawing frames", as_json) as report:
+    with watched("drawing frames", quiet=as_json) as report:
         files = [figures.elbo_animation(lesson, out / "elbo.gif", report),
                  figures.elbo_strip(lesson, out / "elbo.png")]  # fmt: skip
     if as_json:
@@ -134,7 +131,6 @@ def montecarlo(
     as_json: Json = False,
 ) -> None:
     """Estimate E[f(z)] by draws of q(z) and by the reparameterization g(eps): they agree, errors fall as 1/sqrt(L)."""
-    from tinyvae.cli.display import watched
     from tinyvae.lessons import figures
     from tinyvae.lessons import montecarlo as lesson
     from tinyvae.lessons.expressions import parse
@@ -142,7 +138,7 @@ def montecarlo(
 
     law, recipe = drawable(q)
     function = parse(("1/(1+z**2)" if recipe.heavy else "z**2") if f is None else f)
-    with watched("drawing", as_json) as report:
+    with watched("drawing", quiet=as_json) as report:
         study = lesson.study(law, recipe, function, samples, repetitions, seed, report)
     make(out)
     file = figures.montecarlo(study, out / "montecarlo.png", seed)
@@ -223,7 +219,6 @@ def variance(
 
     They are the score (BBVI) with baselines, G-REP, also its two terms, and reparam or implicit, where q has it.
     """
-    from tinyvae.cli.display import watched
     from tinyvae.lessons import figures
     from tinyvae.lessons import variance as lesson
     from tinyvae.lessons.expressions import parse
@@ -238,9 +233,9 @@ def variance(
     more: dict[str, Any] = {}
     if problem is None:
         law, function = member("gamma" if q is None else q, given), parse("z**2" if f is None else f)
-        with watched("drawing", as_json) as report:
+        with watched("drawing", quiet=as_json) as report:
             found = lesson.of_expectation(law, function, estimator or (), samples, draws, seed, report)
-        with watched(f"varying {law.family.name}'s parameter", as_json) as report:
+        with watched(f"varying {law.family.name}'s parameter", quiet=as_json) as report:
             course = lesson.sweep(law, function, estimator or (), samples, seed, report)
         make(out)
         file = figures.over_parameter(course, out / "variance.png")
@@ -250,7 +245,7 @@ def variance(
         for name in [name for name, value in (("q", q), ("f", f)) if value is not None] + list(given):
             raise ValueError(f"found --{name} with --problem {problem}, which has its own q and f")
         chosen_problem = named_problem(problem, run, data_dir)
-        with watched("drawing", as_json) as report:
+        with watched("drawing", quiet=as_json) as report:
             found = lesson.of_problem(chosen_problem, estimator or (), samples, draws, seed, report)
         make(out)
         file = figures.side_by_side(found, out / f"variance-{problem}.png")
@@ -267,18 +262,14 @@ def named_problem(name: str, run: Path | None, data_dir: str | None) -> Any:
     from tinyvae.evidence.evaluation import batches_of
     from tinyvae.lessons import problems
     from tinyvae.models import VAE
-    from tinyvae.training import runs
 
-    if name not in ("gamma-poisson", "vae"):
-        raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
     if name == "gamma-poisson":
         return problems.GammaPoisson()
-    model: Any = VAE(64, 100, 5)
-    data = "digits"
-    if run is not None:
-        model, config = runs.load(run), runs.RunFolder(run if run.is_dir() else run.parent).config()
-        data, data_dir = config["data"], data_dir or config.get("data_dir")
-    images = data_sets.load(data, data_dir)
+    if name != "vae":
+        raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
+    model, images = (VAE(64, 100, 5), data_sets.load("digits", None)) if run is None else opened(run, None, data_dir)
+    if not isinstance(model, VAE):
+        raise ValueError(f"found a run of {type(model).__name__}; expected one of a VAE")
     return problems.Encoder(model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).x.numpy())
 
 

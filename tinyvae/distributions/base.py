@@ -1,8 +1,8 @@
 """What every distribution offers: density, draws, moments, and the stable form in which a draw is kept.
 
-A draw z of Gamma(0.001) is below float32's smallest number nine times of ten, while log z, some -10,000,
-is an ordinary number. So a draw is kept in a *stable form* w, from which z follows and which never underflows; the
-gradient estimators work in w, and `log_density` is the density of w:
+Nine of ten draws z of Gamma(0.001) are below float32's smallest number, while log z, about -1000, is an ordinary number.
+So a draw is kept in a *stable form* w, which never underflows and from which z follows. The gradient estimators work in
+w, and `log_density` is the density of w:
 
     Normal, FullNormal, Laplace, all discrete families    w = z
     Gamma, LogNormal                                      w = log z
@@ -39,9 +39,9 @@ class Distribution:
     mean: Tensor
     variance: Tensor
     support: ClassVar[str] = "real"  # one of registry.SUPPORTS
-    least: ClassVar[int] = 1  # the smallest n that leaves anything random
-    # How a sample depends on the parameters: "reparam", a function of noise whose law has no parameters; "implicit",
-    # by the distribution function; None, not at all (discrete families).
+    least: ClassVar[int] = 1  # the fewest dimensions in which a draw is random
+    # How a sample depends on the parameters: "reparam", as a function of them and of noise whose law has none;
+    # "implicit", by keeping its value of the distribution function; None, not at all (discrete families).
     path: ClassVar[str | None] = None
 
     @property
@@ -83,7 +83,7 @@ class Distribution:
     def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Draws z, (samples, batch, n), with log q(z), (samples, batch), in nats.
 
-        A family in which log q of a given z is costly or unknown (an inverse autoregressive flow) overrides this one.
+        A family that knows log q(z) of its own draws alone (an inverse autoregressive flow) overrides this method.
         """
         z = self.sample(noise, samples)
         return z, self.log_prob(z)

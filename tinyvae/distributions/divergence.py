@@ -39,7 +39,7 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor:
     if not has_closed_kl(q, p):
         known = ", ".join(f"{a.__name__}/{b.__name__}" for a, b in CLOSED_FORMS)
         raise TypeError(f"no closed form of KL({type(q).__name__} || {type(p).__name__}) is known (there are: "
-                        f"{known}); use the sampled bound, elbo-a")
+                        f"{known}); kl_or_sampled estimates it from draws, as the bound elbo-a does")
     return CLOSED_FORMS[type(q), type(p)](q, p)
 
 

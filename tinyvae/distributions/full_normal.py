@@ -151,9 +151,9 @@ class FullNormal(Distribution):
 @closed_form(FullNormal, Normal)
 def _kl(q: FullNormal, p: Normal) -> Tensor:
     # By the chain rule, KL(q || p) is the sum over j of E[KL(q(z_j | z_1 .. z_(j-1)) || p(z_j))], with p_j = N(m, s^2).
-    # The conditional has the variance L_jj^2, and the mean square of its mean's distance to m is, over the eps_k,
-    # E[(mu_j + sum_(k<j) L_jk eps_k - m)^2] = (mu_j - m)^2 + sum_(k<j) L_jk^2. So with the KL of two normals (normal.py)
-    # element j contributes 1/2 (sum_(k<=j) L_jk^2 / s^2 + (mu_j - m)^2 / s^2 - 1 - log(L_jj^2 / s^2)) >= 0.
+    # The conditional has the variance L_jj^2 and the mean mu_j + sum_(k<j) L_jk eps_k, whose mean squared distance to m
+    # is (mu_j - m)^2 + sum_(k<j) L_jk^2. So with the KL of two normals (normal.py) element j contributes
+    # 1/2 (sum_(k<=j) L_jk^2 / s^2 + (mu_j - m)^2 / s^2 - 1 - log(L_jj^2 / s^2)) >= 0.
     d, ratio, precision = q.mu - p.mu, q.logvar - p.logvar, (-p.logvar).exp()
     return 0.5 * ((q.variance + d * d) * precision - 1 - ratio)
 

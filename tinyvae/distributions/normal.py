@@ -1,6 +1,11 @@
-"""The normal distribution with a diagonal covariance, and its squashed form for grey pixels.
+"""The normal distribution with a diagonal covariance, and its form for grey pixels, whose mean is a sigmoid.
 
-The parameter is `logvar` = log sigma^2 everywhere, in the name; sigma = exp(logvar / 2) is formed in one place.
+The parameter is logvar = log sigma^2, everywhere under this name. With log q(z) = -1/2 (log 2 pi + logvar +
+(z - mu)^2 / sigma^2) and E_q[(z - m)^2] = sigma^2 + (mu - m)^2, the KL of q from p = N(m, s^2) is
+
+    E_q[log q(z) - log p(z)] = 1/2 (sigma^2 / s^2 + (mu - m)^2 / s^2 - 1 - log(sigma^2 / s^2))
+
+and for p = N(0, 1) it is 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) (AEVB appendix B).
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 @family("normal", prior=("normal", 0.0, 0.0))  # N(0, 1)
 class Normal(Distribution):
-    """N(mu, exp(logvar)), elementwise. `raw` holds both side by side, where a network made them so."""
+    """N(mu, exp(logvar)), elementwise. `raw` is the network's output that holds both side by side, if there is one."""
 
     def __init__(self, mu: Tensor, logvar: Tensor, raw: Tensor | None = None) -> None:
         self.mu, self.logvar, self.raw = mu, logvar, raw
@@ -53,7 +58,7 @@ class Normal(Distribution):
         return (0.5 * self.logvar).exp()
 
     def is_standard(self) -> bool:
-        """Is this the fixed N(0, 1), a constant and not the result of an operation?"""
+        """Is this N(0, 1) itself: zeros that nothing computed and that nothing trains?"""
         return all(t.launch is None and not t.requires_grad and not to_host(t.data).any()
                    for t in (self.mu, self.logvar))
 
@@ -90,7 +95,7 @@ class Normal(Distribution):
 
 @closed_form(Normal, Normal)
 def _kl(q: Normal, p: Normal) -> Tensor:
-    # 1/2 (sigma_q^2 / sigma_p^2 + (mu_q - mu_p)^2 / sigma_p^2 - 1 - log sigma_q^2 / sigma_p^2); AEVB appendix B
+    # the formula at the head of this file, with ratio = log(sigma^2 / s^2)
     d, ratio = q.mu - p.mu, q.logvar - p.logvar
     return 0.5 * (ratio.exp() + d * d * (-p.logvar).exp() - 1 - ratio)
 

@@ -86,7 +86,7 @@ def require_cuda() -> Any:
         raise DeviceError(f"{found} the GPU has compute capability {capability / 10}, and the kernels need "
                           f"{OLDEST / 10} or newer: compute with device='cpu'")
     try:
-        importlib.import_module("cupy.cuda.nvrtc").getVersion()
+        cupy.cuda.nvrtc.getVersion()  # (an attribute: there is no module of this name)
     except Exception as fault:  # a loader's error of any kind
         raise DeviceError(f"{found} NVRTC, which compiles the kernels, was not found ({fault}): "
                           f"{install_line(runtime.driverGetVersion())}") from None

@@ -62,6 +62,9 @@ class Rule:
     asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
     strided: bool = False  # may the kernel's arrays be views with gaps?
     constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
+    # ---- for the property tests: the same value by another road, and the attributes to test it with
+    reference: Callable | None = None
+    example: dict[str, Any] = field(default_factory=dict)
     # ---- for tables: operations an element of the largest array, or a function `(y, *inputs)` of the arrays; exp, log,
     # a root and a division count as one each, integer arithmetic not at all
     flops: int | Callable[..., int] = 1
@@ -281,7 +284,7 @@ rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, 
 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
     # SciPy computes in float64 whatever it is given; the row answers in the type of its input
-    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(order, a)
+    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(xp.asarray(order), a)
     if out is None:
         return value.astype(a.dtype)
     out[...] = value

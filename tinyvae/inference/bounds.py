@@ -216,7 +216,9 @@ def check_draw(bound: str, samples: int, importance_samples: int, gradient: str,
     elif elbo and importance_samples > 1:
         yield f"found importance_samples={importance_samples} with bound={bound}, which has none: take bound=iwae"
     if gradient not in GRADIENTS[bound]:
-        yield f"found gradient={gradient} with bound={bound}; expected {' or '.join(GRADIENTS[bound])}"
+        others = [name for name, known in GRADIENTS.items() if gradient in known]
+        where = f", for {gradient} goes with bound={' or '.join(others)}" if others else ""
+        yield f"found gradient={gradient} with bound={bound}; expected {' or '.join(GRADIENTS[bound])}{where}"
     if not 0 <= free_bits < math.inf:
         yield f"found free_bits={free_bits}; expected a finite number, at least 0"
     elif free_bits and not (elbo and gradient == "path"):

@@ -1,6 +1,6 @@
 """Pictures of the lessons: the ELBO as q moves, Monte Carlo's error, and how far gradient estimators spread.
 
-As in pictures/figures.py, every function writes one file in one step and returns its path; the same input gives the
+As in pictures/page.py, every function writes one file in one step and returns its path; the same input gives the
 same bytes.
 """
 
@@ -22,7 +22,7 @@ from tinyvae.lessons.estimates import NAMES, Choice, Report
 from tinyvae.lessons.expectations import Line, scan
 from tinyvae.lessons.montecarlo import Study
 from tinyvae.lessons.variance import Comparison, Sweep
-from tinyvae.pictures.figures import INK, PALE, TEST, TRAIN, PathLike, new_figure, plain_axes, save_png
+from tinyvae.pictures.page import INK, PALE, TEST, TRAIN, PathLike, new_figure, plain_axes, save_png
 from tinyvae.training.checkpoint import write_bytes
 
 P, Q = TRAIN, TEST  # the colours of p and q

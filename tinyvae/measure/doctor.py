@@ -252,7 +252,7 @@ def _nvrtc() -> Line:
     if cupy is None:
         return _note("not looked for, without CuPy")
     try:
-        major, minor = importlib.import_module("cupy.cuda.nvrtc").getVersion()
+        major, minor = cupy.cuda.nvrtc.getVersion()
     except Exception as error:
         wheel = (_wheels() or ["cupy-cuda13x"])[0]
         found = f"the compiler of GPU kernels is missing: {_reason(error)}"

@@ -1,4 +1,4 @@
-"""The pictures of a trained model: which images each one needs; figures.py draws them.
+"""The pictures of a trained model: which images each one needs; figures.py and charts.py draw them.
 
 Every function takes a model, a data set and a folder, and returns the files it wrote.
 """
@@ -14,7 +14,8 @@ from tinyvae.data import DataSet
 from tinyvae.distributions import Normal
 from tinyvae.engine.noise import Noise, permutation
 from tinyvae.evidence.evaluation import batches_of, evaluate
-from tinyvae.pictures import figures
+from tinyvae.pictures import charts, figures
+from tinyvae.progress import watched
 
 SPAN = np.linspace(-3, 3, 13)  # what a traversal covers, in standard deviations of a normal prior
 DRAWS = 20_000  # of another prior, by whose order its quantiles are known
@@ -132,13 +133,13 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
     """Where test images lie in latent space, and how many nats each dimension carries."""
     images, labels = chosen_images(model, data, count, seed)
-    return [figures.latents(model.encode(images)[0], labels, folder / "latents.png", nats(model, data),
+    return [charts.latents(model.encode(images)[0], labels, folder / "latents.png", nats(model, data),
                             is_normal(model))]
 
 
 def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """The bound over the epochs."""
-    return [figures.curves(records, folder / "curves.png")] if records else []
+    return [charts.curves(records, folder / "curves.png")] if records else []
 
 
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
@@ -146,12 +147,16 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
     folder.mkdir(parents=True, exist_ok=True)
     if not model.is_drawn:
         return curves(records, folder)
-    files = [*curves(records, folder), *sample(model, data, folder), *reconstruct(model, data, folder),
-             *traverse(model, data, folder), *latents(model, data, folder)]
+    kinds: list[Any] = [sample, reconstruct, traverse, latents]
     if len(data.test) > 1:
-        files += interpolate(model, data, folder)
+        kinds.append(interpolate)
     if model.latent > 1 and model.generator(None).prior.support != "simplex":
-        files += manifold(model, data, folder)
+        kinds.append(manifold)
+    files = curves(records, folder)
+    with watched("drawing", len(kinds)) as update:
+        for done, draw in enumerate(kinds):
+            update(done, f"drawing {draw.__name__}")
+            files += draw(model, data, folder)
     return files
 
 

@@ -26,12 +26,13 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import namespace, read, to_host
-from tinyvae.models import Model, build_model
+from tinyvae.models import Model, build_model, extensions
+from tinyvae.progress import watched
 from tinyvae.training import checkpoint, environment
 from tinyvae.training.checkpoint import CheckpointError
 from tinyvae.training.epochs import Training
 from tinyvae.training.faults import TrainingError
-from tinyvae.training.settings import Settings
+from tinyvae.training.settings import Settings, described
 
 OnStep = Callable[[Training, int], None]
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -66,7 +67,7 @@ class RunFolder:
         except OSError as fault:
             raise CheckpointError(f"{run.path} cannot be made: {fault.strerror}; choose another --out") from None
         config = {"format": "tinyvae-run", "version": 1, "model": model.config, "data": data, "data_dir": data_dir,
-                  "settings": asdict(settings), "environment": environment.environment()}
+                  "settings": asdict(settings), "environment": environment.environment()} | _uses(model)
         checkpoint.write_json(run.config_file, config)
         run._save_last(model, settings, data, {}, epoch=0)
         return run
@@ -129,6 +130,7 @@ class RunFolder:
 
     def _save_last(self, model: Model, settings: Settings, data: str, arrays: dict[str, Any], **progress: Any) -> None:
         meta = {"kind": "last", "model": model.config, "data": data, "settings": asdict(settings), **progress}
+        meta |= _uses(model)
         checkpoint.save(self.last, model.parameters.arrays() | arrays, meta)
 
     def save_last(self, training: Training) -> None:
@@ -140,7 +142,7 @@ class RunFolder:
     def save_best(self, training: Training, record: dict[str, Any]) -> None:
         """The parameters alone, with the record of their epoch."""
         meta = {"kind": "best", "model": training.model.config, "data": training.data.name, "record": record}
-        checkpoint.save(self.best, training.model.parameters.arrays(), meta)
+        checkpoint.save(self.best, training.model.parameters.arrays(), meta | _uses(training.model))
 
     def restore(self, training: Training) -> None:
         """Put the state of last.safetensors into a training, and cut the logs back to it."""
@@ -232,23 +234,71 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
-        on_epoch: OnEpoch | None = None, **settings: Any) -> list[dict[str, Any]]:
-    """Train a model on a data set (or the name of one); returns the records of the epochs.
+        on_epoch: OnEpoch | None = None, quiet: bool = False, **settings: Any) -> list[dict[str, Any]]:
+    """Train a model on a data set, and show how far it is where there is a terminal or a notebook.
 
-    With `out` everything is kept in a run folder, which `resume` can go on with. `settings` are those of
-    `tinyvae.training.step.Settings`: epochs, batch, lr, ...
+    Parameters
+    ----------
+    model
+        A `VAE`, or any other `Model`.
+    data
+        A `DataSet`, or the name of one: "mnist-dynamic".
+    out
+        A run folder to make, in which everything is kept, and with which `resume` can go on. None: only in memory.
+    on_step, on_epoch
+        Called with (training, batches done) after steps, and with (record, timings) after each epoch.
+    quiet
+        Show no bar.
+    **settings
+SETTINGS
+
+    Returns
+    -------
+    The records of the epochs, as dictionaries: bounds in nats per datum (higher is better), their standard errors, ...
+
+    Raises
+    ------
+    ValueError
+        For settings that are none or do not go together, and data that the model cannot take: before anything begins.
+    TrainingError
+        Where the loss stops being finite, or diverges.
     """
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     training = Training(model, data, chosen)
-    if out is None:
+    run = None if out is None else RunFolder.create(out, model, data.name, chosen)
+    with _shown(training, on_step, on_epoch, quiet) as (step, epoch):
+        if run is not None:
+            run.train(training, step, epoch)
+            return checkpoint.read_lines(run.metrics)
         records = []
         while not training.finished():
-            records.append(_epoch(training, lambda: False, on_step, on_epoch, None))
+            records.append(_epoch(training, lambda: False, step, epoch, None))
         return [record for record in records if record is not None]
-    run = RunFolder.create(out, model, data.name, chosen)
-    run.train(training, on_step, on_epoch)
-    return checkpoint.read_lines(run.metrics)
+
+
+fit.__doc__ = (fit.__doc__ or "").replace("SETTINGS", described("        "))
+
+
+@contextmanager
+def _shown(training: Training, on_step: OnStep | None, on_epoch: OnEpoch | None,
+           quiet: bool) -> Iterator[tuple[OnStep, OnEpoch]]:
+    """Callbacks that call the ones given, and move a bar."""
+    steps, last = training.batches.steps, ""
+    with watched("training", training.settings.epochs * steps, quiet) as update:
+
+        def step(training: Training, done: int) -> None:
+            update(training.epoch * steps + done, f"epoch {training.epoch + 1} of {training.settings.epochs}{last}")
+            if on_step:
+                on_step(training, done)
+
+        def epoch(record: dict[str, Any], timings: dict[str, Any]) -> None:
+            nonlocal last
+            last = f", bound {record['train_elbo']:.2f} on training and {record['test_elbo']:.2f} on test data (nats)"
+            if on_epoch:
+                on_epoch(record, timings)
+
+        yield step, epoch
 
 
 def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_dir: str | None = None,
@@ -274,6 +324,7 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
                               "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
             settings = replace(settings, epochs=epochs)
             checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
+        _check_uses(config, run.path)
         model = build_model(config["model"], device)
         if data is None or isinstance(data, (str, Path)):
             data = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
@@ -283,11 +334,27 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
 
 
 def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_step: OnStep | None = None,
-           on_epoch: OnEpoch | None = None, device: str = "cpu") -> list[dict[str, Any]]:
-    """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted."""
+           on_epoch: OnEpoch | None = None, device: str = "cpu", quiet: bool = False) -> list[dict[str, Any]]:
+    """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted.
+
+    Parameters are those of `fit`; `epochs` sets a new goal, and `data` is needed where it has no name.
+    """
     run, training = prepare(path, data, epochs, device=device)
-    run.train(training, on_step, on_epoch)
+    with _shown(training, on_step, on_epoch, quiet) as (step, epoch):
+        run.train(training, step, epoch)
     return checkpoint.read_lines(run.metrics)
+
+
+def _uses(model: Model) -> dict[str, Any]:
+    """For a configuration: the files of the user's own that the model needs, if any."""
+    files = extensions.own_files(model)
+    return {"uses": files} if files else {}
+
+
+def _check_uses(config: dict[str, Any], path: Path) -> None:
+    """CheckpointError if a file of the user's own is not here, or has changed."""
+    if fault := extensions.missing(config.get("uses", [])):
+        raise CheckpointError(f"{path} {fault}")
 
 
 def _checkpoint_of(path: str | Path) -> Path:
@@ -301,6 +368,7 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     namespace(device)  # refused before anything is read
     file = _checkpoint_of(path)
     arrays, meta = checkpoint.load(file)
+    _check_uses(meta, file)
     try:
         model = build_model(meta["model"], device)
     except (KeyError, TypeError, ValueError) as fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tinyvae.engine.noise import Noise
@@ -20,31 +20,36 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
 
 
+def setting(default: Any, words: str) -> Any:
+    """A field with its default and what it says in a help text."""
+    return field(default=default, metadata={"words": words})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How to train. `warmup` is in epochs, the others in their natural units."""
+    """How to train: what each setting means stands beside it."""
 
-    epochs: int = 10
-    batch: int = 100
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    schedule: str = "constant"  # of the learning rate over the whole run: constant, linear, cosine
-    bound: str = "elbo-b"
-    samples: int = 1  # draws of z a datum (L); with iwae, repetitions of its draws
-    importance_samples: int = 1  # draws inside the logarithm of iwae (K)
-    gradient: str = "path"  # of the encoder: path, stl (biased where K > 1), dreg; see bounds.py
-    estimator: str = ""  # of the encoder's gradient: reparam, implicit, grep, score; "": the posterior's first
-    baseline: str = "none"  # of grep and score: none, and from two samples on leave-one-out, fitted
-    beta: float = 1.0  # weight of the KL in the objective; the reported bound always has weight 1
-    warmup: float = 0.0  # epochs over which the KL's weight rises from 0 to beta
-    free_bits: float = 0.0  # nats a latent dimension that the objective does not charge for
-    clip: float = 0.0  # largest gradient norm; 0: unbounded
-    weight_prior: bool = False  # a N(0, 1) prior over the weights, as in AEVB section 5
-    data_mean_bias: bool = False  # start the decoder's output bias at the data's mean
-    on_nonfinite: str = "stop"  # also when training diverges; or skip: leave out a batch that is not finite
-    validation: int = 0  # data held out of the training part, to choose the best epoch
-    patience: int = 0  # stop after so many epochs without a better validation bound; 0: never
-    seed: int = 0
+    epochs: int = setting(10, "passes over the training data")
+    batch: int = setting(100, "data a step")
+    optimizer: str = setting("adam", "adam, adagrad, sgd or advi")
+    lr: float = setting(1e-3, "learning rate")
+    schedule: str = setting("constant", "of the learning rate over the whole run: constant, linear or cosine")
+    bound: str = setting("elbo-b", "elbo-b (closed-form KL), elbo-a (all sampled) or iwae (K weighted draws)")
+    samples: int = setting(1, "draws of z a datum (L); with iwae, repetitions of its draws")
+    importance_samples: int = setting(1, "draws inside the logarithm of iwae (K)")
+    gradient: str = setting("path", "of the encoder: path; stl with elbo-a and iwae (biased if K > 1); dreg with iwae")
+    estimator: str = setting("", "of the encoder's gradient: reparam, implicit, grep, score; none: the posterior's own")
+    baseline: str = setting("none", "of grep and score: none, and from two samples on leave-one-out or fitted")
+    beta: float = setting(1.0, "weight of the KL in the objective; the reported bound always has weight 1")
+    warmup: float = setting(0.0, "epochs over which the KL's weight rises from 0 to beta")
+    free_bits: float = setting(0.0, "nats a latent dimension that the objective does not charge for")
+    clip: float = setting(0.0, "largest gradient norm; 0: unbounded")
+    weight_prior: bool = setting(False, "a N(0, 1) prior over the weights, as in AEVB section 5")
+    data_mean_bias: bool = setting(False, "start the decoder's output bias at the data's mean")
+    on_nonfinite: str = setting("stop", "stop, also when training diverges; or skip a batch that is not finite")
+    validation: int = setting(0, "data held out of the training part, to choose the best epoch")
+    patience: int = setting(0, "stop after so many epochs without a better validation bound; 0: never")
+    seed: int = setting(0, "of everything random")
 
     def __post_init__(self) -> None:
         if faults := [*self._faults(), *check_draw(**self._of_the_bound())]:
@@ -83,12 +88,17 @@ class Settings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
         """ValueError for a name that is no setting, and for a value of another type."""
-        unknown = set(values) - {field.name for field in fields(cls)}
+        unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
-                             f"{', '.join(field.name for field in fields(cls))}")
-        for field in fields(cls):
-            kinds = (int, float) if field.type == "float" else {"int": int, "str": str, "bool": bool}[str(field.type)]
-            if field.name in values and not isinstance(values[field.name], kinds):
-                raise ValueError(f"found {field.name}={values[field.name]!r}; expected a value of type {field.type}")
+                             f"{', '.join(f.name for f in fields(cls))}")
+        for f in fields(cls):
+            kinds = (int, float) if f.type == "float" else {"int": int, "str": str, "bool": bool}[str(f.type)]
+            if f.name in values and not isinstance(values[f.name], kinds):
+                raise ValueError(f"found {f.name}={values[f.name]!r}; expected a value of type {f.type}")
         return cls(**values)
+
+
+def described(indent: str) -> str:
+    """The settings as lines of a docstring, each with its default."""
+    return "\n".join(f"{indent}{f.name} = {f.default!r}: {f.metadata['words']}" for f in fields(Settings))

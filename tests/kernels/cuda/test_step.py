@@ -4,6 +4,7 @@ The stand-in refuses every silent copy between host and device, so a rule, a mod
 here. The noise is the same integers, so a run on "cuda" is the CPU's run to rounding.
 """
 
+import importlib
 import json
 import re
 
@@ -142,6 +143,10 @@ def test_the_stand_in_refuses_silent_copies(driver):
     assert a.get().tolist() == [1, 1, 1]
     assert TABLE["add"].value(namespace("cuda"), a, a, out=None).get().tolist() == [2, 2, 2]
     assert require_cuda().__version__ == "14.2.0"
+    with pytest.raises(TypeError, match="takes two arrays"):
+        namespace("cuda").special.polygamma(1, a)
+    with pytest.raises(ImportError):
+        importlib.import_module("cupy.cuda.nvrtc")
 
 
 @on_the_host

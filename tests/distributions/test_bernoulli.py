@@ -1,0 +1,99 @@
+"""Bernoulli: SciPy, and logits so far out that other formulas round to 0 or to infinity."""
+
+import itertools
+
+import numpy as np
+import pytest
+from integrals import T
+from properties import divergence, summaries
+from scipy import special, stats
+from support import DTYPES, assert_close
+
+import tinyvae as tv
+from tinyvae.distributions import Bernoulli, kl
+from tinyvae.engine.tensor import Tensor, grad
+
+
+@pytest.fixture(params=[True, False], ids=["kernel", "twin"], autouse=True)
+def _fused(request):
+    """Every test here holds for the kernels and for their readable twins."""
+    with tv.fused(request.param):
+        yield
+
+
+LOGITS = np.array([[0.0, 2.0, -1.3], [-6.0, 4.0, 0.05]])
+BITS = np.array([list(itertools.product([0.0, 1.0], repeat=3))]).swapaxes(0, 1)  # (8, 1, 3)
+
+
+class Flipped(Bernoulli):
+    """The logit of 0, not of 1."""
+
+    def log_density(self, w):
+        return Bernoulli(-self.logits).log_density(w)
+
+
+def check_against_scipy(q, x):
+    reference = stats.bernoulli(special.expit(LOGITS))
+    assert_close(q.log_prob(T(x)).numpy(), reference.logpmf(x).sum(-1), 20, "log_prob")
+    assert_close(q.mean.numpy(), reference.mean(), 4, "mean")
+    assert_close(q.entropy().numpy(), reference.entropy().sum(-1), 20, "entropy")
+
+
+def test_bernoulli_agrees_with_scipy():
+    check_against_scipy(Bernoulli(T(LOGITS)), BITS)
+    with pytest.raises(AssertionError):
+        check_against_scipy(Bernoulli(T(-LOGITS)), BITS)
+
+
+def check_mass(found, expected, scale=None, units=8):
+    assert_close(found.numpy(), expected, units, "log p", scale)
+
+
+def test_bernoulli_elements():
+    # of each element, and their sum is the fused log_prob
+    expected = np.where(BITS == 1, special.log_expit(LOGITS), special.log_expit(-LOGITS))
+    check_mass(Bernoulli(T(LOGITS)).log_density(T(BITS)), expected)
+    check_mass(Bernoulli(T(LOGITS)).log_prob(T(BITS[:1, 0])), expected[0].sum(-1))
+    with pytest.raises(AssertionError):
+        check_mass(Flipped(T(LOGITS)).log_density(T(BITS)), expected)
+
+
+def test_summaries_and_divergences_are_sums_over_both_values():
+    for a, b in zip(LOGITS.ravel(), LOGITS[::-1].ravel(), strict=True):
+        summaries(Bernoulli(T([[a]])))
+        divergence(Bernoulli(T([[a]])), Bernoulli(T([[b]])))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_far_bernoulli_logits(dtype):
+    # x l - log(1 + exp(l)) would be 0 from l = 37 (float64) or 17 (float32) on
+    logits = T([40.0, -40.0, 1e4, -1e4, np.inf, -np.inf], dtype)
+    found = Bernoulli(logits).log_density(T([1, 0, 0, 1, 1, 0], dtype)).numpy()
+    assert_close(found[:2] / -np.exp(-40.0).astype(dtype), [1, 1], 4)
+    assert found[2:].tolist() == [-1e4, -1e4, 0, 0]
+    variance = Bernoulli(logits).variance.numpy()
+    assert_close(variance[:2] / np.exp(-40.0).astype(dtype), [1, 1], 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_saturated_bernoulli_logits_are_exact(dtype):
+    # where 1 - sigmoid(l) is 0 and its logarithm would be -inf
+    logits = Tensor(np.array([[1e4], [-1e4], [1e4], [-1e4]], dtype), requires_grad=True)
+    x = T([[1], [1], [0], [0]], dtype)
+    values = Bernoulli(logits).log_prob(x)
+    assert values.numpy().tolist() == [0, -1e4, -1e4, 0]
+    assert grad(values.sum(), logits).numpy().reshape(-1).tolist() == [0, 1, -1, 0]
+    assert Bernoulli(logits).entropy().numpy().tolist() == [0, 0, 0, 0]
+    assert kl(Bernoulli(logits), Bernoulli(-logits)).numpy().tolist() == [1e4] * 4
+    mean = Bernoulli(logits).mean.numpy().reshape(-1)
+    assert mean.tolist() == [1, 0, 1, 0]
+    with np.errstate(all="ignore"):
+        naive = x * logits.sigmoid().log() + (1 - x) * (1 - logits.sigmoid()).log()
+    with pytest.raises(AssertionError):
+        assert np.isfinite(naive.numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:divide by zero:RuntimeWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_infinite_bernoulli_logits_have_no_entropy(dtype):
+    assert Bernoulli(T([[np.inf, -np.inf]], dtype)).entropy().numpy().tolist() == [0]

@@ -1,0 +1,140 @@
+"""The categorical distribution: SciPy, impossible categories, the law of its draws."""
+
+import numpy as np
+import pytest
+from integrals import T
+from properties import check_frequencies, divergence, summaries
+from scipy import special
+from support import DTYPES, assert_close, likely_zero
+
+import tinyvae as tv
+from tinyvae.distributions import Categorical, kl
+from tinyvae.engine.noise import Noise, open_unit
+from tinyvae.engine.tensor import Tensor, grad
+
+
+@pytest.fixture(params=[True, False], ids=["kernel", "twin"], autouse=True)
+def _fused(request):
+    """Every test here holds for the kernels and for their readable twins."""
+    with tv.fused(request.param):
+        yield
+
+
+DRAWS = 20_000
+LOGITS = np.array([[0.0, 2.0, -1.3], [-6.0, 4.0, 0.05]])
+OTHERS = np.array([[0.7, -1.0, 0.2], [-1.0, 2.5, 3.0]])
+ONES = np.eye(3)[:, None]  # every one-hot vector, (3, 1, 3)
+
+
+def log_softmax(logits):
+    return logits - special.logsumexp(logits, axis=-1, keepdims=True)
+
+
+class Unnormalised(Categorical):
+    """The logits taken for log probabilities."""
+
+    def log_prob(self, x):
+        return (self.logits * x).sum(-1)
+
+
+def check_mass(found, expected, scale=None, units=8):
+    assert_close(found.numpy(), expected, units, "log p", scale)
+
+
+def test_categorical_mass():
+    expected = log_softmax(LOGITS).T  # (3, 2): of each category
+    check_mass(Categorical(T(LOGITS)).log_prob(T(ONES)), expected)
+    check_mass(Categorical(T(LOGITS)).log_density(T(ONES)), expected)
+    with pytest.raises(AssertionError):
+        check_mass(Unnormalised(T(LOGITS)).log_prob(T(ONES)), expected)
+
+
+def test_summaries_and_divergences_are_sums_over_all_values():
+    for a, b in zip(LOGITS, OTHERS, strict=True):
+        summaries(Categorical(T([a])))
+        divergence(Categorical(T([a])), Categorical(T([b])))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_impossible_categories(dtype):
+    """-inf in values and gradients: as if the category were not there."""
+    logits = np.array([[0.5, -np.inf, 2.0], [1.0, 3.0, -np.inf]], dtype)
+    fewer = [Categorical(T([[0.5, 2.0]], dtype)), Categorical(T([[1.0, 3.0]], dtype))]
+    left = [[0, 2], [0, 1]]
+    for name in ("entropy", "mean", "log_prob", "kl"):
+        def of(q, prior, x, name=name):
+            return {"entropy": q.entropy, "mean": lambda: q.mean, "log_prob": lambda: q.log_prob(x),
+                    "kl": lambda: kl(q, prior)}[name]()
+
+        leaf = Tensor(logits.copy(), requires_grad=True)
+        x = np.array([[0, 0, 1], [0, 1, 0]], dtype)
+        value = of(Categorical(leaf), Categorical(T(np.ones((2, 3)), dtype)), Tensor(x))
+        weights = np.arange(value.size, dtype=dtype).reshape(value.shape)
+        gradient = grad((value * weights).sum(), leaf).numpy()
+        assert np.isfinite(value.numpy()).all(), name
+        assert np.isfinite(gradient).all(), name
+        assert (gradient[np.isinf(logits)] == 0).all(), name
+        for row, q in enumerate(fewer):
+            if name == "kl":  # two categories of three: log 3 - log 2 more
+                expected = (kl(q, Categorical(T([[0.0, 0.0]], dtype))).numpy() + np.log(1.5)).tolist()
+            else:
+                expected = of(q, None, Tensor(x[row : row + 1, left[row]])).numpy().tolist()
+            found = value.numpy()[row : row + 1]
+            assert_close(found[:, left[row]] if name == "mean" else found, expected, 4, name)
+    impossible = Categorical(T(logits, dtype)).log_prob(T([[0, 1, 0], [0, 0, 1]], dtype)).numpy()
+    assert impossible.tolist() == [-np.inf, -np.inf]
+    assert kl(Categorical(T([[0.0, 0.0, 0.0]], dtype)), Categorical(T(logits[:1], dtype))).item() == np.inf
+    certain = Categorical(T([[-np.inf, 7.0]], dtype))
+    assert certain.entropy().item() == certain.log_prob(T([[0, 1]], dtype)).item() == 0
+
+
+LAW = np.array([0.5, -np.inf, -3.0, 2.0, 0.0, 1.1])
+
+
+def check_categories(what, draws, logits):
+    assert set(np.unique(draws)) <= {0.0, 1.0}
+    assert (draws.sum(-1) == 1).all()
+    check_frequencies(what, draws.reshape(-1, len(logits)).sum(0), special.softmax(logits))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4])
+def test_categorical_draws(shift, dtype):
+    shifted = np.round(4 * LAW) / 4 + shift  # quarters, which float32 holds beside 10,000
+    draws = Categorical(T(shifted, dtype)).sample(Noise(3), DRAWS).numpy()
+    check_categories(f"Categorical, {shift}", draws, shifted)
+    assert not draws[:, 1].any(), "the impossible category was drawn"
+    wrong = Categorical(T(2 * shifted, dtype)).sample(Noise(3), DRAWS).numpy()
+    with pytest.raises(AssertionError):
+        check_categories("twice the logits", wrong, shifted)
+    with pytest.raises(AssertionError):
+        check_categories("the neighbour's", np.roll(draws, 1, axis=-1), shifted)
+
+
+def test_many_categories():
+    # of all batches and samples, each by itself; a Zipf law of 300
+    logits = -np.log(np.arange(1, 301))
+    draws = Categorical(T(np.broadcast_to(logits, (2, 3, 300)).copy())).sample(Noise(4), 700).numpy()
+    assert draws.shape == (700, 2, 3, 300)
+    check_categories("Zipf's law", draws, logits)
+    chosen = draws.argmax(-1).reshape(700, 6)
+    for i in range(5):
+        agree = (chosen[:, i] == chosen[:, i + 1]).mean()
+        p = (special.softmax(logits) ** 2).sum()
+        likely_zero("neighbours agree by chance", agree - p, np.sqrt(p * (1 - p) / 700))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_category_is_no_number(dtype):
+    rows = T([[-np.inf, -np.inf], [np.nan, 0], [np.inf, 0], [0, -np.inf]], dtype)
+    with np.errstate(invalid="ignore"):
+        draws = Categorical(rows).sample(Noise(0), 2).numpy()
+    assert np.isnan(draws[:, :3]).all()
+    assert (draws[:, 3] == [1, 0]).all()
+
+
+def test_the_ends_of_the_unit_interval():
+    """All bits 0 and all bits 1 are inside, and as far from its two ends."""
+    low, high = (float(open_unit(np.uint64(w), np.uint64(w))) for w in (0, 2**32 - 1))
+    assert 0 < low == 1 - high < 2e-16
+    assert high < 1

@@ -1,0 +1,108 @@
+"""Normal, diagonal, and its squashed form for grey pixels: SciPy, known divergences, the fused row, extremes."""
+
+import numpy as np
+import pytest
+from integrals import T
+from scipy import special, stats
+from support import DTYPES, assert_close, likely
+
+import tinyvae as tv
+from tinyvae.distributions import GreyNormal, Normal, kl
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.tensor import Tensor
+from tinyvae.engine.testing import check_gradients
+
+
+@pytest.fixture(params=[True, False], ids=["kernel", "twin"], autouse=True)
+def _fused(request):
+    """Every test here holds for the kernels and for their readable twins."""
+    with tv.fused(request.param):
+        yield
+
+
+DRAWS = 20_000
+MU, LOGVAR = np.array([[0.0, 2.0, -1.3], [0.4, -5.0, 1e-3]]), np.array([[0.0, 1.2, -3.0], [2.5, -0.7, 0.1]])
+X = np.array([[0.5, -2.0, 0.25], [1.0, 0.0, 3.0]])
+
+
+def raw(a, logvar, dtype=np.float64):
+    return T(np.concatenate([np.atleast_2d(a), np.atleast_2d(logvar)], axis=-1), dtype)
+
+
+class MeanIsNotSquashed(GreyNormal):
+    """Wrong: the mean leaves (0, 1)."""
+
+    mean = property(lambda self: self.activation)
+
+    def log_prob(self, x):
+        return Normal(self.mean, self.logvar).log_prob(x)
+
+
+def check_against_scipy(distribution, reference, log_density, x):
+    assert_close(distribution.log_prob(T(x)).numpy(), log_density(x).sum(-1), 20, "log_prob")
+    assert_close(distribution.mean.numpy(), reference.mean(), 4, "mean")
+    assert_close(distribution.entropy().numpy(), reference.entropy().sum(-1), 20, "entropy")
+
+
+def test_grey_normal_agrees_with_scipy():
+    reference = stats.norm(special.expit(MU), np.exp(LOGVAR / 2))
+    check_against_scipy(GreyNormal(raw(MU, LOGVAR)), reference, reference.logpdf, X)
+    with pytest.raises(AssertionError):
+        check_against_scipy(MeanIsNotSquashed(raw(MU, LOGVAR)), reference, reference.logpdf, X)
+
+
+def check_samples(what, distribution, cdf, seed):
+    """Draws follow their own density: Kolmogorov and Smirnov's test, against the integral of exp(log_prob)."""
+    draws = distribution.sample(Noise(seed), DRAWS).numpy().reshape(-1)
+    likely(f"samples of {what}", stats.kstest(draws, cdf).pvalue)
+
+
+def test_grey_normal_samples():
+    right, wrong = (family(raw([[0.7]], [[-1.0]])) for family in (GreyNormal, MeanIsNotSquashed))
+    cdf = stats.norm(special.expit(0.7), np.exp(-0.5)).cdf
+    check_samples("GreyNormal", right, cdf, 2)
+    wrong_draws = Normal(wrong.mean, wrong.logvar)
+    with pytest.raises(AssertionError):
+        check_samples("mean not squashed", wrong_draws, cdf, 2)
+
+
+@pytest.mark.parametrize(("mu", "sigma", "nats"), [(2.0, 1.0, 2.0), (0.0, 0.1, 1.8076), (0.0, 1.0, 0.0)])
+def test_known_divergences(mu, sigma, nats):
+    q = Normal(T([[mu]]), T([[2 * np.log(sigma)]]))
+    assert abs(kl(q, Normal.standard(1, np.float64)).item() - nats) <= 5e-5
+    # the same from the row that draws and charges at once
+    together = Normal.from_raw(raw([[mu]], [[2 * np.log(sigma)]]))
+    assert abs(together.sample_with_kl(Normal.standard(1, np.float64), Noise(0))[1].item() - nats) <= 5e-5
+
+
+def test_one_pass_sample_and_divergence_equal_the_two():
+    # the fused row of the raw parameters and the plain formulas, drawn from the same noise
+    for samples in (1, 4):
+        q = Normal.from_raw(raw(MU, LOGVAR))
+        prior = Normal.standard(3, np.float64)
+        z, divergence = q.sample_with_kl(prior, Noise(8), samples)
+        assert_close(z.numpy(), Normal(T(MU), T(LOGVAR)).sample(Noise(8), samples).numpy(), 4)
+        assert_close(divergence.numpy(), kl(Normal(T(MU), T(LOGVAR)), prior).numpy(), 8)
+    other = Normal(T([1.0, 0.0, 0.0]), T([0.0, 0.0, 0.0]))  # not the standard prior: the general formula
+    assert_close(q.sample_with_kl(other, Noise(8))[1].numpy(), kl(q, other).numpy(), 8)
+
+
+def sample_and_kl(both):
+    z, divergence = Normal.from_raw(both).sample_with_kl(Normal.standard(3, np.float64), Noise(1), 2)
+    return (z * z).sum((0, 2)) + divergence
+
+
+def test_the_gradient_of_the_one_pass():
+    check_gradients(sample_and_kl, np.concatenate([MU, LOGVAR], axis=-1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("logvar", [-80.0, 80.0])
+def test_extreme_log_variances(logvar, dtype):
+    # the density of a very narrow and of a very wide normal: finite, and right to rounding
+    q = Normal(T([[0.0]], dtype), T([[logvar]], dtype))
+    at = np.array([[np.exp(logvar / 2)]], dtype)
+    expected = -0.5 * (np.log(2 * np.pi) + logvar + float(at[0, 0]) ** 2 * np.exp(-logvar))
+    assert_close(q.log_prob(Tensor(at)).numpy(), [expected], 80)
+    assert_close(q.entropy().numpy(), [0.5 * (np.log(2 * np.pi) + 1 + logvar)], 4)
+    assert np.isfinite(kl(q, Normal.standard(1, dtype)).numpy()).all()

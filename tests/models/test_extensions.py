@@ -1,0 +1,162 @@
+"""A file of the user's own: what it registers is a choice everywhere, and a run asks for it again."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+import tinyvae as tv
+from tinyvae.models import extensions
+
+OWN = '''
+"""A posterior, a likelihood and a model of my own."""
+import math
+
+import tinyvae as tv
+from tinyvae.distributions import Bernoulli, Normal, family, likelihood
+from tinyvae.distributions.base import Distribution
+
+@family("student", prior=("normal", 0.0, 0.0))
+class Student(Distribution):
+    """Student's t with 5 degrees of freedom: mu + sigma eps / sqrt(g / 5), g ~ chi^2(5)."""
+    path = "reparam"
+    def __init__(self, mu, logvar):
+        self.mu, self.logvar, self.mean = mu, logvar, mu
+    parameters = property(lambda self: {"mu": self.mu, "logvar": self.logvar})
+    variance = property(lambda self: self.logvar.exp() * (5 / 3))
+    @classmethod
+    def from_raw(cls, raw):
+        return cls(*raw.split(2))
+    def log_density(self, w):
+        d = (w - self.mu) * (-0.5 * self.logvar).exp()
+        constant = math.lgamma(3) - math.lgamma(2.5) - 0.5 * math.log(5 * math.pi)
+        return constant - 0.5 * self.logvar - 3 * (d * d / 5).log1p()
+    def log_prob(self, x):
+        return self.log_density(x).sum(-1)
+    def sample(self, noise, samples=1):
+        shape = (samples, *self.mu.shape)
+        squares = [noise.normal(shape, self.mu.dtype) for _ in range(5)]
+        g = sum(s * s for s in squares)
+        return self.mu + (0.5 * self.logvar).exp() * noise.normal(shape, self.mu.dtype) / (g / 5).sqrt()
+
+@likelihood("soft-bernoulli", pixels="binary")
+@family("soft-bernoulli")
+class SoftBernoulli(Bernoulli):
+    """A Bernoulli whose logits are halved."""
+    @classmethod
+    def from_raw(cls, raw):
+        return cls(0.5 * raw)
+
+class Plain(tv.Model, kind="plain"):
+    """A VAE without options but the width."""
+    def build(self, pixels, hidden=30, scale=1.0):
+        self.q, self.p = self.network("q", pixels, hidden, Normal, 4), self.network("p", 4, hidden, Bernoulli, pixels)
+        self.prior = Normal.standard(4, self.dtype, self.xp)
+    def likelihood(self, z):
+        return self.p(z)
+    def generator(self, batch):
+        return self
+    def posterior(self, batch):
+        return self.q(batch.x)
+'''
+
+
+def program(folder, *arguments):
+    """The program in a process of its own: exit code, standard output, standard error."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    done = subprocess.run([sys.executable, "-m", "tinyvae", *map(str, arguments)], cwd=folder, capture_output=True,
+                          text=True, check=False, env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The file, and a run of two epochs with its posterior and its likelihood."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.py").write_text(OWN)
+    code, _, err = program(folder, "train", "digits", "--use", "own.py", "--posterior", "student", "--likelihood",
+                           "soft-bernoulli", "--hidden", 30, "--latent", 3, "--epochs", 2, "--out", "run",
+                           "--no-pictures")  # fmt: skip
+    assert code == 0, err
+    return folder
+
+
+def test_what_a_file_registers_is_a_choice_and_in_the_help(folder):
+    code, out, _ = program(folder, "train", "--use", "own.py", "--help")
+    assert code == 0
+    for name in ("student", "soft-bernoulli", "plain"):
+        assert name in out
+    assert "student" not in program(folder, "train", "--help")[1]
+
+
+def test_a_run_records_the_file_and_asks_for_it_again(folder):
+    (entry,) = json.loads((folder / "run" / "config.json").read_text())["uses"]
+    assert entry["file"] == "own.py"
+    assert len(entry["sha256"]) == 64
+    for command in (("train", "--resume", "run", "--epochs", 3), ("evaluate", "run"), ("sample", "run")):
+        code, _, err = program(folder, *command)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "was made with own.py" in err
+        assert "--use own.py" in err
+
+
+def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
+    """The bits are those of a run that was not stopped; a changed file, even by a comment, is not the same."""
+    code, out, err = program(folder, "train", "--resume", "run", "--use", "own.py", "--epochs", 3, "--json",
+                             "--no-pictures")  # fmt: skip
+    assert code == 0, err
+    code, whole, err = program(folder, "train", "digits", "--use=own.py", "--posterior", "student", "--likelihood",
+                               "soft-bernoulli", "--hidden", 30, "--latent", 3, "--epochs", 3, "--out", "whole",
+                               "--no-pictures", "--json")  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["fingerprint"] == json.loads(whole.splitlines()[-1])["fingerprint"]
+    changed = folder / "changed"
+    changed.mkdir()
+    (changed / "own.py").write_text(OWN + "# a comment\n")
+    code, _, err = program(folder, "evaluate", "run", "--use", "changed/own.py")
+    assert code == 2
+    assert "another own.py than the one given" in err
+
+
+def test_a_model_of_ones_own_from_the_command_line(folder):
+    code, out, err = program(folder, "train", "digits", "--use", "own.py", "--model", "plain", "--hidden", 20,
+                             "--option", "scale=2.5", "--epochs", 1, "--out", "plain", "--json",
+                             "--no-pictures")  # fmt: skip
+    assert code == 0, err
+    config = json.loads((folder / "plain" / "config.json").read_text())["model"]
+    assert (config["kind"], config["hidden"], config["scale"]) == ("plain", [20], 2.5)
+    code, out, err = program(folder, "evaluate", "plain", "--use", "own.py", "-k", 5, "--json")
+    assert code == 0, err
+    assert json.loads(out)["importance_samples"] == 5
+    for wrong, sentence in ((("--latent", 3), "--latent with --model plain"), (("--option", "wide=1"), "wide"),
+                            (("--option", "nothing"), "expected NAME=VALUE")):  # fmt: skip
+        code, _, err = program(folder, "train", "digits", "--use", "own.py", "--model", "plain", *wrong)
+        assert code == 2, err
+        assert sentence in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    (None, "is no file"), ("x = (", "SyntaxError"), ("\n\n1 / 0\n", "in line 3 with ZeroDivisionError"),
+    ("import no_such_module_at_all", "ModuleNotFoundError")])  # fmt: skip
+def test_a_file_that_cannot_be_used_gets_a_sentence(content, sentence, tmp_path):
+    path = tmp_path / "bad.py"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        tv.use(path)
+    assert not extensions.USED
+
+
+def test_a_run_of_a_class_of_ones_own_is_refused_elsewhere(folder, tmp_path):
+    """A model defined in a script is recorded with the script's file; another process without it gets a sentence."""
+    script = tmp_path / "script.py"
+    script.write_text(OWN + 'tv.fit(Plain(64), "digits", out="run", epochs=1, quiet=True)\n')
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": path})
+    with pytest.raises(tv.CheckpointError, match=r"was made with script\.py"):
+        tv.load(tmp_path / "run")

@@ -1,0 +1,127 @@
+"""The commands that look at a run or at this machine: `evaluate`, the pictures, `doctor`, `bench`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, opened, opt, widths
+from tinyvae.progress import watched
+
+
+def evaluate(
+    context: typer.Context,
+    run: Run,
+    importance_samples: Annotated[int, opt("Draws for log p(x); 0: none.", "--importance-samples", "-k")] = 0,
+    method: Annotated[str | None, opt("How to find log p(x): importance, ais (annealed importance sampling), hmc "
+                                      "(posterior draws; below 5 latents).")] = None,
+    count: Annotated[int | None, opt("Only the first data. Default: all; 100 with ais and hmc.")] = None,
+    chains: Annotated[int | None, opt("Of ais and hmc, for each datum. Default: 8; 16.")] = None,
+    temperatures: Annotated[int | None, opt("Of ais, between its start and p(x, z). Default: 200.")] = None,
+    leapfrog: Annotated[int | None, opt("Of ais and hmc, steps of a move. Default: 5; 4.")] = None,
+    draws: Annotated[int | None, opt("Of hmc, from each chain. Default: 100.")] = None,
+    start: Annotated[str | None, opt("Of ais: encoder, q(z|x); or prior. Default: encoder.")] = None,
+    simulated: Annotated[bool, opt("With ais: bounds from both sides, on data that the model makes.",
+                                   "--simulated")] = False,
+    part: Annotated[str, opt("Which data: test, train or valid.")] = "test",
+    data: Data = None,
+    use: Use = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
+    from tinyvae.cli import display
+    from tinyvae.evidence import ais
+    from tinyvae.evidence import evaluation as evidence
+    from tinyvae.training import checkpoint, runs
+
+    settings: dict[str, Any] = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
+    result: evidence.Evaluation | ais.TwoSided
+    if simulated:
+        refused = [name for name in ("importance_samples", "draws", "part", "data") if name in given(context)]
+        if method != "ais" or refused:
+            what = (f"with --{refused[0].replace('_', '-')}" if refused else
+                    f"with --method {method}" if method else "without --method ais")
+            raise ValueError(f"found --simulated {what}; it takes --method ais, whose chains can run backwards too, "
+                             "and the model makes its data")
+        model, more = runs.load(run, device), {}
+        with watched("both bounds") as progress:
+            result = ais.bidirectional(model, 100 if count is None else count, seed, progress=progress, **{
+                name: value for name, value in settings.items() if value is not None})  # fmt: skip
+    else:
+        if part not in ("test", "train", "valid"):
+            raise ValueError(f"found part {part!r}; expected test, train or valid")
+        model, data_set = opened(run, data, data_dir, device)
+        more = {"part": part}
+        with watched("log p(x)") as progress:
+            result = evidence.evaluate(model, data_set, importance_samples, seed, part, method, count, draws=draws,
+                                       progress=progress, **settings)
+    kept = runs.parameters_of(run)
+    if as_json:
+        print(json.dumps(checkpoint.plain(result.to_dict() | more | kept), indent=2))
+    elif isinstance(result, ais.TwoSided):
+        display.console().print(display.two_sided_table(result, kept))
+    else:
+        display.console().print(display.evaluation_table(result, part, kept))
+
+
+def picture(name: str) -> Any:
+    """The command that draws one kind of picture."""
+
+    def command(run: Run, out: Out = None, data: Data = None, use: Use = None, seed: Seed = 0,
+                data_dir: DataDir = None) -> None:
+        from tinyvae.pictures import gallery
+
+        model, data_set = opened(run, data, data_dir)
+        if not model.is_drawn:
+            raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
+                             "pictures are for models that do, as a vae")
+        folder = out or (run if run.is_dir() else run.parent) / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        draw = getattr(gallery, name)
+        for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
+            print(file)
+
+    return command
+
+
+# Each picture with its help.
+PICTURES = {
+    "sample": "Draw images of the generator, decoded from draws of the prior.",
+    "reconstruct": "Draw test images above what the model makes of them.",
+    "traverse": "Draw an image as one feature varies, as PNG and GIF: a row for each of the most used latents.",
+    "interpolate": "Draw the way from one test image to another through latent space, as PNG and GIF.",
+    "manifold": "Draw the latent plane, by the inverse normal distribution function (AEVB Figure 4).",
+    "latents": "Draw where the test data lie in latent space, and the nats of each dimension.",
+}
+
+
+def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """What this machine offers, what is wrong with it, and what to do about it."""
+    from tinyvae.measure import doctor as examination
+
+    report = examination.report(data_dir)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        examination.show(report)
+    raise typer.Exit(1 if examination.faults(report) else 0)
+
+
+def bench(
+    pixels: Annotated[int, opt("Pixels of a datum.")] = 784,
+    hidden: Annotated[str, opt("Width of the hidden layer, or several: 200,200.")] = "400",
+    latent: Annotated[int, opt("Dimensions of z.")] = 20,
+    batch: Annotated[int, opt("Data a step.")] = 128,
+) -> None:
+    """How fast a net trains here, in half a minute: this machine's peaks, its training step, each launch of that.
+
+    First a replayed step is checked against an eager one, bit for bit; one that differs is not timed.
+    """
+    from tinyvae.measure import bench as benchmark
+
+    print(benchmark.look(benchmark.Net(pixels, tuple(widths(hidden)), latent, batch)))

@@ -1,0 +1,60 @@
+"""What the commands share: their options, and how a run and its data are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tinyvae.models import Model
+
+
+def opt(text: str, *names: str, **more: Any) -> Any:
+    """An option with its help."""
+    return typer.Option(*names, help=text, **more)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """The choices of a registry in a help text: "a, b or c."."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}." if first else f"{last}."
+
+
+Json = Annotated[bool, opt("Print JSON instead of text.", "--json")]
+DataDir = Annotated[str | None, opt("The folder of mnist/, ...; by default $TINYVAE_DATA, then the user's cache.")]
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+Seed = Annotated[int, opt("Another seed gives other draws and other images.")]
+Data = Annotated[str | None, opt("Use other data than the run's own.")]
+Device = Annotated[str, opt("Compute on the cpu, or on cuda, an NVIDIA GPU.")]
+Out = Annotated[Path | None, opt("The folder for the pictures; RUN/figures by default.")]
+Use = Annotated[list[str] | None, opt("Run this Python file first: what it registers is a choice.", metavar="FILE")]
+
+
+def given(context: Any) -> list[str]:
+    """The options that stand on the command line."""
+    return [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+
+
+def widths(text: str) -> list[int]:
+    """"400" or "200,200" as a list of numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"found --hidden {text!r}; expected one width or several: 400, or 200,200") from None
+
+
+def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu") -> tuple[Model, Any]:
+    """The model of a run and the data it was trained on, or others."""
+    from tinyvae import data as data_sets
+    from tinyvae.training import runs
+    from tinyvae.training.epochs import hold_out
+
+    model = runs.load(run, device)
+    config = runs.RunFolder(run if run.is_dir() else run.parent).config()
+    data_set = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
+    if data is None:  # the parts that the run trained on and was chosen by
+        data_set = hold_out(data_set, config["settings"]["validation"], config["settings"]["seed"])
+    return model, data_set

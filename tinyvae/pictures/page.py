@@ -1,0 +1,82 @@
+"""What all figures share: size, colours, a page around an image, axes without ornament, and how a PNG is written.
+
+Matplotlib is used through its objects (`Figure`), so that no backend is chosen and no global state touched, and is
+imported when the first figure is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyvae.training.checkpoint import write_bytes
+
+DPI = 200
+TILE = 88  # the side of an enlarged image in pixels, about: 11 mm on paper
+WIDEST = 2400  # pixels; a grid that would be wider is enlarged less
+GAP = 4  # pixels between two images
+INK, PALE = "#222222", "#8a8a8a"
+TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, told apart by everyone (Okabe and Ito)
+# Ten colours apart for the colour-blind too: Paul Tol's "muted" scheme, its pale grey made dark.
+LABELS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
+          "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
+
+PathLike = str | os.PathLike[str]
+Shape = tuple[int, int]  # (rows, columns) of pixels
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty white page of `width` x `height` inches that belongs to nobody."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: int = 0) -> tuple[Any, Any]:
+    """A page with `grid` on it, pixel by pixel, and invisible axes that measure it in pixels, downwards.
+
+    `left`, `bottom` and `above` are the room for labels in pixels, beside a margin.
+    """
+    margin, head = 40, 60
+    height, width = grid.shape
+    wide = max(width + left, 22 * len(title)) + 2 * margin  # the title fits, too
+    high = height + bottom + above + head + 2 * margin
+    figure = new_figure(wide / DPI, high / DPI)
+    x, y = margin + left, margin + bottom
+    figure.figimage(np.rint(255 * grid).astype(np.uint8)[:, :, None].repeat(3, axis=2), x, y, origin="upper")
+    axes = figure.add_axes((x / wide, y / high, width / wide, height / high), facecolor="none")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    figure.text(x / wide, (high - margin) / high, title, fontsize=10, color=INK, va="top", ha="left")
+    return figure, axes
+
+
+def note(axes: Any, text: str, point: tuple[float, float], offset: tuple[int, int], **kind: Any) -> None:
+    axes.annotate(text, point, offset, textcoords="offset points", color=INK, annotation_clip=False, **kind)
+
+
+def save_png(figure: Any, path: PathLike) -> Path:
+    """Write a figure as PNG in one step; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})  # no version, no date
+    write_bytes(path, buffer.getvalue())
+    return Path(path)
+
+
+def plain_axes(axes: Any, title: str, x: str = "", y: str = "") -> None:
+    """Axes with a title above them on the left, the names of x and y, and a pale grid behind the data."""
+    axes.set_title(title, loc="left", fontsize=9, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(PALE)
+    axes.tick_params(labelsize=8, color=PALE, labelcolor=INK)
+    axes.grid(color="#e8e8e8", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(x, fontsize=8.5, color=INK)
+    axes.set_ylabel(y, fontsize=8.5, color=INK)
