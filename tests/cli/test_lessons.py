@@ -188,7 +188,7 @@ def test_jumps_leave_paths_out(run):
                       "laplace(mu, scale), beta(a, b)"),
     (["--f", "z***2"], "of 'z***2'; expected"),
     (["--estimator", "reparam"], "found estimator 'reparam'; gamma has implicit, grep, score"),
-    (["--f", "sign(z-1)", "--estimator", "grep"], "found estimator 'grep' with f = sign(z-1): f jumps"),
+    (["--f", "sign(z-1)", "--estimator", "grep"], "found estimator 'grep' with E[sign(z-1)] under gamma(2, 1): f jumps"),
     (["--f", "exp(z)", "--rate", "2"], "E[(exp(z))**2] under gamma(2, 2) is infinite, or cannot be computed"),
     (["--f", "log(z)", "--q", "laplace"], "found no value (NaN) of f at z = -0.0"),
     (["--samples", "0"], "found 0 samples; expected 1 to 4096"), (["--draws", "0"], "found 0 draws; expected 2,560 to"),

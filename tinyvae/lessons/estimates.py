@@ -40,6 +40,7 @@ class Problem:
     parameters: dict[str, list[Tensor]]  # by the name of a table
     usual: int  # draws, where none are asked for
     latents = 1
+    smooth = True  # is the derivative of f all there is to its change?
 
     def size(self, name: str) -> int:
         """How many numbers the parameters of a table are."""

@@ -23,7 +23,7 @@ class OneLatent(Problem):
 
     def __init__(self, q: Member, f: Expression, replicas: int, values: Mapping[str, np.ndarray] | None = None) -> None:
         self.q, self.f, self.replicas, self.name = q, f, replicas, q.family.name
-        self.title = f"E[{f}] under {q}"
+        self.title, self.smooth = f"E[{f}] under {q}", f.differentiable
         given = dict(q.at) | dict(values or {})
         self.parameters = {name: [Tensor(np.broadcast_to(value, (replicas,)).reshape(-1, 1).copy(), True, name=name)]
                            for name, value in given.items()}

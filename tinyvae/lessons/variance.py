@@ -86,12 +86,14 @@ class Comparison(NamedTuple):
 
 
 def estimators_for(problem: Problem, asked: Sequence[str] = ()) -> list[str]:
-    """The estimators that a problem has, or those asked for; ValueError for one that it does not have."""
+    """The estimators for a problem, or those asked for; the score alone where f jumps. ValueError for a wrong one."""
     known = choices(type(next(iter(problem.factors().values()))[0]))
     for name in asked:
         if name not in known:
             raise ValueError(f"found estimator {name!r}; {problem.name} has {', '.join(known)}")
-    return [name for name in known if not asked or name in asked]
+        if name != "score" and not problem.smooth:
+            raise ValueError(f"found estimator {name!r} with {problem.title}: {JUMPS}; use score")
+    return [name for name in known if (not asked or name in asked) and (problem.smooth or name == "score")]
 
 
 def sizes(problem: Problem, samples: int, draws: int | None, estimates: int) -> int:
@@ -106,7 +108,8 @@ def sizes(problem: Problem, samples: int, draws: int | None, estimates: int) -> 
 
 
 def compare(problem: Problem, rows: Sequence[Choice], samples: int, steps: int, seed: int = 0,
-            exact: Mapping[str, Exact] | None = None, report: Report = lambda share: None) -> Comparison:
+            exact: Mapping[str, Exact] | None = None, report: Report = lambda share: None,
+            variances: Mapping[tuple[str, Choice], float] | None = None, notes: Sequence[str] = ()) -> Comparison:
     """Run the choices on the same draws and hold them against the exact gradient, by table name.
 
     Without `exact` the reference is the estimator that a pilot run finds best, on twice as many draws of its own.
@@ -127,11 +130,12 @@ def compare(problem: Problem, rows: Sequence[Choice], samples: int, steps: int, 
                      lambda share: report(1 - work + share * work))
     cost, width, tables = costs(problem, full, samples, seed), 1.0 if how == "quadrature" else NORMAL_95, []
     for name in names:
-        lines = [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row)) for row in rows]
+        lines = [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row),
+                        (variances or {}).get((name, row))) for row in rows]
         tables.append(Table(name, problem.size(name), exact[name], lines, _least(lines, "variance"),
                             _least(lines, "product")))
     batches = len(next(iter(spreads.values())).variances)
-    return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables, [])
+    return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables, list(notes))
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -146,14 +150,16 @@ def _least(lines: list[Entry], what: str) -> str:
     return min((line for line in values if values[line] <= limit), key=lambda line: line.microseconds or 0.0).name
 
 
-def _entry(row: Choice, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None) -> Entry:
+def _entry(row: Choice, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None,
+           exact_variance: float | None) -> Entry:
     stderr = math.hypot(spread.stderr, exact.error / width, 1e-15 * abs(exact.value))
     off = spread.mean - exact.value
     z = None if row.part else off / stderr if stderr > 0 else math.copysign(math.inf, off) if off else 0.0
     low, high = (samples * limit for limit in spread.interval)
     variance = samples * spread.variance
+    known = exact_variance is not None and math.isfinite(exact_variance)
     return Entry(row.name, row, spread.mean, spread.stderr, z, variance, (low, high), cost,
-                 None if cost is None else variance * cost, spread.largest)
+                 None if cost is None else variance * cost, spread.largest, exact_variance if known else None)
 
 
 def of_problem(problem: Problem, asked: Sequence[str] = (), samples: int = 8, draws: int | None = None, seed: int = 0,
@@ -175,34 +181,19 @@ def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples:
     """Compare the estimators of d/dv E_q[f(z)]; each gets about so many draws, `samples` an estimate."""
     problem = OneLatent(q, f, 1)
     draws = sizes(problem, samples, draws, LEAST * FEWEST)
-    rows = variants(smooth(q, f, asked), samples)
+    estimators = estimators_for(problem, asked)
     expectation(q, f, order=2)  # without it there are no variances
     exact = {name: derivative(q, f, name) for name in q.at}
     notes = ["Rao-Blackwell: f is one term with one latent, so there is nothing to leave out."]
     if not f.differentiable:
-        left = [name for name in estimators_for(problem) if name != "score"]
+        left = [name for name in choices(type(q.distribution)) if name != "score"]
         notes.append(f"{JUMPS}: {' and '.join(left)} would be wrong, and are left out.")
     if samples == 1:
         notes.append("Leave-one-out and fitted need other draws, and are left out with one sample.")
+    rows = variants(estimators, samples)
     replicas = max(FEWEST, min(TOGETHER // samples, draws // (LEAST * samples)))
-    found = compare(OneLatent(q, f, replicas), rows, samples, draws // (replicas * samples), seed, exact, report)
-    known = exact_variances(q, f, rows, samples, FINE)
-
-    def complete(line: Entry, by: str) -> Entry:
-        value = known.get((by, line.row), math.nan)
-        return line._replace(exact_variance=value if math.isfinite(value) else None)
-
-    return found._replace(notes=notes, tables=[
-        table._replace(lines=[complete(line, table.parameter) for line in table.lines]) for table in found.tables])
-
-
-def smooth(q: Member, f: Expression, asked: Sequence[str]) -> list[str]:
-    """The estimators for q, or those asked for; the score alone where f jumps. ValueError for one that is wrong."""
-    known = estimators_for(OneLatent(q, f, 1), asked)
-    for name in () if f.differentiable else asked:
-        if name != "score":
-            raise ValueError(f"found estimator {name!r} with f = {f}: {JUMPS}; use score")
-    return known if f.differentiable else ["score"]
+    return compare(OneLatent(q, f, replicas), rows, samples, draws // (replicas * samples), seed, exact, report,
+                   exact_variances(q, f, rows, samples, FINE), notes)
 
 
 class Nodes:
@@ -280,7 +271,7 @@ def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8,
     assert q.family.swept is not None
     name, low, high = q.family.swept
     values = np.geomspace(min(low, q.at[name]), max(high, q.at[name]), VALUES)
-    rows = [Choice(estimator) for estimator in reversed(smooth(q, f, asked))]
+    rows = [Choice(estimator) for estimator in reversed(estimators_for(OneLatent(q, f, 1), asked))]
     if samples > 1 and rows[0].estimator == "score":
         rows.insert(1, Choice("score", "leave-one-out"))
     exact = [exact_variances(q.with_(name, value), f, rows, samples, NODES) for value in values]
