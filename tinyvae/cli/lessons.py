@@ -151,7 +151,7 @@ def montecarlo(
 
 
 def study_report(study: Study) -> str:
-    """What `tinyvae montecarlo` says: the exact value, a row for each L, the two slopes, and what to beware of."""
+    """What `tinyvae montecarlo` says: the exact value, a row for each L, the two slopes, and what may mislead."""
     f = study.f
     lines = [
         f"q = {study.q}; g by {study.recipe.way}: z = {study.recipe.formula}",
@@ -177,11 +177,11 @@ def study_report(study: Study) -> str:
     lines.append(f"difference of the two over {study.rows[-1].draws * study.repetitions:,} draws: {gap:.2g} "
                  f"± {error:.2g}" + (f" (z = {gap / error:.2f})" if error > 0 else ""))
     if study.rests_on_rare_draws:
-        lines.append(f"beware: the kurtosis of f is {study.kurtosis:.3g}, so errors at small L rest on rare draws, and "
-                     "the intervals are not to be trusted; raise --repetitions")
+        lines.append(f"Careful: the kurtosis of f is {study.kurtosis:.3g}, so errors at small L rest on rare draws, "
+                     "and their intervals are too narrow; raise --repetitions.")
     if not f.differentiable:
         lines.append("f jumps: its expectation is estimated all the same, but a gradient through g(eps) would miss the "
-                     "jumps")
+                     "jumps.")
     return "\n".join(lines)
 
 
@@ -339,9 +339,9 @@ def notes(found: Comparison) -> list[str]:
     heavy = [f"{name} ({line.largest:.0%})" for line, name in each
              if line.largest > HEAVY and line.row.baseline == "none"]
     if heavy:
-        lines.append(f"Heavy tails: of {', '.join(heavy)} a single estimate has that share of the sum of squares; the "
-                     "interval of the variance is too narrow.")
+        lines.append(f"Heavy tails: one estimate alone makes up this share of the sum of squares, so the interval of "
+                     f"the variance is too narrow: {', '.join(heavy)}.")
     biased = [name for line, name in each if not abs(line.z or 0) <= BIASED]
     if biased:
-        lines.append(f"Biased, or of a variance that draws do not show: {', '.join(biased)}.")
+        lines.append(f"These are biased, or their variance does not show in the draws: {', '.join(biased)}.")
     return lines + found.notes

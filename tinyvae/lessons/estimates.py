@@ -1,9 +1,9 @@
 """Independent estimates of a gradient by several estimators from the same draws, and how far they spread.
 
-An estimator of g = d/dv E_q[f] draws z_1 .. z_L from q and gives a mean over them. Independent estimates are had
-together: the parameters are leaves of R equal rows, and the gradient by a row is an estimate of its own. With V the
-variance of such an estimate over the rows, the variance of a draw is L V (for baselines, which join draws, the one that
-L draws behave as if they had). Of several parameters it is the trace of the covariance, the sum over them.
+An estimator of g = d/dv E_q[f] draws z_1 .. z_L from q and gives a mean over them. One computation gives R independent
+estimates: each parameter is a leaf of R equal rows, and the gradient by one row is one estimate. With V the variance of
+such an estimate over the rows, L V is called the variance of a draw. (A baseline joins the L draws, which then have no
+variance of their own; L V still compares.) Of several parameters it is the sum, the trace of the covariance.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tinyvae.measure.timing import measure
 
 BATCHES = 100  # whose variances are averaged, and resampled for an interval
 SETTLING = 40  # steps before the moving average is used: it then weighs the steps as if it had always run
-DECAY = 0.9
-RESAMPLES = 1000
+DECAY = 0.9  # of the moving average
+RESAMPLES = 1000  # of a bootstrap
 ROUNDS = 9  # of timing
 NAMES = {"score": "score (BBVI)", "grep": "G-REP", "reparam": "reparameterized", "implicit": "implicit"}
 
-Report = Callable[[float], Any]  # is told the share of the work that is done
+Report = Callable[[float], Any]  # receives the share of the work that is done
 
 
 class Problem:

@@ -35,7 +35,7 @@ ELBO_CAPTION = ("p is normalised and there are no data, so the ELBO is âˆ’KL(q â
                 "what p has elsewhere\n{}costs: not even the best q of any form gets above log P(z > 0) "
                 "under p, the dashed line.")
 SEEN = 0.02  # of a panel's height or width
-# Okabe and Ito: told apart by everyone. A baseline is the lighter, dashed line of its estimator's colour.
+# By Okabe and Ito, for the colour-blind too. A baseline is a dashed line in its estimator's colour.
 COLOURS = {"score": "#D55E00", "grep": "#0072B2", "reparam": "#009E73", "implicit": "#009E73"}
 BY_DRAWS = ("reparam", "implicit")
 

@@ -3,11 +3,11 @@
     E_q[f(z)] ~ 1/L sum_l f(z_l),  z_l ~ q(z)                 draws of q itself
     E_q[f(z)] ~ 1/L sum_l f(g(eps_l)),  eps_l ~ p(eps)        the reparameterization trick
 
-Both have the expectation E_q[f] and the standard error sd_q[f] / sqrt(L): ten times more accurate by a hundred times
-more draws. Here both are held against the exact value, which quadrature gives in one dimension.
+Both have the expectation E_q[f] and the standard error sd_q[f] / sqrt(L): a hundred times more draws make the error ten
+times smaller. Here both are held against the exact value, which quadrature gives in one dimension.
 
-"Draws of q itself" use nothing of q but its density: the distribution function is tabulated and inverted. So that
-the two agree says that g is right.
+"Draws of q itself" use nothing of q but its density: the distribution function is tabulated and inverted. If both
+routes agree, g has the law of q.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Slope(NamedTuple):
 
 
 class Study(NamedTuple):
-    """All that `study` finds."""
+    """What `study` finds."""
 
     q: Member
     recipe: Recipe
@@ -82,7 +82,7 @@ def study(q: Member, recipe: Recipe, f: Expression, largest: int = 16384, repeti
           report: Callable[[float], Any] = lambda share: None) -> Study:
     """Estimate E_q[f(z)] with L = 16, 64, ... `largest` draws, by both routes, `repetitions` times each.
 
-    `report` is told the share of the work that is done.
+    `report` receives the share of the work that is done.
     """
     variates = int(recipe.variates(*q.at.values()))
     for right, found, expected in (

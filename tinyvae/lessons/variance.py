@@ -74,7 +74,7 @@ class Table(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All that `compare` found."""
+    """What `compare` finds."""
 
     title: str
     how_exact: str
