@@ -17,16 +17,18 @@ from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat, s
 def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     samples, batch, width = n[0], n[1], n[2]
     raw, eps = matrix(p[0], batch, 2 * width), matrix(p[1], samples * batch, width)
-    z, kl, terms = matrix(p[2], samples * batch, width), vector(p[3], batch), matrix(p[4], parts, width)[part]
+    z, kl = matrix(p[2], samples * batch, width), vector(p[3], batch)
+    terms, sigma = matrix(p[4], parts, width)[part], matrix(p[5], parts, width)[part]
     half, one = raw.dtype.type(0.5), raw.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(width):
             mu, logvar = raw[b, j], raw[b, width + j]
-            sigma = exp(half * logvar)
-            terms[j] = mu * mu + sigma * sigma - one - logvar
-            for sample in range(samples):
-                z[sample * batch + b, j] = mu + sigma * eps[sample * batch + b, j]
+            sigma[j] = exp(half * logvar)
+            terms[j] = mu * mu + sigma[j] * sigma[j] - one - logvar
+        for sample in range(samples):
+            for j in range(width):
+                z[sample * batch + b, j] = raw[b, j] + sigma[j] * eps[sample * batch + b, j]
         kl[b] = half * total(terms)
 
 
@@ -39,14 +41,17 @@ def _sample_kl_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
     half, one = raw.dtype.type(0.5), raw.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
+        for j in range(2 * width):
+            out[b, j] = raw.dtype.type(0)
+        for sample in range(samples):
+            for j in range(width):
+                by_z = dz[sample * batch + b, j]
+                out[b, j] += by_z
+                out[b, width + j] += by_z * eps[sample * batch + b, j]
         for j in range(width):
             sigma = exp(half * raw[b, width + j])
-            by_z, by_sigma = raw.dtype.type(0), raw.dtype.type(0)
-            for sample in range(samples):
-                by_z += dz[sample * batch + b, j]
-                by_sigma += dz[sample * batch + b, j] * eps[sample * batch + b, j]
-            out[b, j] = by_z + dkl[b] * raw[b, j]
-            out[b, width + j] = half * (by_sigma * sigma + dkl[b] * (sigma * sigma - one))
+            out[b, j] += dkl[b] * raw[b, j]
+            out[b, width + j] = half * (out[b, width + j] * sigma + dkl[b] * (sigma * sigma - one))
 
 
 @Launcher
@@ -56,7 +61,8 @@ def gaussian_sample_kl(raw: Array, eps: Array, out: tuple[Array, Array] | None) 
     `raw` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
     """
     z, kl = out if out is not None else (np.empty_like(eps), np.empty(raw.shape[0], raw.dtype))
-    arrays = (flat(raw), flat(eps), flat(z), flat(kl), scratch(eps.shape[2], eps.dtype))
+    memory = (scratch(eps.shape[2], eps.dtype) for _ in range(2))
+    arrays = (flat(raw), flat(eps), flat(z), flat(kl), *memory)
     return (z, kl), [Job(_sample_kl, arrays, eps.shape, work=8 * eps.size)]
 
 
