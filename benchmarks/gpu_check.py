@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import results
 from tinyvae.engine.devices import require_cuda
 
-TESTS = ("tests/test_cuda_kernels.py", "tests/test_cuda_launches.py", "tests/test_cuda_step.py")
+TESTS = ("tests/kernels/cuda/test_kernels.py", "tests/kernels/cuda/test_jobs.py", "tests/kernels/cuda/test_step.py")
 
 
 def card() -> dict[str, Any]:

@@ -38,7 +38,7 @@ hits = [f.cache_hits for f in made] + [sum(f.stats.cache_hits.values()) for f in
 print(json.dumps(dict(value=value, compiled=compiled, hits=hits)))
 """
 RIGHT, TWICE = math.log1p(math.exp(0.5)), 0.5 + math.log1p(2 * math.exp(-0.5))
-UNCHECKED = "from tinyvae_kernels.cpu.runtime import compiled as kept; kept.forget_stale = lambda function: None"
+UNCHECKED = "from tinyvae_kernels.cpu.runtime import cache; cache.forget_stale = lambda folder: None"
 
 
 class Package:

@@ -12,9 +12,10 @@ A fused row has no second derivative; its twin has.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,12 @@ def load(device: str) -> ModuleType | None:
         warnings.warn(f"the fused {device} kernels cannot be loaded ({fault}); their readable twins run instead, with "
                       "the same results to rounding, more slowly", RuntimeWarning, stacklevel=2)
         return None
+
+
+def lay_out(vector: Any, matrices: Sequence[tuple[int, int, int]]) -> None:
+    """Tell the CPU's kernels of which matrices a flat vector is made, as (first number, rows, columns)."""
+    if namespace_of(vector).device == "cpu" and importlib.util.find_spec("tinyvae_kernels"):
+        importlib.import_module("tinyvae_kernels.layouts").lay_out(vector, matrices)
 
 
 class Kernel:

@@ -24,11 +24,8 @@ FINITE, CLIP, NORM, UPDATES = range(4)
 LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
 
 
-def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float, places: Any = ()) -> None:
-    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`.
-
-    `places`, here and below, tells kernels of which matrices g is made, as (first place, rows, columns).
-    """
+def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float) -> None:
+    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`."""
     norm = math.sqrt(read(xp.sum(xp.square(g, dtype=np.float64))))
     status[NORM] = norm
     status[FINITE] = 1.0 if math.isfinite(norm) and math.isfinite(read(loss)) else 0.0
@@ -36,8 +33,7 @@ def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float, place
     status[UPDATES] += status[FINITE]
 
 
-def _update(xp: Any, method: Callable, theta: Array, g: Array, *rest: Array, places: Any = (),
-            **hyper: float) -> None:
+def _update(xp: Any, method: Callable, theta: Array, g: Array, *rest: Array, **hyper: float) -> None:
     """One step by `method`, if the guard found it sound. `rest` is the moments, then `rates` and `status`."""
     *moments, rates, status = rest
     status = to_host(status)
@@ -108,7 +104,7 @@ class Optimizer:
         "advi": (("average",), {"power": 0.5, "memory": 0.9}),
     }
 
-    def __init__(self, name: str, theta: Array, places: tuple[tuple[int, int, int], ...] = (), **hyper: float) -> None:
+    def __init__(self, name: str, theta: Array, **hyper: float) -> None:
         if name not in self.CHOICES:
             raise ValueError(f"found optimizer {name!r}; expected one of {', '.join(self.CHOICES)}")
         moments, defaults = self.CHOICES[name]
@@ -118,7 +114,7 @@ class Optimizer:
         self.name, self.theta, self.hyper = name, theta, {**defaults, **hyper}
         xp = namespace_of(theta)
         self.moments = {moment: xp.zeros_like(theta) for moment in moments}
-        self.status, self.places = xp.zeros(4), places
+        self.status = xp.zeros(4)
 
     def step(self, loss: Tensor, gradient: Array, rates: Tensor, max_norm: float = math.inf,
              weight_prior: float = 0.0) -> None:
@@ -126,6 +122,6 @@ class Optimizer:
         g, theta, status = Tensor(gradient), Tensor(self.theta), Tensor(self.status)
         if weight_prior:
             apply("weight_prior", g, theta, factor=weight_prior)
-        apply("guard", loss, g, status, max_norm=max_norm, places=self.places)
+        apply("guard", loss, g, status, max_norm=max_norm)
         moments = map(Tensor, self.moments.values())
-        apply(self.name, theta, g, *moments, rates, status, places=self.places, **self.hyper)
+        apply(self.name, theta, g, *moments, rates, status, **self.hyper)

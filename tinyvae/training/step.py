@@ -94,7 +94,7 @@ class Training:
         self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
-        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat, model.parameters.places)
+        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat)
         self.interval = 1 if self.xp is CPU else LOOK
         self.noise = Noise(settings.seed, "noise", self.counters)
         self.batches = Batches(self.data.train, data.scale, settings.batch, settings.seed, data.pixels == "dynamic",

@@ -4,6 +4,8 @@
 // A row has a warp: eight rows a block, no waiting for each other, and memory enough asked for at once. Few rows would
 // leave most of the card idle: then a row has a block. The launcher's block says which, 32 x 8 or 256 x 1.
 
+#include "runtime/common.cu"
+
 struct Bernoulli {
   static const int EACH = 1;  // numbers of the decoder's output for a pixel: a, the logit
   static __device__ __forceinline__ real pixel(const real (&a)[EACH], real x, real (&by)[EACH]) {

@@ -1,8 +1,11 @@
 // Noise and drawn pixels. A thread has a counter of Philox, which gives four words.
 
+#include "runtime/common.cu"
+#include "runtime/philox.cu"
+
 extern "C" __global__ void __launch_bounds__(256)
 normal(const whole* counters, real* out, unsigned count, unsigned seed, unsigned stream, unsigned site) {
-  const unsigned step = (unsigned)counters[0];
+  const unsigned step = (unsigned)counters[STEP];
   for (unsigned i = me(); 4 * i < count; i += everyone()) {
     unsigned word[4];
     philox(i, site, step, 0, seed, stream, word);
@@ -20,7 +23,7 @@ normal(const whole* counters, real* out, unsigned count, unsigned seed, unsigned
 template <typename T> __device__ __forceinline__
 void binarise(const T* stored, const whole* index, const whole* counters, real* out, unsigned rows, unsigned width,
               real scale, unsigned seed, unsigned stream, unsigned site) {
-  const unsigned step = (unsigned)counters[0];
+  const unsigned step = (unsigned)counters[STEP];
   const unsigned count = rows * width;
   for (unsigned i = me(); 4 * i < count; i += everyone()) {
     unsigned word[4];

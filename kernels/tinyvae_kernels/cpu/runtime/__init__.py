@@ -1,1 +1,1 @@
-"""What every CPU kernel stands on: compiling, the team of threads, and products in registers."""
+"""What every CPU kernel stands on: compiling, threads, and tiles of products. README.md says what it is good for."""

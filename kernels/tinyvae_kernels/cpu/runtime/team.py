@@ -17,17 +17,19 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
 
-from tinyvae_kernels import launching
-from tinyvae_kernels.cpu.runtime.compiled import HELPER, Kernel, at_int64, helper, intrinsic, keep, share
+from tinyvae_kernels.cpu.runtime.cache import keep
+from tinyvae_kernels.cpu.runtime.compiled import address
+from tinyvae_kernels.cpu.runtime.helpers import HELPER, helper, intrinsic
+from tinyvae_kernels.cpu.runtime.memory import at_int64
+from tinyvae_kernels.cpu.runtime.shares import share
 
-Array = np.ndarray
 MOST = 16  # beyond so many threads a network of this kind has nothing left to share out
 GRAIN = 8192  # simple operations on an element that are worth a part: about 2 us, and showing a job costs 0.3
 LEAST = 8  # parts, or the job stays with the leader: its data are in that core's cache
@@ -185,11 +187,6 @@ def _native(function: Callable, signature: str) -> Callable:
     return keep(lambda **cache: njit(signature, **options, **cache)(function), function)
 
 
-def address(array: Array) -> int:
-    """Where an array's memory begins."""
-    return int(array.__array_interface__["data"][0])
-
-
 class Team:
     """A leader, which is whoever runs a program, and helpers."""
 
@@ -263,70 +260,3 @@ def threads() -> int:
 
 
 team = Team(threads())
-
-# ---- jobs and programs -----------------------------------------------------------------------------------------------
-
-
-def scratch(each: int, dtype: Any) -> Array:
-    """Memory for a job's parts, `each` numbers for every part."""
-    return np.empty(team.most * each, dtype)
-
-
-class Job:
-    """One kernel with its arguments: `arrays` of its type, whole numbers or arrays of other types, real numbers.
-
-    `work` is the number of simple operations, by which the job is shared out among threads.
-    """
-
-    __slots__ = ("keep", "row")
-
-    def __init__(self, kernel: Kernel, arrays: Sequence[Array], whole: Sequence[Any] = (), real: Sequence[float] = (),
-                 work: float = 0, dtype: Any = None) -> None:
-        dtype = np.dtype(arrays[0].dtype if dtype is None else dtype)
-        for array in arrays:
-            if array.dtype != dtype:
-                raise TypeError(f"{kernel.name} found {dtype} and {array.dtype}; a kernel's arrays are of one type")
-        p = np.array([address(a) for a in arrays], np.int64)
-        n = np.array([address(v) if isinstance(v, np.ndarray) else v for v in whole], np.int64)
-        s = np.array(real, np.float64)
-        self.row = (kernel.address(dtype), address(p), address(n), address(s), team.parts(work))
-        self.keep = (kernel, arrays, whole, p, n, s)
-
-
-class Program:
-    """Jobs in order, run by one native call."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = tuple(jobs)  # they keep the arrays alive
-        self.table = np.array([job.row for job in jobs], np.int64)
-        self._arguments = (address(self.table), len(jobs), any(job.row[4] > 1 for job in jobs))
-
-    @classmethod
-    def join(cls, programs: Sequence[Program]) -> Program:
-        """Programs one after the other as one."""
-        return cls([job for program in programs for job in program.jobs])
-
-    def __call__(self) -> None:
-        team.run(*self._arguments)
-
-
-Plan = tuple[Any, list[Job]]  # a result, and the jobs that make it
-
-
-class Launcher(launching.Launcher):
-    """See launching.py; its program is one native call."""
-
-    program = Program
-
-
-def flat(a: Array) -> Array:
-    """The same array, if its memory is unbroken."""
-    if not a.flags.c_contiguous:
-        raise ValueError(f"found an array of strides {a.strides}; a kernel needs unbroken (C-contiguous) memory")
-    return a
-
-
-def rows_of(a: Array) -> tuple[int, int]:
-    """(..., n) as a number of rows and n."""
-    width = flat(a).shape[-1]
-    return a.size // width if width else 0, width
