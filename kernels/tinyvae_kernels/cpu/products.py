@@ -15,7 +15,7 @@ import numpy as np
 from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
-from tinyvae_kernels.cpu.runtime.memory import Address, Pointer, Strided
+from tinyvae_kernels.cpu.runtime.memory import Address, Pointer, StridedAddress, StridedPointer
 from tinyvae_kernels.cpu.runtime.shares import GROUP, grouped
 from tinyvae_kernels.cpu.runtime.tiles import (
     ROWS,
@@ -54,8 +54,8 @@ def _ranges(rows: Any, width: Any, panel: Any, upright: Any, part: Any, parts: A
 
 
 @kernel()
-def _rows_product(like: Pointer, a: Address, b: Address, c: Address, rows: int, width: int, steps: int, a_row: int,
-                  a_step: int, b_step: int, c_row: int, part: int, parts: int) -> None:
+def _rows_product(like: Pointer, a: StridedAddress, b: StridedAddress, c: Address, rows: int, width: int, steps: int,
+                  a_row: int, a_step: int, b_step: int, c_row: int, part: int, parts: int) -> None:
     panel = 2 * lanes_of(like)
     size = VECTOR // lanes_of(like)
     first, last, start, stop = _ranges(rows, width, panel, a_row < a_step, part, parts)
@@ -88,8 +88,8 @@ def _rows_product(like: Pointer, a: Address, b: Address, c: Address, rows: int, 
 
 
 @kernel()
-def _dot_product(like: Pointer, a: Address, b: Address, c: Address, rows: int, width: int, steps: int, a_row: int,
-                 b_row: int, c_row: int, part: int, parts: int) -> None:
+def _dot_product(like: Pointer, a: StridedAddress, b: StridedAddress, c: Address, rows: int, width: int, steps: int,
+                 a_row: int, b_row: int, c_row: int, part: int, parts: int) -> None:
     lanes = lanes_of(like)
     height = 4 if lanes > 4 else 2
     breadth = lanes // height
@@ -102,7 +102,7 @@ def _dot_product(like: Pointer, a: Address, b: Address, c: Address, rows: int, w
 
 
 @kernel()
-def _transpose(b: Strided, out: Pointer, rows: int, width: int, stride: int) -> None:
+def _transpose(b: StridedPointer, out: Pointer, rows: int, width: int, stride: int) -> None:
     for i in range(rows):
         for j in range(width):
             out[i * width + j] = b[j * stride + i]

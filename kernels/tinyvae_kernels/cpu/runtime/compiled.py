@@ -64,7 +64,7 @@ def unpacked(function: Callable, parameters: Sequence[Parameter]) -> Callable:
             real += 1
             continue
         place = f"_n[{whole}]"
-        if issubclass(kind, memory.Memory) and kind is not memory.Address:
+        if issubclass(kind, memory.Memory) and not issubclass(kind, memory.Address):
             if dtype is None:
                 place, arrays = f"_p[{arrays}]", arrays + 1
             else:
@@ -147,7 +147,7 @@ def packed(kernel: Kernel, arguments: Sequence[Any]) -> tuple[np.dtype, np.ndarr
         if kind.unbroken and not value.flags.c_contiguous:
             raise ValueError(f"found an array of strides {value.strides}; a kernel needs unbroken (C-contiguous) "
                              "memory")
-        (p if dtype is None and kind is not memory.Address else n).append(address(value))
+        (p if dtype is None and not issubclass(kind, memory.Address) else n).append(address(value))
         if kind is memory.Vector:
             n.append(value.size)
         elif kind is memory.Matrix:

@@ -37,7 +37,7 @@ class Pointer(Memory[T]):
     is negative, and LLVM does not vectorise that."""
 
 
-class Strided(Pointer[T]):
+class StridedPointer(Pointer[T]):
     """The bare address of an array of any strides."""
 
     unbroken = False
@@ -56,11 +56,15 @@ class Matrix(Memory[T]):
 
 
 class Address(Memory[T]):
-    """A whole number: where an array of any strides begins, for code that counts in bytes."""
-
-    unbroken = False
+    """A whole number: where an array begins, for code that counts in bytes."""
 
     def __add__(self, other: Any) -> Any: ...
+
+
+class StridedAddress(Address[T]):
+    """Where an array of any strides begins."""
+
+    unbroken = False
 
 
 # ---- arrays inside a kernel ------------------------------------------------------------------------------------------
