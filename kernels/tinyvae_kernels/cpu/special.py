@@ -106,7 +106,7 @@ def _lgamma(a: Pointer, out: Pointer, series: Vector[np.float64], stirling: Vect
             far[b] = (x[b] - 0.5) * (logarithm - 1.0) + (far[b] * inverse[b] + REST)
             out[start + b] = dtype(far[b] if large else near[b])
         for b in range(size):
-            if x[b] < TINY:  # zero and below, where log |Gamma| is no business of these series
+            if x[b] < TINY:  # zero and below, where these series do not hold
                 out[start + b] = dtype(math.lgamma(x[b]))
 
 

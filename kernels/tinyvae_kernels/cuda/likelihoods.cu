@@ -77,7 +77,7 @@ gaussian(const real* raw, const real* x, real* sums, real* residual, unsigned ro
 // out[i, :] = g[i] a[i, :]
 template <int N> __device__ __forceinline__
 void scale(const real* g, const real* a, real* out, unsigned rows, unsigned each) {
-  for (unsigned k = me(); k < rows * each; k += everyone()) {
+  for (unsigned k = thread_number(); k < rows * each; k += thread_count()) {
     const real factor = g[k / each];
     piece<N> p = load<N>(a, k);
     #pragma unroll

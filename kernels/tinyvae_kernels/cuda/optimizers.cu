@@ -65,7 +65,7 @@ struct AddScaled {
 extern "C" __global__ void __launch_bounds__(256)
 add_scaled(real* g, const real* theta, real factor, unsigned count, bool aligned) {
   const AddScaled step = {g, theta, factor};
-  everywhere(step, count, aligned, me(), everyone());
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }
 
 // Kingma & Ba 2015, algorithm 1.
@@ -101,7 +101,7 @@ adam(real* theta, const real* g, real* m, real* v, const real* rates, const doub
   const Adam step = {theta, m, v, g, real(status[CLIP]), real((double)rates[LEARNING_RATE] / -expm1(updates * log(beta1))),
                      real(1 / -expm1(updates * log(beta2))), real(beta1), real(1 - beta1), real(beta2),
                      real(1 - beta2), real(epsilon)};
-  everywhere(step, count, aligned, me(), everyone());
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }
 
 struct Adagrad {
@@ -127,7 +127,7 @@ adagrad(real* theta, const real* g, real* total, const real* rates, const double
         double epsilon, bool aligned) {
   if (status[FINITE] != 1.0) return;
   const Adagrad step = {theta, total, g, real(status[CLIP]), rates[LEARNING_RATE], real(epsilon)};
-  everywhere(step, count, aligned, me(), everyone());
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }
 
 struct Momentum {
@@ -152,5 +152,5 @@ sgd(real* theta, const real* g, real* velocity, const real* rates, const double*
     double momentum, bool aligned) {
   if (status[FINITE] != 1.0) return;
   const Momentum step = {theta, velocity, g, real(status[CLIP]), rates[LEARNING_RATE], real(momentum)};
-  everywhere(step, count, aligned, me(), everyone());
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }

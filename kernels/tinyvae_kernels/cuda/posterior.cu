@@ -47,7 +47,7 @@ drawn_sample_kl(const whole* counters, unsigned seed, unsigned stream, unsigned 
 extern "C" __global__ void __launch_bounds__(256)
 sample_kl_grad(const real* dz, const real* dkl, const real* raw, const real* eps, real* out, int samples,
                unsigned batch, unsigned latent) {
-  for (unsigned i = me(); i < batch * latent; i += everyone()) {
+  for (unsigned i = thread_number(); i < batch * latent; i += thread_count()) {
     const unsigned b = i / latent, at = i + b * latent;  // of mu; logvar is `latent` numbers on
     const real sigma = EXP(real(0.5) * raw[at + latent]);
     real by_z = 0, by_sigma = 0;

@@ -34,7 +34,7 @@ void value(const real* reconstruction, const real* kl, const real* rates, real* 
 __device__ __forceinline__
 void gradient(const real* g, const real* rates, real* by_reconstruction, real* by_kl, unsigned count) {
   const real each = g[0] / real(count);
-  for (unsigned i = me(); i < count; i += everyone()) {
+  for (unsigned i = thread_number(); i < count; i += thread_count()) {
     by_reconstruction[i] = -each;
     by_kl[i] = each * rates[KL_WEIGHT];
   }

@@ -4,12 +4,15 @@ On the host a library with cuBLAS's names, columns and refusals multiplies, and 
 and refuses everything else meanwhile. `python -m benchmarks gpu-check` runs the same checks on a card.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cuda_on_cpu import card, fake_cupy, host
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
+from tinyvae_kernels import kernels_for
 from tinyvae_kernels.cuda.runtime import cublas, jobs
 from tinyvae_kernels.cuda.runtime import driver as drivers
 
@@ -19,6 +22,7 @@ from tinyvae.engine.devices import namespace, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.training.step import Settings, Training
 
+CUDA = kernels_for("cuda")  # imported before a test puts anything in the place of what they import
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
                                 reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
 on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: the stand-in and its mutants")
@@ -285,6 +289,21 @@ def test_without_cublas_products_are_cupys(driver, monkeypatch):
         there, _ = losses("cuda", np.float64, 6)
     here, _ = losses("cpu", np.float64, 6)
     assert np.abs(there / here - 1).max() <= 1e-12
+
+
+@on_the_host
+@pytest.mark.parametrize(("create", "reason"), [
+    ({"cublasCreate_v2": lambda handle: 1}, "cublasCreate_v2 failed with status 1"),
+    ({"cublasCreate_v2": lambda handle: cublas.NO_MEMORY}, "cublasCreate_v2 found no memory"),
+    ({}, "has no attribute 'cublasCreate_v2'"),
+])  # fmt: skip
+def test_a_cublas_that_does_not_start_is_as_if_it_were_missing(driver, monkeypatch, create, reason):
+    monkeypatch.setattr(drivers, "library", lambda: SimpleNamespace(**create))
+    with pytest.warns(RuntimeWarning, match=f"cuBLAS could not be started .*{reason}"):
+        assert drivers.current.blas is None
+    a = namespace("cuda").asarray(np.eye(3))
+    assert not CUDA.multiplies(a, a)
+    assert_close(to_host(tv.matmul(tv.Tensor(a), tv.Tensor(a)).data), np.eye(3), 1)
 
 
 @on_the_host

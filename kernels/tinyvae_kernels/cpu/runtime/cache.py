@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from numba.misc.appdirs import AppDirs
 import tinyvae_kernels
 
 FOLDER = Path(__file__).parents[2]  # of all sources
-CACHE = str(Path(AppDirs("tinyvae", appauthor=False).user_cache_dir) / "kernels")
+# The first of these folders that has a place: without a home they have none, and Numba chooses.
+_HOMES = (AppDirs("tinyvae", appauthor=False).user_cache_dir, os.path.expanduser("~/.cache/tinyvae"))
+CACHE = next((os.path.join(home, "kernels") for home in _HOMES if os.path.isabs(home)), "")
 NOTICE = "compiling the CPU kernels, once: about 10 s"
 _checked: set[Path] = set()
 _announced: list[str] = []

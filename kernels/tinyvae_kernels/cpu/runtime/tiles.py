@@ -3,7 +3,7 @@
     a @ b, a.T @ b    rows x 2 vectors: a number of a times two vectors of b, for every k one step of all rows
     a @ b.T           both factors lie along k: vectors of products, summed over the lanes at the end
 
-LLVM has no word for "keep this in a register", so the tiles are written in its own language, unrolled. An element is
+LLVM cannot be told to keep numbers in registers, so the tiles are written in its own language, unrolled. An element is
 summed over k from the first to the last, whatever tile it belongs to.
 """
 

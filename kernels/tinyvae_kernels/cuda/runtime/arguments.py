@@ -63,7 +63,7 @@ def in_pieces(width: int, *arrays: Array) -> np.bool_:
 
 
 def accesses(array: Array, pieces: np.bool_) -> int:
-    """How often everyone together reads from an array."""
+    """How many accesses read an array, by all threads together."""
     return -(-int(count(array.size)) // (16 // array.dtype.itemsize if pieces else 1))
 
 

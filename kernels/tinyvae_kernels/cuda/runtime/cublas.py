@@ -1,7 +1,7 @@
 """Matrix products by cuBLAS, called directly: CuPy refuses its own calls of it while a CUDA graph is captured.
 
-cuBLAS thinks in columns: what lies in memory as a matrix (m, n) of rows is for it the matrix (n, m), its transpose. So
-c = a @ b is asked for as c^T = b^T a^T, and nothing has to be turned in memory.
+cuBLAS expects matrices column after column: what lies in memory row after row as a matrix (m, n) is, for cuBLAS, the
+transpose (n, m). So c = a @ b is asked for as c^T = b^T a^T, and nothing has to be transposed in memory.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ GEMM = {np.dtype(np.float32): ("cublasSgemm_v2", ctypes.c_float),
 
 
 class CublasError(RuntimeError):
-    """cuBLAS said no."""
+    """A call of cuBLAS failed."""
 
 
 class Layout(NamedTuple):
-    """How a matrix lies in memory: in rows as it is or turned, and from one line to the next, in numbers."""
+    """How a matrix lies in memory: row after row or transposed, and how many numbers on the next line begins."""
 
     turned: int
     step: int
