@@ -1,7 +1,6 @@
 """Every check of the CUDA kernels and of training on them, on this machine's GPU: one line at the end, and a report.
 
-The checks are those that the tests run on the host (tests/test_cuda_*.py), with the
-arrays on the card.
+The checks are those that the tests run on the host (tests/kernels/cuda/), with the arrays on the card.
 """
 
 from __future__ import annotations

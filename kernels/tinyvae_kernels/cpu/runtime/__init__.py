@@ -1,1 +1,1 @@
-"""What every CPU kernel stands on: compiling, threads, and tiles of products. README.md says what it is good for."""
+"""What every CPU kernel stands on: compiling, threads, and tiles of products. docs/speed.md says what each is worth."""

@@ -3,7 +3,7 @@
 The calling thread is the leader: it runs the jobs one after the other, without Python. A large job is cut into more
 parts than there are threads. The leader writes the job on a board in memory that all threads read; each thread takes
 parts from it until all are done. A helper that the operating system has stopped therefore delays at most the part that
-it has begun, and no thread waits for one that sleeps. README.md says what this is worth.
+it has begun, and no thread waits for one that sleeps. docs/speed.md says what this is worth.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ _sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if _POS
 
 # The places of `board`, an int64 vector: the running number of the job, its row in the program, the number of its
 # parts, how many of them are done, whether the threads shall end, and from QUEUES on a queue for each thread: the parts
-# that are meant for it. A queue is one number, so that it is read and changed as a whole: 2**32 times the end of its parts,
-# plus the next of them. Each place has a cache line of its own.
+# that are meant for it. A queue is one number, so that it is read and changed as a whole: 2**32 times the end of its
+# parts, plus the next of them. Each place has a cache line of its own.
 LINE = 16
 JOB, ROW, PARTS, DONE, STOP, QUEUES = range(0, 6 * LINE, LINE)
 NEXT = (1 << 32) - 1
@@ -213,7 +213,7 @@ class Team:
         return pieces if pieces >= LEAST else 1
 
     def run(self, table: int, length: int, shared: bool) -> None:
-        """Run the program at an address; `shared`: some job has parts. While another thread leads, this one is alone."""
+        """Run the program at an address; `shared`: some job has parts. While another thread leads, this is alone."""
         if not shared or not self._busy.acquire(blocking=False):
             self._native_lead(self._address, table, length, 1)
             return
