@@ -12,8 +12,8 @@ import numpy as np
 
 from tinyvae.data import DataSet
 from tinyvae.engine.devices import Namespace, namespace_of
-from tinyvae.engine.noise import Noise, for_kernel, into, uniform
-from tinyvae.engine.rules import DATA, INDEX, rule
+from tinyvae.engine.noise import Noise, for_kernel, uniform
+from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 FIELDS = ("y", "labelled", "mask")  # what a model may need beside the pixels
