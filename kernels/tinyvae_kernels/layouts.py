@@ -32,6 +32,6 @@ def lay_out(vector: np.ndarray, matrices: Sequence[Matrix]) -> None:
 
 
 def layout_of(vector: np.ndarray) -> tuple[Matrix, ...]:
-    """The matrices of a flat vector, or of the beginning of one; none if it was never laid out."""
+    """The matrices of a flat vector, or of a part that begins where it begins; none if it was never laid out."""
     known = _known.get(_address(vector), ())
     return tuple(matrix for matrix in known if matrix[0] + matrix[1] * matrix[2] <= vector.size)

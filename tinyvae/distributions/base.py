@@ -1,8 +1,8 @@
 """What every distribution offers: density, draws, moments, and the stable form in which a draw is kept.
 
-Nine of ten draws z of Gamma(0.001) are below float32's smallest number, while log z, about -1000, is an ordinary number.
-So a draw is kept in a *stable form* w, which never underflows and from which z follows. The gradient estimators work in
-w, and `log_density` is the density of w:
+Nine of ten draws z of Gamma(0.001) are below float32's smallest number, while log z, about -1000, is an ordinary
+number. So a draw is kept in a *stable form* w, which never underflows and from which z follows. The gradient estimators
+work in w, and `log_density` is the log density of w:
 
     Normal, FullNormal, Laplace, all discrete families    w = z
     Gamma, LogNormal                                      w = log z

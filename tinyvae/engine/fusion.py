@@ -69,7 +69,7 @@ def load(device: str) -> ModuleType | None:
         return None
 
 
-def lay_out(vector: Any, matrices: Sequence[tuple[int, int, int]]) -> None:
+def lay_out(vector: Array, matrices: Sequence[tuple[int, int, int]]) -> None:
     """Tell the CPU's kernels of which matrices a flat vector is made, as (first number, rows, columns)."""
     if namespace_of(vector).device == "cpu" and importlib.util.find_spec("tinyvae_kernels"):
         importlib.import_module("tinyvae_kernels.layouts").lay_out(vector, matrices)

@@ -1,7 +1,7 @@
 """A one-dimensional distribution by its name and its numbers, "gamma(3, 2)": what it is, and how it can be drawn.
 
 Every family here is a distribution of `tinyvae.distributions`, or a function of one. These keep a draw z in a stable
-form w (z itself, log z or logit z), in which the density is smooth and has light tails; so a family is a function z(w).
+form w (z itself, log z or logit z), in which the density is smooth and has light tails; a family is a function z(w).
 
 A recipe makes a family's draws by the reparameterization trick. For z ~ q(z; v) take eps ~ p(eps), a fixed law without
 parameters, and g with g(eps; v) ~ q(z; v). Then
@@ -167,7 +167,7 @@ class Recipe:
 
     family: Family
     way: str
-    formula: str  # g as a person writes it
+    formula: str  # g in plain notation
     base: str  # "normal" or "uniform": the law of one base variate
     g: Callable[..., Tensor]  # (eps, *parameters) -> z; the first axis of eps counts base variates
     variates: Callable[..., float] = lambda *_: 1  # how many base variates one z takes

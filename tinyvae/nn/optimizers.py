@@ -24,7 +24,7 @@ from tinyvae.engine.tensor import Tensor, apply
 # The places of `status`, a float64 vector: 1 if the step is finite; the factor that clips the gradient; the
 # gradient's norm before clipping; the number of updates made.
 FINITE, CLIP, NORM, UPDATES = range(4)
-LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
+LEARNING_RATE = 0  # the place of the learning rate in `rates`
 
 
 def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float) -> None:
