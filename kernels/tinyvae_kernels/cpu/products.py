@@ -109,7 +109,7 @@ def _transpose(b: StridedPointer, out: Pointer, rows: int, width: int, stride: i
 
 
 @Launcher.question
-def multiplies(a: Array, b: Array, tf32: bool = False) -> bool:
+def multiplies(a: Array, b: Array) -> bool:
     """Are these two matrices that `matmul` can take: each unbroken along rows or along columns, not a.T @ b.T?"""
     if not VECTOR or a.ndim != 2 or b.ndim != 2 or 0 in a.shape or 0 in b.shape:
         return False
