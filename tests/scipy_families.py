@@ -23,10 +23,18 @@ class Row(NamedTuple):
     entropy: Callable[..., np.ndarray] | None = None
     uniforms: Callable[..., np.ndarray] | None = None
     units: tuple[int, int] = (16, 16)  # of log_prob in float32, and in float64 against SciPy: see condition()
-    smooth: bool = True  # has the density of w derivatives everywhere?
 
     def make(self, dtype=np.float64, requires_grad=False):
         return self.family(*(T(p, dtype, requires_grad) for p in self.parameters))
+
+    def others(self):
+        """A second member: the rows exchanged, so that each row has a neighbour to diverge from."""
+        return self.family(*(T(p[::-1]) for p in self.parameters))
+
+    def near(self, count, rng):
+        """Parameters between a third of and three times those of the row, `count` rows of them."""
+        return [p[rng.integers(0, 2, count)] * np.exp(rng.uniform(-1.1, 1.1, (count, p.shape[-1])))
+                for p in self.parameters]
 
     def reference_log_prob(self, x):
         if self.log_prob is not None:
@@ -68,13 +76,14 @@ def full_normal_uniforms(z, mu, logvar, lower):
 
 
 MU, LOGVAR = np.array([[0.0, 2.0, -1.3], [0.4, -0.5, 1e-3]]), np.array([[0.0, 1.2, -3.0], [0.5, -0.7, 0.1]])
+FAR_MU, FAR_LOGVAR = np.array([[0.0, 2.0, -1.3], [0.4, -5.0, 1e-3]]), np.array([[0.0, 1.2, -3.0], [2.5, -0.7, 0.1]])
 POSITIVE, OTHERS = np.array([[0.7, 1.0, 2.5], [12.0, 0.3, 1.4]]), np.array([[2.0, 0.4, 1.0], [3.1, 0.6, 5.0]])
 LOWER = np.array([[0.5, -1.2, 0.3], [-0.4, 0.8, 0.1]])
 
 ROWS = {
     "normal": Row(Normal, (MU, LOGVAR), lambda mu, v: stats.norm(mu, np.exp(v / 2))),
     "log-normal": Row(LogNormal, (MU, LOGVAR), lambda mu, v: stats.lognorm(np.exp(v / 2), scale=np.exp(mu))),
-    "laplace": Row(Laplace, (MU, POSITIVE), stats.laplace, smooth=False),
+    "laplace": Row(Laplace, (MU, POSITIVE), stats.laplace),
     "gamma": Row(Gamma, (POSITIVE, OTHERS), lambda a, b: stats.gamma(a, scale=1 / b)),
     "beta": Row(Beta, (POSITIVE, OTHERS), stats.beta),
     "dirichlet": Row(
@@ -128,3 +137,20 @@ def plane(family):
     if family is Dirichlet:
         return Dirichlet(T([[0.8, 2.0, 3.5]])), 701
     return FullNormal(T([[0.3, -1.0]]), T([[0.2, -0.8]]), T([[0.7]])), 701
+
+
+def pairs(name):
+    """Members with one or two free numbers, each with others to diverge from, and the nodes a side of a quadrature."""
+    family = ROWS[name].family
+    if name in SINGLE:
+        members = [family(*(T([[v]]) for v in values)) for values in SINGLE[name]]
+        return [(q, [p], 6001) for q, p in zip(members, members[1:] + members[:1], strict=True)]
+    if family is Dirichlet:
+        others = [Dirichlet(T([[3.0, 0.9, 1.1]]))]
+    else:
+        mu, logvar = T([[1.0, 0.0]]), T([[-0.1, 0.9]])
+        others = [FullNormal(mu, logvar, T([[-0.4]])), Normal(mu, logvar)]
+    return [(plane(family)[0], others, plane(family)[1])]
+
+
+OF_FEW = [*SINGLE, "dirichlet", "full-normal"]
