@@ -13,7 +13,7 @@ from scipy import stats
 from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 
 from tinyvae import fused
-from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
+from tinyvae.distributions import Distribution
 from tinyvae.distributions.registry import DISCRETE
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.program import Tape
@@ -364,28 +364,6 @@ def check_estimators(family):
                         found[:, j].std() / math.sqrt(DRAWS) + 1e-7)
 
 
-def check_divergence(first, second):
-    """The closed KL(q || p) of two families is its definition, never negative, 0 if q is p, and has derivatives."""
-    n = max(size(first), size(second))
-    for seed in range(3):
-        divergence(member(first, n, seed=seed), member(second, n, seed=seed + 10))
-    for dtype in DTYPES:
-        many = [member(family, 3, 200, i, 3.0, dtype) for i, family in enumerate((first, second))]
-        never_negative(*many)
-    check_gradients(lambda a, b: kl_per_dimension(first.from_raw(a), second.from_raw(b)), raw(first, 3, 2),
-                    raw(second, 3, 2, seed=1))
-
-
-def never_negative(q, p):
-    """Not below rounding; and of q with itself 0, of a discrete q without any rounding."""
-    each = kl_per_dimension(q, p).numpy()
-    assert each.dtype == q.mean.dtype
-    assert (each >= -1e3 * np.finfo(each.dtype).eps).all()
-    if type(q) is type(p):
-        zero = kl_per_dimension(q, q).numpy()
-        assert np.abs(zero).max() <= (0 if q.support in DISCRETE else 16 * np.finfo(zero.dtype).eps)
-
-
 def mean_log_ratio(q, p, closed, seed=41):
     """E_q[log q(z) - log p(z)] of each row, over draws, is the closed form."""
     z = q.sample(Noise(seed), DRAWS)
@@ -393,12 +371,6 @@ def mean_log_ratio(q, p, closed, seed=41):
     for j in range(gap.shape[1]):
         likely_zero(f"KL({type(q).__name__} || {type(p).__name__})", gap[:, j].mean() - closed[j],
                     gap[:, j].std() / math.sqrt(DRAWS))
-
-
-def divergence(q, p):
-    assert has_closed_kl(q, p)
-    agrees(f"KL({type(q).__name__} || {type(p).__name__})", kl_per_dimension(q, p).sum(-1).numpy(),
-           expectation(q, lambda x: (q.log_prob(x) - p.log_prob(x)).numpy(), values_of(q)))
 
 
 # Of a class alone; those of two, divergences, are test_divergence.py's.

@@ -1,4 +1,4 @@
-"""The continuous families that SciPy has too: two rows of parameters, and what SciPy knows of them."""
+"""The continuous families that SciPy has too: two rows of parameters, what SciPy knows of them, and wrong ones."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +7,55 @@ import numpy as np
 from integrals import T
 from scipy import stats
 
-from tinyvae.distributions import Beta, Dirichlet, FullNormal, Gamma, Laplace, LogNormal, Normal
+from tinyvae.distributions import Beta, Dirichlet, Distribution, FullNormal, Gamma, Laplace, LogNormal, Normal
 from tinyvae.engine.tensor import Tensor
+
+
+class ScaleForRate(Gamma):
+    """The second parameter taken for the scale, as SciPy has it."""
+
+    def __init__(self, shape, rate):
+        super().__init__(shape, 1 / rate)
+
+
+class Exchanged(Beta):
+    """a and b exchanged."""
+
+    def __init__(self, a, b):
+        super().__init__(b, a)
+
+
+class OfPowers(Dirichlet):
+    """The concentrations taken for the powers of z."""
+
+    def __init__(self, concentration):
+        super().__init__(concentration + 1)
+
+
+class Turned(FullNormal):
+    """L^T for L."""
+
+    factor = property(lambda self: FullNormal.factor.fget(self).swap())
+
+
+class StdForVar(LogNormal):
+    """exp(logvar) taken for the standard deviation."""
+
+    def __init__(self, mu, logvar):
+        super().__init__(mu, 2 * logvar)
+
+
+class Diagonal(Dirichlet):
+    """Standardised element by element: the log-ratios' correlation, which they all have from z_n, forgotten."""
+
+    def _moments(self):
+        variance = self.concentration.polygamma(1)
+        return self._location(), (variance[..., :-1] + variance[..., -1:]).sqrt()
+
+    standardise, unstandardise = Distribution.standardise, Distribution.unstandardise
+
+    def log_scale(self):
+        return self._moments()[1].log().sum(-1)
 
 
 class Row(NamedTuple):
@@ -22,6 +69,7 @@ class Row(NamedTuple):
     log_prob: Callable[..., np.ndarray] | None = None
     entropy: Callable[..., np.ndarray] | None = None
     uniforms: Callable[..., np.ndarray] | None = None
+    wrong: type | None = None  # the family made wrong, which checks must refuse
     units: tuple[int, int] = (16, 16)  # of log_prob in float32, and in float64 against SciPy: see condition()
 
     def make(self, dtype=np.float64, requires_grad=False):
@@ -82,20 +130,21 @@ LOWER = np.array([[0.5, -1.2, 0.3], [-0.4, 0.8, 0.1]])
 
 ROWS = {
     "normal": Row(Normal, (MU, LOGVAR), lambda mu, v: stats.norm(mu, np.exp(v / 2))),
-    "log-normal": Row(LogNormal, (MU, LOGVAR), lambda mu, v: stats.lognorm(np.exp(v / 2), scale=np.exp(mu))),
+    "log-normal": Row(LogNormal, (MU, LOGVAR), lambda mu, v: stats.lognorm(np.exp(v / 2), scale=np.exp(mu)),
+                      wrong=StdForVar),
     "laplace": Row(Laplace, (MU, POSITIVE), stats.laplace),
-    "gamma": Row(Gamma, (POSITIVE, OTHERS), lambda a, b: stats.gamma(a, scale=1 / b)),
-    "beta": Row(Beta, (POSITIVE, OTHERS), stats.beta),
+    "gamma": Row(Gamma, (POSITIVE, OTHERS), lambda a, b: stats.gamma(a, scale=1 / b), wrong=ScaleForRate),
+    "beta": Row(Beta, (POSITIVE, OTHERS), stats.beta, wrong=Exchanged),
     "dirichlet": Row(
         Dirichlet, (POSITIVE,), lambda a: stats.beta(a, a.sum(-1, keepdims=True) - a),
         by_row(lambda x, a: stats.dirichlet(a).logpdf(x.T)), by_row(lambda a: stats.dirichlet(a).entropy()),
-        dirichlet_uniforms),
+        dirichlet_uniforms, OfPowers),
     "full-normal": Row(
         FullNormal, (MU, LOGVAR, LOWER),
         lambda mu, v, l: stats.norm(mu, by_row(lambda v, l: np.diag(covariance(v, l)) ** 0.5)(v, l).T),
         by_row(lambda x, mu, v, l: stats.multivariate_normal(mu, covariance(v, l)).logpdf(x)),
         by_row(lambda mu, v, l: stats.multivariate_normal(mu, covariance(v, l)).entropy()),
-        full_normal_uniforms),
+        full_normal_uniforms, Turned),
 }  # fmt: skip
 
 

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from discrete_families import BITS, COUNTS, DISCRETE_ROWS, LOGITS, ONES, RATES
 from integrals import T, member
 from properties import (
     CHECKS,
-    DRAWS,
     check_addresses,
     check_density,
     check_derivatives,
@@ -19,14 +17,9 @@ from properties import (
     check_shapes,
     check_standardised_moments,
     check_summaries,
-    condition,
-    derivatives,
-    precision,
-    stable_form,
 )
-from scipy import special, stats
-from scipy_families import FAR_LOGVAR, FAR_MU, OF_FEW, ROWS, expectation, pairs, plane
-from support import assert_close, likely, likely_zero
+from scipy_families import Diagonal
+from support import assert_close
 
 import tinyvae as tv
 from tinyvae.distributions import (
@@ -50,7 +43,7 @@ from tinyvae.engine.devices import CPU, namespace, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tensor import Tensor
-from tinyvae.engine.testing import GradientError, check_gradients
+from tinyvae.engine.testing import GradientError
 from tinyvae.inference.estimators import choices
 
 
@@ -72,16 +65,6 @@ def without_jacobian(self, w):
     z = self.from_stable(w)
     return Beta.log_density(self, w) - z.log() - (1 - z).log()
 
-
-def element_by_element(self):
-    """The log-ratios' correlation, which they all have from z_n, forgotten."""
-    variance = self.concentration.polygamma(1)
-    return self._location(), (variance[..., :-1] + variance[..., -1:]).sqrt()
-
-
-DIAGONAL = {"_moments": element_by_element, "standardise": Distribution.standardise,
-            "unstandardise": Distribution.unstandardise,
-            "log_scale": lambda self: self._moments()[1].log().sum(-1)}  # fmt: skip
 
 WRONG = [
     (check_density, wrong(Gamma, log_prob=lambda self, x: Gamma.log_prob(self, x) + 1e-6)),
@@ -116,7 +99,7 @@ WRONG = [
     (check_replay, wrong(Normal, sample=lambda self, noise, samples=1: Tensor(
         Normal.sample(self, noise, samples).data.copy()))),
     (check_standardised_moments, wrong(Gamma, _moments=lambda self: (self.digamma, self.shape.polygamma(1).sqrt()))),
-    (check_standardised_moments, wrong(Dirichlet, **DIAGONAL)),
+    (check_standardised_moments, Diagonal),
     (check_estimators, wrong(Poisson, log_density=lambda self, w: 0.9 * Poisson.log_density(self, w))),
     (check_estimators, wrong(Gamma, log_scale=lambda self: 0.5 * Gamma.log_scale(self))),
     (check_estimators, wrong(Normal, sample=lambda self, noise, samples=1: Normal.sample(
@@ -149,7 +132,7 @@ def test_a_family_says_what_it_lacks():
         type("NoDensity", (Empty,), {"to_stable": lambda self, z: z.log()})().log_density(x)
 
 
-# ---- against SciPy, where SciPy has the family -----------------------------------------------------------------------
+# ---- shapes, types, devices ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[True, False], ids=["kernel", "twin"])
@@ -157,206 +140,6 @@ def _fused(request):
     """For what holds with the kernels and with their readable twins."""
     with tv.fused(request.param):
         yield
-
-
-class ScaleForRate(Gamma):
-    """The second parameter taken for the scale, as SciPy has it."""
-
-    def __init__(self, shape, rate):
-        super().__init__(shape, 1 / rate)
-
-
-class Exchanged(Beta):
-    """a and b exchanged."""
-
-    def __init__(self, a, b):
-        super().__init__(b, a)
-
-
-class OfPowers(Dirichlet):
-    """The concentrations taken for the powers of z."""
-
-    def __init__(self, concentration):
-        super().__init__(concentration + 1)
-
-
-class Turned(FullNormal):
-    """L^T for L."""
-
-    factor = property(lambda self: FullNormal.factor.fget(self).swap())
-
-
-class StdForVar(LogNormal):
-    """exp(logvar) taken for the standard deviation."""
-
-    def __init__(self, mu, logvar):
-        super().__init__(mu, 2 * logvar)
-
-
-WRONG_OF_SCIPY = {"log-normal": StdForVar, "gamma": ScaleForRate, "beta": Exchanged, "dirichlet": OfPowers,
-                  "full-normal": Turned}  # fmt: skip
-
-
-def refuse(check, name, wrong, *arguments):
-    """The check does not take the wrong family for the right one."""
-    with pytest.raises(AssertionError):
-        check(name, ROWS[name]._replace(family=wrong), *arguments)
-
-
-def check_log_prob_of(name, row):
-    x = ROWS[name].make().sample(Noise(1), 50)
-    x = T(x.numpy())
-    found = row.make().log_prob(x).numpy()
-    assert found.shape == (50, 2)
-    scale = condition(ROWS[name].family, [T(np.broadcast_to(p, (50, *p.shape))) for p in row.parameters], x)
-    worst = assert_close(found, row.reference_log_prob(x.numpy()), row.units[1], "log_prob", scale)
-    print(f"{name}: log_prob within {worst:.2g} units of SciPy's")
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.usefixtures("_fused")
-def test_log_prob_agrees_with_scipy(name):
-    check_log_prob_of(name, ROWS[name])
-    if name in WRONG_OF_SCIPY:
-        refuse(check_log_prob_of, name, WRONG_OF_SCIPY[name])
-
-
-def check_summaries_of(name, row):
-    q, marginals = row.make(), row.marginals(*row.parameters)
-    for what, found, expected in (("mean", q.mean, marginals.mean()), ("variance", q.variance, marginals.var())):
-        assert found.shape == (2, 3)
-        assert_close(found.numpy(), expected, 16, what, scale=np.abs(expected) + 1e-300)
-    # the terms of the entropy are below 50
-    assert_close(q.entropy().numpy(), row.reference_entropy(), 4, "entropy", scale=50)
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.usefixtures("_fused")
-def test_mean_variance_and_entropy_agree_with_scipy(name):
-    check_summaries_of(name, ROWS[name])
-    if name in WRONG_OF_SCIPY:
-        refuse(check_summaries_of, name, WRONG_OF_SCIPY[name])
-
-
-def check_draws_of(name, row):
-    """The whole law of a vector: each element's distribution function, given those before it."""
-    z = row.make().sample(Noise(11), DRAWS)
-    assert z.shape == (DRAWS, 2, 3)
-    u = ROWS[name].reference_uniforms(z.numpy()).reshape(-1)
-    likely(f"draws of {name}", stats.kstest(u, "uniform").pvalue)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_draws_follow_the_density(name):
-    check_draws_of(name, ROWS[name])
-    if name in WRONG_OF_SCIPY:
-        refuse(check_draws_of, name, WRONG_OF_SCIPY[name])
-
-
-# ---- by quadrature in the standardised form --------------------------------------------------------------------------
-
-
-def check_by_quadrature(q, count):
-    """1, E[eps], E[eps eps^T], the mean, the variance and the entropy: by their definitions."""
-    free = q.to_stable(q.mean).shape[-1]
-
-    def terms(w):
-        eps, z = q.standardise(w).numpy()[:, 0], q.from_stable(w)
-        products = (eps[:, :, None] * eps[:, None, :]).reshape(len(eps), -1)
-        deviation = (z.numpy() - q.mean.numpy())[:, 0]
-        return np.concatenate([np.ones((len(eps), 1)), eps, products, z.numpy()[:, 0], deviation**2,
-                               -q.log_prob(z).numpy()], axis=-1)
-
-    expected = np.concatenate([[1.0], np.zeros(free), np.eye(free).ravel(), q.mean.numpy()[0], q.variance.numpy()[0],
-                               q.entropy().numpy()])
-    found = expectation(q, terms, count)
-    assert (np.abs(found - expected) <= 1e-10 * np.maximum(1, np.abs(expected))).all(), f"{found}, not {expected}"
-
-
-@pytest.mark.parametrize("name", OF_FEW)
-@pytest.mark.usefixtures("_fused")
-def test_moments_and_entropy_by_quadrature(name):
-    for q, _, count in pairs(name):
-        check_by_quadrature(q, count)
-
-
-def test_a_forgotten_correlation_is_found():
-    with pytest.raises(AssertionError):
-        check_by_quadrature(wrong(Dirichlet, **DIAGONAL)(*plane(Dirichlet)[0].parameters.values()), 701)
-    refuse(check_standardised_draws, "dirichlet", wrong(Dirichlet, **DIAGONAL))
-
-
-def check_standardised_draws(name, row):
-    """E[eps] = 0 and E[eps eps^T] = I over draws."""
-    q = row.make()
-    eps = q.standardise(q.to_stable(q.sample(Noise(33), DRAWS))).numpy()
-    product = eps[..., 0] * eps[..., 1]
-    for what, values in (("E[eps]", eps), ("E[eps^2] - 1", eps**2 - 1), ("E[eps_1 eps_2]", product)):
-        mean = values.reshape(DRAWS, -1).mean(-1)
-        likely_zero(f"{what} of {name}", mean.mean(), mean.std() / np.sqrt(DRAWS))
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_standardised_moments_of_draws(name):
-    check_standardised_draws(name, ROWS[name])
-
-
-# ---- discrete families: sums over all values -------------------------------------------------------------------------
-
-
-def check_moments(q, values):
-    """log p itself is rounded at its own size."""
-    p = np.exp(q.log_density(T(values)).numpy())
-    p = p[..., None] if isinstance(q, Categorical) else p
-    mean = (p * values).sum(0)
-    assert_close(q.mean.numpy(), mean, 64, "mean")
-    assert_close(q.variance.numpy(), (p * (values - mean) ** 2).sum(0), 64, "variance")
-    if not isinstance(q, Poisson):
-        assert_close(q.entropy().numpy(), special.entr(p).sum(0).sum(-1), 16, "entropy")
-
-
-@pytest.mark.parametrize("name", DISCRETE_ROWS)
-@pytest.mark.usefixtures("_fused")
-def test_moments_are_sums_over_all_values(name):
-    row = DISCRETE_ROWS[name]
-    check_moments(row.family(T(row.parameter)), row.values)
-    with pytest.raises(AssertionError):
-        check_moments(row.wrong(T(row.parameter)), row.values)
-
-
-# ---- at given parameters, beside the random ones of properties.py ----------------------------------------------------
-
-X = np.array([[0.5, -2.0, 0.25], [1.0, 0.0, 3.0]])
-AT = {  # what makes a member, of which numbers, and x where it is not drawn
-    **{name: (row.family, row.parameters, None) for name, row in ROWS.items()},
-    "far normal": (Normal, (FAR_MU, FAR_LOGVAR), X),
-    "grey-normal": (GreyNormal, (np.concatenate([FAR_MU, FAR_LOGVAR], axis=-1),), X),
-    "bernoulli": (Bernoulli, (LOGITS,), BITS), "categorical": (Categorical, (LOGITS,), ONES),
-    "poisson": (Poisson, (RATES + 0.2,), COUNTS[:12]),
-    "poisson by log rate": (Poisson.from_raw, (np.log(RATES),), COUNTS[:12]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", AT)
-@pytest.mark.usefixtures("_fused")
-def test_derivatives_at(name):
-    make, numbers, x = AT[name]
-    derivatives(make, *numbers, x=x)
-
-
-@pytest.mark.usefixtures("_fused")
-def test_derivatives_of_bernoulli_by_x():
-    check_gradients(lambda a, x: Bernoulli(a).log_prob(x), LOGITS, BITS[1:7:5, 0])
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.usefixtures("_fused")
-def test_precision_and_stable_form_at(name):
-    precision(ROWS[name].family(*(T(p) for p in ROWS[name].near(400, np.random.default_rng(2)))))
-    stable_form(ROWS[name].make())
-
-
-# ---- shapes, types, devices ------------------------------------------------------------------------------------------
 
 
 def check_float32(make, arrays, x, units):
