@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 import scipy.special
+import tinyvae_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close
@@ -18,7 +19,8 @@ from support import DTYPES, assert_close
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.rules import TABLE
 
-cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+cpu = tinyvae_kernels.kernels_for("cpu")
 from tinyvae_kernels.cpu import special  # noqa: E402
 
 # ---- exact values --------------------------------------------------------------------

@@ -29,6 +29,19 @@ def test_snippets_run(document, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_operation_of_the_document_passes_the_property_tests(tmp_path):
+    """The row of docs/operations.md, and no edit anywhere else; with a wrong derivative the same tests fail."""
+    example, tests = snippets(ROOT / "docs" / "operations.md")[0], ROOT / "tests" / "engine" / "test_rules.py"
+    run = f"import pytest; raise SystemExit(pytest.main(['-q', {str(tests)!r}, '-k', 'gaussian_bump or every_row']))"
+    for old, new in (("", ""), ("g * (-0.5 * a * a).exp()", "g * (-0.4 * a * a).exp()")):
+        assert old in example
+        program = tmp_path / "example.py"
+        program.write_text(f"{example.replace(old, new).partition('rng = ')[0]}\n{run}")
+        done = subprocess.run([sys.executable, program], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode == 0) == (old == new), done.stdout + done.stderr
+    assert "test_first_and_second_derivative[gaussian_bump]" in done.stdout
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
 def test_figures_are_up_to_date(document):
     """A figure in a document is what the results file says: `python -m benchmarks figures` renews them."""

@@ -10,8 +10,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
+from tinyvae.cli.options import Json, opened, opt
 from tinyvae.progress import watched
 
 if TYPE_CHECKING:
@@ -29,11 +31,6 @@ HEAVY = 0.02  # of a sum of squares by a single estimate: its interval is then w
 BIASED = 5.0  # z
 
 
-def opt(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text)
-
-
-Json = Annotated[bool, opt("Print JSON instead of text.", "--json")]
 Out = Annotated[Path, opt("The folder for the pictures.")]
 Seed = Annotated[int, opt("Another seed gives other draws.")]
 
@@ -51,10 +48,17 @@ def make(out: Path) -> None:
         raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
 
 
-def print_json(found: dict[str, Any]) -> None:
-    from tinyvae.training import checkpoint
+def print_json(found: Any) -> None:
+    from tinyvae.training.checkpoint import plain
 
-    print(json.dumps(checkpoint.plain(found), indent=2))
+    def named(value: Any) -> Any:
+        """Named tuples as dictionaries, arrays as lists."""
+        value = value._asdict() if hasattr(value, "_asdict") else value
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        return [named(item) for item in value] if isinstance(value, list | tuple | np.ndarray) else value
+
+    print(json.dumps(plain(named(found)), indent=2))
 
 
 # ---- the ELBO --------------------------------------------------------------------------------------------------------
@@ -84,8 +88,8 @@ def elbo(
         files = [figures.elbo_animation(lesson, out / "elbo.gif", report),
                  figures.elbo_strip(lesson, out / "elbo.png")]  # fmt: skip
     if as_json:
-        print_json({"mu": mu, "sigma": sigma, "preset": preset} | lesson.best._asdict()
-                   | {"bound": lesson.bound, "steps": lesson.steps, "files": list(map(str, files))})
+        print_json({"mu": mu, "sigma": sigma, "preset": preset, **lesson.best._asdict(), "bound": lesson.bound,
+                    "steps": lesson.steps, "files": list(map(str, files))})  # fmt: skip
     else:
         print(elbo_report(lesson), *files, sep="\n")
 
@@ -126,7 +130,7 @@ def montecarlo(
     out: Out = Path("lessons"),
     as_json: Json = False,
 ) -> None:
-    """Estimate E[f(z)] by draws of q(z) and by the reparameterization g(eps): they agree, errors fall as 1/sqrt(L)."""
+    """Estimate the expected f(z) by draws of q(z) and by g(eps): the two agree, and errors fall as 1/sqrt(L)."""
     from tinyvae.lessons import figures
     from tinyvae.lessons import montecarlo as lesson
     from tinyvae.lessons.expressions import parse
@@ -141,22 +145,20 @@ def montecarlo(
     if as_json:
         print_json({"q": str(law), "f": study.f.text, "way": recipe.way, "g": recipe.formula, "exact": study.exact,
                     "sd": study.sd, "kurtosis": study.kurtosis, "repetitions": repetitions, "seed": seed,
-                    "rows": [row._asdict() for row in study.rows],
-                    "slopes": [slope._asdict() for slope in study.slopes], "difference": study.difference,
-                    "files": [str(file)]})  # fmt: skip
+                    "rows": study.rows, "slopes": study.slopes, "difference": study.difference, "files": [str(file)]})
     else:
         print(study_report(study), file, sep="\n")
 
 
 def study_report(study: Study) -> str:
-    """What `tinyvae montecarlo` says: the exact value, a row for each L, the two slopes, and what to beware of."""
+    """What `tinyvae montecarlo` says: the exact value, a row for each L, the two slopes, and what may mislead."""
     f = study.f
     lines = [
         f"q = {study.q}; g by {study.recipe.way}: z = {study.recipe.formula}",
         f"E[{f}] = {study.exact:.8g} exactly (quadrature), standard deviation of f {study.sd:.5g}",
         "",
-        "Estimates by one mean of L draws, ± the draws' own standard error; z = (estimate - exact) / (sd / sqrt(L)).",
-        f"RMS error over {study.repetitions} such means, beside sd / sqrt(L).",
+        "An estimate is one mean of L draws, ± its own standard error; z = (estimate - exact) / (sd / sqrt(L)).",
+        f"The RMS error is that of {study.repetitions} such means; sd / sqrt(L) stands beside it.",
         "",
         f"{'L':>9}  {'draws of q':>23} {'z':>6}  {'f(g(eps))':>23} {'z':>6}  {'RMS of q':>10} {'of g(eps)':>10} "
         f"{'sd/sqrt(L)':>10}",
@@ -175,11 +177,11 @@ def study_report(study: Study) -> str:
     lines.append(f"difference of the two over {study.rows[-1].draws * study.repetitions:,} draws: {gap:.2g} "
                  f"± {error:.2g}" + (f" (z = {gap / error:.2f})" if error > 0 else ""))
     if study.rests_on_rare_draws:
-        lines.append(f"beware: the kurtosis of f is {study.kurtosis:.3g}, so errors at small L rest on rare draws, and "
-                     "the intervals are not to be trusted; raise --repetitions")
+        lines.append(f"Careful: the kurtosis of f is {study.kurtosis:.3g}, so errors at small L rest on rare draws, "
+                     "and their intervals are too narrow; raise --repetitions.")
     if not f.differentiable:
         lines.append("f jumps: its expectation is estimated all the same, but a gradient through g(eps) would miss the "
-                     "jumps")
+                     "jumps.")
     return "\n".join(lines)
 
 
@@ -213,7 +215,7 @@ def variance(
     out: Out = Path("lessons"),
     as_json: Json = False,
 ) -> None:
-    """Compare gradient estimators of E[f(z)] on the same draws: mean, variance, cost; a table for each parameter.
+    """Compare estimators of the gradient of the expected f(z) on the same draws: mean, variance and cost of each.
 
     They are the score (BBVI) with baselines, G-REP, also its two terms, and reparam or implicit, where q has it.
     """
@@ -236,7 +238,9 @@ def variance(
         with watched(f"varying {law.family.name}'s parameter", quiet=as_json) as report:
             course = lesson.sweep(law, function, estimator or (), samples, seed, report)
         make(out)
-        file, more = figures.over_parameter(course, out / "variance.png"), {"sweep": course.to_dict()}
+        file = figures.over_parameter(course, out / "variance.png")
+        more = {"sweep": {"parameter": course.parameter, "values": course.values, "samples": samples, "curves": [
+            {"derivative": by, "row": row, "variance": curve} for (by, row), curve in course.curves.items()]}}
     else:
         for name in [name for name, value in (("q", q), ("f", f)) if value is not None] + list(given):
             raise ValueError(f"found --{name} with --problem {problem}, which has its own q and f")
@@ -246,7 +250,7 @@ def variance(
         make(out)
         file = figures.side_by_side(found, out / f"variance-{problem}.png")
     if as_json:
-        print_json(found.to_dict() | more | {"files": [str(file)]})
+        print_json(found._asdict() | more | {"files": [str(file)]})
     else:
         show(found)
         print(file)
@@ -258,18 +262,14 @@ def named_problem(name: str, run: Path | None, data_dir: str | None) -> Any:
     from tinyvae.evidence.evaluation import batches_of
     from tinyvae.lessons import problems
     from tinyvae.models import VAE
-    from tinyvae.training import runs
 
-    if name not in ("gamma-poisson", "vae"):
-        raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
     if name == "gamma-poisson":
         return problems.GammaPoisson()
-    model: Any = VAE(64, 100, 5)
-    data = "digits"
-    if run is not None:
-        model, config = runs.load(run), runs.RunFolder(run if run.is_dir() else run.parent).config()
-        data, data_dir = config["data"], data_dir or config.get("data_dir")
-    images = data_sets.load(data, data_dir)
+    if name != "vae":
+        raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
+    model, images = (VAE(64, 100, 5), data_sets.load("digits", None)) if run is None else opened(run, None, data_dir)
+    if not isinstance(model, VAE):
+        raise ValueError(f"found a run of {type(model).__name__}; expected one of a VAE")
     return problems.Encoder(model, next(batches_of(model, images, 0, "train", min(100, len(images.train)))).x.numpy())
 
 
@@ -308,43 +308,41 @@ def _with_error(value: float, error: float) -> str:
 
 def cells(line: Entry, table: Table, exact: bool) -> list[str]:
     """A row of a table as text."""
-    from tinyvae.lessons.variance import NORMAL_95
+    from tinyvae.lessons.montecarlo import NORMAL_95
 
-    choice = line.choice
-    least = [what for what, by in (("variance", "variance"), ("variance x µs", "product"))
-             if len(table.lines) > 1 and table.best(by) is line]
+    row, least = line.row, [("variance", table.least_variance), ("variance x µs", table.least_product)]
     none = 1e-24 * max(other.variance for other in table.lines)  # a variance by rounding alone
-    name = choice.name + (", their sum" if choice.estimator == "grep" and not choice.part else "")
 
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form) if line.variance > none else "0"
 
     return [
-        name if choice.baseline == "none" else f"  + {choice.baseline}",
-        f"{line.mean:.5g} ± {NORMAL_95 * line.stderr:.2g}", "" if line.z is None else f"{line.z:.1f}",
+        f"  + {row.baseline}" if row.baseline != "none" else f"{line.name}, their sum" if line.name == "G-REP" else
+        line.name, f"{line.mean:.5g} ± {NORMAL_95 * line.stderr:.2g}", "" if line.z is None else f"{line.z:.1f}",
         number(line.variance, ".4g"), "{:.4g} to {:.4g}".format(*line.interval) if line.variance > none else "",
-        *([number(line.exact_variance, ".4g")] if exact else []),
+        *[number(line.exact_variance, ".4g")] * exact,
         "" if line.microseconds is None else f"{line.microseconds:.3g}", number(line.product, ".3g"),
-        " and ".join(least),
+        " and ".join(what for what, name in least if name == line.name and len(table.lines) > 1),
     ]  # fmt: skip
 
 
 def notes(found: Comparison) -> list[str]:
-    """How to read the tables, and what not to trust."""
-    each = [(line, f"{line.choice.name} by {table.parameter}") for table in found.tables for line in table.lines]
+    """How to read the tables, and which numbers may mislead."""
+    each = [(line, f"{line.name} by {table.parameter}") for table in found.tables for line in table.lines]
     exact = any(line.exact_variance is not None for line, _ in each)
-    lines = [f"Variance: of one draw, L times that of an estimate; its 95 % by bootstrap over {found.batches} batches; "
-             + ("exact: by quadrature. z: (mean - exact gradient) / standard error." if exact else
-                "z: (mean - the gradient that the heading gives) / standard error."),
-             "µs: of a draw with its part of the gradient by all parameters, replayed, the fastest of several rounds."]
-    if any(line.choice.whole for line, _ in each):
-        lines.append('Rao-Blackwell: but for "all of f", a score is multiplied only by terms that contain its latent.')
+    lines = ["The variance is that of one draw, L times that of an estimate; its 95 % interval is by bootstrap over "
+             f"{found.batches} batches" + (", the exact one by quadrature." if exact else "."),
+             f"z is (mean - {'exact gradient' if exact else 'the gradient in the heading'}) / standard error.",
+             "µs is the time of a draw with its part of the gradient by all parameters, in the fastest of some rounds."]
+    if any(line.row.whole for line, _ in each):
+        lines.append("A score is multiplied only by the terms that contain its latent (Rao-Blackwell), except in "
+                     '"all of f".')
     heavy = [f"{name} ({line.largest:.0%})" for line, name in each
-             if line.largest > HEAVY and line.choice.baseline == "none"]
+             if line.largest > HEAVY and line.row.baseline == "none"]
     if heavy:
-        lines.append(f"Heavy tails: of {', '.join(heavy)} a single estimate has that share of the sum of squares; the "
-                     "interval of the variance is too narrow.")
+        lines.append("Heavy tails: one estimate alone makes up this share of the sum of squares, so the interval of "
+                     f"the variance is too narrow: {', '.join(heavy)}.")
     biased = [name for line, name in each if not abs(line.z or 0) <= BIASED]
     if biased:
-        lines.append(f"Biased, or of a variance that draws do not show: {', '.join(biased)}.")
+        lines.append(f"These are biased, or their variance does not show in the draws: {', '.join(biased)}.")
     return lines + found.notes

@@ -9,8 +9,8 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import into, open_unit, philox, stream_number
-from tinyvae.engine.rules import ANY, INDEX, rule
+from tinyvae.engine.noise import open_unit, philox, stream_number
+from tinyvae.engine.rules import ANY, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:

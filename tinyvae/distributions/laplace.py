@@ -10,8 +10,8 @@ from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import into, words
-from tinyvae.engine.rules import INDEX, rule
+from tinyvae.engine.noise import words
+from tinyvae.engine.rules import INDEX, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import into, open_unit, philox, stream_number
-from tinyvae.engine.rules import INDEX, POSITIVE, rule
+from tinyvae.engine.noise import open_unit, philox, stream_number
+from tinyvae.engine.rules import INDEX, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:

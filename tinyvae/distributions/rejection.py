@@ -18,8 +18,8 @@ import numpy as np
 
 from tinyvae.distributions import special  # noqa: F401 - registers the row of the derivative
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import Noise, for_kernel, into, open_unit, philox, stream_number
-from tinyvae.engine.rules import INDEX, POSITIVE, rule
+from tinyvae.engine.noise import Noise, for_kernel, open_unit, philox, stream_number
+from tinyvae.engine.rules import INDEX, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 ATTEMPTS = 64  # a valid shape is refused so often with a chance of 0.05^64; what is left is no shape, and stays NaN

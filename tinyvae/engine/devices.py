@@ -15,7 +15,6 @@ import numpy as np
 Array = Any  # an ndarray of NumPy's or of CuPy's
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
-
 OLDEST = 70  # ten times the compute capability that the kernels need
 
 
@@ -28,19 +27,20 @@ class Namespace:
 
     def __init__(self, device: str, library: str, special: str) -> None:
         self.device = device
-        self.kernels = True  # do fused rows run their kernels on arrays of this library? `tinyvae.fused` switches it
+        self.kernels = True  # do rows run their kernels on arrays of this library? `tinyvae.fused` switches it
         self._library, self._special = importlib.import_module(library), special
-        # for `take` of indices that were looked at: `wrap` spares NumPy a second buffer, and CuPy always wraps
+        # for `take` where all indices are known to be in bounds: with "wrap", NumPy needs no second buffer; CuPy always
+        # wraps
         self.checked = {"mode": "wrap"} if device == "cpu" else {}
 
     def __getattr__(self, name: str) -> Any:
-        # Called for names not seen before only: what is found is kept, so the next use is a plain attribute.
+        # Python calls this for names that are no attributes yet; what is found becomes one, so the next use is quick.
         found = importlib.import_module(self._special) if name == "special" else getattr(self._library, name)
         self.__dict__[name] = found
         return found
 
     def read(self, array: Array) -> Any:
-        """As the function below, for the rules, which import nothing."""
+        """As the function `read` below; rules.py, which imports nothing, reaches it here."""
         return read(array)
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.devices import namespace_of, read
-from tinyvae.engine.rules import INDEX, rule
+from tinyvae.engine.rules import INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 # The multipliers and the key increments ("Weyl constants") of Philox 4x32.
@@ -124,28 +124,20 @@ def for_kernel(arrays: Any, shape: Sequence[int], dtype: Any, stream: str, out: 
     return {"out": out, "stream": stream_number(stream), **rest}
 
 
-# standard normal numbers of the step that the array `counters` holds, so that a replay draws anew
+# Standard normal numbers of the step that the array `counters` holds, so that a replay draws new ones.
 rule("normal", lambda xp, counters, out, seed, stream, site, shape, dtype:
      into(out, normal(seed, stream, read(counters[0]), site, shape, dtype, xp)), (None,), (INDEX,), kernel="normal",
      prepare=for_kernel, flops=6)
-# and uniform ones in [0, 1)
+# Uniform numbers in [0, 1), likewise.
 rule("uniform", lambda xp, counters, out, seed, stream, site, shape, dtype:
      into(out, uniform(seed, stream, read(counters[0]), site, shape, dtype, xp=xp)), (None,), (INDEX,))
-
-
-def into(out: Any, value: Any) -> Any:
-    """What a row's value gives back: the value, or, where there is one, `out` with the value in it."""
-    if out is None:
-        return value
-    out[...] = value
-    return out
 
 
 class Noise:
     """The draws of one stream within a step, each at a site of its own.
 
-    `counters` is an int64 array whose first element is the step; a launch or the caller changes it, and every draw
-    made by `normal` reads it when it runs. `restart` begins the next step: sites count from 0 again.
+    `counters` is an int64 array whose first element is the number of the step. A launch or the caller changes it, and
+    every draw reads it when it runs. `restart` begins the next step: sites count from 0 again.
     """
 
     def __init__(self, seed: int, stream: str = "noise", counters: np.ndarray | None = None) -> None:
@@ -154,7 +146,7 @@ class Noise:
         self.counters = np.zeros(1, np.int64) if counters is None else counters
 
     def restart(self, step: int | None = None) -> Noise:
-        """Sites from 0; with `step`, the counters is set too."""
+        """Count sites from 0 again; with `step`, also set the number of the step."""
         self.site = 0
         if step is not None:
             self.counters[0] = step

@@ -1,4 +1,4 @@
-"""The calculus: one row an operation, with its value, one derivative for each input, and where to test it.
+"""The table of operations: one row each, with its value, one derivative for each input, and where to test it.
 
     rule(name, value, grads, domain)
 
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 
 class Interval(NamedTuple):
-    """Where an input is drawn from in the tests. Only numbers have derivatives; other kinds may be of any type."""
+    """Where the tests draw an input from. Inputs of the kind "number" have derivatives and one floating type."""
 
     low: float
     high: float
@@ -62,6 +62,9 @@ class Rule:
     asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
     strided: bool = False  # may the kernel's arrays be views with gaps?
     constants: tuple[int, ...] = ()  # inputs by which only the twin can differentiate
+    # ---- for the property tests: the same value by another road, and the attributes to test it with
+    reference: Callable | None = None
+    example: dict[str, Any] = field(default_factory=dict)
     # ---- for tables: operations an element of the largest array, or a function `(y, *inputs)` of the arrays; exp, log,
     # a root and a division count as one each, integer arithmetic not at all
     flops: int | Callable[..., int] = 1
@@ -88,11 +91,22 @@ TABLE: dict[str, Rule] = {}
 
 def rule(name: str, value: Callable | None = None, grads: Any = None, domain: Any = (ANY,), replace: bool = False,
          **options: Any) -> Rule:
-    """Add a row to the table; a name can be taken only once, unless `replace` says that the row is meant to change."""
+    """Add a row to the table, and return it; `options` are fields of `Rule`.
+
+    Raises ValueError if the name is taken, unless `replace` says that the row is meant to change.
+    """
     if name in TABLE and not replace:
         raise ValueError(f"the operation {name!r} exists already; choose another name, or pass replace=True")
     TABLE[name] = Rule(name, value, grads, domain, **options)
     return TABLE[name]
+
+
+def into(out: Any, value: Any) -> Any:
+    """What a row's value returns: `value`, or `out` with `value` written into it."""
+    if out is None:
+        return value
+    out[...] = value
+    return out
 
 
 def elementwise(function: str) -> Callable:
@@ -107,7 +121,7 @@ rule("sub", elementwise("subtract"), (lambda g, y, a, b: g, lambda g, y, a, b: -
 rule("mul", elementwise("multiply"), (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a), (ANY, ANY))
 rule("div", elementwise("divide"), (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b), (ANY, NONZERO))
 rule("neg", elementwise("negative"), (lambda g, y, a: -g,))
-# a**b has the slope log(a) a**b in b; at a = 0 that is 0 for b > 0, where log(a) alone would give 0 * -inf
+# The derivative of a^b by b is log(a) a^b. Its limit at a = 0 is 0 (b > 0), where log(a) a^b would be -inf * 0.
 rule("pow", elementwise("power"),
      (lambda g, y, a, b: g * b * a ** (b - 1),
       lambda g, y, a, b: g * y * (a == 0).where(1.0, a).log()), (POSITIVE, ANY))
@@ -126,13 +140,16 @@ rule("tan", elementwise("tan"), (lambda g, y, a: g * (1 + y * y),), (UNIT,))
 
 
 def _sigmoid(xp: Any, a: Any, out: Any) -> Any:
-    # 1 / (1 + exp(-a)) for a >= 0 and exp(a) / (1 + exp(a)) below: exp never overflows, small values keep their digits
+    # 1 / (1 + exp(-a)) for a >= 0 and exp(a) / (1 + exp(a)) below: so exp never overflows, and small values keep digits
     small = xp.exp(-xp.abs(a))
     return xp.divide(xp.where(a >= 0, xp.ones_like(small), small), 1 + small, out=out)
 
 
+# sigma(a) = 1 / (1 + exp(-a)) has the derivative exp(-a) / (1 + exp(-a))^2 = sigma(a) sigma(-a). The second factor is
+# 1 - sigma(a), but that difference would lose its digits where sigma(a) is near 1.
 rule("sigmoid", _sigmoid, (lambda g, y, a: g * y * (-a).sigmoid(),))
-# log(1 + exp(a)) = max(a, 0) + log(1 + exp(-|a|))
+# softplus(a) = log(1 + exp(a)) has the derivative exp(a) / (1 + exp(a)) = sigma(a). It is computed as
+# max(a, 0) + log(1 + exp(-|a|)), the same for either sign of a, where exp cannot overflow.
 rule("softplus", lambda xp, a, out: xp.add(xp.maximum(a, 0), xp.log1p(xp.exp(-xp.abs(a))), out=out),
      (lambda g, y, a: g * a.sigmoid(),))
 
@@ -160,7 +177,7 @@ rule("where", _where, (None, lambda g, y, flag, a, b: flag.where(g, 0.0), lambda
      (FLAG, ANY, ANY))
 for _name in ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"):
     rule(_name, elementwise(_name), (None, None), (ANY, ANY))
-# truth values as the numbers 0 and 1
+# Truth values as the numbers 0 and 1.
 rule("cast", lambda xp, flag, out, dtype: flag.astype(dtype) if out is None else xp.copyto(out, flag) or out,
      (None,), (FLAG,))
 
@@ -187,7 +204,8 @@ def _max_grad(g: Any, y: Any, a: Any, axis: tuple[int, ...], keepdims: bool) -> 
 
 
 def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    # the largest term is factored out, unless it is infinite: then plain arithmetic has the right limits
+    # log sum exp(a) = m + log sum exp(a - m) with m = max a, so exp never overflows; where m is infinite, m = 0 gives
+    # the right limits
     top = xp.amax(a, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     total = xp.sum(xp.exp(a - top), axis=axis, keepdims=keepdims)
@@ -199,8 +217,10 @@ rule("sum", lambda xp, a, out, axis, keepdims: xp.sum(a, axis=axis, keepdims=kee
 rule("mean", lambda xp, a, out, axis, keepdims: xp.mean(a, axis=axis, keepdims=keepdims, out=out),
      (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
 rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
+# y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = exp(a_k - y)
 rule("logsumexp", _logsumexp,
      (lambda g, y, a, axis, keepdims: _spread(g, a, axis) * (a - _spread(y, a, axis)).exp(),))
+# y_i = a_i - log sum_j exp(a_j) has dy_i/da_k = [i = k] - exp(y_k), so sum_i g_i dy_i/da_k = g_k - exp(y_k) sum_i g_i
 rule("log_softmax",
      lambda xp, a, out, axis: xp.subtract(a, _logsumexp(xp, a, None, axis, True), out=out),
      (lambda g, y, a, axis: g - y.exp() * g.sum(axis, keepdims=True),))
@@ -208,7 +228,8 @@ rule("log_softmax",
 # ---- products --------------------------------------------------------------------------------------------------------
 # The last two axes are multiplied, the others are batches: (..., m, k) @ (..., k, n) = (..., m, n).
 
-# `tf32` lets a GPU round the factors (fusion.py)
+# With Y = A B and G = dL/dY: y_ij = sum_k a_ik b_kj, hence dL/da_ik = sum_j g_ij b_kj, which is G B^T, and
+# dL/db_kj = sum_i a_ik g_ij, which is A^T G. `tf32` lets a GPU round the factors (fusion.py).
 rule("matmul", lambda xp, a, b, out, tf32=False: xp.matmul(a, b, out=out),
      (lambda g, y, a, b, **_: g @ b.swap(), lambda g, y, a, b, **_: a.swap() @ g), (ANY, ANY),
      kernel="matmul", asks="multiplies", strided=True, flops=lambda y, a, b: 2 * y.size * a.shape[-1])
@@ -218,15 +239,15 @@ rule("matmul", lambda xp, a, b, out, tf32=False: xp.matmul(a, b, out=out),
 rule("reshape", lambda xp, a, shape: a.reshape(shape), (lambda g, y, a, shape: g.reshape(a.shape),), view=True)
 rule("transpose", lambda xp, a, axes: a.transpose(axes),
      (lambda g, y, a, axes: g.transpose(tuple(axes.index(i) for i in range(len(axes)))),), view=True)
-# the gradient has the broadcast shape, and the walk sums it
+# The gradient keeps the broadcast shape; the walk sums it.
 rule("broadcast_to", lambda xp, a, shape: xp.broadcast_to(a, shape), (lambda g, y, a, shape: g,), view=True)
 rule("slice", lambda xp, a, key: a[key], (lambda g, y, a, key: g.unslice(key=key, shape=a.shape),), view=True)
 rule("detach", lambda xp, a: a[...], (None,), view=True)
-# into unbroken memory, whatever the strides of the input
+# A copy in unbroken memory, whatever the strides of the input.
 rule("copy", lambda xp, a, out: xp.array(a, order="C") if out is None else xp.copyto(out, a) or out,
      (lambda g, y, a: g,))
 
-# `a` into the array `home`, in place
+# Copies `a` into the array `home`.
 rule("store", lambda xp, a, home: xp.copyto(home, a), domain=(ANY, ANY), writes=(1,), overwrites=True)
 
 
@@ -259,7 +280,7 @@ def _gather(xp: Any, a: Any, index: Any, out: Any) -> Any:
         raise TypeError(f"gather found indices of type {index.dtype}; expected whole numbers (for a mask: flag.where)")
     if index.size and not -len(a) <= xp.read(index.min()) <= xp.read(index.max()) < len(a):
         raise IndexError(f"gather found indices from {index.min()} to {index.max()}; expected them below {len(a)}")
-    return xp.take(a, index, axis=0, out=out, **xp.checked)  # see above
+    return xp.take(a, index, axis=0, out=out, **xp.checked)  # all are in bounds, as `checked` assumes
 
 
 def _scatter(xp: Any, g: Any, index: Any, out: Any, rows: int) -> Any:
@@ -282,13 +303,10 @@ rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
     # SciPy computes in float64 whatever it is given; the row answers in the type of its input
     value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(xp.asarray(order), a)
-    if out is None:
-        return value.astype(a.dtype)
-    out[...] = value
-    return out
+    return value.astype(a.dtype) if out is None else into(out, value)
 
 
-# the n-th derivative of digamma; each is the derivative of the one before, so the row is closed
+# The n-th derivative of digamma, whose own derivative is the same row with n + 1.
 rule("polygamma", _polygamma, (lambda g, y, a, order: g * a.polygamma(order + 1),), (POSITIVE,),
      kernel="polygamma")
 rule("erf", lambda xp, a, out: xp.special.erf(a, out=out),

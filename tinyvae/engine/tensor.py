@@ -1,4 +1,7 @@
-"""Tensor: an array with the rules as operators. `grad` and `backward` ask the tape for derivatives."""
+"""Tensor: an array whose operators are rows of the table of operations (rules.py), and `apply`, which runs a row.
+
+`grad(output, tensors)` gives derivatives by the chain rule (tape.py); `output.backward()` adds them to `tensor.grad`.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "index", "launch", "name", "requires_grad")
-    __array_priority__ = 1000  # numpy_array * tensor is ours
+    __array_priority__ = 1000  # so that numpy_array * tensor calls this class
     __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False, launch: Launch | None = None, index: int = 0,
@@ -69,7 +72,7 @@ class Tensor:
     # ---- leaving the graph -------------------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array, on the host; not while a tape records them, for they would be frozen."""
+        """The values as a NumPy array on the host; TapeError while a tape records them."""
         tape = recording()
         if tape is not None and self.launch is not None and self.launch.tape == tape.number:
             raise TapeError(f"the value of a recorded {self.launch.rule.name} was asked for while the tape records: "
@@ -135,7 +138,7 @@ class Tensor:
         return apply("log_softmax", self, axis=self._axes(axis))
 
     def _axes(self, axis: Axis) -> tuple[int, ...]:
-        """Any way to name axes as the rows' way: a sorted tuple, none negative."""
+        """Axes as the rows want them: a sorted tuple without negative numbers."""
         axes = range(self.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
         if not all(-self.ndim <= i < self.ndim for i in axes):
             raise ValueError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
@@ -145,11 +148,11 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        # a reshape of scattered memory is a copy, which a replay must repeat: say so to the tape
+        # scattered memory is copied first, by an operation: a replay repeats it
         return self if wanted == self.shape else apply("reshape", self.contiguous(), shape=wanted)
 
     def contiguous(self) -> Tensor:
-        """The same values in unbroken memory."""
+        """The same values in unbroken memory: this tensor, or a copy."""
         return self if self.data.flags.c_contiguous else apply("copy", self)
 
     def transpose(self, axes: Sequence[int] | None = None) -> Tensor:
@@ -172,7 +175,7 @@ class Tensor:
         if any(isinstance(part, (Tensor, np.ndarray, list, bool)) for part in key):
             raise TypeError("slice found an array among several indices; take rows by one array of whole numbers, then "
                             "slice the result: x[index][:, 2]")
-        # the `...` makes a single number a view as well, which a replay renews
+        # with `...` a single number is a view, too, and follows its array in a replay; without, NumPy copies it
         return apply("slice", self, key=key if ... in key else (*key, ...))
 
     def concatenate(self, *others: Any, axis: int = 0) -> Tensor:
@@ -191,13 +194,13 @@ class Tensor:
         return apply("scatter", self, index, rows=rows)
 
     def apply(self, name: str, *others: Any, **attributes: Any) -> Any:
-        """Any row of the table by its name, this tensor its first input."""
+        """Run the row of that name with this tensor as its first input."""
         return apply(name, self, *others, **attributes)
 
     # ---- derivatives -------------------------------------------------------------------------------------------------
 
     def backward(self) -> None:
-        """Add the derivatives of this scalar to the `grad` of every leaf it depends on (twice called, twice added)."""
+        """Add the derivatives of this scalar to the `grad` of every leaf that it depends on."""
         if recording() is not None:
             raise TapeError("backward() inside a tape: its result would not be renewed by a replay; use tinyvae.grad")
         inputs = [self, *(tensor for launch in history(self) for tensor in launch.inputs)]
@@ -215,13 +218,14 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def matmul(a: Any, b: Any) -> Tensor:
-    """The matrix product; a vector counts as one row on the left, as one column on the right."""
+    """The matrix product: (..., m, k) @ (..., k, n). A vector on the left is a row, on the right a column."""
     a, b = (t if isinstance(t, Tensor) else Tensor(t) for t in (a, b))
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul found shapes {a.shape} and {b.shape}; expected (..., m, k) and (..., k, n)")
     if a.ndim > 1 and b.ndim > 1:
         return apply("matmul", a, b, **({"tf32": True} if tf32.on and a.device == "cuda" else {}))
     product = matmul(a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
+    # without the axes of length 1 that were added
     return product[(..., *[0] * (a.ndim == 1), *[slice(None) if b.ndim > 1 else 0])]
 
 
@@ -229,9 +233,9 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
-    """Run a row of the table on tensors, arrays or numbers: a Tensor, or a tuple of them for several outputs.
+    """Run a row of the table on tensors, arrays or numbers; returns a Tensor, or a tuple of them for several outputs.
 
-    A fused row whose kernel cannot serve these inputs runs its twin instead.
+    The row's kernel runs if the device has one that takes these inputs; otherwise the row's twin or its value.
     """
     row = TABLE.get(name)
     if row is None:
@@ -267,7 +271,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
 
 
 def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
-    """The inputs as tensors of one device and one floating type; numbers take the type of the others."""
+    """The inputs as tensors of one device and one floating type. Python numbers take the type of the others."""
     tensors: list[Any] = []
     xp, kind = None, None
     for i, value in enumerate(inputs):
@@ -308,6 +312,7 @@ def _served(row: Rule, tensors: Sequence[Tensor], xp: Namespace, attributes: dic
 
 
 def _belong(row: Rule, tensors: Sequence[Tensor], tape: Any) -> None:
+    """TapeError for an input that depends on a parameter and that no replay of this tape would compute again."""
     for tensor in tensors:
         if tensor.requires_grad and tensor.launch is not None and tensor.launch.tape != tape.number:
             raise TapeError(f"{row.name} was given the result of {tensor.launch}, which depends on a parameter but was "
@@ -341,7 +346,7 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     found, results, taken = walk(output, wanted, start), [], {id(start)}
     for tensor in wanted:
         g = found[key(tensor)] if key(tensor) in found else Tensor(xp.zeros_like(tensor.data))
-        # a rule may pass a gradient on as it is, or a view of it: every result gets memory of its own
+        # a row may return the gradient that it was given, or a view of it; each result gets memory of its own
         results.append(apply("copy", g) if id(g) in taken or g.data.base is not None else g)
         taken.add(id(g))
     return results

@@ -1,9 +1,9 @@
 """Independent estimates of a gradient by several estimators from the same draws, and how far they spread.
 
-An estimator of g = d/dv E_q[f] draws z_1 .. z_L from q and gives a mean over them. Independent estimates are had
-together: the parameters are leaves of R equal rows, and the gradient by a row is an estimate of its own. With V the
-variance of such an estimate over the rows, the variance of a draw is L V (for baselines, which join draws, the one that
-L draws behave as if they had). Of several parameters it is the trace of the covariance, the sum over them.
+An estimator of g = d/dv E_q[f] draws z_1 .. z_L from q and gives a mean over them. One computation gives R independent
+estimates: each parameter is a leaf of R equal rows, and the gradient by one row is one estimate. With V the variance of
+such an estimate over the rows, L V is called the variance of a draw. (A baseline joins the L draws, which then have no
+variance of their own; L V still compares.) Of several parameters it is the sum, the trace of the covariance.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import numpy as np
 
 from tinyvae.distributions import Distribution
 from tinyvae.engine.noise import Noise, uniform
-from tinyvae.engine.program import Tape
+from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, apply, grad
 from tinyvae.inference.estimators import BASELINES, Baseline, Latent, Term, score_term, sum_to_axes, surrogate
 from tinyvae.measure.timing import measure
 
 BATCHES = 100  # whose variances are averaged, and resampled for an interval
 SETTLING = 40  # steps before the moving average is used: it then weighs the steps as if it had always run
-DECAY = 0.9
-RESAMPLES = 1000
+DECAY = 0.9  # of the moving average
+RESAMPLES = 1000  # of a bootstrap
+ROUNDS = 9  # of timing
 NAMES = {"score": "score (BBVI)", "grep": "G-REP", "reparam": "reparameterized", "implicit": "implicit"}
 
-Report = Callable[[float], Any]  # is told the share of the work that is done
+Report = Callable[[float], Any]  # receives the share of the work that is done
 
 
 class Problem:
@@ -39,6 +40,11 @@ class Problem:
     parameters: dict[str, list[Tensor]]  # by the name of a table
     usual: int  # draws, where none are asked for
     latents = 1
+    smooth = True  # is the derivative of f all there is to its change?
+
+    def size(self, name: str) -> int:
+        """How many numbers the parameters of a table are."""
+        return sum(tensor.size for tensor in self.parameters[name]) // self.replicas
 
     def factors(self) -> dict[str, tuple[Distribution, str]]:
         """q of each latent, and its axes' names."""
@@ -52,8 +58,8 @@ class Problem:
         """What is added to E_q[f] in closed form, a single number."""
         return None
 
-    def check(self) -> None:
-        """ValueError if f was not finite at the latest draws."""
+    def check(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """ValueError if a term of f is not finite at a latent that was seen."""
 
 
 class Choice(NamedTuple):
@@ -107,26 +113,33 @@ class EachAverage:
 
 
 class Estimates:
-    """Estimates by several choices from the same draws, as a tape; each `step` draws anew.
+    """Estimates by several choices from the same draws; each `step` draws anew.
 
     With `draws`, (samples, ...) by the latents' names, there is one step, on these.
     """
 
     def __init__(self, problem: Problem, choices: Sequence[Choice], samples: int, seed: int = 0, stream: str = "noise",
                  draws: Mapping[str, Tensor] | None = None) -> None:
-        self.problem, self.choices, self.samples = problem, choices, samples
+        self.problem, self.choices, self.samples, self.draws = problem, choices, samples, draws
         self.noise = Noise(seed, stream)
-        self.averages: list[EachAverage] = []
-        with np.errstate(all="ignore"), Tape() as self.tape:
-            factors = problem.factors()
-            drawn = draws or {name: q.sample(self.noise, samples) for name, (q, _) in factors.items()}
-            made: dict[str, tuple[list[Term], list[Latent]]] = {}
-            for estimator in dict.fromkeys(choice.estimator for choice in choices):
-                latents = [Latent(name, q, drawn[name], estimator, axes) for name, (q, axes) in factors.items()]
-                made[estimator] = problem.terms({latent.name: latent.z for latent in latents}), latents
-            self.gradients = {choice: self._gradient(choice, *made[choice.estimator]) for choice in choices}
-        for average in self.averages:
+        self.averages = {choice: EachAverage(problem.replicas) for choice in choices
+                         if choice.baseline == "moving-average"}
+        self.program = Program(self._estimate)
+        self.gradients, self.seen = self.program()
+        for average in self.averages.values():
             average.settle()
+
+    def _estimate(self) -> tuple[Any, Any]:
+        """The gradients by choice and table, and a latent with a term of f for each estimator."""
+        self.noise.restart()
+        factors = self.problem.factors()
+        drawn = self.draws or {name: q.sample(self.noise, self.samples) for name, (q, _) in factors.items()}
+        made: dict[str, tuple[list[Term], list[Latent]]] = {}
+        for estimator in dict.fromkeys(choice.estimator for choice in self.choices):
+            latents = [Latent(name, q, drawn[name], estimator, axes) for name, (q, axes) in factors.items()]
+            made[estimator] = self.problem.terms({latent.name: latent.z for latent in latents}), latents
+        gradients = {choice: self._gradient(choice, *made[choice.estimator]) for choice in self.choices}
+        return gradients, [(latents[0].z, terms[0].value) for terms, latents in made.values()]
 
     def _gradient(self, choice: Choice, terms: list[Term], latents: list[Latent]) -> dict[str, list[Tensor]]:
         if choice.whole:  # all of f is one term, in which every latent is
@@ -137,8 +150,9 @@ class Estimates:
             terms = [Term(total, kept, tuple(latent.name for latent in latents))]
         if choice.part == "g_corr":  # without the path
             terms = [Term(term.value.detach(), term.axes, term.of) for term in terms]
+        baseline: Baseline = self.averages.get(choice) or BASELINES[choice.baseline]()
         scored = [] if choice.part == "g_rep" else latents
-        mean = surrogate(terms, scored, self._baseline(choice)).sum() * (1 / self.samples)
+        mean = surrogate(terms, scored, baseline).sum() * (1 / self.samples)
         closed = self.problem.closed()
         if closed is not None and choice.part != "g_corr":
             mean = mean + closed
@@ -146,16 +160,10 @@ class Estimates:
         found = iter(grad(mean, tensors))
         return {name: [next(found) for _ in group] for name, group in self.problem.parameters.items()}
 
-    def _baseline(self, choice: Choice) -> Baseline:
-        if choice.baseline != "moving-average":
-            return BASELINES[choice.baseline]()
-        self.averages.append(EachAverage(self.problem.replicas))
-        return self.averages[-1]
-
     def step(self) -> None:
         """The estimates from the next draws."""
         self.noise.counters += 1
-        self.tape.replay()
+        self.program()
 
     def by(self, choice: Choice, name: str) -> np.ndarray:
         """The latest, (replicas, parameters), in float64."""
@@ -166,77 +174,61 @@ class Estimates:
 # ---- how far they spread ---------------------------------------------------------------------------------------------
 
 
-class Spread:
-    """Estimates, gathered batch by batch: their mean along a direction, and their variance over all parameters."""
+class Spread(NamedTuple):
+    """Of estimates: their mean along a direction, and their variance over all parameters, the trace."""
 
-    def __init__(self, direction: np.ndarray) -> None:
-        self.direction, self.count, self.worst = direction, 0, 0.0
-        self.total: Any = 0.0  # of the batches' mean vectors
-        self.means: list[float] = []
-        self.along: list[float] = []
-        self.variances: list[float] = []  # of an estimate: the traces
+    mean: float
+    stderr: float
+    variance: float
+    interval: tuple[float, float]  # 95 % of the variance: percentiles of a bootstrap over the batches
+    largest: float  # the largest share that a single estimate has of the sum of squares
+    variances: np.ndarray  # of each batch
+    gradient: np.ndarray  # along which the means of all parameters lie, of any length
 
-    def add(self, estimates: np.ndarray) -> None:
-        """A batch, (count, parameters)."""
-        mean = estimates.mean(0)
-        centred = estimates - mean
-        squares = (centred**2).sum(1)
-        self.total, self.count = self.total + mean, self.count + len(estimates)
-        self.worst = max(self.worst, float(squares.max()))
-        self.variances.append(float(squares.sum() / (len(estimates) - 1)))
-        self.means.append(float(mean @ self.direction))
-        self.along.append(float((centred @ self.direction).var(ddof=1)))
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.means))
+def moments(batch: np.ndarray, direction: np.ndarray) -> tuple[Any, ...]:
+    """What `summary` needs of a batch of estimates, (count, parameters)."""
+    mean = batch.mean(0)
+    squares = ((batch - mean) ** 2).sum(1)
+    along = ((batch - mean) @ direction).var(ddof=1)
+    return mean, mean @ direction, along, squares.sum() / (len(batch) - 1), squares.max(), len(batch)
 
-    @property
-    def stderr(self) -> float:
-        return math.sqrt(float(np.mean(self.along)) / self.count)
 
-    @property
-    def variance(self) -> float:
-        return float(np.mean(self.variances))
-
-    @property
-    def largest(self) -> float:
-        """The largest share that a single estimate has of the sum of squares."""
-        return self.worst / (self.variance * self.count) if self.variance > 0 else 0.0
-
-    def interval(self) -> tuple[float, float]:
-        """95 % of the variance: percentiles of a bootstrap over the batches."""
-        n = len(self.variances)
-        picks = (uniform(0, "bootstrap", 0, 0, (RESAMPLES, n), np.float64) * n).astype(int)
-        low, high = np.quantile(np.array(self.variances)[picks].mean(1), (0.025, 0.975))
-        return float(low), float(high)
+def summary(batches: Sequence[tuple[Any, ...]]) -> Spread:
+    """The spread of estimates, by the moments of their batches."""
+    gradients, *rest = zip(*batches, strict=True)
+    means, along, variances, worst, counts = map(np.array, rest)
+    variance, count, n = float(variances.mean()), counts.sum(), len(variances)
+    picks = (uniform(0, "bootstrap", 0, 0, (RESAMPLES, n), np.float64) * n).astype(int)
+    low, high = np.quantile(variances[picks].mean(1), (0.025, 0.975)).tolist()
+    return Spread(float(means.mean()), math.sqrt(along.mean() / count), variance, (low, high),
+                  float(worst.max() / (variance * count)) if variance > 0 else 0.0, variances, sum(gradients))
 
 
 def gather(found: Estimates, steps: int, directions: Mapping[str, np.ndarray] | None = None,
            report: Report = lambda share: None) -> dict[tuple[Choice, str], Spread]:
-    """Estimates of so many steps, by choice and table; without a direction, means are those of all parameters."""
+    """The spread of the estimates of so many steps, by choice and table, with means along the directions."""
     problem = found.problem
-    each = {name: sum(tensor.size for tensor in group) // problem.replicas
-            for name, group in problem.parameters.items()}  # fmt: skip
-    spreads = {(choice, name): Spread(directions[name] if directions else np.full(size, 1 / size))
-               for choice in found.choices for name, size in each.items()}
+    directions = directions or {name: np.ones(problem.size(name)) for name in problem.parameters}
+    batches: dict[tuple[Choice, str], list[Any]] = {
+        (choice, name): [] for choice in found.choices for name in problem.parameters}
     together = 1 if problem.replicas > 1 else max(2, steps // BATCHES)
     for _ in range(SETTLING if found.averages else 0):
         found.step()
     for done in range(together, steps + 1, together):
-        batch: dict[tuple[Choice, str], list[np.ndarray]] = {key: [] for key in spreads}
+        parts = []
         for _ in range(together):
             found.step()
-            for (choice, name), estimates in batch.items():
-                estimates.append(found.by(choice, name))
-        for (choice, name), estimates in batch.items():
+            parts.append({key: found.by(*key) for key in batches})
+        for (choice, name), gathered in batches.items():
+            estimates = np.concatenate([part[choice, name] for part in parts])
             if not np.isfinite(estimates).all():
-                problem.check()
+                problem.check(found.seen)
                 raise ValueError(f"found an estimate by {choice.name} of the derivative by {name} that is not finite, "
                                  f"though f is; choose parameters nearer to 1, or another f: {problem.title}")
-            spreads[choice, name].add(np.concatenate(estimates))
+            gathered.append(moments(estimates, directions[name]))
         report(done / steps)
-    return spreads
+    return {key: summary(gathered) for key, gathered in batches.items()}
 
 
 def costs(problem: Problem, choices: Sequence[Choice], samples: int, seed: int = 0) -> dict[Choice, float]:
@@ -244,6 +236,9 @@ def costs(problem: Problem, choices: Sequence[Choice], samples: int, seed: int =
 
     The fastest of the rounds: what else a machine does can only add to the time.
     """
-    replays = {choice.name: Estimates(problem, [choice], samples, seed).tape.replay for choice in choices}
-    timings = measure(replays, rounds=9)
+    programs = {choice.name: Estimates(problem, [choice], samples, seed).program for choice in choices}
+    for program in programs.values():
+        while not program.is_settled():
+            program()
+    timings = measure(programs, rounds=ROUNDS)
     return {choice: 1e6 * min(timings[choice.name].seconds) / (samples * problem.replicas) for choice in choices}

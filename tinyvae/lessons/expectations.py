@@ -5,8 +5,8 @@ With w the stable form of z (see families.py), in which the density is smooth an
     E_q[f] = int f(z(w)) q(w; v) dw,    d/dv E_q[f] = int f(z(w)) q(w; v) d log q(w; v)/dv dw.
 
 The derivative of the density comes from the tape; no path through z and no derivative of f is used, so that gradient
-estimators, which use both, are held against something else. The line is run through by t, with
-w = centre + scale sinh t: dense in the bulk of q, and far out in few steps.
+estimators, which use both, are held against something else. The variable of integration is t, with
+w = centre + scale sinh t: equal steps of t are small steps of w in the bulk of q, and large ones far out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Exact(NamedTuple):
 
 
 class NotFinite(ValueError):
-    """By quadrature no finite value was found: the integral is infinite, or its tails fall off too slowly."""
+    """Quadrature found no finite value: the integral is infinite, or its tails fall off too slowly."""
 
 
 def expectation(q: Member, f: Function, about: float = 0.0, order: int = 1) -> Exact:
@@ -55,7 +55,7 @@ def derivative(q: Member, f: Function, by: str) -> Exact:
 
 
 class Line:
-    """The stable forms of a member, run through by t: w = centre + scale sinh t."""
+    """The stable form w of a member as a function of t: w = centre + scale sinh t."""
 
     def __init__(self, q: Member) -> None:
         self.q, base = q, q.distribution
@@ -124,7 +124,7 @@ def _exact(q: Member, f: Function, about: float = 0.0, order: int = 1, by: str |
 
     edges = line.edges(f, scan(REACH, POINTS))
     value, error, size = _integral(line, values, edges, by, f"d{text}/d{by}" if by else text)
-    # what rounding does to the density shows in its mass, by and large; it is a few units of the terms in its logarithm
+    # Rounding changes the density: its mass is not quite 1, and the terms of its logarithm are rounded each.
     mass, *_ = _integral(line, lambda z: np.ones(z.shape), [], None, "1")
     terms = 4 + abs(line.centre) / line.scale + sum(abs(v) * (1 + abs(math.log(abs(v)))) for v in q.at.values() if v)
     return Exact(value, error + size * (4 * abs(mass - 1) + 2e-16 * terms)), size
@@ -139,7 +139,7 @@ def _integral(line: Line, f: Callable[[Tensor], np.ndarray], edges: Sequence[flo
 
     def integrand(t: np.ndarray) -> np.ndarray:
         value, mass = f(line.z(t)), line.mass(t, by)
-        return np.where(mass != 0, value * mass, 0.0)  # where q has no mass, f may be what it likes
+        return np.where(mass != 0, value * mass, 0.0)  # where q has no mass, even an infinite f does not count
 
     def sums(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         t, weights = gauss(left, right)

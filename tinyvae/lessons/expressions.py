@@ -21,6 +21,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -33,22 +34,9 @@ DEEPEST = 40  # brackets, signs and powers within one another
 
 Part = float | Callable[[Tensor], Tensor]  # what a piece of text means: a number, or a function of z
 
-
-def _method(name: str) -> Callable[..., Any]:
-    return lambda a, *more: getattr(a, name)(*more)
-
-
-def _symmetric(name: str) -> Callable[[Any, Any], Any]:
-    """A function whose arguments may change places, so that the one which is a tensor comes first."""
-    return lambda a, b: getattr(a, name)(b) if isinstance(a, Tensor) else getattr(b, name)(a)
-
-
-FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {  # how many arguments, and what it does
-    **{name: (1, _method(name)) for name in ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "softplus")},
-    "abs": (1, operator.abs),
-    **{name: (1, _method(name)) for name in ("relu", "sign", "lgamma", "erf")},
-    **{name: (2, _symmetric(name)) for name in ("maximum", "minimum")},
-}
+FUNCTIONS = {  # how many arguments each takes
+    **dict.fromkeys(("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "softplus", "abs", "relu", "sign",
+                     "lgamma", "erf"), 1), "maximum": 2, "minimum": 2}  # fmt: skip
 EDGED = ("abs", "relu", "sign", "maximum", "minimum")
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SUMS = {"+": operator.add, "-": operator.sub}
@@ -59,6 +47,12 @@ TOKEN = re.compile(r"[ \t]*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]
                    re.DOTALL)
 OPERATOR = f"one of {' '.join([*SUMS, *PRODUCTS, '**', *COMPARISONS])}"
 OPERAND = f"z, a number, a bracket, or a function: {', '.join(FUNCTIONS)}"
+
+
+def _called(name: str, *arguments: Any) -> Tensor:
+    """The function as a method of its argument; of two, of the one which is a tensor."""
+    first, *rest = sorted(arguments, key=lambda argument: not isinstance(argument, Tensor))
+    return abs(first) if name == "abs" else getattr(first, name)(*rest)
 
 
 @dataclass(frozen=True)
@@ -189,7 +183,7 @@ class _Parser:
         return part
 
     def call(self, start: int, name: str) -> Part:
-        count, function = FUNCTIONS[name]
+        count = FUNCTIONS[name]
         if not self.take("("):
             self.refuse(f"a bracket after {name}")
         arguments = [self.comparison()]
@@ -198,7 +192,7 @@ class _Parser:
         if len(arguments) != count:
             self.refuse(f"{count}", start, f"{name} with {len(arguments)} argument{'s' * (len(arguments) > 1)}")
         self.close()
-        return self.join(start, function, *arguments, edge=name in EDGED, jump=name == "sign")
+        return self.join(start, partial(_called, name), *arguments, edge=name in EDGED, jump=name == "sign")
 
     def close(self) -> None:
         if not self.take(")"):
@@ -235,5 +229,4 @@ def _z(z: Tensor) -> Tensor:
 
 
 def _zero_or_one(compare: Callable[[Any, Any], Any], a: Any, b: Any) -> Tensor:
-    number = a if isinstance(a, Tensor) else b
-    return compare(a, b).cast(number.dtype)
+    return compare(a, b).cast((a if isinstance(a, Tensor) else b).dtype)

@@ -35,7 +35,7 @@ ELBO_CAPTION = ("p is normalised and there are no data, so the ELBO is âˆ’KL(q â
                 "what p has elsewhere\n{}costs: not even the best q of any form gets above log P(z > 0) "
                 "under p, the dashed line.")
 SEEN = 0.02  # of a panel's height or width
-# Okabe and Ito: told apart by everyone. A baseline is the lighter, dashed line of its estimator's colour.
+# By Okabe and Ito, for the colour-blind too. A baseline is a dashed line in its estimator's colour.
 COLOURS = {"score": "#D55E00", "grep": "#0072B2", "reparam": "#009E73", "implicit": "#009E73"}
 BY_DRAWS = ("reparam", "implicit")
 
@@ -100,9 +100,8 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
     top.set_title(f"ELBO as q moves, nats (higher is better); optimum {_number(best.elbo)} at "
                   f"a = {_number(best.shape)}, b = {_number(best.rate)}", loc="left", fontsize=9, color=INK)
     for number, moment in enumerate(moments):
-        top.plot(moment, values[moment], "o", color=Q, markersize=11, zorder=4, clip_on=False)
         top.text(moment, values[moment], str(number + 1), fontsize=7.5, color="white", ha="center", va="center",
-                 zorder=5, clip_on=False)
+                 bbox={"boxstyle": "circle", "color": Q}, zorder=5)
         point, part = points[moment], figure.add_subplot(grid[1, number])
         curve, hatched = _densities(part, lesson, [points[m] for m in moments])
         _move(curve, point)
@@ -133,12 +132,10 @@ def _course(axes: Any, lesson: Lesson, faint: bool) -> np.ndarray:
     room, low = 0.17 * (high - low), low - 0.05 * (high - low)
     if high - low > max(30, 10 * abs(high)):  # from tenths to thousands of nats
         linear = max(1.0, 2 * abs(high))
-        decades = math.log10(-1.3 * low / linear)
-        scale = max(1.0, decades / 4)  # room for the bound's label, however many decades there are
-        axes.set_yscale("symlog", linthresh=linear, linscale=scale)
+        axes.set_yscale("symlog", linthresh=linear, linscale=max(1.0, math.log10(-low / linear) / 4))
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
         axes.yaxis.get_major_locator().numticks = 7
-        low, room = 1.3 * low, linear * min(0.9, 0.18 * (decades / scale + 1))
+        room = 0.9 * linear
     axes.set(xlim=(-0.02 * len(values), 1.02 * len(values) - 1), ylim=(low, high + room), xticks=[])
     axes.axhline(lesson.bound, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(f"log P(z > 0) = {_number(lesson.bound)} nats", (0.01, lesson.bound), (0, 1.5), color=INK,
@@ -306,7 +303,7 @@ def _curve(axes: Any, x: np.ndarray, row: Choice, variance: np.ndarray) -> None:
 
 def side_by_side(found: Comparison, path: PathLike) -> Path:
     """Variance of a draw of each estimator, a panel for each group of parameters, logarithmic, as PNG."""
-    rows = [line.choice for line in found.tables[0].lines]
+    rows = [line.row for line in found.tables[0].lines]
     figure = new_figure(2.6 + 2.1 * max(2, len(found.tables)), 1.4 + 0.27 * len(rows))
     high, wide, places = figure.get_figheight(), figure.get_figwidth(), np.arange(len(rows))
     grid = figure.add_gridspec(1, len(found.tables), left=2.35 / wide, right=0.98, bottom=0.55 / high,
@@ -317,11 +314,11 @@ def side_by_side(found: Comparison, path: PathLike) -> Path:
             if line.variance > 1e-20 * max(other.variance for other in table.lines):
                 span = np.array([[line.variance - line.interval[0]], [line.interval[1] - line.variance]])
                 axes.errorbar(line.variance, place, xerr=np.maximum(span, 0), fmt="o", markersize=5, linewidth=1.4,
-                              color=COLOURS[line.choice.estimator],
-                              markerfacecolor="white" if line.choice.part else None)
+                              color=COLOURS[line.row.estimator],
+                              markerfacecolor="white" if line.row.part else None)
             else:
                 axes.annotate("0", (0, place), (4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-                              va="center", fontsize=8.5, color=COLOURS[line.choice.estimator])
+                              va="center", fontsize=8.5, color=COLOURS[line.row.estimator])
         axes.set_xscale("log")
         plain_axes(axes, f"by {table.parameter}" + (f" ({table.size:,})" if table.size > 1 else ""),
                    "variance of a draw")

@@ -3,11 +3,11 @@
     E_q[f(z)] ~ 1/L sum_l f(z_l),  z_l ~ q(z)                 draws of q itself
     E_q[f(z)] ~ 1/L sum_l f(g(eps_l)),  eps_l ~ p(eps)        the reparameterization trick
 
-Both have the expectation E_q[f] and the standard error sd_q[f] / sqrt(L): ten times more accurate by a hundred times
-more draws. Here both are held against the exact value, which quadrature gives in one dimension.
+Both have the expectation E_q[f] and the standard error sd_q[f] / sqrt(L): a hundred times more draws make the error ten
+times smaller. Here both are held against the exact value, which quadrature gives in one dimension.
 
-"Draws of q itself" use nothing of q but its density: the distribution function is tabulated and inverted. So that
-the two agree says that g is right.
+"Draws of q itself" use nothing of q but its density: the distribution function is tabulated and inverted. If both
+routes agree, g has the law of q.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Means(NamedTuple):
     """One L: what the first of all repetitions finds, and how wrong they all are. Pairs are (direct, g(eps))."""
 
     draws: int
-    estimate: tuple[float, float]
-    stderr: tuple[float, float]  # the sample's own, s / sqrt(L)
-    rms: tuple[float, float]  # over the repetitions, of estimate - exact
-    rms_stderr: tuple[float, float]  # of log rms
+    estimate: list[float]
+    stderr: list[float]  # the sample's own, s / sqrt(L)
+    rms: list[float]  # over the repetitions, of estimate - exact
+    rms_stderr: list[float]  # of log rms
     expected: float  # sd_q[f] / sqrt(L)
 
 
@@ -58,7 +58,7 @@ class Slope(NamedTuple):
 
 
 class Study(NamedTuple):
-    """All that `study` finds."""
+    """What `study` finds."""
 
     q: Member
     recipe: Recipe
@@ -82,18 +82,18 @@ def study(q: Member, recipe: Recipe, f: Expression, largest: int = 16384, repeti
           report: Callable[[float], Any] = lambda share: None) -> Study:
     """Estimate E_q[f(z)] with L = 16, 64, ... `largest` draws, by both routes, `repetitions` times each.
 
-    `report` is told the share of the work that is done.
+    `report` receives the share of the work that is done.
     """
-    if not largest >= FIRST * FACTOR:
-        raise ValueError(f"found {largest} samples; expected {FIRST * FACTOR} or more")
-    if not repetitions >= 10:
-        raise ValueError(f"found {repetitions} repetitions; expected 10 or more")
-    if not largest * repetitions <= MOST:
-        raise ValueError(f"found {largest} samples in {repetitions} repetitions; expected {MOST:,} draws at most")
     variates = int(recipe.variates(*q.at.values()))
-    if not largest * variates <= WIDEST:
-        raise ValueError(f"found {largest} samples of {q}, each of {variates} variates; expected {WIDEST // variates} "
-                         "samples at most")
+    for right, found, expected in (
+        (largest >= FIRST * FACTOR, f"{largest} samples", f"{FIRST * FACTOR} or more"),
+        (repetitions >= 10, f"{repetitions} repetitions", "10 or more"),
+        (largest * repetitions <= MOST, f"{largest} samples in {repetitions} repetitions", f"{MOST:,} draws at most"),
+        (largest * variates <= WIDEST, f"{largest} samples of {q}, each of {variates} variates",
+         f"{WIDEST // variates} samples at most"),
+    ):  # fmt: skip
+        if not right:
+            raise ValueError(f"found {found}; expected {expected}")
     exact, variance, kurtosis = moments(q, f)
     sampler, direct, eps = Sampler(q), Noise(seed, "direct"), Noise(seed, "eps")
     routes: tuple[tuple[Draw, int], ...] = (
@@ -102,12 +102,12 @@ def study(q: Member, recipe: Recipe, f: Expression, largest: int = 16384, repeti
     ladder = [FIRST * FACTOR**n for n in range(int(math.log(largest / FIRST, FACTOR) + 1e-9) + 1)]
     rows, errors = [], np.zeros((2, 1))
     for draws in ladder:
-        found = [means(draw, f, draws, repetitions, width) for draw, width in routes]
-        errors = np.array([mean - exact for mean, _ in found])
+        each = [means(draw, f, draws, repetitions, width) for draw, width in routes]
+        errors = np.array([mean - exact for mean, _ in each])
         mse, spread = np.mean(errors**2, 1), np.var(errors**2, 1, ddof=1)
-        first = np.array(found)[:, :, 0]  # of each route the mean, and its standard error
-        rows.append(Means(draws, _pair(first[:, 0]), _pair(first[:, 1]), _pair(np.sqrt(mse)),
-                          _pair(np.sqrt(spread / repetitions) / (2 * mse)), math.sqrt(variance / draws)))
+        estimate, stderr = np.array(each)[:, :, 0].T  # of the first repetition
+        rows.append(Means(draws, estimate.tolist(), stderr.tolist(), np.sqrt(mse).tolist(),
+                          (np.sqrt(spread / repetitions) / (2 * mse)).tolist(), math.sqrt(variance / draws)))
         report(draws / ladder[-1])
     gap = float(errors[0].mean() - errors[1].mean())
     gap_stderr = math.sqrt(float(np.var(errors, 1, ddof=1).sum()) / repetitions)
@@ -165,7 +165,3 @@ def fit(ladder: list[int], rms: list[float], stderr: list[float]) -> Slope:
     x, y = np.log(ladder), np.log(rms)
     weight = (x - x.mean()) / ((x - x.mean()) ** 2).sum()  # the slope is a weighted sum of the y
     return Slope(float(weight @ y), float(np.sqrt(weight**2 @ np.square(stderr))))
-
-
-def _pair(values: np.ndarray) -> tuple[float, float]:
-    return float(values[0]), float(values[1])

@@ -23,23 +23,19 @@ class OneLatent(Problem):
 
     def __init__(self, q: Member, f: Expression, replicas: int, values: Mapping[str, np.ndarray] | None = None) -> None:
         self.q, self.f, self.replicas, self.name = q, f, replicas, q.family.name
-        self.title = f"E[{f}] under {q}"
+        self.title, self.smooth = f"E[{f}] under {q}", f.differentiable
         given = dict(q.at) | dict(values or {})
         self.parameters = {name: [Tensor(np.broadcast_to(value, (replicas,)).reshape(-1, 1).copy(), True, name=name)]
                            for name, value in given.items()}
-        self.latest: list[tuple[Tensor, Tensor]] = []
 
     def factors(self) -> dict[str, tuple[Distribution, str]]:
-        self.latest.clear()
         return {"z": (self.q.family.build(*(leaf for leaf, in self.parameters.values())), "rn")}
 
     def terms(self, z: dict[str, Tensor]) -> list[Term]:
-        value = self.f(z["z"])
-        self.latest.append((z["z"], value))
-        return [Term(value, "rn", ("z",))]
+        return [Term(self.f(z["z"]), "rn", ("z",))]
 
-    def check(self) -> None:
-        for z, value in self.latest:
+    def check(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for z, value in seen:
             wrong = np.flatnonzero(~np.isfinite(value.data))
             if len(wrong):
                 raise ValueError(f"found f = {self.f} to be {value.data.flat[wrong[0]]} at z = "

@@ -23,20 +23,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.estimators import choices
 from tinyvae.lessons.estimates import Choice, Estimates, Problem, Report, Spread, costs, gather, variants
 from tinyvae.lessons.expectations import Exact, Line, derivative, expectation, gauss, scan
 from tinyvae.lessons.expressions import Expression, parse
 from tinyvae.lessons.families import Member
+from tinyvae.lessons.montecarlo import NORMAL_95
 from tinyvae.lessons.problems import OneLatent
 
-NORMAL_95 = 1.959963984540054
 TOGETHER, LEAST, FEWEST = 8192, 20, 16  # draws in one step, so that time goes into arithmetic; steps; replicas
 MOST = 10**8  # draws
 JUMPS = "f jumps, and a gradient through z does not see a jump"
@@ -48,11 +46,11 @@ SPREAD, STEPS = 1280, 60  # replicas of each value, and steps, where draws are n
 TRUSTED = 0.1  # share of the largest estimate in a sum of squares, above which a sample variance is no measurement
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An estimator in one table. Variances are of one draw; a part of a sum has no z, no cost, and is never best."""
 
-    choice: Choice
+    name: str
+    row: Choice
     mean: float
     stderr: float
     z: float | None  # (mean - exact) over the standard error of the difference
@@ -64,26 +62,19 @@ class Entry:
     exact_variance: float | None = None  # of a draw, by quadrature, where that is known
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """The estimators of the derivatives by one group of parameters."""
 
     parameter: str
     size: int  # how many numbers it is
     exact: Exact
     lines: list[Entry]
-
-    def best(self, by: str = "variance") -> Entry:
-        """The entry with the least variance, or `product`; of equals the cheapest."""
-        lines = [line for line in self.lines if not line.choice.part]
-        values = [getattr(line, by) for line in lines]
-        limit = min(values) * (1 + 1e-6) + 1e-24 * max(values)
-        return min((line for line in lines if getattr(line, by) <= limit), key=lambda line: line.microseconds or 0.0)
+    least_variance: str  # the name of the best estimator
+    least_product: str
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """All that `compare` found."""
+class Comparison(NamedTuple):
+    """What `compare` finds."""
 
     title: str
     how_exact: str
@@ -91,28 +82,18 @@ class Comparison:
     draws: int  # of each estimator
     batches: int  # over whose variances the intervals are bootstrapped
     tables: list[Table]
-    notes: list[str] = field(default_factory=list)  # what was left out, and why
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        tables = []
-        for table in self.tables:
-            lines = [vars(line) | {"row": line.choice._asdict(), "name": line.choice.name} for line in table.lines]
-            for line in lines:
-                del line["choice"]
-            tables.append(vars(table) | {"exact": table.exact._asdict(), "lines": lines,
-                                         "least_variance": table.best().choice.name,
-                                         "least_product": table.best("product").choice.name})
-        return vars(self) | {"tables": tables}
+    notes: list[str]  # what was left out, and why
 
 
 def estimators_for(problem: Problem, asked: Sequence[str] = ()) -> list[str]:
-    """The estimators that a problem has, or those asked for; ValueError for one that it does not have."""
+    """The estimators for a problem, or those asked for; the score alone where f jumps. ValueError for a wrong one."""
     known = choices(type(next(iter(problem.factors().values()))[0]))
     for name in asked:
         if name not in known:
             raise ValueError(f"found estimator {name!r}; {problem.name} has {', '.join(known)}")
-    return [name for name in known if not asked or name in asked]
+        if name != "score" and not problem.smooth:
+            raise ValueError(f"found estimator {name!r} with {problem.title}: {JUMPS}; use score")
+    return [name for name in known if (not asked or name in asked) and (problem.smooth or name == "score")]
 
 
 def sizes(problem: Problem, samples: int, draws: int | None, estimates: int) -> int:
@@ -127,7 +108,8 @@ def sizes(problem: Problem, samples: int, draws: int | None, estimates: int) -> 
 
 
 def compare(problem: Problem, rows: Sequence[Choice], samples: int, steps: int, seed: int = 0,
-            exact: Mapping[str, Exact] | None = None, report: Report = lambda share: None) -> Comparison:
+            exact: Mapping[str, Exact] | None = None, report: Report = lambda share: None,
+            variances: Mapping[tuple[str, Choice], float] | None = None, notes: Sequence[str] = ()) -> Comparison:
     """Run the choices on the same draws and hold them against the exact gradient, by table name.
 
     Without `exact` the reference is the estimator that a pilot run finds best, on twice as many draws of its own.
@@ -139,19 +121,21 @@ def compare(problem: Problem, rows: Sequence[Choice], samples: int, steps: int, 
         pilot = gather(Estimates(problem, full, samples, seed, "pilot"), steps // 4,
                        report=lambda share: report(share * 0.25 * work))
         best = {name: min(full, key=lambda row: pilot[row, name].variance) for name in names}
-        directions = {name: _unit(pilot[best[name], name].total) for name in names}
+        directions = {name: _unit(pilot[best[name], name].gradient) for name in names}
         chosen = Estimates(problem, list(dict.fromkeys(best.values())), samples, seed, "reference")
         far = gather(chosen, 2 * steps, directions, lambda share: report((0.25 + 2 * share) * work))
         exact = {name: Exact(far[best[name], name].mean, NORMAL_95 * far[best[name], name].stderr) for name in names}
         how = f"mean of {2 * steps * samples * problem.replicas:,} other draws, 95 %"
     spreads = gather(Estimates(problem, rows, samples, seed), steps, directions,
                      lambda share: report(1 - work + share * work))
-    cost, width = costs(problem, full, samples, seed), 1.0 if how == "quadrature" else NORMAL_95
-    tables = [Table(name, sum(tensor.size for tensor in problem.parameters[name]) // problem.replicas, exact[name],
-                    [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row)) for row in rows])
-              for name in names]
+    cost, width, tables = costs(problem, full, samples, seed), 1.0 if how == "quadrature" else NORMAL_95, []
+    for name in names:
+        lines = [_entry(row, spreads[row, name], exact[name], width, samples, cost.get(row),
+                        (variances or {}).get((name, row))) for row in rows]
+        tables.append(Table(name, problem.size(name), exact[name], lines, _least(lines, "variance"),
+                            _least(lines, "product")))
     batches = len(next(iter(spreads.values())).variances)
-    return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables)
+    return Comparison(problem.title, how, samples, steps * samples * problem.replicas, batches, tables, list(notes))
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -159,14 +143,23 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / size if size > 0 else np.full(len(vector), len(vector) ** -0.5)
 
 
-def _entry(row: Choice, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None) -> Entry:
+def _least(lines: list[Entry], what: str) -> str:
+    """The estimator with the least variance, or product; of equals the cheapest."""
+    values = {line: getattr(line, what) for line in lines if not line.row.part}
+    limit = min(values.values()) * (1 + 1e-6) + ROUNDING * max(values.values())
+    return min((line for line in values if values[line] <= limit), key=lambda line: line.microseconds or 0.0).name
+
+
+def _entry(row: Choice, spread: Spread, exact: Exact, width: float, samples: int, cost: float | None,
+           exact_variance: float | None) -> Entry:
     stderr = math.hypot(spread.stderr, exact.error / width, 1e-15 * abs(exact.value))
     off = spread.mean - exact.value
     z = None if row.part else off / stderr if stderr > 0 else math.copysign(math.inf, off) if off else 0.0
-    low, high = (samples * limit for limit in spread.interval())
+    low, high = (samples * limit for limit in spread.interval)
     variance = samples * spread.variance
-    return Entry(row, spread.mean, spread.stderr, z, variance, (low, high), cost,
-                 None if cost is None else variance * cost, spread.largest)
+    known = exact_variance is not None and math.isfinite(exact_variance)
+    return Entry(row.name, row, spread.mean, spread.stderr, z, variance, (low, high), cost,
+                 None if cost is None else variance * cost, spread.largest, exact_variance if known else None)
 
 
 def of_problem(problem: Problem, asked: Sequence[str] = (), samples: int = 8, draws: int | None = None, seed: int = 0,
@@ -188,103 +181,80 @@ def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples:
     """Compare the estimators of d/dv E_q[f(z)]; each gets about so many draws, `samples` an estimate."""
     problem = OneLatent(q, f, 1)
     draws = sizes(problem, samples, draws, LEAST * FEWEST)
-    rows = variants(smooth(q, f, asked), samples)
+    estimators = estimators_for(problem, asked)
     expectation(q, f, order=2)  # without it there are no variances
     exact = {name: derivative(q, f, name) for name in q.at}
-    notes = ["Rao-Blackwell: f is one term with one latent, so there is nothing to leave out."]
+    notes = ["f is one term with one latent, so Rao-Blackwell has nothing to leave out."]
     if not f.differentiable:
-        left = [name for name in estimators_for(problem) if name != "score"]
+        left = [name for name in choices(type(q.distribution)) if name != "score"]
         notes.append(f"{JUMPS}: {' and '.join(left)} would be wrong, and are left out.")
     if samples == 1:
         notes.append("Leave-one-out and fitted need other draws, and are left out with one sample.")
+    rows = variants(estimators, samples)
     replicas = max(FEWEST, min(TOGETHER // samples, draws // (LEAST * samples)))
-    found = compare(OneLatent(q, f, replicas), rows, samples, draws // (replicas * samples), seed, exact, report)
-    known = exact_variances([q], f, rows, samples, FINE)
-
-    def complete(line: Entry, by: str) -> Entry:
-        value = float(known.get((by, line.choice), np.array([math.nan]))[0])
-        return replace(line, exact_variance=value if math.isfinite(value) else None)
-
-    return replace(found, notes=notes, tables=[
-        replace(table, lines=[complete(line, table.parameter) for line in table.lines]) for table in found.tables])
-
-
-def smooth(q: Member, f: Expression, asked: Sequence[str]) -> list[str]:
-    """The estimators for q, or those asked for; the score alone where f jumps. ValueError for one that is wrong."""
-    known = estimators_for(OneLatent(q, f, 1), asked)
-    for name in () if f.differentiable else asked:
-        if name != "score":
-            raise ValueError(f"found estimator {name!r} with f = {f}: {JUMPS}; use score")
-    return known if f.differentiable else ["score"]
+    return compare(OneLatent(q, f, replicas), rows, samples, draws // (replicas * samples), seed, exact, report,
+                   exact_variances(q, f, rows, samples, FINE), notes)
 
 
 class Nodes:
-    """f, and what each node would give as a draw, for members of one family; arrays are (members, nodes)."""
+    """The nodes that stand in the place of draws: their weights, f, and what each would give as a draw."""
 
-    def __init__(self, members: Sequence[Member], f: Expression, count: int, reach: float = REACH) -> None:
-        even = np.linspace(-reach, reach, count // PANEL + 1)
-        cuts = [sorted([*even, 0.0, *Line(q).edges(f, scan(reach, 2001))[:100]]) for q in members]  # Laplace bends at 0
-        most = max(map(len, cuts))
-        w, weights = [], []
-        for q, cut in zip(members, cuts, strict=True):
-            ends = np.array([*cut, *[cut[-1]] * (most - len(cut))])  # panels of no width make lengths equal
-            t, weight = (part.ravel() for part in gauss(ends[:-1], ends[1:]))
-            w.append(Line(q).w(t).data)
-            weights.append(Line(q).mass(t) * weight)
-        self.members, self.f, self.weights, self.w = members, f, np.stack(weights), np.stack(w)
-        self.values = f(members[0].z(Tensor(self.w))).data
+    def __init__(self, q: Member, f: Expression, count: int, reach: float = REACH) -> None:
+        line = Line(q)
+        inner = [0.0, *line.edges(f, scan(reach, 2001))[:100]]  # at t = 0 Laplace has a kink
+        cuts = np.sort([*np.linspace(-reach, reach, count // PANEL + 1), *inner])
+        t, weights = (part.ravel() for part in gauss(cuts[:-1], cuts[1:]))
+        self.q, self.weights, self.w = q, line.mass(t) * weights, line.w(t)
+        self.f = f(q.z(self.w)).data
 
-    def gradients(self, rows: Sequence[Choice], f: Expression | None = None) -> dict[tuple[str, Choice], np.ndarray]:
+    def gradients(self, rows: Sequence[Choice], f: Expression) -> dict[tuple[str, Choice], np.ndarray]:
         """g(z) by the derivative's parameter and the choice."""
-        at = {name: np.repeat([q.at[name] for q in self.members], self.w.shape[1]) for name in self.members[0].at}
-        problem = OneLatent(self.members[0], f or self.f, self.w.size, at)
-        found = Estimates(problem, rows, 1, draws={"z": self.members[0].z(Tensor(self.w.reshape(1, -1, 1)))})
-        return {(by, row): found.by(row, by).reshape(self.w.shape) for by in at for row in rows}
+        z = self.q.z(self.w.reshape(1, -1, 1))
+        found = Estimates(OneLatent(self.q, f, self.w.size), rows, 1, draws={"z": z})
+        return {(by, row): found.by(row, by)[:, 0] for by in self.q.at for row in rows}
 
-    def mean(self, g: np.ndarray) -> np.ndarray:
-        """E[g] of each member, (members, 1)."""
-        return np.where(self.weights > 0, g * self.weights, 0.0).sum(1, keepdims=True)
+    def mean(self, g: np.ndarray) -> float:
+        """E[g]."""
+        return float(np.where(self.weights > 0, g * self.weights, 0.0).sum())
 
-    def variance(self, g: np.ndarray) -> np.ndarray:
+    def variance(self, g: np.ndarray) -> float:
         return self.mean((g - self.mean(g)) ** 2)
 
 
-@np.errstate(all="ignore")  # for some members f may be infinite
-def exact_variances(members: Sequence[Member], f: Expression, rows: Sequence[Choice], samples: int,
-                    count: int) -> dict[tuple[str, Choice], np.ndarray]:
-    """The variance of a draw, (members,), by the derivative's parameter and the choice, where it can be had.
+def exact_variances(q: Member, f: Expression, rows: Sequence[Choice], samples: int,
+                    count: int) -> dict[tuple[str, Choice], float]:
+    """The variance of a draw by the derivative's parameter and the choice, where it can be had by so many nodes.
 
     NaN where it is not known to ACCURATE; 0 where it is rounding.
     """
-    found, coarse = (_variances(Nodes(members, f, n, reach), rows, samples)
-                     for n, reach in ((count, REACH), (2 * count // 3, SHORTER)))
-    return {key: np.where(value <= least, 0.0, np.where(abs(value - coarse[key][0]) <= ACCURATE * value + least, value,
-                                                        np.nan)) for key, (value, least) in found.items()}
+    with np.errstate(all="ignore"):  # f may be infinite
+        fine, coarse = (_variances(Nodes(q, f, n, reach), f, rows, samples)
+                        for n, reach in ((count, REACH), (2 * count // 3, SHORTER)))
+    return {key: 0.0 if value <= rounding else value if abs(value - coarse[key][0]) <= ACCURATE * value + rounding
+            else math.nan for key, (value, rounding) in fine.items()}
 
 
-def _variances(nodes: Nodes, rows: Sequence[Choice],
-               samples: int) -> dict[tuple[str, Choice], tuple[np.ndarray, np.ndarray]]:
-    """Of each choice its variances, and what of them may be rounding."""
+def _variances(nodes: Nodes, f: Expression, rows: Sequence[Choice],
+               samples: int) -> dict[tuple[str, Choice], tuple[float, float]]:
+    """Of each choice its variance, and what of that may be rounding."""
     plain, joined, found = Choice("score"), Choice("score", "leave-one-out"), {}
-    alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
     scores = {by: h for (by, _), h in nodes.gradients([plain], parse("1")).items()}
-    squares = {by: nodes.mean((nodes.values * h) ** 2)[:, 0] for by, h in scores.items()}
-    for (by, row), g in (nodes.gradients(alone) if alone else {}).items():
-        found[by, row] = nodes.variance(g)[:, 0], ROUNDING * (nodes.mean(g**2)[:, 0] + squares[by])
-    if joined in rows and samples > 1:
-        off, f_variance = nodes.values - nodes.mean(nodes.values), nodes.variance(nodes.values)
-        for by, h in scores.items():
-            covariance = nodes.mean(off * h)
-            rest = (f_variance * nodes.variance(h) + covariance**2) / (samples - 1) - covariance**2
-            found[by, joined] = (nodes.mean((off * h) ** 2) + rest)[:, 0], ROUNDING * squares[by]
+    squares = {by: nodes.mean((nodes.f * h) ** 2) for by, h in scores.items()}
+    alone = [row for row in rows if row.estimator in ("score", "grep") and row.baseline == "none"]
+    for (by, row), g in nodes.gradients(alone, f).items():
+        found[by, row] = nodes.variance(g), ROUNDING * (nodes.mean(g**2) + squares[by])
+    for by, h in scores.items() if joined in rows and samples > 1 else ():
+        off = nodes.f - nodes.mean(nodes.f)
+        covariance = nodes.mean(off * h) ** 2
+        rest = (nodes.variance(nodes.f) * nodes.variance(h) + covariance) / (samples - 1) - covariance
+        found[by, joined] = nodes.mean((off * h) ** 2) + rest, ROUNDING * squares[by]
     return found
 
 
 # ---- over a parameter of q -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """Variances of a draw over one parameter of q; NaN where there is none, or draws do not tell."""
 
     q: Member
@@ -294,12 +264,6 @@ class Sweep:
     samples: int  # L, of which leave-one-out depends
     curves: dict[tuple[str, Choice], np.ndarray]  # (values,), by the derivative's parameter and the choice
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"parameter": self.parameter, "values": self.values.tolist(), "samples": self.samples, "curves": [
-            {"derivative": by, "row": row._asdict(), "variance": curve.tolist()}
-            for (by, row), curve in self.curves.items()]}
-
 
 def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, seed: int = 0,
           report: Report = lambda share: None) -> Sweep:
@@ -307,12 +271,13 @@ def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8,
     assert q.family.swept is not None
     name, low, high = q.family.swept
     values = np.geomspace(min(low, q.at[name]), max(high, q.at[name]), VALUES)
-    rows = [Choice(estimator) for estimator in reversed(smooth(q, f, asked))]
+    rows = [Choice(estimator) for estimator in reversed(estimators_for(OneLatent(q, f, 1), asked))]
     if samples > 1 and rows[0].estimator == "score":
         rows.insert(1, Choice("score", "leave-one-out"))
-    exact = exact_variances([q.with_(name, value) for value in values], f, rows, samples, NODES)
+    exact = [exact_variances(q.with_(name, value), f, rows, samples, NODES) for value in values]
+    found = {key: np.array([each[key] for each in exact]) for key in exact[0]}
     drawn = [row for row in rows if row.estimator not in ("score", "grep")]
-    found = exact | (_sampled(q, f, name, values, drawn, seed, report) if drawn else {})
+    found |= _sampled(q, f, name, values, drawn, seed, report) if drawn else {}
     return Sweep(q, str(f), name, values, samples, {(by, row): found[by, row] for by in q.at for row in rows})
 
 

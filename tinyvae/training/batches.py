@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.devices import Array, namespace_of, read
-from tinyvae.engine.noise import into, permutation
-from tinyvae.engine.rules import ANY, INDEX, rule
+from tinyvae.engine.noise import permutation
+from tinyvae.engine.rules import ANY, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.models.batch import Batch, Rows
 
