@@ -162,7 +162,7 @@ tv.VAE(6, 4, 3, posterior="cauchy")
 
 def test_priors():
     """Each posterior has a prior of as many dimensions as it, in the type that was asked for."""
-    for name, cls in posteriors().items():
+    for name in posteriors():
         prior = prior_of(name, 4, np.float32, CPU)
         assert prior.sample(Noise(0), 2).shape == (2, 4)
         assert {v.dtype for v in prior.parameters.values()} == {np.dtype(np.float32)}
