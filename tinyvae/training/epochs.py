@@ -44,7 +44,6 @@ class Training:
                              "choosing by the test data would make its bound too good")
         self.xp = model.xp
         self.counters = self.xp.zeros(3, np.int64)
-        self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.epoch = 0  # epochs completed
         self.best, self.best_epoch = -math.inf, 0
         self.interval = 1 if self.xp is CPU else LOOK
@@ -81,12 +80,24 @@ class Training:
     # of a model with one phase, which most are
     optimizer = property(lambda self: self.step_now().optimizer)
     totals = property(lambda self: self.step_now().totals)
+    first_loss = property(lambda self: self.step_now().first_loss)
+
+    def first_losses(self) -> dict[str, float]:
+        """What the untrained model scores in each phase, by the phase's name; NaN where that has not begun."""
+        return {step.phase.name: step.first_loss for step in self.steps_of}
+
+    def set_first_losses(self, found: dict[str, float]) -> None:
+        """Put back what `first_losses` gave."""
+        for step in self.steps_of:
+            step.first_loss = found.get(step.phase.name, math.nan)
+
+    def in_turn(self) -> bool:
+        """Do the phases take turns, step by step?"""
+        return all(phase.epochs is None for phase in self.phases)
 
     def step_now(self) -> Step:
         """The phase that trains now: by the epoch where phases have lengths, else in turn."""
-        if len(self.steps_of) == 1:
-            return self.steps_of[0]
-        if all(phase.epochs is None for phase in self.phases):
+        if self.in_turn():
             return self.steps_of[self._turn % len(self.steps_of)]
         end = 0
         for phase, step in zip(self.phases, self.steps_of, strict=True):
@@ -114,8 +125,8 @@ class Training:
             sound = step.is_sound()
         if not sound and self.settings.on_nonfinite == "stop":
             raise self._fault(step, size)
-        if math.isnan(self.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
-            self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
+        if math.isnan(step.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
+            step.first_loss = float(totals[OBJECTIVE] / totals[DATA_COUNT])
 
     def _advance(self, size: int) -> None:
         self.step_now().program(size)
@@ -201,7 +212,8 @@ class Training:
 
     def _is_settled(self, size: int) -> bool:
         """Is a step of this size a program that was compared with its operations, and the first loss known?"""
-        return not math.isnan(self.first_loss) and all(step.program.is_settled(size) for step in self.steps_of)
+        due = self.steps_of if self.in_turn() else [self.step_now()]
+        return all(step.program.is_settled(size) and not math.isnan(step.first_loss) for step in due)
 
     def _check_divergence(self, step: Step) -> None:
         """A too large step can throw the weights far out without any number becoming infinite.
@@ -213,9 +225,10 @@ class Training:
             raise NonFiniteError(f"all {self.batches.steps} batches of epoch {self.epoch + 1} were skipped: their loss "
                                  "or gradient was not finite; try a smaller --lr", {"epoch": self.epoch + 1})
         mean = totals[OBJECTIVE] / max(totals[DATA_COUNT], 1)
-        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.now(STEP) >= SETTLED else 100)
-        if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
-            raise diverged(self.epoch + 1, mean, self.first_loss)
+        first = step.first_loss
+        margin = max(abs(first) / 2, 0.1 * self.model.pixels) * (1 if self.now(STEP) >= SETTLED else 100)
+        if self.settings.on_nonfinite == "stop" and mean > first + margin:
+            raise diverged(self.epoch + 1, mean, first)
 
     def end_epoch(self) -> dict[str, Any]:
         """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""

@@ -50,6 +50,7 @@ class Step:
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
         self.raised, self.shown = tuple(terms), tuple(terms.reported)  # by name: the terms, the sums over the epoch
         self.totals = model.xp.zeros(5 + len(self.shown))
+        self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
         self.program = Program(self.build)  # recorded, compared and replayed by batch size
 
     def _outline(self) -> Terms:
