@@ -1,4 +1,4 @@
-"""One file a model; each is registered under its kind."""
+"""Models, one file each. A model is registered under its kind when its file is imported."""
 
 from tinyvae.models.base import MODELS, Model, Phase, build_model
 from tinyvae.models.batch import Batch
