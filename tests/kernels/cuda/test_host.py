@@ -6,7 +6,7 @@ from cuda_on_cpu import host
 from cuda_on_cpu.host import HERE, SCHEDULES, Driver, KernelError
 
 pytestmark = pytest.mark.skipif(host.compiler() is None,
-                                reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
+                                reason=host.NO_COMPILER)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tinyvae.engine import noise
 from tinyvae.engine.rules import TABLE
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
-                                reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
+                                reason=host.NO_COMPILER)
 on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only, where threads have an order")
 DRIVER = Driver()
 cuda = card.launchers()
