@@ -104,9 +104,9 @@ def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, sam
         return _over_samples(surrogate([Term(f, "b", ("z",))], [latent], BASELINES[baseline](), keep="b"))
 
     reconstruction = weigh(p.likelihood(latent.z).log_prob(x))
-    if bound == "elbo-b":
+    if bound == "elbo-b" and distributions.has_closed_kl(posterior, p.prior):
         return ElboTerms(reconstruction, distributions.kl(posterior, p.prior))
-    # of -log q(z|x) only z is differentiated: what is left has the mean 0
+    # The KL is sampled, as in elbo-a. Of -log q(z|x) only z is differentiated: what is left has the mean 0.
     return ElboTerms(reconstruction,
                      weigh(posterior.map(Tensor.detach).log_prob(latent.z) - p.prior.log_prob(latent.z)))
 
