@@ -71,6 +71,14 @@ def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
     measurements()["start"](quick, out)
 
 
+@app.command(name="fingerprints")
+def _fingerprints(out: Out = results.FOLDER) -> None:
+    """Do training and evaluation still give the bits that were recorded? A minute."""
+    from benchmarks import fingerprints
+
+    raise typer.Exit(0 if fingerprints.run(out) else 1)
+
+
 @app.command(name="gpu")
 def _gpu(
     quick: Quick = False, out: Out = results.FOLDER,

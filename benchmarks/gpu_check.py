@@ -1,7 +1,6 @@
 """Every check of the CUDA kernels and of training on them, on this machine's GPU: one line at the end, and a report.
 
-The checks are those that the tests run on the host (tests/test_cuda_*.py), with the
-arrays on the card.
+The checks are those that the tests run on the host (tests/kernels/cuda/), with the arrays on the card.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from benchmarks import results
 from tinyvae.engine.devices import require_cuda
 
-TESTS = ("tests/test_cuda_kernels.py", "tests/test_cuda_launches.py", "tests/test_cuda_step.py")
+TESTS = ("tests/kernels/cuda/test_kernels.py", "tests/kernels/cuda/test_jobs.py", "tests/kernels/cuda/test_step.py")
 
 
 def card() -> dict[str, Any]:

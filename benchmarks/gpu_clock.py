@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from tinyvae_kernels.cuda.runtime.launches import Program
+from tinyvae_kernels.cuda.runtime.jobs import Program
 
 from tinyvae.engine.devices import namespace, require_cuda
 from tinyvae.engine.program import bound
@@ -79,7 +79,7 @@ def program(launches: Sequence[Launch], again: int = 1) -> Program:
     programs = [bound(launch) for launch in launches]
     if missing := [str(launch) for launch, p in zip(launches, programs, strict=True) if not isinstance(p, Program)]:
         raise SystemExit(f"{missing[0]}: its kernel did not run (the array library did); nothing was timed")
-    return Program([job for _ in range(again) for p in programs for job in p.launches])
+    return Program([job for _ in range(again) for p in programs for job in p.jobs])
 
 
 def of_launches(launches: Sequence[Launch], rounds: int = ROUNDS) -> timing.Timing:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tinyvae_kernels.cuda.runtime.launches import Program
+from tinyvae_kernels.cuda.runtime.jobs import Program
 
 import tinyvae as tv
 from benchmarks import gpu_clock, nets, tables
@@ -84,7 +84,7 @@ def products(net: Net, tape: Tape, tf32: bool, rounds: int) -> float:
 def kernels(tape: Tape) -> int:
     """How many kernels a replay launches."""
     tape.replay()
-    return sum(len(call.launches) if isinstance(call, Program) else 1 for call in tape.calls or ())
+    return sum(len(call.jobs) if isinstance(call, Program) else 1 for call in tape.calls or ())
 
 
 def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:

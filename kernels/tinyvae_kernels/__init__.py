@@ -1,26 +1,39 @@
 """The fast twins: fused kernels over plain arrays. This package knows nothing of tinyvae.
 
-`kernels_for(device)` gives the module whose functions serve arrays of that device; every such module has the
-functions named in `NAMES`, with the same arguments, but for those in `CPU_ONLY`.
+`kernels_for(device)` gives the launchers of a device by name. A launcher has the same arguments on every device; one
+that exists on a single device says for which reason (launching.py). To add a kernel, write its launcher in a file of
+cpu/ and its twin in the file of the same name in cuda/: nothing else has to be edited.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-from types import ModuleType
+import pkgutil
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
-NAMES = (
-    "accumulate", "activates", "adagrad", "adam", "bernoulli_log_prob", "bias_activation", "bias_activation_grad", "bias_grad",
-    "binarised_rows", "gamma_log_sample_grad", "gaussian_log_prob", "gaussian_sample_kl", "gaussian_sample_kl_grad",
-    "grey_rows", "guard", "lgamma", "log_gamma", "matmul", "multiplies", "next_indices", "next_rates", "normal",
-    "objective", "objective_grad", "pays", "polygamma", "scale_rows", "sgd", "sparse_matmul", "sparse_matmul_grad",
-    "tick", "weight_prior",
-)  # fmt: skip
-# A GPU multiplies dense matrices faster than it could leave out their zeros; its array library has special functions.
-CPU_ONLY = ("gamma_log_sample_grad", "lgamma", "log_gamma", "polygamma", "sparse_matmul", "sparse_matmul_grad")
-_MODULES = {"cpu": "tinyvae_kernels.cpu", "cuda": "tinyvae_kernels.cuda"}
+from tinyvae_kernels import launching
 
 
-def kernels_for(device: str) -> ModuleType:
-    """The kernels of a device; ImportError if what they are written in is missing."""
-    return importlib.import_module(_MODULES[device])
+@functools.cache
+def kernels_for(device: str) -> Any:
+    """The launchers of a device, "cpu" or "cuda", by name; ImportError if what they are written in is missing."""
+    if device not in launching.REGISTRY:
+        raise ImportError(f"found no kernels for {device!r}; expected one of {', '.join(launching.REGISTRY)}")
+    folder = importlib.import_module(f"{__name__}.{device}")
+    for file in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
+        if not file.ispkg:
+            importlib.import_module(file.name)
+    return SimpleNamespace(**launching.REGISTRY[device])
+
+
+def on_a_terminal(text: str) -> None:
+    """A line on the standard error stream where that is a terminal, and nothing elsewhere."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+
+
+notify: Callable[[str], None] = on_a_terminal  # says why a user has to wait; a program may put its own here

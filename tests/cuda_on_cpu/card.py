@@ -7,17 +7,18 @@ copies back what the kernels wrote. Without it the launchers are given as they a
 import os
 
 import numpy as np
-from tinyvae_kernels import cuda
+from tinyvae_kernels import kernels_for
+from tinyvae_kernels.launching import Launcher
 
 ON_A_CARD = os.environ.get("TINYVAE_GPU") == "1"
 
 
 class OnCard:
-    """Stands in the place of the module `tinyvae_kernels.cuda`."""
+    """Stands in the place of `kernels_for("cuda")`."""
 
     def __getattr__(self, name):
-        found = getattr(cuda, name)
-        return copying(found) if isinstance(found, cuda.Launcher) else found
+        found = getattr(kernels_for("cuda"), name)
+        return copying(found) if isinstance(found, Launcher) else found
 
 
 def copying(launcher):
@@ -57,5 +58,5 @@ def copying(launcher):
 
 
 def launchers():
-    """The module of launchers, or its stand-in on a card."""
-    return OnCard() if ON_A_CARD else cuda
+    """The launchers of a GPU, or their stand-in on a card."""
+    return OnCard() if ON_A_CARD else kernels_for("cuda")

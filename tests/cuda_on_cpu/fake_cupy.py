@@ -13,7 +13,7 @@ import types
 
 import numpy as np
 import scipy.special
-from tinyvae_kernels.cuda.runtime import launches
+from tinyvae_kernels.cuda.runtime import driver as drivers
 
 from tinyvae.engine.devices import NAMESPACES, Namespace
 
@@ -274,6 +274,6 @@ def install(monkeypatch, driver):
                          ("cupyx.scipy.special", special)):  # fmt: skip
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(NAMESPACES, "cupy", Namespace("cuda", "cupy", "cupyx.scipy.special"))
-    monkeypatch.setattr(launches, "driver", launches.CuPy())
-    monkeypatch.setattr(launches, "library", lambda: Cublas(driver.cublas()))
+    monkeypatch.setattr(drivers, "current", drivers.CuPy())
+    monkeypatch.setattr(drivers, "library", lambda: Cublas(driver.cublas()))
     return cupy

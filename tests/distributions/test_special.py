@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 import scipy.special
+import tinyvae_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits, make_wrong, run_parts
@@ -20,10 +21,11 @@ from tinyvae.engine.devices import CPU
 from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
 
-cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+cpu = tinyvae_kernels.kernels_for("cpu")
 import llvmlite.binding as llvm  # noqa: E402 - comes with Numba
 from tinyvae_kernels.cpu import special  # noqa: E402
-from tinyvae_kernels.cpu.runtime import compiled, team  # noqa: E402
+from tinyvae_kernels.cpu.runtime import cache, compiled, helpers, team  # noqa: E402
 
 # ---- exact values --------------------------------------------------------------------
 # The arguments are the float32 numbers nearest to those that stand here, so they are the same in both types.
@@ -369,8 +371,8 @@ def test_the_derivatives_of_lgamma_are_kernels_too():
 @pytest.mark.parametrize("name", ["_lgamma", "_polygamma", "_gamma_log_sample_grad"])
 def test_loops_run_in_vectors(monkeypatch, name):
     """See test_vectorised.py; here the arithmetic is in float64."""
-    monkeypatch.setattr(compiled, "LOADED", None)
-    fresh = compiled.Kernel(getattr(special, name).function, compiled.HELPER["fastmath"]).compiled(np.float32)
+    monkeypatch.setattr(cache, "LOADED", None)
+    fresh = compiled.Kernel(getattr(special, name).function, helpers.HELPER["fastmath"]).compiled(np.float32)
     packed = re.findall(r"\bv(?:f?n?m(?:add|sub)\w*|mul|add|sub|div)pd\b.*%[yz]mm", fresh._library.get_asm_str())
     assert len(packed) >= 8
 

@@ -19,6 +19,7 @@ from tinyvae.engine.testing import GradientError, check_gradients
 from tinyvae.nn.activations import ACTIVATIONS
 
 pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+import tinyvae_kernels
 
 # ---- cases: for each fused row, inputs and attributes --------------------------------
 
@@ -131,6 +132,17 @@ FORWARD = [name for name in CASES if TABLE[name].grads is not None]
 
 def test_every_fused_row_is_tested():
     assert set(CASES) == {name for name, row in TABLE.items() if row.twin is not None}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_kernel_belongs_to_a_row(device):
+    """A kernel that no row names would never run; a name that no kernel has would run the readable form for ever."""
+    found = vars(tinyvae_kernels.kernels_for(device))
+    launchers = {name for name, value in found.items() if type(value).__name__ == "Launcher"}
+    named = {row.kernel for row in TABLE.values() if row.kernel is not None}
+    assert launchers - named == set()
+    assert device == "cuda" or named - launchers == set()
+    assert {row.asks for row in TABLE.values() if row.asks is not None} <= set(found)
 
 
 # ---- kernel against twin -------------------------------------------------------------

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import scipy.stats
+import tinyvae_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
@@ -21,7 +22,8 @@ MANY = 200_000
 
 
 def kernels():
-    return pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+    pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+    return tinyvae_kernels.kernels_for("cpu")
 
 
 # ---- Philox 4x32-10 ------------------------------------------------------------------
@@ -44,13 +46,13 @@ def test_philox_known_answers(counter, key, answer):
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
 def test_philox_known_answers_of_the_kernel(counter, key, answer):
-    from tinyvae_kernels.cpu.noise import _words_job
-    from tinyvae_kernels.cpu.runtime.team import Program
+    from tinyvae_kernels.cpu.noise import words_job
+    from tinyvae_kernels.cpu.runtime.jobs import Program
 
     first, site, step, attempt = counter
-    words, job = _words_job(np.array([step]), 4, *key, site, attempt, first)
+    words, job = words_job(np.array([step]), 4, *key, site, attempt, first)
     Program([job])()
-    assert tuple(int(word) for word in words[:4]) == answer
+    assert tuple(int(word) for word in words[0, :4]) == answer
 
 
 @pytest.mark.parametrize(("constant", "wrong"), [("ROUNDS", 9), ("M0", 0xD2511F55), ("W1", 0xBB67AE84)])

@@ -1,16 +1,20 @@
 """Machine code kept on disk: made once, never that of other sources, and never in the way.
 
 A copy of the package is run in processes of its own, which say what softplus(0.5) is and how much was compiled. The
-kernel is in activations.py; what it computes is in elementary.py, a file in which Numba does not look for changes.
+kernel is in cpu/activations.py; what it computes is in cpu/runtime/elementary.py, a file of another folder in which
+Numba does not look for changes.
 """
 
+import io
 import json
 import math
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tinyvae_kernels
 from support import ROOT, run_python
 
 pytest.importorskip("numba", reason="Numba is missing")
@@ -38,7 +42,7 @@ hits = [f.cache_hits for f in made] + [sum(f.stats.cache_hits.values()) for f in
 print(json.dumps(dict(value=value, compiled=compiled, hits=hits)))
 """
 RIGHT, TWICE = math.log1p(math.exp(0.5)), 0.5 + math.log1p(2 * math.exp(-0.5))
-UNCHECKED = "from tinyvae_kernels.cpu.runtime import compiled as kept; kept.forget_stale = lambda function: None"
+UNCHECKED = "from tinyvae_kernels.cpu.runtime import cache; cache.forget_stale = lambda folder: None"
 
 
 class Package:
@@ -63,7 +67,7 @@ class Package:
         code = ASK.format(kernels=str(self.kernels), before=before, after=after)
         done = run_python(code, timeout=120, **{"NUMBA_CACHE_DIR": str(self.cache), "NUMBA_NUM_THREADS": "2",
                                                 **environment})
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")  # where no terminal is, nothing is said
         answer = json.loads(done.stdout)
         assert answer["compiled"] or all(answer["hits"])  # whatever was not compiled was kept
         return answer
@@ -146,6 +150,36 @@ def test_two_processes_at_once(tmp_path):
     for answer in answers:
         assert abs(answer["value"] - RIGHT) <= 4e-16
     check(package.ask(), RIGHT, compiles=False)
+
+
+# ---- where it is kept, and what is said ----------------------------------------------
+
+
+HEARD = "import tinyvae_kernels; tinyvae_kernels.notify = lambda text: compiled.append(f'said: {text}')"
+
+
+def test_the_users_cache_folder_and_one_notice(tmp_path):
+    """Nothing is left beside the sources, where an uninstaller would not find it; compiling is announced once."""
+    package, home = Package(tmp_path), tmp_path / "home"
+    told = [package.ask(before=HEARD, NUMBA_CACHE_DIR="", HOME=str(home), XDG_CACHE_HOME="")["compiled"]
+            for _ in range(2)]  # fmt: skip
+    said = [line for line in told[0] if line.startswith("said: ")]
+    assert said == ["said: compiling the CPU kernels, once: about 10 s"]
+    assert told[1] == []
+    kept = [path for pattern in ("*.nb?", "*.digest") for path in tmp_path.rglob(pattern)]
+    assert kept
+    assert all(path.is_relative_to(home) for path in kept)
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(True, "wait\n"), (False, "")])
+def test_a_notice_is_for_terminals(monkeypatch, terminal, expected):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    tinyvae_kernels.notify("wait")
+    assert stream.getvalue() == expected
+    monkeypatch.setattr(sys, "stderr", None)  # as under pythonw
+    tinyvae_kernels.notify("wait")
 
 
 # ---- never in the way ----------------------------------------------------------------

@@ -8,6 +8,7 @@ import inspect
 import math
 import pkgutil
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ import tinyvae_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, ROOT, assert_close, assert_same_bits
+from tinyvae_kernels import launching
 
 import tinyvae as tv
 
-cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+cpu = tinyvae_kernels.kernels_for("cpu")
 numba = pytest.importorskip("numba", reason="Numba is missing")
 
 # ---- formulas ------------------------------------------------------------------------
@@ -204,17 +207,91 @@ def test_wrong_launchers_are_found(name):
         check_launcher(name, arrays, attributes, launcher=lambda *a, out, **k: getattr(cpu, name)(*a, out=None, **k))
 
 
-def test_the_list_of_names():
-    """NAMES lists exactly the launchers of the module and the two functions that choose them, and each is tested."""
-    launchers = {name for name, value in vars(cpu).items() if type(value).__name__ == "Launcher"}
-    functions = {name for name, value in vars(cpu).items() if inspect.isfunction(value)}
-    assert functions == {"activates", "multiplies", "pays"}
-    assert launchers | functions == set(tinyvae_kernels.NAMES) == set(FORMULAS).union(*OTHERS.values())
-    assert len(set(tinyvae_kernels.NAMES)) == len(tinyvae_kernels.NAMES)
+def test_every_launcher_is_tested():
+    """Each name that a device offers stands in a test that holds it against a formula."""
+    assert set(vars(cpu)) == set(FORMULAS).union(*OTHERS.values())
     assert tinyvae_kernels.kernels_for("cpu") is cpu
     for file, names in OTHERS.items():
         text = (ROOT / "tests" / file).read_text()
         assert all(re.search(rf"\b{name}\b", text) for name in names), file
+
+
+def check_twins(cpu, cuda):
+    """Each launcher has a twin of the same arguments on the other device, or says why it has none."""
+    for here, there in ((cpu, cuda), (cuda, cpu)):
+        for name, launcher in vars(here).items():
+            reason = getattr(launcher, "reason", "")
+            assert bool(reason) != hasattr(there, name), f"{name}: a twin, or else a reason why there is none"
+            assert not reason or " " in reason, f"{name}: {reason!r} is no reason"
+            if not reason:
+                one, two = (inspect.signature(getattr(kernels, name)).parameters.values() for kernels in (cpu, cuda))
+                more = [p for p in two if p.default is not p.empty]  # what only a GPU knows, such as TF32
+                same = [p.name for p in one] == [p.name for p in two if p not in more]
+                assert same, f"{name}: other arguments on the other device"
+
+
+def test_every_kernel_has_its_twin():
+    check_twins(cpu, tinyvae_kernels.kernels_for("cuda"))
+
+
+def test_a_missing_twin_is_found():
+    """An unregistered launcher on either side, another name of an argument, a twin beside a reason for none."""
+    there = tinyvae_kernels.kernels_for("cuda")
+
+    def without(device, name):
+        return SimpleNamespace(**{key: value for key, value in vars(device).items() if key != name})
+
+    def grey_rows(stored, index, out, divisor): ...
+
+    for one, two in ((cpu, without(there, "adam")), (without(cpu, "normal"), there),
+                     (cpu, SimpleNamespace(**vars(there) | {"grey_rows": grey_rows})),
+                     (cpu, SimpleNamespace(**vars(there) | {"lgamma": there.tick}))):
+        with pytest.raises(AssertionError, match=r"twin|arguments"):
+            check_twins(one, two)
+
+
+def test_the_files_of_both_devices_have_the_same_names():
+    """A file that only the CPU has holds launchers that are for the CPU alone; a folder has at most nine files."""
+    files = {}
+    for device in ("cpu", "cuda"):
+        kernels = ROOT / "kernels" / "tinyvae_kernels" / device
+        for folder in (kernels, kernels / "runtime"):
+            assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= 9, folder
+        files[device] = {path.stem for path in kernels.glob("*.py")}
+    assert files["cuda"] <= files["cpu"]
+    for name in files["cpu"] - files["cuda"]:
+        found = [launcher.reason for launcher in vars(cpu).values()
+                 if launcher.__module__ == f"tinyvae_kernels.cpu.{name}" and isinstance(launcher, launching.Launcher)]
+        assert found, name
+        assert all(found), name
+
+
+def test_two_launchers_of_one_name_are_refused():
+    def tick(counters, batch): ...
+
+    with pytest.raises(ValueError, match=r"found two launchers 'tick', in tinyvae_kernels.cpu.steps and tests"):
+        launching.register("cpu", tick)
+    with pytest.raises(ImportError, match="found no kernels for 'abacus'; expected one of cpu, cuda"):
+        tinyvae_kernels.kernels_for("abacus")
+
+
+# ---- how a kernel is written ---------------------------------------------------------
+
+
+def test_arguments_of_a_kernel_that_do_not_fit_get_a_sentence():
+    """A kernel sees addresses only, so what goes to them is looked at when a job is made."""
+    steps = importlib.import_module("tinyvae_kernels.cpu.steps")
+    job = importlib.import_module("tinyvae_kernels.cpu.runtime.jobs").Job
+    with pytest.raises(TypeError, match="tick found 1 arguments; expected counters, batch"):
+        job(steps._tick, np.zeros(3, np.int64))
+    with pytest.raises(TypeError, match="tick found counters of type int32; expected int64"):
+        cpu.tick(np.zeros(3, np.int32), batch=1)
+    with pytest.raises(TypeError, match="identity found bias of type float32; expected float64"):
+        cpu.bias_activation(np.zeros((2, 3)), np.zeros(3, np.float32), None, kind="identity")
+    with pytest.raises(ValueError, match="found 'swish'; there are kernels for identity, tanh, relu, softplus"):
+        cpu.bias_activation(np.zeros((2, 3)), np.zeros(3), None, kind="swish")
+    with pytest.raises(ValueError, match="found 'int16'; there are kernels for uint8, float32"):
+        cpu.grey_rows(np.zeros((2, 3), np.int16), np.zeros(1, np.int64), np.zeros((1, 3)), scale=1.0)
 
 
 # ---- far out -------------------------------------------------------------------------
@@ -378,5 +455,5 @@ def test_no_fast_math_that_assumes_away_nan():
         assert flags is not True
         assert set(flags) <= allowed
         assert options["error_model"] == "numpy"
-    compiled = importlib.import_module("tinyvae_kernels.cpu.runtime.compiled")
-    assert compiled.HELPER["fastmath"] | compiled.SUM <= allowed  # the two that helpers have
+    helpers = importlib.import_module("tinyvae_kernels.cpu.runtime.helpers")
+    assert helpers.HELPER["fastmath"] | helpers.SUM <= allowed  # the two that helpers have

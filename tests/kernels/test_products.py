@@ -4,17 +4,21 @@ Sums of products of small whole numbers are exact in both types, in any order, s
 difference. All shapes, forms and strides are held against that; how real numbers are rounded is a check of its own.
 """
 
+import importlib
 import math
 
 import numpy as np
 import pytest
+import tinyvae_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, ROOT, assert_same_bits, run_parts, run_python
 
-cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
-products = pytest.importorskip("tinyvae_kernels.cpu.runtime.products", reason="Numba is missing", exc_type=ImportError)
-if not products.VECTOR:
+pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+cpu = tinyvae_kernels.kernels_for("cpu")
+products = importlib.import_module("tinyvae_kernels.cpu.products")
+tiles = importlib.import_module("tinyvae_kernels.cpu.runtime.tiles")
+if not tiles.VECTOR:
     pytest.skip("optional: no processor with AVX2 or AVX-512", allow_module_level=True)
 
 FORMS = {"a @ b": (False, False), "a.T @ b": (True, False), "a @ b.T": (False, True)}
@@ -89,7 +93,7 @@ def borders(lanes):
 
 def check_borders(form, dtype):
     """Every pair of rows and columns around the borders of the tiles, whole and in parts."""
-    lanes = products.VECTOR // dtype().itemsize
+    lanes = tiles.VECTOR // dtype().itemsize
     for rows in borders(4):
         for width in borders(lanes):
             for steps in (1, lanes, lanes + 3):
@@ -117,10 +121,10 @@ import llvmlite.binding as llvm
 features = llvm.get_host_cpu_features()
 features["avx512f"] = False
 original, llvm.get_host_cpu_features = llvm.get_host_cpu_features, lambda: features
-from tinyvae_kernels.cpu.runtime import products
+from tinyvae_kernels.cpu.runtime import tiles
 
 llvm.get_host_cpu_features = original
-assert (products.VECTOR, products.ROWS) == (32, 4), (products.VECTOR, products.ROWS)
+assert (tiles.VECTOR, tiles.ROWS) == (32, 4), (tiles.VECTOR, tiles.ROWS)
 sys.path.insert(0, "tests")
 import tests.kernels.test_products as test_products
 

@@ -7,17 +7,20 @@ import math
 
 import numpy as np
 import pytest
+import tinyvae_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
+from tinyvae_kernels import layouts, state
 
 import tinyvae as tv
 from tinyvae.engine.rules import TABLE
 from tinyvae.nn import optimizers
 from tinyvae.nn.optimizers import CLIP, FINITE, NORM, UPDATES
-from tinyvae.training import batches
+from tinyvae.training import batches, objective
 
-cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+cpu = tinyvae_kernels.kernels_for("cpu")
 
 # ---- batches -------------------------------------------------------------------------
 
@@ -192,27 +195,64 @@ def test_the_norm_of_a_huge_float32_gradient_is_no_infinity():
     assert status[[NORM, CLIP]].tolist() == [2.0**101, 2.0**-101]
 
 
-PLACES = ((0, 50, 70), (3504, 1, 33), (3552, 13, 1), (3568, 784, 3), (5920, 2, 2))  # with numbers of none between them
+MATRICES = ((0, 50, 70), (3504, 1, 33), (3552, 13, 1), (3568, 784, 3), (5920, 2, 2))  # and numbers between them
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_guard_sums_over_places(dtype):
+def test_the_guard_sums_over_matrices(dtype):
     """Shared out by matrices the norm is the same; what lies between them is not looked at."""
     g = np.random.default_rng(0).normal(size=5924).astype(dtype)
-    inside = np.concatenate([g[begin : begin + rows * width] for begin, rows, width in PLACES]).astype(np.float64)
+    inside = np.concatenate([g[begin : begin + rows * width] for begin, rows, width in MATRICES]).astype(np.float64)
     between = np.ones(5924, bool)
-    for begin, rows, width in PLACES:
+    for begin, rows, width in MATRICES:
         between[begin : begin + rows * width] = False
     g[between] = np.nan
     status = np.zeros(4)
-    cpu.guard(np.array(1.0, dtype), g, status, max_norm=math.inf, places=PLACES)
+    layouts.lay_out(g, MATRICES)
+    cpu.guard(np.array(1.0, dtype), g, status, max_norm=math.inf)
     assert_close(status[NORM], math.sqrt(math.fsum(inside**2)), 64, "guard", status[NORM])
 
 
 @pytest.mark.parametrize("place", [(0, 3, 4), (-1, 2, 2), (8, 1, 4)])
-def test_places_outside_are_refused(place):
+def test_a_layout_outside_its_vector_is_refused(place):
     with pytest.raises(ValueError, match="expected all within 11 numbers"):
-        cpu.guard(np.array(1.0), np.ones(11), np.zeros(4), max_norm=1.0, places=(place,))
+        layouts.lay_out(np.ones(11), [place])
+
+
+def test_a_layout_is_forgotten_with_its_vector():
+    """Another vector may get the same memory later; views of a laid-out vector that begin with it share its layout."""
+    before = dict(layouts._known)
+    g = np.ones(11)
+    layouts.lay_out(g, [(0, 3, 2)])
+    assert layouts.layout_of(g) == layouts.layout_of(g[:]) == ((0, 3, 2),)
+    assert layouts.layout_of(g[1:]) == ()
+    del g
+    assert layouts._known == before
+
+
+def test_the_parameters_lay_their_vectors_out():
+    parameters = tv.VAE(6, hidden=5, latent=2).parameters
+    matrices = layouts.layout_of(parameters.flat)
+    assert matrices == layouts.layout_of(parameters.gradient)
+    found = [parameters.flat[begin : begin + rows * width] for begin, rows, width in matrices]
+    assert [part.ctypes.data for part in found] == [tensor.data.ctypes.data for tensor in parameters]
+    assert [part.size for part in found] == [tensor.size for tensor in parameters]
+
+
+# ---- the places of state vectors -----------------------------------------------------
+
+
+def test_the_readable_rows_and_the_kernels_name_the_same_places():
+    """The kernels know nothing of tinyvae, so each side names the places once, and both must agree."""
+    of_totals = 5 + len(objective.OF_ELBO)  # places after the terms count from the end
+    readable = {"RECONSTRUCTION": objective.FIRST_TERM, "KL": objective.FIRST_TERM + 1, "KL_WEIGHT": 1}
+    for room in (batches, optimizers):
+        readable |= {name: value for name, value in vars(room).items() if name.isupper()}
+    readable |= {name: value % of_totals for name, value in vars(objective).items()
+                 if name.isupper() and isinstance(value, int)}
+    for name, place in vars(state).items():
+        if name.isupper():
+            assert readable[name] == place, f"{name} is {place} for the kernels and {readable[name]} for tinyvae"
 
 
 def test_wrong_guards_are_found():
@@ -278,7 +318,7 @@ def test_optimizers_against_the_readable_steps(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", METHODS)
-def test_places_change_no_bit(name, dtype):
+def test_a_layout_changes_no_bit(name, dtype):
     """Every number of every matrix is updated once, however they are shared out; what is of none stays."""
     moments, hyper = METHODS[name]
     rng = np.random.default_rng(0)
@@ -286,9 +326,10 @@ def test_places_change_no_bit(name, dtype):
     placed, before = [a.copy() for a in whole], whole[0].copy()
     rates, status = np.array([0.01, 1.0], dtype), np.array([1.0, 0.5, 1.0, 3.0])
     getattr(cpu, name)(*whole, rates, status, **hyper)
-    getattr(cpu, name)(*placed, rates, status, places=PLACES, **hyper)
+    layouts.lay_out(placed[0], MATRICES)
+    getattr(cpu, name)(*placed, rates, status, **hyper)
     inside = np.zeros(5924, bool)
-    for begin, rows, width in PLACES:
+    for begin, rows, width in MATRICES:
         inside[begin : begin + rows * width] = True
     for a, b in zip(whole, placed, strict=True):
         assert_same_bits(a[inside], b[inside], f"{name}, placed")

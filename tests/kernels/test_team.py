@@ -14,6 +14,7 @@ import weakref
 
 import numpy as np
 import pytest
+import tinyvae_kernels
 from support import KERNEL, assert_same_bits, run_parts
 
 import tinyvae as tv
@@ -26,9 +27,11 @@ from tinyvae.training.settings import Settings
 
 team_module = pytest.importorskip("tinyvae_kernels.cpu.runtime.team", reason="Numba is missing", exc_type=ImportError)
 numba = pytest.importorskip("numba", reason="Numba is missing")
-cpu = pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
+cpu = tinyvae_kernels.kernels_for("cpu")
 from tinyvae_kernels.cpu import activations  # noqa: E402
-from tinyvae_kernels.cpu.runtime.team import Job, Program, Team  # noqa: E402
+from tinyvae_kernels.cpu.runtime.jobs import Job, Program  # noqa: E402
+from tinyvae_kernels.cpu.runtime.team import Team  # noqa: E402
 
 MINUTE = 60
 COUNTS = (1, 2, 4, 7)  # threads: more than there are processors must do too
@@ -78,6 +81,8 @@ def work_with(monkeypatch):
 class Written:
     """A kernel written in Python: `function(part, parts)`."""
 
+    name, parameters = "written", ()
+
     def __init__(self, function):
         self.call = KERNEL(lambda p, n, s, part, parts: function(part, parts))
 
@@ -87,7 +92,7 @@ class Written:
 
 def job(function, parts):
     """A job of so many parts."""
-    made = Job(Written(function), [np.zeros(1)])
+    made = Job(Written(function))
     made.row = (*made.row[:4], parts)
     return made
 
@@ -160,21 +165,21 @@ def test_how_work_is_cut():
         assert sizes[-1] == team.most
         assert (team.most == 1) == (count == 1)
         assert sizes[-1] >= count
-    assert Job(activations._column_sums, [np.zeros(1)], work=1e12).row[4] == team_module.team.most
+    assert Job(activations._column_sums, np.zeros((1, 1)), np.zeros(1), 1, 1, work=1e12).row[4] == team_module.team.most
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_shares_cover_everything_once(count):
     """The parts of rows and of columns, at any size, cover it without gap or overlap."""
-    from tinyvae_kernels.cpu.runtime import compiled
+    from tinyvae_kernels.cpu.runtime import shares
 
     with pytest.raises(TypeError, match="share is for compiled kernels only"):
-        compiled.share(1, 0, 1)
+        shares.share(1, 0, 1)
 
     def callable_from_python(helper):
         return numba.njit(lambda size, part, parts: helper(size, part, parts))
 
-    share, columns = map(callable_from_python, (compiled.share, compiled.columns))
+    share, columns = map(callable_from_python, (shares.share, shares.columns))
     for cut, size in itertools.product((share, columns), (0, 1, 15, 16, 17, 33, 100, 784, 1000)):
         for parts in (1, count, 4 * count):
             pieces = [cut(size, part, parts) for part in range(parts)]
@@ -303,8 +308,8 @@ def chain(length, rows=48, width=80):
     x, y, bias = rng.normal(size=(rows, width)), np.empty((rows, width)), np.zeros(width)
     programs = []
     for _ in range(length):
-        programs.append(Program([Job(activations._identity, (x, bias, y), (rows, width), work=1e12)]))
-        programs.append(Program([Job(activations._column_sums, (y, bias), (rows, width), work=1e12)]))
+        programs.append(Program([Job(activations._identity, x, bias, y, work=1e12)]))
+        programs.append(Program([Job(activations._column_sums, y, bias, rows, width, work=1e12)]))
     return programs, bias
 
 

@@ -20,14 +20,15 @@ import atexit, os, sys, threading, time
 import numpy as np
 from tinyvae_kernels.cpu import activations
 from tinyvae_kernels.cpu.runtime import team as team_module
-from tinyvae_kernels.cpu.runtime.team import Job, Program, team
+from tinyvae_kernels.cpu.runtime.jobs import Job, Program
+from tinyvae_kernels.cpu.runtime.team import team
 
 
 def make(rows=32, width=48, work=1e12):
     x, y, bias = np.random.default_rng(0).normal(size=(rows, width)), np.zeros((rows, width)), np.zeros(width)
     one = np.ones(width)
-    program = Program([Job(activations._identity, (x, one, y), (rows, width), work=work),
-                       Job(activations._column_sums, (y, bias), (rows, width), work=work)])
+    program = Program([Job(activations._identity, x, one, y, work=work),
+                       Job(activations._column_sums, y, bias, rows, width, work=work)])
     program.places = y, bias
     program.expected = np.zeros(width)
     for row in x + 1:

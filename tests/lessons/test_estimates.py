@@ -12,11 +12,11 @@ from tinyvae.inference.estimators import BASELINES, Latent, MovingAverage, choic
 from tinyvae.lessons.estimates import Choice, EachAverage, Estimates, gather, moments, summary, variants
 from tinyvae.lessons.expectations import derivative
 from tinyvae.lessons.expressions import parse
-from tinyvae.lessons.families import FAMILIES, member
+from tinyvae.lessons.families import GRADIENT_FAMILIES, member
 from tinyvae.lessons.problems import OneLatent
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", GRADIENT_FAMILIES)
 def test_every_estimator_of_every_family_is_unbiased(name):
     q = member(name)
     family = type(OneLatent(q, parse("z"), 2).factors()["z"][0])
@@ -50,12 +50,12 @@ def test_each_replica_has_the_moving_average_of_the_estimators():
     values, noise = np.array([[0.5], [40.0], [-3.0]]), Noise(0)
     each, alone = EachAverage(3), [MovingAverage() for _ in values]
     for _ in range(4):
-        q = FAMILIES["normal"].build(Tensor(values, True), Tensor(np.ones_like(values), True))
+        q = GRADIENT_FAMILIES["normal"].build(Tensor(values, True), Tensor(np.ones_like(values), True))
         latent = Latent("z", q, q.sample(noise, 5), "score", "rn")
         f = latent.z * latent.z
         found = grad(each(f, latent).sum(), q.mu)
         for r, average in enumerate(alone):
-            own = FAMILIES["normal"].build(Tensor(values[r : r + 1], True), Tensor(np.ones((1, 1)), True))
+            own = GRADIENT_FAMILIES["normal"].build(Tensor(values[r : r + 1], True), Tensor(np.ones((1, 1)), True))
             column = Latent("z", own, Tensor(latent.draw.data[:, r : r + 1]), "score", "rn")
             assert_close(found.data[r], grad(average(Tensor(f.data[:, r : r + 1]), column).sum(), own.mu).data[0], 1e3)
 

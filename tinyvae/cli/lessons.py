@@ -130,7 +130,7 @@ def montecarlo(
     out: Out = Path("lessons"),
     as_json: Json = False,
 ) -> None:
-    """Estimate E[f(z)] by draws of q(z) and by the reparameterization g(eps): they agree, errors fall as 1/sqrt(L)."""
+    """Estimate the expected f(z) by draws of q(z) and by g(eps): the two agree, and errors fall as 1/sqrt(L)."""
     from tinyvae.lessons import figures
     from tinyvae.lessons import montecarlo as lesson
     from tinyvae.lessons.expressions import parse
@@ -157,8 +157,8 @@ def study_report(study: Study) -> str:
         f"q = {study.q}; g by {study.recipe.way}: z = {study.recipe.formula}",
         f"E[{f}] = {study.exact:.8g} exactly (quadrature), standard deviation of f {study.sd:.5g}",
         "",
-        "Estimates by one mean of L draws, ± the draws' own standard error; z = (estimate - exact) / (sd / sqrt(L)).",
-        f"RMS error over {study.repetitions} such means, beside sd / sqrt(L).",
+        "An estimate is one mean of L draws, ± its own standard error; z = (estimate - exact) / (sd / sqrt(L)).",
+        f"The RMS error is that of {study.repetitions} such means; sd / sqrt(L) stands beside it.",
         "",
         f"{'L':>9}  {'draws of q':>23} {'z':>6}  {'f(g(eps))':>23} {'z':>6}  {'RMS of q':>10} {'of g(eps)':>10} "
         f"{'sd/sqrt(L)':>10}",
@@ -215,7 +215,7 @@ def variance(
     out: Out = Path("lessons"),
     as_json: Json = False,
 ) -> None:
-    """Compare gradient estimators of E[f(z)] on the same draws: mean, variance, cost; a table for each parameter.
+    """Compare estimators of the gradient of the expected f(z) on the same draws: mean, variance and cost of each.
 
     They are the score (BBVI) with baselines, G-REP, also its two terms, and reparam or implicit, where q has it.
     """
@@ -327,19 +327,20 @@ def cells(line: Entry, table: Table, exact: bool) -> list[str]:
 
 
 def notes(found: Comparison) -> list[str]:
-    """How to read the tables, and what not to trust."""
+    """How to read the tables, and which numbers may mislead."""
     each = [(line, f"{line.name} by {table.parameter}") for table in found.tables for line in table.lines]
     exact = any(line.exact_variance is not None for line, _ in each)
-    lines = [f"Variance: of one draw, L times that of an estimate; its 95 % by bootstrap over {found.batches} batches; "
-             + ("exact: by quadrature. z: (mean - exact gradient) / standard error." if exact else
-                "z: (mean - the gradient that the heading gives) / standard error."),
-             "µs: of a draw with its part of the gradient by all parameters, replayed, the fastest of several rounds."]
+    lines = ["The variance is that of one draw, L times that of an estimate; its 95 % interval is by bootstrap over "
+             f"{found.batches} batches" + (", the exact one by quadrature." if exact else "."),
+             f"z is (mean - {'exact gradient' if exact else 'the gradient in the heading'}) / standard error.",
+             "µs is the time of a draw with its part of the gradient by all parameters, in the fastest of some rounds."]
     if any(line.row.whole for line, _ in each):
-        lines.append('Rao-Blackwell: but for "all of f", a score is multiplied only by terms that contain its latent.')
+        lines.append("A score is multiplied only by the terms that contain its latent (Rao-Blackwell), except in "
+                     '"all of f".')
     heavy = [f"{name} ({line.largest:.0%})" for line, name in each
              if line.largest > HEAVY and line.row.baseline == "none"]
     if heavy:
-        lines.append(f"Heavy tails: one estimate alone makes up this share of the sum of squares, so the interval of "
+        lines.append("Heavy tails: one estimate alone makes up this share of the sum of squares, so the interval of "
                      f"the variance is too narrow: {', '.join(heavy)}.")
     biased = [name for line, name in each if not abs(line.z or 0) <= BIASED]
     if biased:

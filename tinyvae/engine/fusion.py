@@ -13,12 +13,13 @@ A row with a twin gives all its gradients in one launch. It has no second deriva
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from tinyvae.engine.devices import NAMESPACES, Array, Namespace
+from tinyvae.engine.devices import NAMESPACES, Array, Namespace, namespace_of
 from tinyvae.engine.rules import Rule
 
 
@@ -66,6 +67,12 @@ def load(device: str) -> ModuleType | None:
         warnings.warn(f"the fused {device} kernels cannot be loaded ({fault}); their readable twins run instead, with "
                       "the same results to rounding, more slowly", RuntimeWarning, stacklevel=2)
         return None
+
+
+def lay_out(vector: Array, matrices: Sequence[tuple[int, int, int]]) -> None:
+    """Tell the CPU's kernels of which matrices a flat vector is made, as (first number, rows, columns)."""
+    if namespace_of(vector).device == "cpu" and importlib.util.find_spec("tinyvae_kernels"):
+        importlib.import_module("tinyvae_kernels.layouts").lay_out(vector, matrices)
 
 
 class Kernel:

@@ -118,7 +118,7 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
     for site, (name, free) in enumerate(q.items()):
         start = 0.1 * noises.normal(seed, "init", 0, site, free.raw, dtype) if free.start is None else free.start
         parameters[name].data[...] = np.broadcast_to(start, free.raw)
-    step = _Step(log_joint, q, chosen, samples, Optimizer(optimizer, parameters.flat, parameters.places), lr, baseline,
+    step = _Step(log_joint, q, chosen, samples, Optimizer(optimizer, parameters.flat), lr, baseline,
                  seed, parameters)
     elbo, seconds, begun = np.full(steps, np.nan), np.zeros(steps), time.perf_counter()
     skipped, program = 0, Program(step)

@@ -183,7 +183,7 @@ class Spread(NamedTuple):
     interval: tuple[float, float]  # 95 % of the variance: percentiles of a bootstrap over the batches
     largest: float  # the largest share that a single estimate has of the sum of squares
     variances: np.ndarray  # of each batch
-    gradient: np.ndarray  # the mean of each parameter's estimates
+    gradient: np.ndarray  # along which the means of all parameters lie, of any length
 
 
 def moments(batch: np.ndarray, direction: np.ndarray) -> tuple[Any, ...]:
@@ -202,7 +202,7 @@ def summary(batches: Sequence[tuple[Any, ...]]) -> Spread:
     picks = (uniform(0, "bootstrap", 0, 0, (RESAMPLES, n), np.float64) * n).astype(int)
     low, high = np.quantile(variances[picks].mean(1), (0.025, 0.975)).tolist()
     return Spread(float(means.mean()), math.sqrt(along.mean() / count), variance, (low, high),
-                  float(worst.max() / (variance * count)) if variance > 0 else 0.0, variances, sum(gradients) / n)
+                  float(worst.max() / (variance * count)) if variance > 0 else 0.0, variances, sum(gradients))
 
 
 def gather(found: Estimates, steps: int, directions: Mapping[str, np.ndarray] | None = None,

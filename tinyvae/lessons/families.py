@@ -71,7 +71,7 @@ def positive(default: float = 1.0) -> Parameter:
     return Parameter(default, 1e-4, 1e6)
 
 
-FAMILIES = {family.name: family for family in (
+GRADIENT_FAMILIES = {family.name: family for family in (  # those whose estimators are compared
     Family("normal", {"mu": real(), "sigma": positive()}, lambda mu, sigma: Normal(mu, 2 * sigma.log()),
            swept=("sigma", 0.1, 30.0)),
     Family("log-normal", {"mu": real(), "sigma": positive()}, lambda mu, sigma: LogNormal(mu, 2 * sigma.log()),
@@ -121,7 +121,7 @@ class Member:
 
 
 def member(text: str, given: Mapping[str, float] | None = None,
-           families: Mapping[str, Family] = FAMILIES) -> Member:
+           families: Mapping[str, Family] = GRADIENT_FAMILIES) -> Member:
     """"gamma(3, 2)" as a member of a family; `given` are parameters by name, and those left out have the family's own.
 
     ValueError names what is wrong and the choices.
@@ -233,10 +233,10 @@ recipe(Family("pareto", {"shape": positive(3.0), "scale": positive()}, lambda *_
 
 # ---- 2. location and scale: z = location + scale * eps ---------------------------------------------------------------
 
-recipe(FAMILIES["normal"], LOCATION_SCALE, "mu + sigma * eps, eps ~ N(0, 1)", "normal",
+recipe(GRADIENT_FAMILIES["normal"], LOCATION_SCALE, "mu + sigma * eps, eps ~ N(0, 1)", "normal",
        lambda eps, mu, sigma: mu + sigma * eps[0])
 # the logarithms of two uniform numbers are exponential variates, and the difference of two of these is Laplace's
-recipe(FAMILIES["laplace"], LOCATION_SCALE, "mu + scale * eps, eps = log(u1 / u2) ~ Laplace(0, 1)", "uniform",
+recipe(GRADIENT_FAMILIES["laplace"], LOCATION_SCALE, "mu + scale * eps, eps = log(u1 / u2) ~ Laplace(0, 1)", "uniform",
        lambda eps, mu, scale: mu + scale * (eps[0].log() - eps[1].log()), lambda *_: 2)
 recipe(Family("uniform", {"low": real(), "high": real(1.0)}, lambda *_: Beta(ONE, ONE),
               lambda w, low, high: low + (high - low) * w.sigmoid()),
@@ -262,10 +262,10 @@ def share(eps: Tensor, *counts: float) -> Tensor:
     return first / sum(others, first)
 
 
-recipe(replace(FAMILIES["log-normal"], parameters={"mu": real(), "sigma": positive(0.5)}),
+recipe(replace(GRADIENT_FAMILIES["log-normal"], parameters={"mu": real(), "sigma": positive(0.5)}),
        COMPOSITION, "exp(mu + sigma * eps), eps ~ N(0, 1)", "normal",
        lambda eps, mu, sigma: (mu + sigma * eps[0]).exp(), heavy=True)
-recipe(replace(FAMILIES["gamma"], parameters={"shape": whole(3.0), "rate": positive()}),
+recipe(replace(GRADIENT_FAMILIES["gamma"], parameters={"shape": whole(3.0), "rate": positive()}),
        COMPOSITION, "the sum of -log(u) over so many uniform u as its shape, / rate", "uniform",
        lambda eps, shape, rate: gammas(eps, shape)[0] / rate, lambda shape, rate: shape)
 recipe(Family("chi-square", {"degrees": whole(3.0)}, lambda degrees: Gamma(degrees / 2, HALF)),
@@ -277,7 +277,7 @@ recipe(Family("f", {"d1": whole(4.0), "d2": whole(12.0)}, lambda d1, d2: Beta(d1
        COMPOSITION, "the mean of eps**2 over d1 eps ~ N(0, 1), / that over d2 others", "normal",
        lambda eps, d1, d2: (eps[: int(d1)] ** 2).mean(0) / (eps[int(d1) :] ** 2).mean(0), lambda d1, d2: d1 + d2,
        heavy=True)
-recipe(replace(FAMILIES["beta"], parameters={"a": whole(2.0), "b": whole(3.0)}),
+recipe(replace(GRADIENT_FAMILIES["beta"], parameters={"a": whole(2.0), "b": whole(3.0)}),
        COMPOSITION, "G1 / (G1 + G2), Gamma variates of shapes a and b", "uniform", share, lambda a, b: a + b)
 recipe(Family("dirichlet", {"a1": whole(2.0), "a2": whole(3.0), "a3": whole(4.0)},
               lambda first, *others: Beta(first, sum(others[1:], others[0])), most=20),

@@ -184,7 +184,7 @@ def of_expectation(q: Member, f: Expression, asked: Sequence[str] = (), samples:
     estimators = estimators_for(problem, asked)
     expectation(q, f, order=2)  # without it there are no variances
     exact = {name: derivative(q, f, name) for name in q.at}
-    notes = ["Rao-Blackwell: f is one term with one latent, so there is nothing to leave out."]
+    notes = ["f is one term with one latent, so Rao-Blackwell has nothing to leave out."]
     if not f.differentiable:
         left = [name for name in choices(type(q.distribution)) if name != "score"]
         notes.append(f"{JUMPS}: {' and '.join(left)} would be wrong, and are left out.")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.engine.devices import Namespace, namespace_of
+from tinyvae.engine.devices import Namespace, namespace_of, read
 from tinyvae.engine.noise import Noise, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -48,7 +48,7 @@ def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: 
 def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, seed: int, stream: str, site: int,
                     scale: float, dtype: Any) -> Any:
     grey = _grey_rows(xp, stored, index, None, scale, dtype)
-    u = uniform(seed, stream, xp.read(counters[0]), site, grey.shape, np.float32, xp=xp)
+    u = uniform(seed, stream, read(counters[0]), site, grey.shape, np.float32, xp=xp)
     drawn = (u.astype(dtype) < grey).astype(dtype)
     return into(out, drawn)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyvae.engine import noise
 from tinyvae.engine.devices import CPU, Namespace, to_host
+from tinyvae.engine.fusion import lay_out
 from tinyvae.engine.program import write_into
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.nn.activations import ACTIVATIONS
@@ -28,19 +29,18 @@ class Parameters:
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
-        places, end = {}, 0
+        self._spans, end = {}, 0
         for name, shape in shapes.items():
-            places[name] = (end, end + math.prod(shape))
-            end = -(-places[name][1] // ALIGN) * ALIGN
-        self._spans = places
+            self._spans[name] = (end, end + math.prod(shape))
+            end = -(-self._spans[name][1] // ALIGN) * ALIGN
         self.xp, self.flat, self.gradient = xp, xp.zeros(end, dtype), xp.zeros(end, dtype)
-        # as matrices: (first number, rows, columns), for kernels that share the vector out by its matrices
-        self.places = tuple((a, 1, b - a) if len(shapes[name]) < 2 else
-                            (a, math.prod(shapes[name][:-1]), shapes[name][-1])
-                            for name, (a, b) in places.items())
-        self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in places.items()}
+        matrices = [(a, 1, b - a) if len(shapes[name]) < 2 else (a, math.prod(shapes[name][:-1]), shapes[name][-1])
+                    for name, (a, b) in self._spans.items()]
+        lay_out(self.flat, matrices)
+        lay_out(self.gradient, matrices)
+        self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in self._spans.items()}
         self.tensors = {name: Tensor(self.flat[a:b].reshape(shapes[name]), requires_grad=True, name=name)
-                        for name, (a, b) in places.items()}
+                        for name, (a, b) in self._spans.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]

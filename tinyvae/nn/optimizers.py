@@ -24,14 +24,11 @@ from tinyvae.engine.tensor import Tensor, apply
 # The places of `status`, a float64 vector: 1 if the step is finite; the factor that clips the gradient; the
 # gradient's norm before clipping; the number of updates made.
 FINITE, CLIP, NORM, UPDATES = range(4)
-LEARNING_RATE, KL_WEIGHT = range(2)  # the places of `rates`
+LEARNING_RATE = 0  # the place of the learning rate in `rates`
 
 
-def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float, places: Any = ()) -> None:
-    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`.
-
-    `places`, here and below, tells kernels of which matrices g is made, as (first place, rows, columns).
-    """
+def _guard(xp: Any, loss: Array, g: Array, status: Array, max_norm: float) -> None:
+    """Is the step sound? Writes FINITE, NORM, and the CLIP factor that brings the norm down to `max_norm`."""
     norm = math.sqrt(read(xp.sum(xp.square(g, dtype=np.float64))))
     status[NORM] = norm
     status[FINITE] = 1.0 if math.isfinite(norm) and math.isfinite(read(loss)) else 0.0
@@ -67,7 +64,7 @@ def method(name: str, moments: tuple[str, ...], flops: int = 1, kernel: str | No
         if name in OPTIMIZERS:
             raise ValueError(f"the optimizer {name!r} exists already; choose another name")
 
-        def value(xp: Any, theta: Array, g: Array, *rest: Array, places: Any = (), **hyper: float) -> None:
+        def value(xp: Any, theta: Array, g: Array, *rest: Array, **hyper: float) -> None:
             *vectors, rates, status = rest
             finite, clip, _, t = to_host(status)
             if finite == 1.0:
@@ -118,7 +115,7 @@ def _advi(xp: Any, theta: Array, g: Array, average: Array, rate: float, t: float
 class Optimizer:
     """A method of `OPTIMIZERS` over a flat parameter vector; its moments are flat vectors too."""
 
-    def __init__(self, name: str, theta: Array, places: tuple[tuple[int, int, int], ...] = (), **hyper: float) -> None:
+    def __init__(self, name: str, theta: Array, **hyper: float) -> None:
         if name not in OPTIMIZERS:
             raise ValueError(f"found optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
         moments, defaults = OPTIMIZERS[name]
@@ -128,7 +125,7 @@ class Optimizer:
         self.name, self.theta, self.hyper = name, theta, {**defaults, **hyper}
         xp = namespace_of(theta)
         self.moments = {moment: xp.zeros_like(theta) for moment in moments}
-        self.status, self.places = xp.zeros(4), places
+        self.status = xp.zeros(4)
 
     def step(self, loss: Tensor, gradient: Array, rates: Tensor, max_norm: float = math.inf,
              weight_prior: float = 0.0) -> None:
@@ -136,6 +133,6 @@ class Optimizer:
         g, theta, status = Tensor(gradient), Tensor(self.theta), Tensor(self.status)
         if weight_prior:
             apply("weight_prior", g, theta, factor=weight_prior)
-        apply("guard", loss, g, status, max_norm=max_norm, places=self.places)
+        apply("guard", loss, g, status, max_norm=max_norm)
         moments = map(Tensor, self.moments.values())
-        apply(self.name, theta, g, *moments, rates, status, places=self.places, **self.hyper)
+        apply(self.name, theta, g, *moments, rates, status, **self.hyper)

@@ -45,9 +45,7 @@ class Step:
         names, span = model.parameters.among(phase.networks)
         self.parameters = [model.parameters[name] for name in names]
         self.names, self.gradient = names, model.parameters.gradient[span]
-        whole = len(names) == len(model.parameters)
-        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat[span],
-                                   model.parameters.places if whole else ())
+        self.optimizer = Optimizer(settings.optimizer, model.parameters.flat[span])
         terms = self._outline()
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
         self.raised, self.shown = tuple(terms), tuple(terms.reported)  # by name: the terms, the sums over the epoch

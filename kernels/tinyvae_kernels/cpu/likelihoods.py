@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.cpu.runtime.compiled import kernel, matrix, share, total, vector
+from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.elementary import exp, log1p
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat, rows_of, scratch
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Vector, total
+from tinyvae_kernels.cpu.runtime.shares import share
 
 
 @kernel()
-def _bernoulli(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # x l - log(1 + exp(l)) = (x - [l > 0]) l - log(1 + exp(-|l|)), the product 0 where its first factor is
-    rows, width, count = n[0], n[1], n[2]
-    logits, x = matrix(p[0], rows, width), matrix(p[1], count, width)
-    sums, residual, terms = vector(p[2], rows), matrix(p[3], rows, width), matrix(p[4], parts, width)[part]
+def _bernoulli(logits: Matrix, x: Matrix, sums: Vector, residual: Matrix, memory: Matrix, part: int,
+               parts: int) -> None:
+    # x l - log(1 + exp(l)) = (x - [l > 0]) l - log(1 + exp(-|l|)); the product is 0 where its first factor is, also at
+    # an infinite l. The derivative by l is x - sigmoid(l). Row i of the logits belongs to datum i modulo count.
+    (rows, width), count, terms = logits.shape, len(x), memory[part]
     zero, one = logits.dtype.type(0), logits.dtype.type(1)
     first, last = share(rows, part, parts)
     for i in range(first, last):
@@ -31,10 +33,9 @@ def _bernoulli(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @kernel()
-def _gaussian(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    rows, width, count = n[0], n[1], n[2]
-    raw, x = matrix(p[0], rows, 2 * width), matrix(p[1], count, width)
-    sums, residual, terms = vector(p[2], rows), matrix(p[3], rows, 2 * width), matrix(p[4], parts, width)[part]
+def _gaussian(raw: Matrix, x: Matrix, sums: Vector, residual: Matrix, memory: Matrix, part: int, parts: int) -> None:
+    # log N(x; mean, exp(logvar)) = -(log(2 pi) + logvar + (x - mean)^2 / exp(logvar)) / 2 with mean = sigmoid(a)
+    (count, width), rows, terms = x.shape, len(raw), memory[part]
     zero, half, one = raw.dtype.type(0), raw.dtype.type(0.5), raw.dtype.type(1)
     log2pi = raw.dtype.type(1.8378770664093453)
     first, last = share(rows, part, parts)
@@ -54,20 +55,19 @@ def _gaussian(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @kernel()
-def _scale_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    g, a, out = vector(p[0], n[0]), matrix(p[1], n[0], n[1]), matrix(p[2], n[0], n[1])
-    first, last = share(n[0], part, parts)
+def _scale_rows(g: Vector, a: Matrix, out: Matrix, part: int, parts: int) -> None:
+    rows, width = a.shape
+    first, last = share(rows, part, parts)
     for i in range(first, last):
-        for j in range(n[1]):
+        for j in range(width):
             out[i, j] = g[i] * a[i, j]
 
 
 def _plan(kernel: Any, parameters: Array, x: Array, out: Any) -> Plan:
     new = lambda: (np.empty(parameters.shape[:-1], parameters.dtype), np.empty_like(parameters))
     sums, residual = out if out is not None else new()
-    sizes, terms = (sums.size, x.shape[-1], x.shape[0]), scratch(x.shape[-1], parameters.dtype)
-    arrays = (flat(parameters), flat(x), flat(sums), flat(residual), terms)
-    return (sums, residual), [Job(kernel, arrays, sizes, work=10 * parameters.size)]
+    memory = scratch(x.shape[-1], parameters.dtype)
+    return (sums, residual), [Job(kernel, parameters, x, sums, residual, memory, work=10 * parameters.size)]
 
 
 @Launcher
@@ -86,4 +86,4 @@ def gaussian_log_prob(raw: Array, x: Array, out: tuple[Array, Array] | None) -> 
 def scale_rows(g: Array, a: Array, out: Array | None) -> Plan:
     """g[..., None] * a."""
     out = np.empty_like(a) if out is None else out
-    return out, [Job(_scale_rows, (flat(g), flat(a), flat(out)), rows_of(a), work=a.size)]
+    return out, [Job(_scale_rows, g, a, out, work=a.size)]

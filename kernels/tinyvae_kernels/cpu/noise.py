@@ -1,4 +1,8 @@
-"""Counter-based noise: Philox 4x32-10 done for many counters at once, normal numbers, and pixels drawn at each use."""
+"""Counter-based noise: Philox 4x32-10 for many counters at once, normal and Gamma numbers, pixels drawn at each use.
+
+Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". A word of noise has an address, so no kernel keeps a
+state: (seed, stream) is the key, (index, site, step, attempt) the counter.
+"""
 
 from __future__ import annotations
 
@@ -6,62 +10,71 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.cpu.runtime.compiled import (
-    at_float32,
-    at_int64,
-    at_uint8,
-    at_uint32,
-    helper,
-    kernel,
-    matrix,
-    share,
-    vector,
-)
+from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.elementary import cosine_of_turn, log, sine_of_turn
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat, scratch
+from tinyvae_kernels.cpu.runtime.helpers import helper
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, vector
+from tinyvae_kernels.cpu.runtime.shares import share
+from tinyvae_kernels.launching import chosen
+from tinyvae_kernels.state import STEP
 
 BLOCK = 64  # counters at a time; each gives four words
+ATTEMPTS = 64  # of a draw by rejection
+UNIT = 2.0**-32
+
+
+@helper
+def _round(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """One of the ten rounds of Philox 4x32."""
+    p0, p1 = np.uint64(c0) * np.uint64(0xD2511F53), np.uint64(c2) * np.uint64(0xCD9E8D57)
+    high0, high1 = np.uint32(p0 >> np.uint64(32)), np.uint32(p1 >> np.uint64(32))
+    return high1 ^ c1 ^ k0, np.uint32(p1), high0 ^ c3 ^ k1, np.uint32(p0)
+
+
+@helper
+def _next_key(k0: Any, k1: Any) -> Any:
+    return np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
 
 
 @kernel()
-def _words(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+def _words(words: Pointer[np.uint32], memory: Pointer[np.uint32], counters: Pointer[np.int64], blocks: int, seed: int,
+           stream: int, site: int, attempt: int, start: int, part: int, parts: int) -> None:
     # The rounds are the outer loop and the counters the inner one, so that a round is done for many counters at once.
-    # n: the words' place, their number, scratch memory, first counter, site, the counters, attempt, seed, stream
-    words, memory = matrix(at_uint32(n[0]), n[1] // (4 * BLOCK), 4 * BLOCK), matrix(at_uint32(n[2]), 4 * parts, BLOCK)
-    c0, c1, c2, c3 = memory[4 * part], memory[4 * part + 1], memory[4 * part + 2], memory[4 * part + 3]
-    start, site, step, attempt = n[3], n[4], at_int64(n[5])[0], n[6]
-    first, last = share(n[1] // (4 * BLOCK), part, parts)
+    rows, results, step = matrix(memory, 4 * parts, BLOCK), matrix(words, blocks, 4 * BLOCK), counters[STEP]
+    c0, c1, c2, c3 = rows[4 * part], rows[4 * part + 1], rows[4 * part + 2], rows[4 * part + 3]
+    first, last = share(blocks, part, parts)
     for block in range(first, last):
         for b in range(BLOCK):
             c0[b], c1[b] = np.uint32(start + block * BLOCK + b), np.uint32(site)
             c2[b], c3[b] = np.uint32(step), np.uint32(attempt)
-        k0, k1 = np.uint32(n[7]), np.uint32(n[8])
+        k0, k1 = np.uint32(seed), np.uint32(stream)
         for _ in range(10):
             for b in range(BLOCK):
-                p0, p1 = np.uint64(c0[b]) * np.uint64(0xD2511F53), np.uint64(c2[b]) * np.uint64(0xCD9E8D57)
-                c0[b], c2[b] = np.uint32(p1 >> np.uint64(32)) ^ c1[b] ^ k0, np.uint32(p0 >> np.uint64(32)) ^ c3[b] ^ k1
-                c1[b], c3[b] = np.uint32(p1), np.uint32(p0)
-            k0, k1 = np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
-        out = words[block]
+                c0[b], c1[b], c2[b], c3[b] = _round(c0[b], c1[b], c2[b], c3[b], k0, k1)
+            k0, k1 = _next_key(k0, k1)
+        out = results[block]
         for b in range(BLOCK):
             out[4 * b], out[4 * b + 1], out[4 * b + 2], out[4 * b + 3] = c0[b], c1[b], c2[b], c3[b]
 
 
-def _words_job(counters: Array, count: int, seed: int, stream: int, site: int, attempt: int = 0,
-               first: int = 0) -> tuple[Array, Job]:
-    """At least `count` words of an address, and the job that draws them."""
-    words = np.empty(-(-count // (4 * BLOCK)) * 4 * BLOCK, np.uint32)
-    memory = scratch(4 * BLOCK, np.uint32)
-    whole = (words, words.size, memory, first, site, flat(counters), attempt, seed, stream)
-    return words, Job(_words, (), whole, work=4 * words.size, dtype=np.float32)
+def words_job(counters: Array, count: int, seed: int, stream: int, site: int, attempt: int = 0,
+              first: int = 0) -> tuple[Array, Job]:
+    """At least `count` words of an address, (blocks, 4 BLOCK), and the job that draws them."""
+    words, memory = np.empty((-(-count // (4 * BLOCK)), 4 * BLOCK), np.uint32), scratch(BLOCK, np.uint32, 4)
+    return words, Job(_words, words, memory, counters, len(words), seed, stream, site, attempt, first,
+                      work=4 * words.size)
+
+
+# ---- normal numbers --------------------------------------------------------------------------------------------------
 
 
 @kernel()
-def _normal(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+def _normal(out: Pointer, words: Pointer[np.uint32], pairs: int, part: int, parts: int) -> None:
     # Box and Muller's transform of pairs of words: sqrt(-2 log u) (cos 2 pi v, sin 2 pi v)
-    out, words, t = p[0], at_uint32(n[1]), vector(p[0], 1).dtype.type
+    t = vector(out, 1).dtype.type
     scale, offset, two = t(2.0**-32), t(2.0**-33), t(2)
-    first, last = share(n[0] // 2, part, parts)
+    first, last = share(pairs, part, parts)
     for i in range(first, last):
         radius = np.sqrt(-two * log(t(words[2 * i]) * scale + offset))
         turn = t(words[2 * i + 1]) * scale
@@ -70,86 +83,142 @@ def _normal(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @kernel()
-def _copy(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    for i in range(n[0]):
-        p[0][i] = p[1][i]
+def _copy(out: Vector, source: Pointer) -> None:
+    for i in range(out.size):
+        out[i] = source[i]
+
+
+@Launcher
+def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """Standard normal numbers of the address (seed, stream, counters[STEP], site) into `out`."""
+    words, draw = words_job(counters, out.size, seed, stream, site)
+    even = out if out.size % 2 == 0 else np.empty(out.size + 1, out.dtype)
+    jobs = [draw, Job(_normal, even, words, even.size // 2, work=10 * out.size)]
+    return out, jobs if even is out else [*jobs, Job(_copy, out, even)]
+
+
+# ---- Gamma numbers ---------------------------------------------------------------------------------------------------
+# By rejection (Marsaglia & Tsang 2000). The words of the first attempts, of which nineteen in twenty are accepted, are
+# drawn for many elements at once; the words of a later attempt are drawn for its element alone. Every decision is made
+# in float64, so that all devices accept the same attempts.
 
 
 @helper
-def _binarise(stored: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # pixel (i, j) is number i * width + j of the draw; 1 with the probability of its grey value
-    rows, width = n[0], n[1]
-    index, words, out = vector(at_int64(n[2]), rows), matrix(at_uint32(n[5]), rows, width), matrix(p[0], rows, width)
-    zero, one, unit, scale = out.dtype.type(0), out.dtype.type(1), out.dtype.type(2.0**-24), out.dtype.type(s[0])
+def _philox(index: Any, site: Any, step: Any, attempt: Any, seed: Any, stream: Any) -> Any:
+    c0, c1, c2, c3 = np.uint32(index), np.uint32(site), np.uint32(step), np.uint32(attempt)
+    k0, k1 = np.uint32(seed), np.uint32(stream)
+    for _ in range(10):
+        c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
+        k0, k1 = _next_key(k0, k1)
+    return c0, c1, c2, c3
+
+
+@kernel()
+def _log_gamma(shape: Vector, out: Vector, words: Pointer[np.uint32], counters: Pointer[np.int64], seed: int,
+               stream: int, site: int, part: int, parts: int) -> None:
+    dtype, step = out.dtype.type, counters[STEP]
+    first, last = share(out.size, part, parts)
+    for i in range(first, last):
+        a = np.float64(shape[i % shape.size])
+        d = (a + 1.0 if a < 1.0 else a) - 1.0 / 3.0
+        c = 1.0 / np.sqrt(9.0 * d)
+        w0, w1, w2, w3 = words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]
+        boost = log((np.float64(w3) + 0.5) * UNIT) / a if a < 1.0 else 0.0  # Gamma(a) = Gamma(a + 1) U^(1 / a)
+        found = np.nan
+        for attempt in range(ATTEMPTS):
+            if attempt > 0:
+                w0, w1, w2, w3 = _philox(i, site, step, attempt, seed, stream)
+            x = np.sqrt(-2.0 * log((np.float64(w0) + 0.5) * UNIT)) * cosine_of_turn(np.float64(w1) * UNIT)
+            root = 1.0 + c * x
+            v = root * root * root
+            if v > 0.0:
+                log_v = log(v)
+                if log((np.float64(w2) + 0.5) * UNIT) < 0.5 * x * x + d - d * v + d * log_v:
+                    found = log(d) + log_v
+                    break
+        out[i] = dtype(found + boost)
+
+
+@Launcher.alone("on a GPU the readable form draws by rejection, one attempt for all elements at a time")
+def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """log G, G ~ Gamma(shape, 1), of the address (seed, stream, counters[STEP], site) into `out` (samples, *shape)."""
+    words, draw = words_job(counters, 4 * out.size, seed, stream, site)
+    taken = Job(_log_gamma, shape, out, words, counters, seed, stream, site, work=60 * out.size)
+    return out, [draw, taken] if out.size else []
+
+
+# ---- pixels ----------------------------------------------------------------------------------------------------------
+# Pixels are stored as bytes or as float32, whatever the kernel's own type is.
+
+
+@helper
+def _binarise(stored: Any, index: Any, words: Any, out: Any, scale: Any, part: Any, parts: Any) -> None:
+    # pixel (i, j) is number i * width + j of the draw; it is 1 with the probability of its grey value
+    rows, width = out.shape
+    zero, one, unit = out.dtype.type(0), out.dtype.type(1), out.dtype.type(2.0**-24)
+    divisor = out.dtype.type(scale)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         drawn, grey, pixels = words[i], stored[index[i]], out[i]
         for j in range(width):
             u = out.dtype.type(np.int32(drawn[j] >> np.uint32(8))) * unit
-            pixels[j] = one if u < out.dtype.type(grey[j]) / scale else zero
+            pixels[j] = one if u < out.dtype.type(grey[j]) / divisor else zero
 
 
 @helper
-def _grey(stored: Any, p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    rows, width = n[0], n[1]
-    index, out = vector(at_int64(n[2]), rows), matrix(p[0], rows, width)
-    scale = out.dtype.type(s[0])
+def _grey(stored: Any, index: Any, out: Any, scale: Any, part: Any, parts: Any) -> None:
+    rows, width = out.shape
+    divisor = out.dtype.type(scale)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         grey, pixels = stored[index[i]], out[i]
-        if scale == out.dtype.type(1):  # bits: a division would take longer than the memory
+        if divisor == out.dtype.type(1):  # bits: a division would take longer than the memory
             for j in range(width):
                 pixels[j] = out.dtype.type(grey[j])
         else:
             for j in range(width):
-                pixels[j] = out.dtype.type(grey[j]) / scale
-
-
-# Pixels are stored as bytes or as float32, whatever the kernel's own type.
+                pixels[j] = out.dtype.type(grey[j]) / divisor
 
 
 @kernel()
-def _binarise_bytes(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    _binarise(matrix(at_uint8(n[3]), n[4], n[1]), p, n, s, part, parts)
+def _binarise_bytes(stored: Matrix[np.uint8], index: Vector[np.int64], words: Matrix[np.uint32], out: Matrix,
+                    scale: float, part: int, parts: int) -> None:
+    _binarise(stored, index, words, out, scale, part, parts)
 
 
 @kernel()
-def _binarise_floats(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    _binarise(matrix(at_float32(n[3]), n[4], n[1]), p, n, s, part, parts)
+def _binarise_floats(stored: Matrix[np.float32], index: Vector[np.int64], words: Matrix[np.uint32], out: Matrix,
+                     scale: float, part: int, parts: int) -> None:
+    _binarise(stored, index, words, out, scale, part, parts)
 
 
 @kernel()
-def _grey_bytes(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    _grey(matrix(at_uint8(n[3]), n[4], n[1]), p, n, s, part, parts)
+def _grey_bytes(stored: Matrix[np.uint8], index: Vector[np.int64], out: Matrix, scale: float, part: int,
+                parts: int) -> None:
+    _grey(stored, index, out, scale, part, parts)
 
 
 @kernel()
-def _grey_floats(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    _grey(matrix(at_float32(n[3]), n[4], n[1]), p, n, s, part, parts)
+def _grey_floats(stored: Matrix[np.float32], index: Vector[np.int64], out: Matrix, scale: float, part: int,
+                 parts: int) -> None:
+    _grey(stored, index, out, scale, part, parts)
 
 
-@Launcher
-def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
-    """Standard normal numbers of the address (seed, stream, counters[0], site) into `out`."""
-    words, draw = _words_job(counters, out.size, seed, stream, site)
-    even = out if out.size % 2 == 0 else np.empty(out.size + 1, out.dtype)
-    jobs = [draw, Job(_normal, (flat(even),), (even.size, words), work=10 * out.size)]
-    return out, jobs if even is out else [*jobs, Job(_copy, (flat(out), even), (out.size,))]
+_BINARISE = {"uint8": _binarise_bytes, "float32": _binarise_floats}
+_GREY = {"uint8": _grey_bytes, "float32": _grey_floats}
 
 
 @Launcher
 def binarised_rows(stored: Array, index: Array, counters: Array, out: Array, seed: int, stream: int, site: int,
                    scale: float) -> Plan:
     """The rows `index` of the stored grey images, each pixel drawn 0 or 1 at its grey value; out (batch, pixels)."""
-    words, draw = _words_job(counters, out.size, seed, stream, site)
-    kernel = _binarise_bytes if stored.dtype == np.uint8 else _binarise_floats
-    whole = (*out.shape, flat(index), flat(stored), len(stored), words)
-    return out, [draw, Job(kernel, (flat(out),), whole, (scale,), work=2 * out.size)]
+    words, draw = words_job(counters, out.size, seed, stream, site)
+    drawn = words.reshape(-1)[: out.size].reshape(out.shape)
+    kernel = chosen(_BINARISE, stored.dtype.name)
+    return out, [draw, Job(kernel, stored, index, drawn, out, scale, work=2 * out.size)]
 
 
 @Launcher
 def grey_rows(stored: Array, index: Array, out: Array, scale: float) -> Plan:
     """The rows `index` of the stored images over `scale`; out (batch, pixels)."""
-    kernel = _grey_bytes if stored.dtype == np.uint8 else _grey_floats
-    whole = (*out.shape, flat(index), flat(stored), len(stored))
-    return out, [Job(kernel, (flat(out),), whole, (scale,), work=out.size)]
+    return out, [Job(chosen(_GREY, stored.dtype.name), stored, index, out, scale, work=out.size)]

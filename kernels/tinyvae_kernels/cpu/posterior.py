@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tinyvae_kernels.cpu.runtime.compiled import kernel, matrix, share, total, vector
+from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.elementary import exp
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat, scratch
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Vector, total
+from tinyvae_kernels.cpu.runtime.shares import share
 
-# Sizes are (samples, batch, latent); of z and eps, rows number sample * batch + b.
+# z, eps and their gradients are (samples * batch, latent): row number sample * batch + b belongs to datum b.
 
 
 @kernel()
-def _sample_kl(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    samples, batch, width = n[0], n[1], n[2]
-    raw, eps = matrix(p[0], batch, 2 * width), matrix(p[1], samples * batch, width)
-    z, kl, terms = matrix(p[2], samples * batch, width), vector(p[3], batch), matrix(p[4], parts, width)[part]
+def _sample_kl(raw: Matrix, eps: Matrix, z: Matrix, kl: Vector, memory: Matrix, samples: int, part: int,
+               parts: int) -> None:
+    # z = mu + sigma eps (AEVB eq. 4); KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - logvar) / 2 summed (AEVB
+    # appendix B). The loops over latents stand innermost, each by itself, so that they run in vectors.
+    batch, width = len(raw), eps.shape[1]
+    terms, sigma = memory[2 * part], memory[2 * part + 1]
     half, one = raw.dtype.type(0.5), raw.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(width):
             mu, logvar = raw[b, j], raw[b, width + j]
-            sigma = exp(half * logvar)
-            terms[j] = mu * mu + sigma * sigma - one - logvar
-            for sample in range(samples):
-                z[sample * batch + b, j] = mu + sigma * eps[sample * batch + b, j]
+            sigma[j] = exp(half * logvar)
+            terms[j] = mu * mu + sigma[j] * sigma[j] - one - logvar
+        for sample in range(samples):
+            for j in range(width):
+                z[sample * batch + b, j] = raw[b, j] + sigma[j] * eps[sample * batch + b, j]
         kl[b] = half * total(terms)
 
 
 @kernel()
-def _sample_kl_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    samples, batch, width = n[0], n[1], n[2]
-    dz, dkl = matrix(p[0], samples * batch, width), vector(p[1], batch)
-    raw, out = matrix(p[2], batch, 2 * width), matrix(p[4], batch, 2 * width)
-    eps = matrix(p[3], samples * batch, width)
+def _sample_kl_grad(dz: Matrix, dkl: Vector, raw: Matrix, eps: Matrix, out: Matrix, samples: int, part: int,
+                    parts: int) -> None:
+    # by mu: the sum of dz, + dkl mu; by logvar: (sigma times the sum of dz eps, + dkl (sigma^2 - 1)) / 2
+    batch, width = len(raw), eps.shape[1]
     half, one = raw.dtype.type(0.5), raw.dtype.type(1)
     first, last = share(batch, part, parts)
     for b in range(first, last):
+        for j in range(2 * width):
+            out[b, j] = raw.dtype.type(0)
+        for sample in range(samples):
+            for j in range(width):
+                by_z = dz[sample * batch + b, j]
+                out[b, j] += by_z
+                out[b, width + j] += by_z * eps[sample * batch + b, j]
         for j in range(width):
             sigma = exp(half * raw[b, width + j])
-            by_z, by_sigma = raw.dtype.type(0), raw.dtype.type(0)
-            for sample in range(samples):
-                by_z += dz[sample * batch + b, j]
-                by_sigma += dz[sample * batch + b, j] * eps[sample * batch + b, j]
-            out[b, j] = by_z + dkl[b] * raw[b, j]
-            out[b, width + j] = half * (by_sigma * sigma + dkl[b] * (sigma * sigma - one))
+            out[b, j] += dkl[b] * raw[b, j]
+            out[b, width + j] = half * (out[b, width + j] * sigma + dkl[b] * (sigma * sigma - one))
 
 
 @Launcher
@@ -56,13 +61,12 @@ def gaussian_sample_kl(raw: Array, eps: Array, out: tuple[Array, Array] | None) 
     `raw` (batch, 2 latent) holds mu and logvar = log sigma^2 side by side.
     """
     z, kl = out if out is not None else (np.empty_like(eps), np.empty(raw.shape[0], raw.dtype))
-    arrays = (flat(raw), flat(eps), flat(z), flat(kl), scratch(eps.shape[2], eps.dtype))
-    return (z, kl), [Job(_sample_kl, arrays, eps.shape, work=8 * eps.size)]
+    memory = scratch(eps.shape[2], eps.dtype, 2)
+    return (z, kl), [Job(_sample_kl, raw, eps, z, kl, memory, len(eps), work=8 * eps.size)]
 
 
 @Launcher
 def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: Array | None) -> Plan:
     """The gradient by `raw`, from those by z and by KL."""
     out = np.empty_like(raw) if out is None else out
-    arrays = (flat(dz), flat(dkl), flat(raw), flat(eps), flat(out))
-    return out, [Job(_sample_kl_grad, arrays, eps.shape, work=8 * eps.size)]
+    return out, [Job(_sample_kl_grad, dz, dkl, raw, eps, out, len(eps), work=8 * eps.size)]

@@ -15,9 +15,12 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import types
 
-from tinyvae_kernels.cpu.runtime.compiled import at_int32, integer, intrinsic, kernel, matrix, share
-from tinyvae_kernels.cpu.runtime.products import VECTOR, Writer, lanes_of
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat
+from tinyvae_kernels.cpu.runtime.compiled import kernel
+from tinyvae_kernels.cpu.runtime.helpers import integer, intrinsic
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
+from tinyvae_kernels.cpu.runtime.memory import Address, Matrix, Pointer, at_int32
+from tinyvae_kernels.cpu.runtime.shares import share
+from tinyvae_kernels.cpu.runtime.tiles import VECTOR, Writer, lanes_of
 
 VECTORS = 8  # of a row that are summed together: a panel
 MOST = 0.2  # of the numbers may be other than 0, or the dense product is faster
@@ -69,10 +72,10 @@ _whole, _part = _gather_tile(False), _gather_tile(True)
 
 
 @kernel()
-def _index_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # for each row the number of its places that are not 0, and these places, then zeros; no branch to be mispredicted
-    rows, width = n[0], n[1]
-    x, index = matrix(p[0], rows, width), matrix(at_int32(n[2]), rows, width + 1)
+def _index_rows(x: Matrix, index: Matrix[np.int32], part: int, parts: int) -> None:
+    # For each row: how many of its places are not 0, and these places, then zeros. There is no branch, because the
+    # processor would mispredict it.
+    rows, width = x.shape
     first, last = share(rows, part, parts)
     for i in range(first, last):
         values, line = x[i], index[i]
@@ -86,10 +89,9 @@ def _index_rows(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @kernel()
-def _index_columns(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    # the same for columns, from the index of the rows
-    rows, width = n[0], n[1]
-    index, lines = matrix(at_int32(n[2]), rows, width + 1), matrix(at_int32(n[3]), width, rows + 1)
+def _index_columns(index: Matrix[np.int32], lines: Matrix[np.int32], part: int, parts: int) -> None:
+    # the same for the columns of x, each a line, from the index of its rows
+    rows, width = len(index), len(lines)
     first, last = share(width, part, parts)
     for j in range(first, last):
         lines[j, 0] = 0
@@ -102,10 +104,9 @@ def _index_columns(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 
 
 @kernel()
-def _sums(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
+def _sums(like: Pointer, lines: Address[np.int32], values: Address, rows: Address, start: Address, out: Address,
+          count: int, width: int, line_bytes: int, values_bytes: int, step: int, part: int, parts: int) -> None:
     # for each line of places: start + the sum of the rows at these places, each times its value
-    like, count, width, lines, line_bytes = p[0], n[0], n[1], n[2], n[3]
-    values, values_bytes, step, rows, start, out = n[4], n[5], n[6], n[7], n[8], n[9]
     panel = VECTORS * lanes_of(like)
     row, panel_bytes = width * VECTOR // lanes_of(like), VECTORS * VECTOR
     groups = min(count, 2)  # of lines, so that there is enough to share out
@@ -123,37 +124,39 @@ def _sums(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
                       out + i * row + at, left)
 
 
-def _job(x: Array, lines: Array, values_bytes: int, step: int, rows: Array, out: Array) -> list[Job]:
-    # the sums, after the start of all of them: 0 times all rows
+def _jobs(x: Array, lines: Array, values_bytes: int, step: int, rows: Array, out: Array) -> list[Job]:
+    """Two jobs: what all sums start from, which is 0 times all rows, and the sums."""
     every = np.arange(-1, len(rows), dtype=np.int32)
     every[0] = len(rows)
     zeros, nothing, start = (np.zeros(size, out.dtype) for size in (1, out.shape[1], out.shape[1]))
-    first = (1, out.shape[1], every, 0, zeros, 0, 0, rows, nothing, start)
-    sums = (len(out), out.shape[1], lines, lines.strides[0], x, values_bytes, step, rows, start, out)
-    arrays = (flat(x), flat(rows), flat(out))
     work = 0.2 * x.size * out.shape[1] / 16
-    return [Job(_sums, arrays, first, work=rows.size), Job(_sums, arrays, sums, work=work)]
+    return [Job(_sums, rows, every, zeros, rows, nothing, start, 1, out.shape[1], 0, 0, 0, work=rows.size),
+            Job(_sums, out, lines, x, rows, start, out, *out.shape, lines.strides[0], values_bytes, step, work=work)]
 
 
+_DENSE = "a GPU multiplies dense matrices faster than it could leave out their zeros"
+
+
+@Launcher.question
 def pays(x: Array, w: Array) -> bool:
     """Are so many of the numbers of x (rows, inputs) zeros that leaving them out is faster than multiplying?"""
     return VECTOR > 0 and bool(np.count_nonzero(x) < MOST * x.size)
 
 
-@Launcher
+@Launcher.alone(_DENSE)
 def sparse_matmul(x: Array, w: Array, out: tuple[Array, Array] | None) -> Plan:
     """x (rows, inputs) @ w (inputs, n), and the index of x: for each row, how many places are not 0, and which."""
     if out is None:
         out = np.empty((len(x), w.shape[1]), w.dtype), np.empty((len(x), x.shape[1] + 1), np.int32)
     product, index = out
-    jobs = [Job(_index_rows, (flat(x),), (*x.shape, flat(index)), work=2 * x.size)]
-    return out, jobs + _job(x, index, x.strides[0], x.itemsize, w, product)
+    return out, [Job(_index_rows, x, index, work=2 * x.size),
+                 *_jobs(x, index, x.strides[0], x.itemsize, w, product)]
 
 
-@Launcher
+@Launcher.alone(_DENSE)
 def sparse_matmul_grad(g: Array, index: Array, x: Array, out: Array | None) -> Plan:
     """x.T (inputs, rows) @ g (rows, n), with the index of x."""
     out = np.empty((x.shape[1], g.shape[1]), g.dtype) if out is None else out
     lines = np.empty((x.shape[1], len(x) + 1), np.int32)
-    jobs = [Job(_index_columns, (flat(x),), (*x.shape, flat(index), lines), work=0.5 * x.size)]
-    return out, jobs + _job(x, lines, x.itemsize, x.strides[0], g, out)
+    return out, [Job(_index_columns, index, lines, work=0.5 * x.size),
+                 *_jobs(x, lines, x.itemsize, x.strides[0], g, out)]

@@ -16,13 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae_kernels.cpu.runtime.compiled import as_float64, at_float64, helper, kernel, matrix, share, vector
+from tinyvae_kernels.cpu.runtime.compiled import address, kernel
 from tinyvae_kernels.cpu.runtime.elementary import exp, log
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, address, flat, scratch
+from tinyvae_kernels.cpu.runtime.helpers import helper
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, as_float64, matrix, vector
+from tinyvae_kernels.cpu.runtime.shares import share
+from tinyvae_kernels.launching import chosen
 
 BLOCK = 64  # numbers at a time
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # B_2, B_4, ...
 TINY = 1e-300  # below it the logarithm of the kernels may have no digits
+_LIBRARY = "a GPU's array library has special functions of its own"
 DEEPEST = -1e6  # negative numbers are lifted above 0 step by step, from here on
 
 
@@ -43,10 +48,11 @@ def _expm1(x: Any) -> Any:
     return power * (2.0 * (p / (q - p))) + (power - 1.0)
 
 
-def _rows(count: int) -> Array:
-    """For each part so many rows of a block; from the beginning of a cache line, which is worth a factor of two."""
-    memory = scratch(count * BLOCK + 8, np.float64)
-    return memory[-address(memory) % 64 // 8 :]
+def _blocks(count: int) -> Array:
+    """`count` blocks for each part; they begin on a cache line, which is worth a factor of two."""
+    memory = scratch(BLOCK, np.float64, count)
+    wider = np.empty(memory.size + 8, np.float64)
+    return wider[-address(wider) % 64 // 8 :][: memory.size].reshape(memory.shape)
 
 
 # ---- log Gamma -------------------------------------------------------------------------------------------------------
@@ -70,15 +76,14 @@ STIRLING = np.array([b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 
 
 
 @kernel()
-def _lgamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    a, out, dtype = p[0], p[1], vector(p[0], 1).dtype.type
-    series, stirling = vector(at_float64(n[2]), n[1]), vector(at_float64(n[4]), n[3])
-    memory = matrix(at_float64(n[5]), 6 * parts, BLOCK)[6 * part : 6 * part + 6]
-    x, t, product, near, far, inverse = memory[0], memory[1], memory[2], memory[3], memory[4], memory[5]
-    first, last = share((n[0] + BLOCK - 1) // BLOCK, part, parts)
+def _lgamma(a: Pointer, out: Pointer, series: Vector[np.float64], stirling: Vector[np.float64],
+            memory: Pointer[np.float64], count: int, part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 6 * parts, BLOCK)[6 * part : 6 * part + 6]
+    x, t, product, near, far, inverse = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
     for block in range(first, last):
         start = block * BLOCK
-        size = min(BLOCK, n[0] - start)
+        size = min(BLOCK, count - start)
         for b in range(size):
             x[b] = np.float64(a[start + b])
             m = np.floor(min(x[b], 8.0) + 0.5)
@@ -101,16 +106,15 @@ def _lgamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             far[b] = (x[b] - 0.5) * (logarithm - 1.0) + (far[b] * inverse[b] + REST)
             out[start + b] = dtype(far[b] if large else near[b])
         for b in range(size):
-            if x[b] < TINY:  # zero and below, where log |Gamma| is no business of these series
+            if x[b] < TINY:  # zero and below, where these series do not hold
                 out[start + b] = dtype(math.lgamma(x[b]))
 
 
-@Launcher
+@Launcher.alone(_LIBRARY)
 def lgamma(a: Array, out: Array | None) -> Plan:
     """log |Gamma(a)|, of any shape."""
     out, series = np.empty_like(a) if out is None else out, _around_two()
-    whole = (a.size, len(series), series, len(STIRLING), STIRLING, _rows(6))
-    return out, [Job(_lgamma, (flat(a), flat(out)), whole, work=60 * a.size)]
+    return out, [Job(_lgamma, a, out, series, STIRLING, _blocks(6), a.size, work=60 * a.size)]
 
 
 # ---- its derivatives -------------------------------------------------------------------------------------------------
@@ -121,15 +125,14 @@ def lgamma(a: Array, out: Array | None) -> Plan:
 
 
 @kernel()
-def _polygamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    a, out, dtype = p[0], p[1], vector(p[0], 1).dtype.type
-    order, steps, series = n[1], n[2], vector(at_float64(n[4]), n[3])
-    memory = matrix(at_float64(n[5]), 4 * parts, BLOCK)[4 * part : 4 * part + 4]
-    x, inverse, power, total = memory[0], memory[1], memory[2], memory[3]
-    first, last = share((n[0] + BLOCK - 1) // BLOCK, part, parts)
+def _polygamma(a: Pointer, out: Pointer, series: Vector[np.float64], memory: Pointer[np.float64], count: int,
+               order: int, steps: int, factor: float, part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 4 * parts, BLOCK)[4 * part : 4 * part + 4]
+    x, inverse, power, total = rows[0], rows[1], rows[2], rows[3]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
     for block in range(first, last):
         start = block * BLOCK
-        size = min(BLOCK, n[0] - start)
+        size = min(BLOCK, count - start)
         for b in range(size):
             x[b], total[b] = np.float64(a[start + b]), 0.0
         for b in range(size):
@@ -158,7 +161,7 @@ def _polygamma(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
             for b in range(size):
                 power[b] *= inverse[b]
         for b in range(size):
-            out[start + b] = dtype(s[0] * (total[b] + power[b]))
+            out[start + b] = dtype(factor * (total[b] + power[b]))
 
 
 @cache
@@ -167,14 +170,13 @@ def _euler_maclaurin(order: int) -> Array:
                      for k, b in enumerate(BERNOULLI, 1)])  # fmt: skip
 
 
-@Launcher
+@Launcher.alone(_LIBRARY)
 def polygamma(a: Array, out: Array | None, order: int) -> Plan:
     """The derivative of digamma of that order, 0 for digamma itself, of any shape; NaN below -1e6."""
     out, steps, series = np.empty_like(a) if out is None else out, order + 10, _euler_maclaurin(order)
-    whole = (a.size, order, steps, len(series), series, _rows(4))
     sign_and_size = (-1.0) ** (order + 1) * float(math.factorial(order))
     work = a.size * (4 * steps + 20)
-    return out, [Job(_polygamma, (flat(a), flat(out)), whole, (sign_and_size,), work=work)]
+    return out, [Job(_polygamma, a, out, series, _blocks(4), a.size, order, steps, sign_and_size, work=work)]
 
 
 # ---- how a draw moves with its shape ---------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def polygamma(a: Array, out: Array | None, order: int) -> Plan:
 #     dw/da = I above, (z I + psi(a + 1) - w) / a below
 # By Gauss and Legendre's rule in x, t = end x (1 + x) / 2: nodes lie closer where the exponential is large.
 
-RULES = {np.dtype(np.float32): (12, 19.5), np.dtype(np.float64): (24, 35.0)}  # nodes, and e^-reach is left out
+RULES = {"float32": (12, 19.5), "float64": (24, 35.0)}  # nodes, and e^-reach is left out
 
 
 @cache
@@ -206,15 +208,14 @@ def _digamma_above_one(x: Any) -> Any:
 
 
 @kernel()
-def _gamma_log_sample_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    w, a, out, dtype = p[0], p[1], p[2], vector(p[0], 1).dtype.type
-    nodes, reach = matrix(at_float64(n[2]), 2, n[1]), s[0]
-    memory = matrix(at_float64(n[3]), 5 * parts, BLOCK)[5 * part : 5 * part + 5]
-    z, rate, offset, end, total = memory[0], memory[1], memory[2], memory[3], memory[4]
-    first, last = share((n[0] + BLOCK - 1) // BLOCK, part, parts)
+def _gamma_log_sample_grad(w: Pointer, a: Pointer, out: Pointer, nodes: Matrix[np.float64], memory: Pointer[np.float64],
+                           count: int, reach: float, part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 5 * parts, BLOCK)[5 * part : 5 * part + 5]
+    z, rate, offset, end, total = rows[0], rows[1], rows[2], rows[3], rows[4]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
     for block in range(first, last):
         start = block * BLOCK
-        size = min(BLOCK, n[0] - start)
+        size = min(BLOCK, count - start)
         for b in range(size):
             # beyond 700, where e^w is still a number, the derivative is 0 to 300 digits
             at, shape = np.float64(700.0 if w[start + b] > 700.0 else w[start + b]), np.float64(a[start + b])
@@ -228,7 +229,7 @@ def _gamma_log_sample_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> Non
             d = (reach + rate[b] * d) / z[b] if upper else (z[b] * _expm1(-d) - reach) / rate[b]
             end[b] = log(1.0 + d) if d > 1e-8 else d
             total[b] = 0.0
-        for k in range(n[1]):
+        for k in range(nodes.shape[1]):
             for b in range(size):
                 t = nodes[0, k] * end[b]
                 total[b] += nodes[1, k] * (offset[b] + t) * exp(rate[b] * t - z[b] * _expm1(t))
@@ -238,9 +239,9 @@ def _gamma_log_sample_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> Non
             out[start + b] = dtype(value if shape > 0.0 else math.nan)
 
 
-@Launcher
+@Launcher.alone(_LIBRARY)
 def gamma_log_sample_grad(w: Array, a: Array, out: Array | None) -> Plan:
     """dw/da of w = log z, z ~ Gamma(a, 1), at a fixed quantile; w and a of one shape."""
-    out, (count, reach) = np.empty_like(w) if out is None else out, RULES[w.dtype]
-    whole = (w.size, count, _nodes(count), _rows(5))
-    return out, [Job(_gamma_log_sample_grad, (flat(w), flat(a), flat(out)), whole, (reach,), work=50 * count * w.size)]
+    out, (nodes, reach) = np.empty_like(w) if out is None else out, chosen(RULES, w.dtype.name)
+    arguments = (w, a, out, _nodes(nodes), _blocks(5), w.size, reach)
+    return out, [Job(_gamma_log_sample_grad, *arguments, work=50 * nodes * w.size)]

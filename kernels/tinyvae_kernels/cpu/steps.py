@@ -1,84 +1,83 @@
-"""The small work of a training step: which rows come next, the objective, the epoch's sums, the counters.
-
-The arrays `counters` (int64), `totals` and `status` (float64) are those of tinyvae's training and optimizers.
-"""
+"""The small work of a training step: which rows come next, the objective, the epoch's sums, the counters."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tinyvae_kernels.cpu.runtime.compiled import at_float64, at_int64, kernel, matrix, vector
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat
-
-STEP, CURSOR, BATCH = range(3)  # the places of `counters`
-KL_WEIGHT = 1  # a place of `rates`
-FINITE, NORM = 0, 2  # of `status`
-DATA_COUNT, RECONSTRUCTION, KL, OBJECTIVE, NORMS, SOUND, SKIPPED = range(7)  # of `totals`
-ANY_TYPE = np.float32  # for kernels that touch no numbers of the floating type
+from tinyvae_kernels.cpu.runtime.compiled import kernel
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector
+from tinyvae_kernels.state import (
+    BATCH,
+    CURSOR,
+    DATA_COUNT,
+    FINITE,
+    KL,
+    KL_WEIGHT,
+    NORM,
+    NORMS,
+    OBJECTIVE,
+    RECONSTRUCTION,
+    SKIPPED,
+    SOUND,
+    STEP,
+)
 
 
 @kernel()
-def _next_indices(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    order, out, cursor = vector(at_int64(n[0]), n[3]), vector(at_int64(n[2]), n[4]), at_int64(n[1])[CURSOR]
+def _next_indices(order: Vector[np.int64], counters: Pointer[np.int64], out: Vector[np.int64]) -> None:
+    cursor = counters[CURSOR]
     for i in range(out.size):
         row = cursor + i
         out[i] = order[row if row < order.size else row % order.size]
 
 
 @kernel()
-def _next_rates(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    plan, out = matrix(p[0], n[0], n[1]), vector(p[1], n[1])
-    batch = at_int64(n[2])[BATCH] % n[0]
+def _next_rates(plan: Matrix, counters: Pointer[np.int64], out: Vector) -> None:
+    batch = counters[BATCH] % len(plan)
     for i in range(out.size):
         out[i] = plan[batch, i]
 
 
 @kernel()
-def _objective(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    reconstruction, kl, weight = vector(p[0], n[0]), vector(p[1], n[0]), p[2][KL_WEIGHT]
-    out = p[3]
+def _objective(reconstruction: Vector, kl: Vector, rates: Pointer, out: Pointer) -> None:
     total, charged = 0.0, 0.0  # in float64
-    for i in range(n[0]):
+    for i in range(kl.size):
         total += np.float64(reconstruction[i])
         charged += np.float64(kl[i])
-    out[0] = weight * kl.dtype.type(charged / n[0]) - kl.dtype.type(total / n[0])
+    out[0] = rates[KL_WEIGHT] * kl.dtype.type(charged / kl.size) - kl.dtype.type(total / kl.size)
 
 
 @kernel()
-def _objective_grad(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    g, weight, by_reconstruction, by_kl = p[0][0], p[1][KL_WEIGHT], vector(p[2], n[0]), vector(p[3], n[0])
-    each = g / by_kl.dtype.type(n[0])
-    for i in range(n[0]):
+def _objective_grad(g: Pointer, rates: Pointer, by_reconstruction: Vector, by_kl: Vector) -> None:
+    weight, each = rates[KL_WEIGHT], g[0] / by_kl.dtype.type(by_kl.size)
+    for i in range(by_kl.size):
         by_reconstruction[i] = -each
         by_kl[i] = each * weight
 
 
 @kernel()
-def _accumulate(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    totals, status = vector(at_float64(n[1]), 7), vector(at_float64(n[2]), 4)
+def _accumulate(reconstruction: Vector, kl: Vector, loss: Pointer, totals: Pointer[np.float64],
+                status: Pointer[np.float64]) -> None:
     if status[FINITE] != 1.0:
         totals[SKIPPED] += 1.0
         return
-    reconstruction, kl, loss = vector(p[0], n[0]), vector(p[1], n[0]), p[2][0]
     first, second = 0.0, 0.0
-    for i in range(n[0]):
+    for i in range(kl.size):
         first += np.float64(reconstruction[i])
         second += np.float64(kl[i])
-    totals[DATA_COUNT] += n[0]
+    totals[DATA_COUNT] += kl.size
     totals[RECONSTRUCTION] += first
     totals[KL] += second
-    totals[OBJECTIVE] += n[0] * np.float64(loss)
+    totals[OBJECTIVE] += kl.size * np.float64(loss[0])
     totals[NORMS] += status[NORM]
     totals[SOUND] += 1.0
 
 
 @kernel()
-def _tick(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    counters = at_int64(n[0])
+def _tick(counters: Pointer[np.int64], batch: int) -> None:
     counters[STEP] += 1
-    counters[CURSOR] += n[1]
+    counters[CURSOR] += batch
     counters[BATCH] += 1
 
 
@@ -86,39 +85,37 @@ def _tick(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
 def next_indices(order: Array, counters: Array, out: Array | None, batch: int) -> Plan:
     """The `batch` indices of `order` from the counters' cursor on."""
     out = np.empty(batch, np.int64) if out is None else out
-    whole = (flat(order), flat(counters), flat(out), order.size, batch)
-    return out, [Job(_next_indices, (), whole, dtype=ANY_TYPE)]
+    return out, [Job(_next_indices, order, counters, out)]
 
 
 @Launcher
 def next_rates(plan: Array, counters: Array, out: Array | None) -> Plan:
     """The row of `plan` (batches, rates) for the counters' batch."""
     out = np.empty(plan.shape[1], plan.dtype) if out is None else out
-    return out, [Job(_next_rates, (flat(plan), flat(out)), (*plan.shape, flat(counters)))]
+    return out, [Job(_next_rates, plan, counters, out)]
 
 
 @Launcher
 def objective(reconstruction: Array, kl: Array, rates: Array, out: Array | None) -> Plan:
-    """weight * mean(kl) - mean(reconstruction), one number; the weight is rates[1]."""
+    """weight * mean(kl) - mean(reconstruction), one number; the weight is rates[KL_WEIGHT]."""
     out = np.empty((), kl.dtype) if out is None else out
-    return out, [Job(_objective, (flat(reconstruction), flat(kl), flat(rates), flat(out)), (kl.size,))]
+    return out, [Job(_objective, reconstruction, kl, rates, out)]
 
 
 @Launcher
 def objective_grad(g: Array, kl: Array, rates: Array, out: tuple[Array, Array] | None) -> Plan:
     """The gradients of the objective by reconstruction and kl, each (batch,)."""
     both = out if out is not None else (np.empty_like(kl), np.empty_like(kl))
-    return both, [Job(_objective_grad, (flat(g), flat(rates), *map(flat, both)), (kl.size,))]
+    return both, [Job(_objective_grad, g, rates, *both)]
 
 
 @Launcher
 def accumulate(reconstruction: Array, kl: Array, loss: Array, totals: Array, status: Array) -> Plan:
     """Add a batch to the sums over the epoch, or count it as skipped."""
-    arrays = (flat(reconstruction), flat(kl), flat(loss))
-    return None, [Job(_accumulate, arrays, (kl.size, flat(totals), flat(status)))]
+    return None, [Job(_accumulate, reconstruction, kl, loss, totals, status)]
 
 
 @Launcher
 def tick(counters: Array, batch: int) -> Plan:
     """Move the counters past a batch."""
-    return None, [Job(_tick, (), (flat(counters), batch), dtype=ANY_TYPE)]
+    return None, [Job(_tick, counters, batch)]

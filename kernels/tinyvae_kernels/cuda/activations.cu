@@ -4,6 +4,8 @@
 // for the numbers of AHEAD rows before it waits for the first. On the way back a block sums its columns over `chunk` rows,
 // thread by thread in order; where that leaves several rows of sums, column_sums adds these in its turn.
 
+#include "runtime/common.cu"
+
 const int AHEAD = 2;  // by hand: the compiler moves no load across a store; unrolled further it needs more registers
 enum Kind { IDENTITY, RELU, HYPERBOLIC, SOFTPLUS };
 

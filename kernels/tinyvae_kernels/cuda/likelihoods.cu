@@ -4,6 +4,8 @@
 // A row has a warp: eight rows a block, no waiting for each other, and memory enough asked for at once. Few rows would
 // leave most of the card idle: then a row has a block. The launcher's block says which, 32 x 8 or 256 x 1.
 
+#include "runtime/common.cu"
+
 struct Bernoulli {
   static const int EACH = 1;  // numbers of the decoder's output for a pixel: a, the logit
   static __device__ __forceinline__ real pixel(const real (&a)[EACH], real x, real (&by)[EACH]) {
@@ -75,7 +77,7 @@ gaussian(const real* raw, const real* x, real* sums, real* residual, unsigned ro
 // out[i, :] = g[i] a[i, :]
 template <int N> __device__ __forceinline__
 void scale(const real* g, const real* a, real* out, unsigned rows, unsigned each) {
-  for (unsigned k = me(); k < rows * each; k += everyone()) {
+  for (unsigned k = thread_number(); k < rows * each; k += thread_count()) {
     const real factor = g[k / each];
     piece<N> p = load<N>(a, k);
     #pragma unroll

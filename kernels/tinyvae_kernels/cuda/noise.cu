@@ -1,9 +1,12 @@
 // Noise and drawn pixels. A thread has a counter of Philox, which gives four words.
 
+#include "runtime/common.cu"
+#include "runtime/philox.cu"
+
 extern "C" __global__ void __launch_bounds__(256)
 normal(const whole* counters, real* out, unsigned count, unsigned seed, unsigned stream, unsigned site) {
-  const unsigned step = (unsigned)counters[0];
-  for (unsigned i = me(); 4 * i < count; i += everyone()) {
+  const unsigned step = (unsigned)counters[STEP];
+  for (unsigned i = thread_number(); 4 * i < count; i += thread_count()) {
     unsigned word[4];
     philox(i, site, step, 0, seed, stream, word);
     #pragma unroll
@@ -20,9 +23,9 @@ normal(const whole* counters, real* out, unsigned count, unsigned seed, unsigned
 template <typename T> __device__ __forceinline__
 void binarise(const T* stored, const whole* index, const whole* counters, real* out, unsigned rows, unsigned width,
               real scale, unsigned seed, unsigned stream, unsigned site) {
-  const unsigned step = (unsigned)counters[0];
+  const unsigned step = (unsigned)counters[STEP];
   const unsigned count = rows * width;
-  for (unsigned i = me(); 4 * i < count; i += everyone()) {
+  for (unsigned i = thread_number(); 4 * i < count; i += thread_count()) {
     unsigned word[4];
     philox(i, site, step, 0, seed, stream, word);
     #pragma unroll
@@ -38,7 +41,7 @@ void binarise(const T* stored, const whole* index, const whole* counters, real* 
 
 template <typename T> __device__ __forceinline__
 void grey(const T* stored, const whole* index, real* out, unsigned rows, unsigned width, real scale) {
-  for (unsigned at = me(); at < rows * width; at += everyone())
+  for (unsigned at = thread_number(); at < rows * width; at += thread_count())
     out[at] = real(stored[index[at / width] * width + at % width]) / scale;
 }
 

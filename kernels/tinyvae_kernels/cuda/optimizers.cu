@@ -1,7 +1,8 @@
 // One step of all parameters: the guard over loss and gradient, and the updates, each in one pass over flat vectors.
-// status: is the step finite, the factor that clips the gradient, its norm, the number of updates.
+// The places of status and rates (FINITE, LEARNING_RATE, ...) are defines, see state.py.
 
-enum Place { FINITE, CLIP, NORM, UPDATES };
+#include "runtime/common.cu"
+
 const int CHUNK = 4096;  // numbers whose squares a block sums
 
 // step.at<N>(i) for the N numbers of each place i, by threads `first`, `first + threads`, ...: pieces of 16 bytes where
@@ -64,7 +65,7 @@ struct AddScaled {
 extern "C" __global__ void __launch_bounds__(256)
 add_scaled(real* g, const real* theta, real factor, unsigned count, bool aligned) {
   const AddScaled step = {g, theta, factor};
-  everywhere(step, count, aligned, me(), everyone());
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }
 
 // Kingma & Ba 2015, algorithm 1.
@@ -97,10 +98,10 @@ adam(real* theta, const real* g, real* m, real* v, const real* rates, const doub
   // Dividing by 1 - beta^t undoes the bias of moments that start at 0. 1 - beta in float32 has only five digits; beta^t
   // is exp(t log beta), for pow takes more registers than all the rest.
   const double updates = status[UPDATES];
-  const Adam step = {theta, m, v, g, real(status[CLIP]), real((double)rates[0] / -expm1(updates * log(beta1))),
+  const Adam step = {theta, m, v, g, real(status[CLIP]), real((double)rates[LEARNING_RATE] / -expm1(updates * log(beta1))),
                      real(1 / -expm1(updates * log(beta2))), real(beta1), real(1 - beta1), real(beta2),
                      real(1 - beta2), real(epsilon)};
-  everywhere(step, count, aligned, me(), everyone());
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }
 
 struct Adagrad {
@@ -125,8 +126,8 @@ extern "C" __global__ void __launch_bounds__(256)
 adagrad(real* theta, const real* g, real* total, const real* rates, const double* status, unsigned count,
         double epsilon, bool aligned) {
   if (status[FINITE] != 1.0) return;
-  const Adagrad step = {theta, total, g, real(status[CLIP]), rates[0], real(epsilon)};
-  everywhere(step, count, aligned, me(), everyone());
+  const Adagrad step = {theta, total, g, real(status[CLIP]), rates[LEARNING_RATE], real(epsilon)};
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }
 
 struct Momentum {
@@ -150,6 +151,6 @@ extern "C" __global__ void __launch_bounds__(256)
 sgd(real* theta, const real* g, real* velocity, const real* rates, const double* status, unsigned count,
     double momentum, bool aligned) {
   if (status[FINITE] != 1.0) return;
-  const Momentum step = {theta, velocity, g, real(status[CLIP]), rates[0], real(momentum)};
-  everywhere(step, count, aligned, me(), everyone());
+  const Momentum step = {theta, velocity, g, real(status[CLIP]), rates[LEARNING_RATE], real(momentum)};
+  everywhere(step, count, aligned, thread_number(), thread_count());
 }

@@ -1,5 +1,8 @@
 // The sampled posterior and its KL in one pass, and the gradient of both in one pass back. A warp has a datum.
 
+#include "runtime/common.cu"
+#include "runtime/philox.cu"
+
 // Where a launch draws its own noise.
 struct Address { unsigned step, seed, stream, site; };
 
@@ -38,13 +41,13 @@ sample_kl(const real* raw, const real* eps, real* z, real* kl, int samples, unsi
 extern "C" __global__ void __launch_bounds__(256)
 drawn_sample_kl(const whole* counters, unsigned seed, unsigned stream, unsigned site, const real* raw, real* eps,
                 real* z, real* kl, int samples, unsigned batch, int latent) {
-  forward<true>({(unsigned)counters[0], seed, stream, site}, raw, eps, z, kl, samples, batch, latent);
+  forward<true>({(unsigned)counters[STEP], seed, stream, site}, raw, eps, z, kl, samples, batch, latent);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
 sample_kl_grad(const real* dz, const real* dkl, const real* raw, const real* eps, real* out, int samples,
                unsigned batch, unsigned latent) {
-  for (unsigned i = me(); i < batch * latent; i += everyone()) {
+  for (unsigned i = thread_number(); i < batch * latent; i += thread_count()) {
     const unsigned b = i / latent, at = i + b * latent;  // of mu; logvar is `latent` numbers on
     const real sigma = EXP(real(0.5) * raw[at + latent]);
     real by_z = 0, by_sigma = 0;

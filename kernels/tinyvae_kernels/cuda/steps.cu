@@ -1,6 +1,7 @@
 // The small work of a training step: which rows come next, the objective, the epoch's sums, the counters. One block each.
+// The places of counters, rates, status and totals (STEP, KL_WEIGHT, ...) are defines, see state.py.
 
-enum Clock { STEP, CURSOR, BATCH };
+#include "runtime/common.cu"
 
 __device__ __forceinline__
 void take_indices(const whole* order, const whole* counters, whole* out, whole count, int batch) {
@@ -27,34 +28,34 @@ __device__ __forceinline__
 void value(const real* reconstruction, const real* kl, const real* rates, real* out, whole count) {
   double first, second;
   both_sums(reconstruction, kl, count, first, second);
-  if (threadIdx.x == 0) out[0] = rates[1] * real(second / (double)count) - real(first / (double)count);
+  if (threadIdx.x == 0) out[0] = rates[KL_WEIGHT] * real(second / (double)count) - real(first / (double)count);
 }
 
 __device__ __forceinline__
 void gradient(const real* g, const real* rates, real* by_reconstruction, real* by_kl, unsigned count) {
   const real each = g[0] / real(count);
-  for (unsigned i = me(); i < count; i += everyone()) {
+  for (unsigned i = thread_number(); i < count; i += thread_count()) {
     by_reconstruction[i] = -each;
-    by_kl[i] = each * rates[1];
+    by_kl[i] = each * rates[KL_WEIGHT];
   }
 }
 
 __device__ __forceinline__
 void add(const real* reconstruction, const real* kl, const real* loss, double* totals, const double* status,
          whole count) {
-  if (status[0] != 1.0) {
-    if (threadIdx.x == 0) totals[6] += 1.0;  // skipped
+  if (status[FINITE] != 1.0) {
+    if (threadIdx.x == 0) totals[SKIPPED] += 1.0;
     return;
   }
   double first, second;
   both_sums(reconstruction, kl, count, first, second);
   if (threadIdx.x == 0) {
-    totals[0] += (double)count;
-    totals[1] += first;
-    totals[2] += second;
-    totals[3] += (double)count * (double)loss[0];
-    totals[4] += status[2];
-    totals[5] += 1.0;
+    totals[DATA_COUNT] += (double)count;
+    totals[RECONSTRUCTION] += first;
+    totals[KL] += second;
+    totals[OBJECTIVE] += (double)count * (double)loss[0];
+    totals[NORMS] += status[NORM];
+    totals[SOUND] += 1.0;
   }
 }
 
@@ -94,7 +95,7 @@ accumulate(const real* reconstruction, const real* kl, const real* loss, double*
 
 extern "C" __global__ void tick(whole* counters, int batch) { advance(counters, batch); }
 
-// ---- neighbours in one launch, see launches.py ----
+// ---- neighbours in one launch, see steps.py ----
 
 extern "C" __global__ void __launch_bounds__(256)
 begin_step(const whole* order, const whole* counters, whole* out, whole count, int batch, const real* plan,

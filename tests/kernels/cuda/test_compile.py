@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from cuda_on_cpu.host import KERNEL
 from support import DTYPES
-from tinyvae_kernels.cuda import THREADS
-from tinyvae_kernels.cuda.runtime import launches
+from tinyvae_kernels.cuda.runtime import driver
+from tinyvae_kernels.cuda.runtime.jobs import THREADS
 
 CARDS = ("sm_80", "sm_90", "sm_100")  # A100, H100 and H200, B200
 REGISTERS = 65536 // (4 * THREADS)
@@ -68,14 +68,14 @@ def check(source, card, *options):
 
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("file", launches.FILES)
+@pytest.mark.parametrize("file", driver.FILES)
 def test_nvrtc_takes_every_source(file, dtype, card):
-    check(launches.source(file), card, *launches.options(dtype))
+    check(driver.source(file), card, *driver.options(dtype))
 
 
 def test_what_is_wrong_is_found():
     """A source that is no C++, a header that NVRTC has not, a kernel that needs more registers than it may have."""
-    right, options = launches.source("steps"), launches.options(np.float32)
+    right, options = driver.source("steps"), driver.options(np.float32)
     for wrong in (right + "nonsense", "#include <cstdint>\n" + right):
         with pytest.raises(AssertionError):
             check(wrong, "sm_90", *options)

@@ -1,6 +1,6 @@
 """The CUDA kernels, executed on the host: each against the formulas and rows that the CPU's kernels are held against.
 
-The checks themselves stand in test_kernels.py and test_step_kernels.py; here they get the launchers of the GPU, whose
+The checks themselves stand in test_kernels.py and test_steps.py; here they get the launchers of the GPU, whose
 threads run forward, backward and shuffled. A kernel changed in one place must fail its check. On a machine with a GPU
 `python -m benchmarks gpu-check` runs the same checks on it.
 """
@@ -14,8 +14,9 @@ from cuda_on_cpu.host import SCHEDULES, Driver
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
-from tinyvae_kernels import cuda as kernels
-from tinyvae_kernels.cuda.runtime import launches
+from tinyvae_kernels.cuda import likelihoods as likelihood_file
+from tinyvae_kernels.cuda.runtime import driver as drivers
+from tinyvae_kernels.cuda.runtime import jobs
 
 import tinyvae as tv
 from tests.kernels.test_kernels import FORMULAS, KINDS, as_tuple, check_infinite_logits, check_launcher, check_nan, make
@@ -34,10 +35,10 @@ NOISE = {"seed": 7, "stream": noise.stream_number("noise"), "site": 3}
 @pytest.fixture(autouse=True)
 def _on_the_host(monkeypatch):
     DRIVER.schedule = 0
-    for name in ("FEW", "BLOCKS"):  # what a test sets of these ends with it
-        monkeypatch.setattr(kernels, name, getattr(kernels, name))
+    for file, name in ((likelihood_file, "FEW"), (jobs, "BLOCKS")):  # what a test sets of these ends with it
+        monkeypatch.setattr(file, name, getattr(file, name))
     if not card.ON_A_CARD:
-        monkeypatch.setattr(launches, "driver", DRIVER)
+        monkeypatch.setattr(drivers, "current", DRIVER)
 
 
 # ---- against the formulas ------------------------------------------------------------
@@ -50,7 +51,7 @@ def _on_the_host(monkeypatch):
        few=st.sampled_from([0, 4096]), data=st.data())  # fmt: skip
 def test_launchers(name, dtype, batch, width, samples, seed, schedule, few, data):
     """Rows of whole pieces of 16 bytes and others; rows of pixels that have a block each or a warp."""
-    DRIVER.schedule, kernels.FEW = schedule, few
+    DRIVER.schedule, likelihood_file.FEW = schedule, few
     kind = data.draw(st.sampled_from(KINDS.get(name, ["tanh"])))
     arrays, attributes = make(name, np.random.default_rng(seed), batch, width, samples, dtype, kind)
     check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
@@ -61,7 +62,7 @@ def test_launchers(name, dtype, batch, width, samples, seed, schedule, few, data
 @pytest.mark.parametrize(("width", "few", "blocks"), [(67, 4096, 2048), (68, 4096, 2048), (67, 0, 3), (68, 0, 3)])
 def test_large_launches_in_every_order(name, dtype, width, few, blocks):
     """More than a block, a warp and a chunk, of sizes that nothing divides but pieces; the same bits in every order."""
-    kernels.FEW, kernels.BLOCKS = few, blocks
+    likelihood_file.FEW, jobs.BLOCKS = few, blocks
     arrays, attributes = make(name, np.random.default_rng(8), 301, width, 2, dtype)
     check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
     found = []
@@ -93,7 +94,7 @@ def test_pieces_only_where_rows_are_whole_pieces(name, dtype):
             check_launcher(name, some, attributes, launcher=getattr(cuda, name))
             program = getattr(cuda, name).bind(*some, out=None, **attributes)
             single = (name, moved) == ("scale_rows", 0)  # it has one number a row, read by itself
-            assert bool(program.launches[0].arguments[-1]) == (whole and (moved is None or single))
+            assert bool(program.jobs[0].arguments[-1]) == (whole and (moved is None or single))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -151,7 +152,7 @@ def test_updates_of_memory_that_begins_anywhere(name, count):
     several = [[move(a) for a in vectors] for move in (np.copy, shifted)]
     for moved in range(len(vectors)):
         several.append([shifted(a) if i == moved else a.copy() for i, a in enumerate(vectors)])
-    for kernels.BLOCKS, arrays in zip((1, 1, *[2048] * len(vectors)), several, strict=True):
+    for jobs.BLOCKS, arrays in zip((1, 1, *[2048] * len(vectors)), several, strict=True):
         getattr(cuda, name)(*arrays, *rest, **hyper)
         for a, b in zip(arrays, several[0], strict=True):
             assert_same_bits(a, b, name)
@@ -221,8 +222,8 @@ def check_formulas(*names):
     def check():
         for name in names:
             for kind in KINDS.get(name, ["tanh"]):
-                for batch, width, kernels.FEW, kernels.BLOCKS in ((5, 251, 4096, 2048), (301, 37, 0, 1), (5, 300, 0, 1),
-                                                                  (70, 36, 4096, 2048)):
+                sizes = ((5, 251, 4096, 2048), (301, 37, 0, 1), (5, 300, 0, 1), (70, 36, 4096, 2048))
+                for batch, width, likelihood_file.FEW, jobs.BLOCKS in sizes:
                     arrays, attributes = make(name, np.random.default_rng(8), batch, width, 2, np.float32, kind)
                     check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
             check_nan(cuda, name, np.float32)
@@ -296,8 +297,8 @@ MUTANTS = [
     ("optimizers", lambda: check_optimizer("sgd", np.float32, cuda.sgd), "rate * now.v[l]", "rate * now.v[0]"),
     ("optimizers", lambda: test_weight_prior(np.float32), "FMA(factor, t.v[l]", "FMA(factor, t.v[0]"),
     ("steps", check_steps, "% count]", "% (count + 1)]"),
-    ("steps", check_steps, "totals[5] += 1.0;", ""),
-    ("steps", check_steps, "rates[1] * real(second", "rates[0] * real(second"),
+    ("steps", check_steps, "totals[SOUND] += 1.0;", ""),
+    ("steps", check_steps, "rates[KL_WEIGHT] * real(second", "rates[LEARNING_RATE] * real(second"),
 ]  # fmt: skip
 
 
@@ -316,8 +317,9 @@ class Mutated(Driver):
 @pytest.mark.parametrize("place", range(len(MUTANTS)))
 def test_a_wrong_kernel_is_noticed(place, monkeypatch):
     file, check, old, new = MUTANTS[place]
-    assert old in (launches.FOLDER / f"{file}.cu").read_text(), "there is no such place any more: change the mutant"
-    monkeypatch.setattr(launches, "driver", Mutated(old, new))
+    text = "".join(path.read_text() for path in drivers.FOLDER.rglob(f"{file}.cu"))
+    assert old in text, "there is no such place any more: change the mutant"
+    monkeypatch.setattr(drivers, "current", Mutated(old, new))
     with pytest.raises((AssertionError, host.KernelError)):
         check()
 
@@ -328,7 +330,7 @@ def test_a_wrong_kernel_is_noticed(place, monkeypatch):
 @on_the_host
 def test_every_kernel_is_launched():
     """No kernel without a launcher, and every launcher's name is one of the CPU's."""
-    kernels = {name for file in launches.FILES for name in host.KERNEL.findall(launches.source(file))}
+    kernels = {name for file in drivers.FILES for name in host.KERNEL.findall(drivers.source(file))}
     test_the_small_work_of_a_step()
     likelihoods()
     activations()
@@ -342,16 +344,16 @@ def test_every_kernel_is_launched():
     test_weight_prior(np.float32)
     for name in METHODS:
         test_optimizers(name, np.float32)
-    merged = {"begin_step", "drawn_sample_kl", "end_step", "objective_and_grad"}  # in test_cuda_launches.py
+    merged = {"begin_step", "drawn_sample_kl", "end_step", "objective_and_grad"}  # in test_jobs.py
     assert kernels == set(DRIVER.launches) | merged
-    assert {file.stem for file in launches.FOLDER.glob("*.cu")} == {"common", "philox", *launches.FILES}
+    assert {file.stem for file in drivers.FOLDER.rglob("*.cu")} == {"common", "philox", *drivers.FILES}
 
 
 def test_sources_need_no_headers_and_no_float_atomics():
     """NVRTC brings no headers, and float atomics would make a sum's order a matter of luck."""
-    for file in launches.FOLDER.glob("*.cu"):
-        text = re.sub(r"//.*", "", file.read_text())
-        assert not re.search(r"#\s*include|INFINITY|atomic|std::|\bNAN\b", text), file.name
+    for file in drivers.FILES:
+        text = re.sub(r"//.*", "", drivers.source(file))
+        assert not re.search(r"#\s*include|INFINITY|atomic|std::|\bNAN\b", text), file
 
 
 def test_importing_the_launchers_imports_no_cupy():

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import tinyvae as tv
 from tests.engine.test_rules import ROWS, SMOOTH, apply_row, case_of, differentiable, inputs_for
-from tinyvae.cli.main import app
+from tinyvae.cli.main import put_together
 from tinyvae.engine.devices import NAMESPACES, DeviceError, namespace, require_cuda, to_host
 from tinyvae.engine.rules import TABLE
 from tinyvae.training import runs
@@ -156,7 +156,7 @@ def test_the_command_line_says_what_tf32_costs(driver, tmp_path):
     for more in ([], ["--tf32"]):
         options = ["--hidden", "8", "--latent", "2", "--batch", "500", "--epochs", "1", "--no-pictures", *more]
         out = ["--out", str(tmp_path / f"r{len(more)}")]
-        result = CliRunner().invoke(app, ["train", "digits", "--device", "cuda", *out, *options])
+        result = CliRunner().invoke(put_together(), ["train", "digits", "--device", "cuda", *out, *options])
         assert result.exit_code == 0, result.output
         (record,) = map(json.loads, (tmp_path / f"r{len(more)}" / "metrics.jsonl").read_text().splitlines())
         bounds.append(record["test_elbo"])

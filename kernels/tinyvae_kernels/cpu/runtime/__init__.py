@@ -1,1 +1,1 @@
-"""What every CPU kernel stands on: compiling, the team of threads, and products in registers."""
+"""What every CPU kernel stands on: compiling, threads, and tiles of products. docs/speed.md says what each is worth."""

@@ -1,53 +1,97 @@
-"""How a kernel is written, compiled and kept.
+"""How a kernel is written and compiled.
 
     @kernel()
-    def double(p, n, s, part, parts):
-        a, out = vector(p[0], n[0]), vector(p[1], n[0])
-        first, last = share(n[0], part, parts)
-        for i in range(first, last): ...
+    def _double(a: Vector, out: Vector, part: int, parts: int) -> None:
+        first, last = share(a.size, part, parts)
+        for i in range(first, last):
+            out[i] = a[i] + a[i]
 
-`p` points to arrays of the kernel's floating type, `n` holds whole numbers (sizes, and addresses of arrays of other
-types), `s` real numbers. A kernel does the share `part` of `parts` of the work and returns nothing, so any number of
-threads can do it together, and a list of kernels with their arguments is a program that needs no Python (team.py).
-What an element's value is never depends on `parts`: the bits are the same for any number of threads.
+A kernel does the share `part` of `parts` of its work and returns nothing, so several threads can do it together; a
+kernel that names no parts is done by one thread. The value of an element never depends on `parts`, so the bits are the
+same for any number of threads.
 
-Rules, each measured. `error_model="numpy"` on kernels and helpers: a check for division by zero would block
-vectorisation. Helpers are functions of their own, so that a kernel's flags do not loosen their arithmetic, and must be
-inlined, or a loop that calls one stays scalar. Every constant has the type of the data: a plain 0.5 is float64 and
-would widen float32.
+Machine code has one form for all kernels, `(p, n, s, part, parts)`, so that a list of kernels with their arguments is a
+program that needs no Python (team.py): `p` points to the addresses of the arrays of the kernel's floating type, `n` to
+whole numbers (sizes, and the addresses of arrays of other types), `s` to real numbers. The decorator reads the
+annotations and writes, above the body of the kernel, the lines that give each argument its name. `packed` lays the
+arguments out in the same order.
 """
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import warnings
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any
+import ast
+import inspect
+import textwrap
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import llvmlite.ir as ir
 import numpy as np
-from numba import carray, cfunc, config, types
-from numba.core import caching
-from numba.core.errors import NumbaWarning
-from numba.extending import intrinsic as _intrinsic
-from numba.extending import overload
+from numba import cfunc, types
 
-# (the wrappers, by which Python and C would call a helper, are a seventh of all compilation)
-HELPER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, "forceinline": True,
-                          "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-SUM = {"contract", "nsz", "reassoc"}  # a row's sum may be formed in vector lanes; no flag here assumes away NaN
-intrinsic: Any = _intrinsic  # (mypy would take a call of one for a call of its Python function)
+from tinyvae_kernels.cpu.runtime import memory
+from tinyvae_kernels.cpu.runtime.cache import keep
+from tinyvae_kernels.cpu.runtime.helpers import HELPER
+
 TYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+SHARED = ("part", "parts")
+
+
+class Parameter(NamedTuple):
+    """One parameter of a kernel: `kind` is a class of memory.py, int or float; `dtype` is None for the kernel's own."""
+
+    name: str
+    kind: type
+    dtype: np.dtype | None = None
+
+
+def parameters_of(function: Callable) -> list[Parameter]:
+    """What the annotations of a kernel say."""
+    found = []
+    for name, hint in typing.get_type_hints(function).items():
+        if name not in (*SHARED, "return"):
+            inner = typing.get_args(hint)
+            found.append(Parameter(name, typing.get_origin(hint) or hint, np.dtype(inner[0]) if inner else None))
+    return found
+
+
+def unpacked(function: Callable, parameters: Sequence[Parameter]) -> Callable:
+    """The same kernel as a function of (p, n, s, part, parts)."""
+    lines, arrays, whole, real = [], 0, 0, 0
+    for name, kind, dtype in parameters:
+        if kind is float:
+            lines.append(f"{name} = _s[{real}]")
+            real += 1
+            continue
+        place = f"_n[{whole}]"
+        if issubclass(kind, memory.Memory) and not issubclass(kind, memory.Address):
+            if dtype is None:
+                place, arrays = f"_p[{arrays}]", arrays + 1
+            else:
+                place, whole = f"_memory.at_{dtype}(_n[{whole}])", whole + 1
+            if kind.sizes:
+                sizes = ", ".join(f"_n[{whole + i}]" for i in range(kind.sizes))
+                place, whole = f"_memory.{kind.__name__.lower()}({place}, {sizes})", whole + kind.sizes
+        else:
+            whole += 1
+        lines.append(f"{name} = {place}")
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    written: Any = tree.body[0]
+    head: Any = ast.parse("def head(_p, _n, _s, part, parts): ...").body[0]
+    written.decorator_list, written.args, written.returns = [], head.args, None
+    written.body[:0] = ast.parse("\n".join(lines)).body
+    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
+    function.__globals__["_memory"] = memory
+    made: dict[str, Any] = {}
+    exec(compile(tree, function.__code__.co_filename, "exec"), function.__globals__, made)
+    return made[function.__name__]
 
 
 class Kernel:
-    """A kernel for float32 and float64; each is compiled when it is first asked for, and kept on disk."""
+    """A kernel for float32 and float64, of the form (p, n, s, part, parts); compiled when it is first asked for."""
 
-    def __init__(self, function: Callable, fastmath: set[str]) -> None:
-        self.function, self.name = function, function.__name__.strip("_")
+    def __init__(self, function: Callable, fastmath: set[str], parameters: Sequence[Parameter] = ()) -> None:
+        self.function, self.name, self.parameters = function, function.__name__.strip("_"), parameters
         self.options: dict[str, Any] = {"error_model": "numpy", "fastmath": fastmath}
         self._compiled: dict[Any, Any] = {}
 
@@ -71,151 +115,47 @@ class Kernel:
 
 def kernel(fastmath: set[str] = HELPER["fastmath"]) -> Callable[[Callable], Kernel]:
     """Make a kernel of the function below."""
-    return lambda function: Kernel(function, fastmath)
+
+    def make(function: Callable) -> Kernel:
+        parameters = parameters_of(function)
+        return Kernel(unpacked(function, parameters), fastmath, parameters)
+
+    return make
 
 
-def keep(compile: Callable[..., Any], function: Callable) -> Any:
-    """Compile with machine code kept on disk, or without where no folder for it can be written."""
-    collecting, level = gc.isenabled(), config.OPT  # type: ignore[attr-defined]
-    gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
-    config.OPT = type(level)(1)  # type: ignore[attr-defined] # as fast as level 3, with helpers that must be inlined
-    try:
-        if _sources() != LOADED:  # edited since: what is compiled now must not be kept as the new sources' code
-            return compile()
-        forget_stale(function)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NumbaWarning)  # a cache that cannot be written is no news to a user
-            return compile(cache=True)
-    except Exception:  # a read-only installation and no home, a full disk, a broken file: whatever hinders keeping
-        return compile()
-    finally:
-        config.OPT = level  # type: ignore[attr-defined]
-        if collecting:
-            gc.enable()
+def address(array: np.ndarray) -> int:
+    """Where an array's memory begins."""
+    return int(array.__array_interface__["data"][0])
 
 
-def helper(function: Callable, fastmath: set[str] = HELPER["fastmath"]) -> Callable:
-    """Make a function that kernels call. It becomes part of their loops and is nothing by itself."""
-
-    def stub(*arguments: Any) -> Any:
-        raise TypeError(f"{function.__name__} is for compiled kernels only")
-
-    options: Any = HELPER | {"fastmath": fastmath}
-    overload(stub, jit_options=options, strict=False)(lambda *arguments: function)
-    return stub
-
-
-# ---- a cache that never lies -----------------------------------------------------------------------------------------
-# Numba compiles a kernel anew when its own file has changed, but not when a helper in another file has. Beside the
-# machine code therefore lies the digest of all sources of this package; if it is another, the machine code goes.
-
-FOLDER = Path(__file__).parents[2]
-_checked: set[Path] = set()
-
-
-def _sources() -> list[tuple[str, int, int]]:
-    return sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in FOLDER.rglob("*.py"))
-
-
-def digest() -> bytes:
-    """Of all sources of this package."""
-    found = hashlib.sha256()
-    for path in sorted(FOLDER.rglob("*.py")):
-        found.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
-    return found.hexdigest().encode()
+def packed(kernel: Kernel, arguments: Sequence[Any]) -> tuple[np.dtype, np.ndarray, np.ndarray, np.ndarray]:
+    """The kernel's floating type for these arguments, and p, n and s."""
+    if len(arguments) != len(kernel.parameters):
+        names = ", ".join(parameter.name for parameter in kernel.parameters)
+        raise TypeError(f"{kernel.name} found {len(arguments)} arguments; expected {names}")
+    own = next((a.dtype for (_, kind, dtype), a in zip(kernel.parameters, arguments, strict=True)
+                if issubclass(kind, memory.Memory) and dtype is None), np.dtype(np.float32))  # fmt: skip
+    p: list[int] = []
+    n: list[int] = []
+    s: list[float] = []
+    for (name, kind, dtype), value in zip(kernel.parameters, arguments, strict=True):
+        if not issubclass(kind, memory.Memory):
+            (s if kind is float else n).append(value)
+            continue
+        if value.dtype != (dtype or own):
+            raise TypeError(f"{kernel.name} found {name} of type {value.dtype}; expected {dtype or own}")
+        if kind.unbroken and not value.flags.c_contiguous:
+            raise ValueError(f"found an array of strides {value.strides}; a kernel needs unbroken (C-contiguous) "
+                             "memory")
+        (p if dtype is None and not issubclass(kind, memory.Address) else n).append(address(value))
+        if kind is memory.Vector:
+            n.append(value.size)
+        elif kind is memory.Matrix:
+            n += rows_of(value)
+    return own, np.array(p, np.int64), np.array(n, np.int64), np.array(s, np.float64)
 
 
-LOADED = _sources()  # as this process has them
-
-
-def forget_stale(function: Callable) -> None:
-    """Delete, where the machine code of `function` is kept, that of other sources, and what a power failure emptied."""
-    folder = Path(caching.FunctionCache(function).cache_path)
-    if folder in _checked:
-        return
-    stamp, now = folder / "tinyvae_kernels.digest", digest()
-    modules, stale = {path.stem for path in FOLDER.rglob("*.py")}, not stamp.exists() or stamp.read_bytes() != now
-    for index in folder.glob("*.nbi"):
-        if index.name.split(".")[0].split("-")[0] in modules and (stale or not index.stat().st_size):
-            index.unlink(missing_ok=True)
-    if stale:
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp.write_bytes(now)
-    _checked.add(folder)
-
-
-# ---- memory ----------------------------------------------------------------------------------------------------------
-
-
-@helper
-def vector(pointer: Any, size: Any) -> Any:
-    """Memory as an array (size,)."""
-    return carray(pointer, (size,))
-
-
-@helper
-def matrix(pointer: Any, rows: Any, columns: Any) -> Any:
-    """Memory as an array (rows, columns)."""
-    return carray(pointer, (rows, columns))
-
-
-@partial(helper, fastmath=SUM)
-def total(values: Any) -> Any:
-    """The sum of an array, formed in vector lanes.
-
-    Nothing is written in this loop. Where a loop writes, LLVM looks at run time whether its arrays lie too near to each
-    other for vectors and may take a loop without, which would add in another order.
-    """
-    found = values.dtype.type(0)
-    for i in range(values.size):
-        found += values[i]
-    return found
-
-
-@helper
-def share(count: Any, part: Any, parts: Any) -> Any:
-    """The first and the last (exclusive) of `count` that are this part's."""
-    return count * part // parts, count * (part + 1) // parts
-
-
-@helper
-def grouped(count: Any, group: Any, part: Any, parts: Any) -> Any:
-    """As `share`, in groups that stay together."""
-    first, last = share((count + group - 1) // group, part, parts)
-    return min(count, first * group), min(count, last * group)
-
-
-@helper
-def columns(count: Any, part: Any, parts: Any) -> Any:
-    """As `share`, so that two threads do not write to one cache line."""
-    return grouped(count, 16, part, parts)
-
-
-def _cast(source: Any, target: Any, operation: str) -> Any:
-    @intrinsic
-    def cast(typing: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, operation)(arguments[0], context.get_value_type(target))
-
-        return target(source), generate
-
-    return cast
-
-
-# the same bits as another type
-as_float32 = _cast(types.int32, types.float32, "bitcast")
-as_float64 = _cast(types.int64, types.float64, "bitcast")
-as_int32 = _cast(types.float32, types.int32, "bitcast")
-as_int64 = _cast(types.float64, types.int64, "bitcast")
-# a whole number that is an address
-at_int64 = _cast(types.int64, types.CPointer(types.int64), "inttoptr")
-at_int32 = _cast(types.int64, types.CPointer(types.int32), "inttoptr")
-at_uint32 = _cast(types.int64, types.CPointer(types.uint32), "inttoptr")
-at_float32 = _cast(types.int64, types.CPointer(types.float32), "inttoptr")
-at_float64 = _cast(types.int64, types.CPointer(types.float64), "inttoptr")
-at_uint8 = _cast(types.int64, types.CPointer(types.uint8), "inttoptr")
-
-
-def integer(value: int) -> Any:
-    """A constant of 64 bits in generated code."""
-    return ir.Constant(ir.IntType(64), value)
+def rows_of(array: np.ndarray) -> tuple[int, int]:
+    """(..., n) as a number of rows and n."""
+    width = array.shape[-1]
+    return array.size // width if width else 0, width

@@ -14,7 +14,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from tinyvae_kernels.cpu.runtime.compiled import HELPER, as_float32, as_float64, as_int32, as_int64, helper
+from tinyvae_kernels.cpu.runtime.helpers import HELPER, helper
+from tinyvae_kernels.cpu.runtime.memory import as_float32, as_float64, as_int32, as_int64
 
 
 def _exp32(x: Any) -> Any:

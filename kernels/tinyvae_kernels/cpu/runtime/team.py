@@ -1,13 +1,9 @@
-"""Threads that run programs: lists of kernels with their arguments, in one native call.
+"""Threads that run a program, which is a table of kernels with their arguments (jobs.py), in one native call.
 
-A `Job` is one kernel with its arguments, a `Program` is jobs in order, as a table of addresses. The calling thread
-leads: it goes from job to job without Python. A job large enough is cut into more parts than there are threads; the
-leader shows it on a board, and whoever is free takes the next part, until all are done. So a helper that the system
-has stopped for another process delays nothing that it has not begun, and no thread ever waits for one that sleeps.
-
-BLAS and Numba have thread pools too, and two pools of eager threads on one processor slow each other down many
-times; so the matrix products of a program are kernels of this package (products.py), and during a training step these
-helpers are the only ones that work.
+The calling thread is the leader: it runs the jobs one after the other, without Python. A large job is cut into more
+parts than there are threads. The leader writes the job on a board in memory that all threads read; each thread takes
+parts from it until all are done. A helper that the operating system has stopped therefore delays at most the part that
+it has begun, and no thread waits for one that sleeps. docs/speed.md says what this is worth.
 """
 
 from __future__ import annotations
@@ -17,28 +13,30 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
 
-from tinyvae_kernels import launching
-from tinyvae_kernels.cpu.runtime.compiled import HELPER, Kernel, at_int64, helper, intrinsic, keep, share
+from tinyvae_kernels.cpu.runtime.cache import keep
+from tinyvae_kernels.cpu.runtime.compiled import address
+from tinyvae_kernels.cpu.runtime.helpers import HELPER, helper, intrinsic
+from tinyvae_kernels.cpu.runtime.memory import at_int64
+from tinyvae_kernels.cpu.runtime.shares import share
 
-Array = np.ndarray
 MOST = 16  # beyond so many threads a network of this kind has nothing left to share out
-GRAIN = 8192  # simple operations on an element that are worth a part: about 2 us, and showing a job costs 0.3
-LEAST = 8  # parts, or the job stays with the leader: its data are in that core's cache
-PIECES = 4  # parts a thread: more make a late helper cheaper, fewer keep more of a job in one core's cache
+GRAIN = 8192  # simple operations on an element that make a part: they take 2 us, and announcing a job takes 0.3 us
+LEAST = 8  # parts: a smaller job stays with the leader, because its data are in that core's cache
+PIECES = 4  # parts for each thread: with more of them a late helper costs less, with fewer the caches serve better
 
-# ---- what threads say to each other ----------------------------------------------------------------------------------
+# ---- memory that several threads read and write ----------------------------------------------------------------------
 
 
 @intrinsic
 def _read(typing: Any, pointer: Any, i: Any) -> Any:
-    """pointer[i], as the other threads left it."""
+    """pointer[i], with everything that other threads wrote before it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load_atomic(builder.gep(arguments[0], [arguments[1]]), "seq_cst", 8)
@@ -59,7 +57,7 @@ def _write(typing: Any, pointer: Any, i: Any, value: Any) -> Any:
 
 @intrinsic
 def _take(typing: Any, pointer: Any, i: Any) -> Any:
-    """pointer[i] as it was, and one more in its place: no two threads get the same number."""
+    """pointer[i], which grows by one in the same instant: no two threads get the same number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.gep(arguments[0], [arguments[1]])
@@ -99,21 +97,22 @@ def _invoke(typing: Any, address: Any, p: Any, n: Any, s: Any, part: Any, parts:
 _POSIX = sys.platform != "win32"
 _sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if _POSIX else None
 
-# The places of `board`, an int64 vector: the number of the job shown, its row in the program, the parts done, the call
-# to stop, and from QUEUES on, for each thread, the parts that are meant for it. A queue is one number, so that it is
-# read and changed as a whole: the end of its parts, times 2**32, and the next of them. All on cache lines of their own.
+# The places of `board`, an int64 vector: the running number of the job, its row in the program, the number of its
+# parts, how many of them are done, whether the threads shall end, and from QUEUES on a queue for each thread: the parts
+# that are meant for it. A queue is one number, so that it is read and changed as a whole: 2**32 times the end of its
+# parts, plus the next of them. Each place has a cache line of its own.
 LINE = 16
 JOB, ROW, PARTS, DONE, STOP, QUEUES = range(0, 6 * LINE, LINE)
 NEXT = (1 << 32) - 1
-# Looks before the last part of another is taken, before others get a turn between looks, and before sleep: about 7 us,
-# 10 us and 3 ms.
+# A waiting thread looks at the board again and again. After SOON looks (7 us) it takes the last part of another queue,
+# after EAGER looks (10 us) it lets other processes run between two looks, after PATIENT more (3 ms) it sleeps.
 SOON, EAGER, PATIENT = 200, 300, 4000
 WIDTH = 5  # of a program's rows: address of the kernel, p, n, s, parts
 
 
 @helper
 def _rest(looks: Any) -> Any:
-    # between two looks
+    """Wait a little between two looks at the board; gives the number of looks."""
     _pause()
     if looks > EAGER and _POSIX:
         _sched_yield()
@@ -122,8 +121,9 @@ def _rest(looks: Any) -> Any:
 
 @helper
 def _help(board: Any, thread: Any, threads: Any, least: Any) -> None:
-    # do what is left of the job shown: one's own parts, whose data are likely to be near, then those of others, of
-    # which at least `least` wait: the last part is left to the thread that has its data, unless that does not come
+    # Run the parts of the job on the board: first those of this thread's queue, whose data are likely to be in its
+    # cache, then those of other queues that hold at least `least`. The last part of a queue stays with its own thread,
+    # unless that thread is late.
     for i in range(threads):
         queue = QUEUES + LINE * ((thread + i) % threads)
         while True:
@@ -134,14 +134,14 @@ def _help(board: Any, thread: Any, threads: Any, least: Any) -> None:
             part = taken & NEXT
             if part >= taken >> 32:
                 break
-            # this job's row and parts: the leader goes on only when all parts taken are done
+            # The board still shows this job: the leader goes on only when all parts are done.
             row = at_int64(_read(board, ROW))
             _invoke(row[0], row[1], row[2], row[3], part, _read(board, PARTS))
             _take(board, DONE)
 
 
 def _lead(address: int, table: int, length: int, threads: int) -> None:
-    # (threads = 1: alone, whatever the others do)
+    # run all jobs of a program; threads = 1 stands for the leader alone
     board, rows = at_int64(address), at_int64(table)
     for i in range(length):
         row = WIDTH * i
@@ -165,7 +165,7 @@ def _lead(address: int, table: int, length: int, threads: int) -> None:
 
 
 def _serve(address: int, thread: int, threads: int) -> bool:
-    # help until nothing has come for a while; should this thread come again when it is woken?
+    # Help until no job has come for a while. The result says whether this thread shall go on when it is woken.
     board = at_int64(address)
     looks, seen = 0, 0
     while looks < EAGER + PATIENT:
@@ -185,13 +185,8 @@ def _native(function: Callable, signature: str) -> Callable:
     return keep(lambda **cache: njit(signature, **options, **cache)(function), function)
 
 
-def address(array: Array) -> int:
-    """Where an array's memory begins."""
-    return int(array.__array_interface__["data"][0])
-
-
 class Team:
-    """A leader, which is whoever runs a program, and helpers."""
+    """The helpers, and the board by which a leader, the thread that runs a program, gives them work."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -218,7 +213,7 @@ class Team:
         return pieces if pieces >= LEAST else 1
 
     def run(self, table: int, length: int, shared: bool) -> None:
-        """Run the program at an address; `shared`: some job has parts. Alone if another thread has the team."""
+        """Run the program at an address; `shared`: some job has parts. While another thread leads, this is alone."""
         if not shared or not self._busy.acquire(blocking=False):
             self._native_lead(self._address, table, length, 1)
             return
@@ -242,12 +237,12 @@ class Team:
         while self._native_serve(self._address, thread, self.count):
             wake.clear()
             self._sleeping.add(thread)
-            wake.wait()  # a signal that came before the line above is lost, but the next program gives another one
+            wake.wait()  # (a signal given before the line above is lost, but the next program gives another one)
             self._sleeping.discard(thread)
 
     def stop(self) -> None:
-        """End the helpers: before the interpreter does, because their machine code goes with it."""
-        self._busy.acquire(timeout=1)  # for ever: whoever runs a program after this does it alone
+        """End the helpers before the interpreter ends, because their machine code goes with it."""
+        self._busy.acquire(timeout=1)  # never released: after this each program runs on its leader alone
         self._board[STOP] = 1
         for event in self._wake:
             event.set()
@@ -263,70 +258,3 @@ def threads() -> int:
 
 
 team = Team(threads())
-
-# ---- jobs and programs -----------------------------------------------------------------------------------------------
-
-
-def scratch(each: int, dtype: Any) -> Array:
-    """Memory for a job's parts, `each` numbers for every part."""
-    return np.empty(team.most * each, dtype)
-
-
-class Job:
-    """One kernel with its arguments: `arrays` of its type, whole numbers or arrays of other types, real numbers.
-
-    `work` is the number of simple operations, by which the job is shared out among threads.
-    """
-
-    __slots__ = ("keep", "row")
-
-    def __init__(self, kernel: Kernel, arrays: Sequence[Array], whole: Sequence[Any] = (), real: Sequence[float] = (),
-                 work: float = 0, dtype: Any = None) -> None:
-        dtype = np.dtype(arrays[0].dtype if dtype is None else dtype)
-        for array in arrays:
-            if array.dtype != dtype:
-                raise TypeError(f"{kernel.name} found {dtype} and {array.dtype}; a kernel's arrays are of one type")
-        p = np.array([address(a) for a in arrays], np.int64)
-        n = np.array([address(v) if isinstance(v, np.ndarray) else v for v in whole], np.int64)
-        s = np.array(real, np.float64)
-        self.row = (kernel.address(dtype), address(p), address(n), address(s), team.parts(work))
-        self.keep = (kernel, arrays, whole, p, n, s)
-
-
-class Program:
-    """Jobs in order, run by one native call."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = tuple(jobs)  # they keep the arrays alive
-        self.table = np.array([job.row for job in jobs], np.int64)
-        self._arguments = (address(self.table), len(jobs), any(job.row[4] > 1 for job in jobs))
-
-    @classmethod
-    def join(cls, programs: Sequence[Program]) -> Program:
-        """Programs one after the other as one."""
-        return cls([job for program in programs for job in program.jobs])
-
-    def __call__(self) -> None:
-        team.run(*self._arguments)
-
-
-Plan = tuple[Any, list[Job]]  # a result, and the jobs that make it
-
-
-class Launcher(launching.Launcher):
-    """See launching.py; its program is one native call."""
-
-    program = Program
-
-
-def flat(a: Array) -> Array:
-    """The same array, if its memory is unbroken."""
-    if not a.flags.c_contiguous:
-        raise ValueError(f"found an array of strides {a.strides}; a kernel needs unbroken (C-contiguous) memory")
-    return a
-
-
-def rows_of(a: Array) -> tuple[int, int]:
-    """(..., n) as a number of rows and n."""
-    width = flat(a).shape[-1]
-    return a.size // width if width else 0, width

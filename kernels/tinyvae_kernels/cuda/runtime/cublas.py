@@ -1,7 +1,7 @@
 """Matrix products by cuBLAS, called directly: CuPy refuses its own calls of it while a CUDA graph is captured.
 
-cuBLAS thinks in columns: what lies in memory as a matrix (m, n) of rows is for it the matrix (n, m), its transpose. So
-c = a @ b is asked for as c^T = b^T a^T, and nothing has to be turned in memory.
+cuBLAS expects matrices column after column: what lies in memory row after row as a matrix (m, n) is, for cuBLAS, the
+transpose (n, m). So c = a @ b is asked for as c^T = b^T a^T, and nothing has to be transposed in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 Array = Any
 NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so")
 WORKSPACE = 32 * 2**20  # bytes that cuBLAS may use for partial sums: what its manual asks for on sm_90
-AS_IT_LIES, TURNED = 0, 1  # cublasOperation_t
+AS_IT_LIES, TRANSPOSED = 0, 1  # cublasOperation_t
 EXACT, TF32 = 0, 3  # cublasMath_t: the default keeps float32's 24 bits; TF32 products round factors to 11
 NO_MEMORY = 3  # cublasStatus_t; 0 is success
 GEMM = {np.dtype(np.float32): ("cublasSgemm_v2", ctypes.c_float),
@@ -24,13 +24,13 @@ GEMM = {np.dtype(np.float32): ("cublasSgemm_v2", ctypes.c_float),
 
 
 class CublasError(RuntimeError):
-    """cuBLAS said no."""
+    """A call of cuBLAS failed."""
 
 
 class Layout(NamedTuple):
-    """How a matrix lies in memory: in rows as it is or turned, and from one line to the next, in numbers."""
+    """How a matrix lies in memory: row after row or transposed, and how many numbers on the next line begins."""
 
-    turned: int
+    transposed: int
     step: int
 
 
@@ -42,7 +42,7 @@ def layout(a: Array) -> Layout | None:
     if (columns == 1 or along == 1) and (rows == 1 or down >= columns):
         return Layout(AS_IT_LIES, max(columns, down if rows > 1 else 0))
     if (rows == 1 or down == 1) and (columns == 1 or along >= rows):
-        return Layout(TURNED, max(rows, along if columns > 1 else 0))
+        return Layout(TRANSPOSED, max(rows, along if columns > 1 else 0))
     return None
 
 
@@ -91,7 +91,7 @@ class Cublas:
         (m, k), n = a.shape, b.shape[1]
         name, number = GEMM[a.dtype]
         one, zero, pointer = number(1), number(0), ctypes.c_void_p
-        arguments = (self._handle, first.turned, second.turned, n, m, k, ctypes.byref(one), pointer(b.data.ptr),
+        arguments = (self._handle, first.transposed, second.transposed, n, m, k, ctypes.byref(one), pointer(b.data.ptr),
                      first.step, pointer(a.data.ptr), second.step, ctypes.byref(zero), pointer(out.data.ptr), n)
         keep = (a, b, out)  # a graph holds addresses only
 

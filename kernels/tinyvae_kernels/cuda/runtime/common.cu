@@ -1,6 +1,6 @@
-// What every file here begins with: the type that it is compiled for, its functions, and sums in a fixed order.
+// Every .cu file includes this one: the floating type that it is compiled for, its functions, sums in a fixed order.
 //
-// A file is compiled once with -DSINGLE=1 and once with -DSINGLE=0. No header is included, for NVRTC brings none.
+// A file is compiled once with -DSINGLE=1 and once with -DSINGLE=0. No header is included, because NVRTC has none.
 // No sum uses float atomics: its order depends on shapes only, so a run repeats bit for bit.
 
 #if SINGLE
@@ -30,9 +30,9 @@ typedef double real;
 typedef long long whole;
 const unsigned ALL = 0xffffffffu;  // lanes of a warp
 
-// N numbers that are read and written at once. LANES of them are a piece of 16 bytes, the most that one access moves:
-// memory is busy all the time only if every thread has asked for much. Where rows are not whole pieces, or an array does
-// not begin on one, the same code goes number by number, with N = 1; a launcher sees which it is.
+// N numbers that are read and written at once. LANES of them are a piece of 16 bytes, the most that one access moves;
+// memory is used to the full only if every thread asks for much at a time. Where rows are not whole pieces, or an array
+// does not begin on one, the same code goes number by number, with N = 1. The launcher decides which it is.
 const int LANES = 16 / sizeof(real);
 template <int N> struct alignas(N * sizeof(real)) piece { real v[N]; };
 
@@ -62,7 +62,8 @@ template <typename T> __device__ __forceinline__ T block_sum(T v) {
   return warp == 0 ? warp_sum(v) : v;
 }
 
-// This thread's place among all, and how many there are: for loops over everything by everyone. Launchers see to it that
-// everything is below 2^31: a division of 64 bits takes a hundred instructions, and room that other values need.
-__device__ __forceinline__ unsigned me() { return blockIdx.x * blockDim.x + threadIdx.x; }
-__device__ __forceinline__ unsigned everyone() { return gridDim.x * blockDim.x; }
+// This thread's number in the grid, and how many threads there are: for loops that all threads share. Launchers take
+// fewer than 2^31 numbers, so that 32 bits hold them: a division of 64 bits takes a hundred instructions, and registers
+// that other values need.
+__device__ __forceinline__ unsigned thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ unsigned thread_count() { return gridDim.x * blockDim.x; }

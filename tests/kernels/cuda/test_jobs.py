@@ -4,13 +4,17 @@ On the host a library with cuBLAS's names, columns and refusals multiplies, and 
 and refuses everything else meanwhile. `python -m benchmarks gpu-check` runs the same checks on a card.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cuda_on_cpu import card, fake_cupy, host
 from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
-from tinyvae_kernels.cuda.runtime import cublas, launches
+from tinyvae_kernels import kernels_for
+from tinyvae_kernels.cuda.runtime import cublas, jobs
+from tinyvae_kernels.cuda.runtime import driver as drivers
 
 import tinyvae as tv
 from tests.kernels.cuda.test_step import losses, made_up
@@ -19,6 +23,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 
+CUDA = kernels_for("cuda")  # imported before a test puts anything in the place of what they import
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
                                 reason=host.NO_COMPILER)
 on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: the stand-in and its mutants")
@@ -64,7 +69,7 @@ def test_products_of_every_layout(driver, dtype):
         check_products(dtype, m, k, n, kinds, seed)
 
     check()
-    if launches.driver.blas is None:
+    if drivers.current.blas is None:
         pytest.fail("cuBLAS was not used")
 
 
@@ -157,14 +162,14 @@ def check_neighbours(name, dtype, size):
     for merge in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             if not merge:
-                patch.setattr(launches, "MERGES", {})
+                patch.setattr(jobs, "MERGES", {})
             with tv.Tape() as tape:
                 found = NEIGHBOURS[name](dtype, namespace("cuda"), size)
             for result in found:
                 if result.launch is not None:
                     result.data[...] = 0  # the recording's own value must not pass for the replay's
             tape.replay()
-            names = [launch.kernel for launch in tape.calls[0].launches]
+            names = [job.kernel for job in tape.calls[0].jobs]
             assert (len(names), name in names) == ((1, True) if merge else (2, False))
             results.append([to_host(t.data) for t in found])
     for one, two in zip(*results, strict=True):
@@ -184,7 +189,7 @@ def test_neighbours_in_one_launch_leave_the_same_bits(driver, name, dtype):
 MUTANTS = [
     ("drawn_sample_kl", "philox(index / 4", "philox(index / 2"),
     ("drawn_sample_kl", "index & 1 ? sine", "index & 2 ? sine"),
-    ("drawn_sample_kl", "(unsigned)counters[0], seed, stream, site}", "(unsigned)counters[0] + 1, seed, stream, site}"),
+    ("drawn_sample_kl", "{(unsigned)counters[STEP], seed", "{(unsigned)counters[STEP] + 1, seed"),
     ("begin_step", "take_rates(plan, counters, rates_out, batches, rates);\n}\n\nextern", "}\n\nextern"),
     ("objective_and_grad", "gradient(g, rates, by_reconstruction, by_kl, (unsigned)count)",
      "gradient(g, rates, by_kl, by_reconstruction, (unsigned)count)"),
@@ -198,7 +203,7 @@ def test_a_wrong_merge_is_noticed(driver, monkeypatch, place):
     name, old, new = MUTANTS[place]
     right = driver.module
 
-    texts = [launches.source(file) for file in launches.FILES]
+    texts = [drivers.source(file) for file in drivers.FILES]
     assert any(old in text for text in texts), "there is no such place any more: change the mutant"
     monkeypatch.setattr(driver, "module", lambda code, options: right(code.replace(old, new), options))
     with pytest.raises((AssertionError, host.KernelError)):
@@ -218,7 +223,7 @@ def test_neighbours_of_other_arrays_stay_two(driver):
         tv.apply("next_indices", order, clocks[0], batch=3)
         tv.apply("next_rates", plan, clocks[1])
     tape.replay()
-    assert [launch.kernel for launch in tape.calls[0].launches] == ["normal", "sample_kl", "next_indices",
+    assert [job.kernel for job in tape.calls[0].jobs] == ["normal", "sample_kl", "next_indices",
                                                                        "next_rates"]  # fmt: skip
 
 
@@ -236,9 +241,9 @@ def test_a_step_is_one_graph(driver):
     """Recorded, compared, then one call: nothing of a step is left outside, and later runs launch the graph alone."""
     ready = training(epochs=9)
     captured = []
-    graph = launches.CuPy.graph
+    graph = drivers.CuPy.graph
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launches.CuPy, "graph", lambda self, run: captured.append(graph(self, run)) or captured[-1])
+        patch.setattr(drivers.CuPy, "graph", lambda self, run: captured.append(graph(self, run)) or captured[-1])
         for _ in range(5):
             ready.counters[1] = ready.counters[2] = 0
             ready.step()
@@ -248,10 +253,10 @@ def test_a_step_is_one_graph(driver):
     before = len(driver.launches)
     ready.step()
     kernels = len(driver.launches) - before
-    products = sum(isinstance(launch, launches.Product) for launch in program.launches)
-    print(f"{len(program.launches)} launches in a step, {products} of them products")
-    assert (kernels + products, products) == (len(program.launches), 11)
-    assert len(program.launches) <= 32
+    products = sum(isinstance(job, jobs.Product) for job in program.jobs)
+    print(f"{len(program.jobs)} launches in a step, {products} of them products")
+    assert (kernels + products, products) == (len(program.jobs), 11)
+    assert len(program.jobs) <= 32
 
 
 @on_the_host
@@ -280,11 +285,26 @@ def test_without_cublas_products_are_cupys(driver, monkeypatch):
     def gone():
         raise OSError("libcublas.so: cannot open shared object file")
 
-    monkeypatch.setattr(launches, "library", gone)
+    monkeypatch.setattr(drivers, "library", gone)
     with pytest.warns(RuntimeWarning, match="cuBLAS was not found"):
         there, _ = losses("cuda", np.float64, 6)
     here, _ = losses("cpu", np.float64, 6)
     assert np.abs(there / here - 1).max() <= 1e-12
+
+
+@on_the_host
+@pytest.mark.parametrize(("create", "reason"), [
+    ({"cublasCreate_v2": lambda handle: 1}, "cublasCreate_v2 failed with status 1"),
+    ({"cublasCreate_v2": lambda handle: cublas.NO_MEMORY}, "cublasCreate_v2 found no memory"),
+    ({}, "has no attribute 'cublasCreate_v2'"),
+])  # fmt: skip
+def test_a_cublas_that_does_not_start_is_as_if_it_were_missing(driver, monkeypatch, create, reason):
+    monkeypatch.setattr(drivers, "library", lambda: SimpleNamespace(**create))
+    with pytest.warns(RuntimeWarning, match=f"cuBLAS could not be started .*{reason}"):
+        assert drivers.current.blas is None
+    a = namespace("cuda").asarray(np.eye(3))
+    assert not CUDA.multiplies(a, a)
+    assert_close(to_host(tv.matmul(tv.Tensor(a), tv.Tensor(a)).data), np.eye(3), 1)
 
 
 @on_the_host
@@ -297,8 +317,8 @@ def test_the_stand_in_captures_kernels_only(driver):
         with pytest.raises(fake_cupy.CaptureError, match="add while a graph is captured"):
             xp.add(a, a)
         stream.end_capture()
-    run = launches.driver.blas.product(a, a, xp.asarray(np.zeros((2, 2))), False)
-    monkey = launches.driver.blas
+    run = drivers.current.blas.product(a, a, xp.asarray(np.zeros((2, 2))), False)
+    monkey = drivers.current.blas
     run()
     monkey._stream = lambda: 0  # asks always for the default stream
     with stream, pytest.raises(fake_cupy.CaptureError, match="another stream"):

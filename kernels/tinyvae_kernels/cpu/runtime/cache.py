@@ -1,0 +1,99 @@
+"""Machine code kept on disk: in the user's cache folder, and never that of other sources.
+
+Numba keeps machine code beside the sources, where an uninstaller leaves it behind; here it lies in the user's cache
+folder, or in NUMBA_CACHE_DIR where that is set. Numba compiles a kernel anew when the kernel's own file has changed,
+but not when a helper in another file has. Beside the machine code therefore lies the digest of all sources of this
+package, sub-folders included; where the sources have another digest now, the machine code is deleted.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import config
+from numba.core import caching
+from numba.core.errors import NumbaWarning
+from numba.misc.appdirs import AppDirs
+
+import tinyvae_kernels
+
+FOLDER = Path(__file__).parents[2]  # of all sources
+# The first of these folders that has a place: without a home they have none, and Numba chooses.
+_HOMES = (AppDirs("tinyvae", appauthor=False).user_cache_dir, os.path.expanduser("~/.cache/tinyvae"))
+CACHE = next((os.path.join(home, "kernels") for home in _HOMES if os.path.isabs(home)), "")
+NOTICE = "compiling the CPU kernels, once: about 10 s"
+_checked: set[Path] = set()
+_announced: list[str] = []
+
+
+def keep(compile: Callable[..., Any], function: Callable) -> Any:
+    """Compile with machine code kept on disk, or without where no folder for it can be written."""
+    collecting, level, folder = gc.isenabled(), config.OPT, config.CACHE_DIR  # type: ignore[attr-defined]
+    gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
+    # level 1 is as fast as level 3, with helpers that must be inlined
+    config.OPT, config.CACHE_DIR = type(level)(1), folder or CACHE  # type: ignore[attr-defined]
+    try:
+        if _sources() != LOADED:  # edited since: what is compiled now must not be kept as the new sources' code
+            return compile()
+        if not kept(function):
+            announce()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaWarning)  # a cache that cannot be written is no news to a user
+            return compile(cache=True)
+    except Exception:  # a read-only installation and no home, a full disk, a broken file: whatever hinders keeping
+        announce()
+        return compile()
+    finally:
+        config.OPT, config.CACHE_DIR = level, folder  # type: ignore[attr-defined]
+        if collecting:
+            gc.enable()
+
+
+def kept(function: Callable) -> bool:
+    """Is there machine code of these sources for a function? That of other sources is deleted first."""
+    folder = Path(caching.FunctionCache(function).cache_path)
+    forget_stale(folder)
+    return any(folder.glob(f"{Path(function.__code__.co_filename).stem}.{function.__qualname__}-*.nbi"))
+
+
+def announce() -> None:
+    """Say once that a user has to wait."""
+    if not _announced:
+        _announced.append(NOTICE)
+        tinyvae_kernels.notify(NOTICE)
+
+
+def _sources() -> list[tuple[str, int, int]]:
+    return sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in FOLDER.rglob("*.py"))
+
+
+def digest() -> bytes:
+    """Of all sources of this package."""
+    found = hashlib.sha256()
+    for path in sorted(FOLDER.rglob("*.py")):
+        found.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest().encode()
+
+
+LOADED = _sources()  # as this process has them
+
+
+def forget_stale(folder: Path) -> None:
+    """Delete from a cache folder the machine code of other sources, and what a power failure has emptied."""
+    if folder in _checked:
+        return
+    stamp, now = folder / "tinyvae_kernels.digest", digest()
+    modules, stale = {path.stem for path in FOLDER.rglob("*.py")}, not stamp.exists() or stamp.read_bytes() != now
+    for index in folder.glob("*.nbi"):
+        if index.name.split(".")[0].split("-")[0] in modules and (stale or not index.stat().st_size):
+            index.unlink(missing_ok=True)
+    if stale:
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.write_bytes(now)
+    _checked.add(folder)

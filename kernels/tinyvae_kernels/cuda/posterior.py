@@ -1,0 +1,37 @@
+"""The sampled Gaussian posterior and its KL divergence from N(0, 1), in one pass each way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyvae_kernels.cuda.runtime.arguments import count, new_like, same_type
+from tinyvae_kernels.cuda.runtime.jobs import THREADS, Array, Job, Launcher, Plan, neighbours, spread
+
+
+@Launcher
+def gaussian_sample_kl(raw: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+    """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(0, 1)), (batch,)."""
+    z, kl = out if out is not None else (new_like(eps), new_like(raw, raw.shape[:1]))
+    dtype, (samples, batch, latent) = same_type(raw, eps, z, kl), eps.shape
+    count(2 * eps.size)
+    arguments = (raw, eps, z, kl, np.int32(samples), count(batch), np.int32(latent))
+    return (z, kl), [Job("posterior", "sample_kl", dtype, (-(-batch // 8),), (THREADS,), arguments)] if batch else []
+
+
+@Launcher
+def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: Array | None) -> Plan:
+    """The gradient by `raw`, from those by z and by KL."""
+    out = new_like(raw) if out is None else out
+    dtype, (samples, batch, latent) = same_type(dz, dkl, raw, eps, out), eps.shape
+    count(2 * eps.size)
+    arguments = (dz, dkl, raw, eps, out, np.int32(samples), count(batch), count(latent))
+    return out, spread("posterior", "sample_kl_grad", dtype, batch * latent, *arguments)
+
+
+@neighbours("normal", "sample_kl")
+def _drawn_sample(draw: Job, sample: Job) -> Job | None:
+    """Noise and the sample made of it: the noise is drawn where it is used, and kept for the gradient."""
+    counters, eps, _, *address = draw.arguments
+    if sample.arguments[1] is not eps:
+        return None
+    return sample._replace(kernel="drawn_sample_kl", arguments=(counters, *address, *sample.arguments))
