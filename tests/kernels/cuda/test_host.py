@@ -78,6 +78,14 @@ def test_arguments_are_checked(bad, arguments, message):
         bad.get_function("right")((1,), (4,), arguments)
 
 
+def test_without_a_compiler_the_extra_is_named(monkeypatch, tmp_path):
+    """In a sentence, both where tests are skipped and where they are not."""
+    monkeypatch.setattr(host, "compiler", lambda: None)
+    with pytest.raises(KernelError, match="found no C\+\+ compiler: .*compiler") as caught:
+        Driver(folder=tmp_path).module('extern "C" __global__ void f(float* x) {}')
+    assert ".[compiler]" in str(caught.value)
+
+
 def test_a_source_that_does_not_compile_says_why():
     with pytest.raises(KernelError, match="nonsense"):
         Driver().module('extern "C" __global__ void f(float* x) { nonsense; }')
