@@ -81,7 +81,7 @@ def test_arguments_are_checked(bad, arguments, message):
 def test_without_a_compiler_the_extra_is_named(monkeypatch, tmp_path):
     """In a sentence, both where tests are skipped and where they are not."""
     monkeypatch.setattr(host, "compiler", lambda: None)
-    with pytest.raises(KernelError, match="found no C.. compiler: install g") as caught:
+    with pytest.raises(KernelError, match=r"found no C.. compiler: install g") as caught:
         Driver(folder=tmp_path).module('extern "C" __global__ void f(float* x) {}')
     assert ".[compiler]" in str(caught.value)
 
