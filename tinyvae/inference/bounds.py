@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tinyvae import distributions
-from tinyvae.distributions import Distribution, kl_per_dimension
+from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
 from tinyvae.engine.rules import rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, check_choice, pathwise, surrogate
@@ -104,9 +104,9 @@ def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, sam
         return _over_samples(surrogate([Term(f, "b", ("z",))], [latent], BASELINES[baseline](), keep="b"))
 
     reconstruction = weigh(p.likelihood(latent.z).log_prob(x))
-    if bound == "elbo-b" and distributions.has_closed_kl(posterior, p.prior):
+    if bound == "elbo-b" and has_closed_kl(posterior, p.prior):
         return ElboTerms(reconstruction, distributions.kl(posterior, p.prior))
-    # The KL is sampled, as in elbo-a. Of -log q(z|x) only z is differentiated: what is left has the mean 0.
+    # of -log q(z|x) only z is differentiated: what is left has the mean 0
     return ElboTerms(reconstruction,
                      weigh(posterior.map(Tensor.detach).log_prob(latent.z) - p.prior.log_prob(latent.z)))
 
@@ -170,7 +170,16 @@ def free_bits_kl(posterior: Distribution, prior: Distribution, floor: float) -> 
 
     A dimension pays nothing for its first `floor` nats, so it is not given up early in training (Kingma & Welling
     2019, section 2.8). The bound that is reported keeps the plain KL.
+
+    Raises
+    ------
+    ValueError
+        Where no closed form of KL(posterior || prior) is known: draws do not tell what each dimension pays.
     """
+    if not has_closed_kl(posterior, prior):
+        raise ValueError(f"found free_bits={floor:g} with KL({type(posterior).__name__} || {type(prior).__name__}); "
+                         "expected a KL divergence in closed form, which says what each dimension pays: leave "
+                         "free_bits out, or take another posterior")
     return kl_per_dimension(posterior, prior).mean(0).maximum(floor).sum()
 
 
