@@ -73,7 +73,7 @@ class Model:
 
     kind: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # fields of `Batch` beside x that the model reads: y, labelled, mask
-    weights: ClassVar[dict[str, float]] = {"kl": -1.0}  # of its terms in the objective; of all others 1
+    weights: Mapping[str, float] = {"kl": -1.0}  # of its terms in the objective; of all others 1
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ OBJECTIVE, NORMS, SOUND, SKIPPED = -4, -3, -2, -1
 OF_ELBO = ("reconstruction", "kl")  # the terms that the two kernels below are for
 
 
-def objective(terms: Terms, weights: dict[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
+def objective(terms: Terms, weights: Mapping[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
     """What is minimised, one number in nats: minus the sum over the terms of weight * mean.
 
     `weights` are the model's, 1 where it names none; those in `scheduled` are multiplied by their place in `rates`,
