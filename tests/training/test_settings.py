@@ -13,7 +13,7 @@ from tinyvae.training.settings import SCHEDULES, Settings, either, words
 
 @pytest.mark.parametrize("field", fields(Settings), ids=lambda f: f.name)
 def test_each_setting_has_a_sentence(field):
-    """It begins with a capital letter, ends with a full stop, and stands in the docstring of `fit`, with the default."""
+    """It begins with a capital letter, ends with a full stop, and stands in the docstring of `fit`."""
     text = words(field)
     assert text[0].isupper()
     assert text.endswith(".")
