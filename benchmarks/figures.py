@@ -1,6 +1,7 @@
 """Figures in README and docs come from committed results files: between two marks stands what a file says.
 
     <!--figure FILE:PATH:FORMAT-->102.01<!--/figure-->     FILE.json, the place in it, how to print the number
+    <!--rooms-->...<!--/rooms-->                           the rooms of the code and the files in each, as a table
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tinyvae
 from benchmarks import results
 
 MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->.*?<!--/figure-->", re.DOTALL)
+
+ROOMS = re.compile(r"<!--rooms-->.*?<!--/rooms-->", re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -32,13 +36,24 @@ def value(file: str, path: str) -> Any:
     return found
 
 
+def rooms() -> str:
+    """A table of the rooms: what the docstring of the package says of each, and its files."""
+    lines = ["| room | what it holds | files |", "| --- | --- | --- |"]
+    for room, words in re.findall(r"^    (\w+) {2,}(.+)$", tinyvae.__doc__ or "", re.MULTILINE):
+        files = sorted(path.stem for path in (results.ROOT / "tinyvae" / room).glob("*.py") if path.stem != "__init__")
+        if "one file a " in words:  # a family or model more leaves the table as it is
+            files = []
+        lines.append(f"| [{room}](tinyvae/{room}) | {words} | {', '.join(files)} |")
+    return "\n".join(lines)
+
+
 def filled(text: str) -> str:
-    """The document with every figure as its results file has it."""
+    """The document with every figure as its results file has it, and the table of rooms as the folders are."""
     def insert(match: re.Match[str]) -> str:
         shown = format(value(match["file"], match["path"]), match["format"])
         return f"<!--figure {match['file']}:{match['path']}:{match['format']}-->{shown}<!--/figure-->"
 
-    return MARK.sub(insert, text)
+    return ROOMS.sub(f"<!--rooms-->\n{rooms()}\n<!--/rooms-->", MARK.sub(insert, text))
 
 
 def run(check: bool) -> None:
