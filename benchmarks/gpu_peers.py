@@ -17,7 +17,7 @@ from benchmarks import gpu_steps, peers, tables, workers
 from benchmarks.nets import ROWS, Net
 from benchmarks.peers import OURS, STEPS
 from benchmarks.tables import FLOOR, Columns, Row
-from tinyvae.training.epochs import LOOK
+from tinyvae.training.epochs import CHECK_INTERVAL
 
 EAGER, GRAPH, SCAN = "torch, eager", "torch.compile, graph", "JAX, scan"
 ON_CUDA = "import torch; x = torch.ones(8, device='cuda'); "
@@ -100,7 +100,7 @@ COLUMNS: Columns = {
 }
 NOTE = f"""of us/step lower is better, of steps/s and products/step higher; {FLOOR}: the step's products in a CUDA graph
 its time/{OURS}'s: the median of the rounds' ratios; above 1 {OURS} is faster
-{OURS}: an epoch as tv.fit takes it, the host looking every {LOOK} steps whether all were finite
+{OURS}: an epoch as tv.fit takes it, the host looking every {CHECK_INTERVAL} steps whether all were finite
 checked before: the same loss and gradients to {TOLERANCES[False]:g} (TF32: {TOLERANCES[True]:g}) for one batch and one
 draw, and after {STEPS} steps the same loss to {peers.DRIFT:.0%}"""
 

@@ -134,7 +134,7 @@ def epoch(ready: Training, net: Net) -> Callable[[], None]:
     def call() -> None:
         rewind(ready)
         for start in range(0, steps, ready.interval):
-            ready.several([net.batch] * min(ready.interval, steps - start))
+            ready.step_many([net.batch] * min(ready.interval, steps - start))
 
     return call
 

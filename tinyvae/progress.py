@@ -1,4 +1,4 @@
-"""A bar for long work, where somebody looks: in a terminal or a notebook, never in a pipe or a file."""
+"""A progress bar for long work, in a terminal or a notebook, but never in a pipe or a file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 Update = Callable[..., None]
 
 
-def somebody_looks() -> bool:
-    """Does standard error go to a terminal, or does this run in a notebook?"""
+def is_interactive() -> bool:
+    """Whether standard error goes to a terminal, or this process runs a notebook."""
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
 
 
 @contextmanager
 def watched(what: str, total: float = 1.0, quiet: bool = False) -> Iterator[Update]:
-    """Within this block a bar on standard error shows how far the work is.
+    """Within this block a bar on standard error shows the progress of the work `what`.
 
-    Gives a function `update(done, what="")`: how much of `total` is done, and, if given, another description.
+    Yields a function `update(done, what="")` that moves the bar to `done` of `total` and can change the description.
     """
-    if quiet or not somebody_looks():
+    if quiet or not is_interactive():
         yield lambda done, what="": None
         return
     from rich.console import Console

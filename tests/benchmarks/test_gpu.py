@@ -59,7 +59,7 @@ def small(driver, monkeypatch):
     @contextmanager
     def team(places, net, **options):
         ours = OnCard(net, **options)
-        ours.epoch = lambda: ours.training.several([net.batch] * 2)  # of two steps, as those of the other contestants
+        ours.epoch = lambda: ours.training.step_many([net.batch] * 2)  # of two steps, as those of the other contestants
         ours.steps = 2
         yield {name: Here(found[name](net) if name in found else ours) for name in places}
 

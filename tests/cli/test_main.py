@@ -336,7 +336,7 @@ MISTAKES = {
     "bad batch": (["--batch", 0], "batch=0", "at least 1"),
     "bad seed": (["--seed", -1], "seed=-1", "from 0 to 4294967295"),
     "bad bound": (["--bound", "elbo-c"], "bound=elbo-c", "elbo-a, elbo-b, iwae"),
-    "bad gradient": (["--gradient", "stl"], "found gradient=stl", "for stl goes with bound=elbo-a or iwae"),
+    "bad gradient": (["--gradient", "stl"], "found gradient=stl", "stl goes with bound=elbo-a or iwae"),
     "dreg of the ELBO": (["--bound", "elbo-a", "--gradient", "dreg"], "gradient=dreg", "dreg goes with bound=iwae"),
     "importance samples of the ELBO": (["--importance-samples", 5], "importance_samples=5", "take bound=iwae"),
     "a weighed KL of iwae": (["--bound", "iwae", "--beta", 2], "found beta=2.0 with bound=iwae", "leave beta"),

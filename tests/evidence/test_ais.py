@@ -15,9 +15,10 @@ import tinyvae as tv
 from tinyvae.distributions import posteriors
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import ais, harmonic, hmc
+from tinyvae.evidence import ais, densities, harmonic, moves
 from tinyvae.evidence.ais import Annealing, bidirectional, schedule
-from tinyvae.evidence.hmc import Chains, Tally
+from tinyvae.evidence.hmc import Chains
+from tinyvae.evidence.moves import MoveAverages
 
 ONE, X = LinearGaussian.of_one_dimension(), np.array([[1.3]])  # log p(1.3) = -1.8412
 MODEL = LinearGaussian.random(pixels=4, latent=3, seed=1)
@@ -37,10 +38,10 @@ def check_unbiased(backwards=False, start="encoder", temperatures=3, chains=20_0
     x = MILD.simulate(1, seed=3)[1]
     path = annealing(MILD, x, temperatures, start)
     path.steps = [1.3 * step for step in path.steps]
-    begin = MILD.posterior_draws(x, chains, 4) if backwards else path.base.draw(path.noise, chains, 1)
-    tally = Tally(1)
-    log_w = path.weights(path.path(begin), backwards, tally)[:, 0]
-    assert tally.rates()[0] < 0.85, "the Metropolis test must have work to do"
+    begin = MILD.posterior_draws(x, chains, 4) if backwards else path.initial.draw(path.noise, chains, 1)
+    averages = MoveAverages(1)
+    log_w = path.weights(path.chains_at(begin), backwards, averages)[:, 0]
+    assert averages.means()[0] < 0.85, "the Metropolis test must have work to do"
     w = np.exp(log_w + (1 if backwards else -1) * MILD.log_evidence(x)[0])
     likely_zero("w / p(x)", w.mean() - 1, w.std() / math.sqrt(chains))
 
@@ -54,17 +55,18 @@ def test_backwards_it_is_its_inverse():
     check_unbiased(backwards=True)
 
 
-INCREMENT = "(betas[t] - betas[t - 1]) * path.go_to(betas[t])"
+INCREMENT = "(betas[t] - betas[t - 1]) * chains.go_to(betas[t])"
 WRONG = {
     "moves at the temperature before": (Annealing, "weights", INCREMENT,
-                                        "(betas[t] - betas[t - 1]) * path.go_to(betas[t - 1])"),
+                                        "(betas[t] - betas[t - 1]) * chains.go_to(betas[t - 1])"),
     "the first increment is left out": (Annealing, "weights", "range(1, len(betas))", "range(2, len(betas))"),
     "the last increment is left out": (Annealing, "weights", "range(1, len(betas))", "range(1, len(betas) - 1)"),
-    "increments of equal size": (Annealing, "weights", INCREMENT, "1 / (len(betas) - 1) * path.go_to(betas[t])"),
+    "increments of equal size": (Annealing, "weights", INCREMENT, "1 / (len(betas) - 1) * chains.go_to(betas[t])"),
     "the sign": (Annealing, "weights", INCREMENT, "-" + INCREMENT),
     "no Metropolis test": (Chains, "transition", "xp.log1p(-u[0]) < -change", "change < 1e9"),
-    "the density is not renewed": (ais.Path, "go_to", "self.refresh()", "pass"),
-    "half of the start's density": (ais.Start, "log_density", "return log_density", "return 0.5 * log_density"),
+    "the density is not renewed": (ais.AnnealedChains, "go_to", "self.refresh()", "pass"),
+    "half of the initial density": (densities.InitialDistribution, "log_density", "return log_density",
+                                    "return 0.5 * log_density"),
 }  # fmt: skip
 OF_THE_PRIOR = ("moves at the temperature before", "increments of equal size")  # else the weights are too alike to tell
 
@@ -81,8 +83,8 @@ def test_one_temperature_is_importance_sampling():
     # the same draws, the same weights
     _, x = MODEL.simulate(3, seed=5)
     path, chains = annealing(MODEL, x, 1), 50
-    begin = path.base.draw(path.noise, chains, 3)
-    log_w = path.weights(path.path(begin), False, Tally(3))
+    begin = path.initial.draw(path.noise, chains, 3)
+    log_w = path.weights(path.chains_at(begin), False, MoveAverages(3))
     z, q = Tensor(begin), MODEL.q(Tensor(x))
     expected = MODEL.likelihood(z).log_prob(Tensor(x)) + MODEL.prior.log_prob(z) - q.log_prob(z)
     assert np.abs(log_w - expected.data).max() <= 1e-10
@@ -187,7 +189,7 @@ def test_a_model_that_is_not_finite_gets_no_number():
 
 def test_exactly_so_many_chains_in_constant_memory(monkeypatch):
     x = MODEL.simulate(8, seed=5)[1]
-    monkeypatch.setattr(hmc, "CHUNK", 7 * x.size)
+    monkeypatch.setattr(moves, "CHUNK", 7 * x.size)
     path, peaks, begun = annealing(MODEL, x, 3), [], []
     whole = path.weights
 
@@ -206,7 +208,7 @@ def test_exactly_so_many_chains_in_constant_memory(monkeypatch):
     assert np.abs(found.effective_samples - w.sum(0) ** 2 / (w**2).sum(0)).max() <= 1e-9
     assert np.abs(found.variance - w.var(0, ddof=1) / 30 / w.mean(0) ** 2).max() <= 1e-12
     monkeypatch.undo()
-    monkeypatch.setattr(hmc, "CHUNK", 7 * x.size)
+    monkeypatch.setattr(moves, "CHUNK", 7 * x.size)
     gc.disable()  # it may come late; the arrays of a group must not wait for it
     for chains in (14, 14, 140):  # the first time, caches are filled
         tracemalloc.start()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import tracemalloc
 
 import numpy as np
@@ -364,9 +365,9 @@ def test_a_diagnosis_says_what_is_wrong_and_what_to_do():
         assert ("of the data have a Pareto k above 0.7" in sentence) == fault
     sentence = diagnosis("importance", 500, column(pareto_k=math.nan, effective_samples=4.2, variance=0.1))
     assert sentence == (
-        "log p(x) is not to be trusted: 100% of the data have a Pareto k above 0.7 (10% are allowed), so draws that "
-        "have not come carry the mean, and the effective sample size is 4.2 (at least 10 are wanted); take more "
-        "samples, or the method ais")  # fmt: skip
+        "log p(x) is not to be trusted: 100% of the data have a Pareto k above 0.7 (10% are allowed), so rare "
+        "large weights that were not drawn dominate the mean, and the effective sample size is 4.2 (at least 10 are "
+        "needed); take more samples, or the method ais")  # fmt: skip
     for method, side in (("ais", "low"), ("hmc", "high")):
         assert diagnosis(method, 8, column(variance=0.19)) == "no fault was found in log p(x)"
         assert f"it is too {side} by 0.15 nats or more" in diagnosis(method, 8, column(variance=0.3))
@@ -453,3 +454,22 @@ def test_pixels_of_an_array_outside_0_to_1_are_refused(wrong):
     images[1, 2] = wrong
     with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]: divide bytes by 255"):
         evaluate(vae(), images)
+
+
+def test_an_evaluation_prints_as_a_table():
+    model, x = tv.VAE(6, 5, 2, dtype="float64"), np.random.default_rng(0).integers(0, 2, (30, 6)).astype(float)
+    found = tv.evaluate(model, x, method="ais", count=4, chains=2, temperatures=3)
+    title, heads, *rows, remark = str(found).split("\n")
+    assert title == "array, the first 4 of 30 data, one draw of z each"
+    assert re.split("  +", heads) == ["quantity", "value", "std. error", "unit", "direction"]
+    cells = {row[0]: row[1:] for row in (re.split("  +", line) for line in rows)}
+    assert cells["ELBO"] == [f"{found.elbo:.3f}", f"{found.elbo_stderr:.3f}", "nats per datum", "higher is better"]
+    assert cells["log p(x), ais"][:2] == [f"{found.log_evidence:.3f}", f"{found.log_evidence_stderr:.3f}"]
+    assert cells["effective samples"][2] == "of 2 chains"
+    assert cells["active units"][:2] == [f"{found.active_units}", "of 2"]
+    assert cells["energy error"][-1] == "lower is better"
+    assert [name for name in cells if name.startswith("KL of z")] == ["KL of z0", "KL of z1"]
+    assert remark == f"ais: from the encoder by 3 temperatures; {found.diagnosis}"
+    alone = tv.evaluate(model, x[:1])  # a single datum has no standard error
+    assert re.split("  +", str(alone).split("\n")[2]) == ["ELBO", f"{alone.elbo:.3f}", "nats per datum",
+                                                          "higher is better"]

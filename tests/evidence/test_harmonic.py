@@ -14,7 +14,7 @@ from tinyvae.distributions import Normal, posteriors
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import harmonic, hmc
+from tinyvae.evidence import harmonic, hmc, moves
 from tinyvae.evidence.harmonic import Mixture, log_evidence, resampled
 
 ONE, X = LinearGaussian.of_one_dimension(), np.array([[1.3]])  # log p(1.3) = -1.8412
@@ -211,17 +211,17 @@ def test_a_model_that_is_not_finite_gets_no_number():
 
 def test_more_draws_take_no_more_memory_and_groups_are_all_chains(monkeypatch):
     model = LinearGaussian.random(4, 2, seed=2)
-    x, peaks, moves = model.simulate(8, seed=5)[1], [], []
-    monkeypatch.setattr(hmc, "CHUNK", 3 * x.size)
+    x, peaks, made = model.simulate(8, seed=5)[1], [], []
+    monkeypatch.setattr(moves, "CHUNK", 3 * x.size)
     monkeypatch.setattr(harmonic, "CANDIDATES", 4)
     monkeypatch.setattr(harmonic, "SETTLE", 4)
     for draws in (5, 5, 40):  # the first time, caches are filled
         tracemalloc.start()
-        log_evidence(model, model.q(Tensor(x)), Tensor(x), Noise(0), 9, draws, 2, moves.append)
+        log_evidence(model, model.q(Tensor(x)), Tensor(x), Noise(0), 9, draws, 2, made.append)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] <= 1.1 * peaks[1]
-    assert sum(moves) == 9 * (5 + 5 + 40)
+    assert sum(made) == 9 * (5 + 5 + 40)
 
 
 def test_the_same_seed_gives_the_same_bits():

@@ -11,7 +11,8 @@ import tinyvae as tv
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import hmc
-from tinyvae.evidence.hmc import Chains, Tally, first_step, groups, kinetic, log_density
+from tinyvae.evidence.hmc import Chains, first_step_size, kinetic
+from tinyvae.evidence.moves import MoveAverages
 
 MODEL = LinearGaussian.random(pixels=4, latent=3, seed=1)
 X = MODEL.simulate(5, seed=2)[1]
@@ -152,13 +153,13 @@ def test_a_wrong_transition_fails(old, new, monkeypatch):
 
 def check_tuning(target):
     chains = gaussian(starts(40, 5, 3))
-    step = chains.settle(first_step(chains), 200, 4, target)
+    step = chains.settle(first_step_size(chains), 200, 4, target)
     assert step.shape == (5,)
-    tally = Tally(5)
+    averages = MoveAverages(5)
     for _ in range(150):
-        tally.add(chains.transition(step, 4))
-    acceptance, error = tally.rates()
-    assert tally.moves == 150 * 40
+        averages.add(chains.transition(step, 4))
+    acceptance, error = averages.means()
+    assert averages.moves == 150 * 40
     assert np.abs(acceptance - target).max() <= 0.04
     assert ((error > 0.01) & (error < 1)).all()
 
@@ -172,22 +173,6 @@ def test_a_wrong_tuning_fails(monkeypatch):
     mutate(monkeypatch, hmc, "tuned", "gain * (acceptance - target))", "gain * (target - acceptance))")
     with pytest.raises(AssertionError):
         check_tuning(0.65)
-
-
-def test_a_tally_counts_what_happened():
-    tally, chains = Tally(5), gaussian(starts(3, 5, 3))
-    moves = [chains.transition(np.full(5, 0.6), 3) for _ in range(7)]
-    for move in moves:
-        tally.add(move)
-    acceptance, accepted, change = (np.concatenate([getattr(m, name) for m in moves])
-                                    for name in ("acceptance", "accepted", "energy_error"))
-    assert 0 < accepted.sum() < accepted.size
-    expected = np.minimum(1, np.exp(-change))
-    assert np.abs(acceptance - expected).max() <= 1e-12
-    found = tally.rates()
-    assert np.abs(found[0] - expected.mean(0)).max() <= 1e-12
-    assert np.abs(found[1] - [np.abs(change[:, j][accepted[:, j]]).mean() for j in range(5)]).max() <= 1e-12
-    assert all(np.isnan(rate).all() for rate in Tally(2).rates())
 
 
 def test_a_chain_is_a_function_of_seed_and_step():
@@ -228,22 +213,3 @@ def test_chains_refuse_where_there_is_no_number():
 def test_a_density_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"log density of shape \(4, 3, 2\) for z \(4, 3, 2\); expected \(4, 3\)"):
         Chains(lambda z: -z * z, starts(4, 3, 2), Noise(0))
-
-
-def test_densities_are_summed_over_the_latents_by_their_coordinate():
-    # of independent elements, (chains, batch, n), and of those that come summed
-    w = Tensor(starts(4, 3, 2))
-    normal = tv.distributions.Normal.standard(2, np.float64)
-    full = tv.distributions.FullNormal(Tensor(np.zeros((3, 2))), Tensor(np.zeros((3, 2))), Tensor(np.zeros((3, 1))))
-    for law in (normal, full):
-        assert np.abs(log_density(law, w).data - normal.log_prob(w).data).max() <= 1e-12
-
-
-@pytest.mark.parametrize("chains", [1, 7, 8])
-def test_groups_are_all_chains(chains, monkeypatch):
-    x = Tensor(np.zeros((5, 4)))
-    for chunk, largest in ((10, 1), (60, 3), (10**6, chains)):
-        monkeypatch.setattr(hmc, "CHUNK", chunk)
-        sizes = list(groups(chains, x))
-        assert sum(sizes) == chains
-        assert max(sizes) == min(largest, chains)

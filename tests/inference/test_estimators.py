@@ -33,8 +33,8 @@ from tinyvae.inference import estimators
 from tinyvae.inference.estimators import (
     BASELINES,
     Latent,
+    MappedDraw,
     MovingAverage,
-    Path,
     Term,
     check_choice,
     choices,
@@ -67,7 +67,7 @@ def with_path(q, w, estimator):
 
 
 def draw_by_draw(q, w, estimator, f, axes="bn"):
-    """Path and correction, for each parameter (draws, *parameter), of the surrogate of f at given draws."""
+    """MappedDraw and correction, for each parameter (draws, *parameter), of the surrogate of f at given draws."""
     q = repeated(q, len(w))
     latent = Latent("z", q, with_path(q, w, estimator), estimator, axes)
     value = f(latent.z)
@@ -362,23 +362,23 @@ def test_the_paper_s_formulas_draw_by_draw(name):
 
 def without_log_scale(q, z):
     path = ORIGINAL(q, z)
-    return Path(path.z, path.log_q - q.log_scale())
+    return MappedDraw(path.z, path.log_q - q.log_scale())
 
 
 def with_wrong_sign(q, z):
     path = ORIGINAL(q, z)
-    return Path(path.z, -path.log_q)
+    return MappedDraw(path.z, -path.log_q)
 
 
 def path_only(q, z):
     path = ORIGINAL(q, z)
-    return Path(path.z, path.log_q.detach())
+    return MappedDraw(path.z, path.log_q.detach())
 
 
 def noise_not_held(q, z):
     """eps still depends on the parameters, so z stays where it is."""
     w = q.unstandardise(q.standardise(q.to_stable(z).detach()))
-    return Path(q.from_stable(w), q.log_density(w) + q.log_scale())
+    return MappedDraw(q.from_stable(w), q.log_density(w) + q.log_scale())
 
 
 ORIGINAL = estimators.MAPS["grep"]

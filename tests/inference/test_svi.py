@@ -134,7 +134,7 @@ def test_a_wrong_gradient_does_not_find_it(monkeypatch):
         return float(found.q["z"].shape.data[0])
 
     right, grep = shape_found(), estimators.grep
-    monkeypatch.setitem(estimators.MAPS, "grep", lambda q, z: estimators.Path(grep(q, z).z, None))
+    monkeypatch.setitem(estimators.MAPS, "grep", lambda q, z: estimators.MappedDraw(grep(q, z).z, None))
     wrong = shape_found()
     print(f"shape {right:.3f}, without the correction {wrong:.3f}, exactly 0.3")
     assert abs(right - 0.3) < 0.01
@@ -203,8 +203,9 @@ def test_families_may_be_mixed_and_estimators_named():
 
 
 def test_a_factor_is_checked():
-    for shape, axes, message in (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "a letter"),
-                                 ((4, 2), "nn", "of its own")):  # fmt: skip
+    wrong = (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "a different letter"),
+             ((4, 2), "nn", "a different letter"))
+    for shape, axes, message in wrong:
         with pytest.raises(ValueError, match=message):
             tv.Factor(Normal, shape, axes)
     with pytest.raises(TypeError, match=r"expected a factor: tv\.Factor"):
@@ -212,9 +213,9 @@ def test_a_factor_is_checked():
 
 
 @pytest.mark.parametrize(("log_joint", "message"), [
-    (lambda z: z["mu"] * constant(1.0, 2.0), r"log joint of shape \(1, 2\); expected one number a sample"),
+    (lambda z: z["mu"] * constant(1.0, 2.0), r"log joint of shape \(1, 2\); expected one number for each sample"),
     (lambda z: [tv.Term(z["mu"], "", ("mu",))], r"term of shape \(1, 1\) with axes ''"),
-    (lambda z: [tv.Term(z["mu"], "a", ("nu",))], "found a term of nu; the latents are mu"),
+    (lambda z: [tv.Term(z["mu"], "a", ("nu",))], "found a term that contains nu; the latents are mu"),
     (lambda z: (z["mu"] * math.nan).sum(-1), "none of the first 20 steps was finite")])  # fmt: skip
 def test_a_wrong_log_joint_gets_a_sentence(log_joint, message):
     with pytest.raises(ValueError, match=message):

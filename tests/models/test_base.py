@@ -146,7 +146,7 @@ def test_a_model_without_labels_gets_a_sentence():
     data = dataclasses.replace(digits(), train_labels=None)
     with pytest.raises(ValueError, match="m2 learns from labels, and digits-dynamic has none"):
         Training(M2(64), data, Settings())
-    with pytest.raises(ValueError, match="conditionalvae needs labels beside each datum, and digits-dynamic has none"):
+    with pytest.raises(ValueError, match="conditionalvae needs labels for each datum, and digits-dynamic has none"):
         Training(ConditionalVAE(64), data, Settings())
 
 

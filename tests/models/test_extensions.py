@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
     (changed / "own.py").write_text(OWN + "# a comment\n")
     code, _, err = program(folder, "evaluate", "run", "--use", "changed/own.py")
     assert code == 2
-    assert "another own.py than the one given" in err
+    assert "another version of own.py" in err
 
 
 def test_a_model_of_ones_own_from_the_command_line(folder):

@@ -178,7 +178,7 @@ def test_sizes_below_one_are_refused(sizes):
 
 @pytest.mark.parametrize("hidden", [None, True, "400", 2.5, [5, None], {5}])
 def test_sizes_that_are_no_whole_numbers_are_refused(hidden):
-    with pytest.raises(TypeError, match=r"found sizes pixels=6, hidden=.*each is a whole number"):
+    with pytest.raises(TypeError, match=r"found sizes pixels=6, hidden=.*expected whole numbers"):
         tv.VAE(6, hidden, 2)
 
 

@@ -83,7 +83,7 @@ def picture(name: str) -> Any:
         from tinyvae.pictures import gallery
 
         model, data_set = opened(run, data, data_dir)
-        if not model.is_drawn:
+        if not model.has_pictures:
             raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
                              "pictures are for models that do, as a vae")
         folder = out or (run if run.is_dir() else run.parent) / "figures"

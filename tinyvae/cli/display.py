@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tinyvae.evidence.ais import TwoSided
+from tinyvae.evidence.diagnostics import Quantity
 from tinyvae.evidence.evaluation import Evaluation
-from tinyvae.evidence.hmc import TARGET
 from tinyvae.training import checkpoint
 from tinyvae.training.epochs import Training
-
-HIGHER, LOWER = "higher is better", "lower is better"
 
 
 def console(stderr: bool = False) -> Any:
@@ -95,72 +93,28 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
     """Every number with its unit, direction, standard error and count."""
     first = f"the first {result.data_count:,} of {result.data_available:,}" if result.data_available else \
         f"{result.data_count:,}"
-    table, row = quantities(f"{result.data}, {first} {part} data, one draw of z each", kept)
-    nats = "nats per datum"
-    row("ELBO", result.elbo, result.elbo_stderr, nats, HIGHER)
-    if result.kl is not None:
-        row("reconstruction", result.reconstruction, result.reconstruction_stderr, nats, HIGHER)
-        row("KL(q(z|x) || p(z))", result.kl, result.kl_stderr, nats, "information used")
-    for name, value in (result.terms or {}).items():
-        row(name, value, (result.terms_stderr or {})[name], nats, "a term of the bound")
-    row("-ELBO", result.bits_per_pixel, None, "bits per pixel", LOWER)
-    if result.log_evidence is not None:
-        k, sampled = result.importance_samples, result.method == "importance"
-        row(f"log p(x), {k} samples" if sampled else f"log p(x), {result.method}", result.log_evidence,
-            result.log_evidence_stderr, nats, f"{HIGHER}; {'high' if result.method == 'hmc' else 'low'} on average")
-        row("of it, by the draws", result.log_evidence_sampling_stderr or 0.0, None, "nats, std. error", LOWER)
-        of = {"importance": f"{k}", "ais": f"{result.chains} chains", "hmc": f"{result.fresh_draws} draws"}
-        row("effective samples", result.effective_samples or 0.0, result.effective_samples_stderr,
-            f"of {of[result.method or 'importance']}", HIGHER)
-        if result.pareto_k_high is not None:
-            row(f"Pareto k > {result.pareto_k_limit}", result.pareto_k_high, None, "share of the data", LOWER)
-        moves(row, result)
-        settings = {"ais": f"ais: from the {result.start} by {result.temperatures} temperatures",
-                    "hmc": f"hmc: {result.chains} chains of {result.draws} draws, half to fit a density to"}
-        table.caption = "; ".join([*(text for name, text in settings.items() if name == result.method),
-                                   result.diagnosis or ""])
-    if result.kl_per_dimension is None or result.kl_per_dimension_stderr is None:
-        return table
-    units = result.latent_units or len(result.kl_per_dimension)
-    table.add_row("active units", str(result.active_units), "", f"of {units}",
-                  f"posterior mean's variance > {result.active_threshold:g}")
-    for j, (value, error) in enumerate(zip(result.kl_per_dimension, result.kl_per_dimension_stderr, strict=True)):
-        row(f"KL of z{j}", value, error, nats, "information used")
+    table = quantity_table(f"{result.data}, {first} {part} data, one draw of z each", kept, result.quantities())
+    table.caption = result.remarks() or None
     return table
 
 
 def two_sided_table(result: TwoSided, kept: dict[str, Any]) -> Any:
     """log p(x) of data that the model made, from below and above."""
-    table, row = quantities(f"{result.data_count:,} data made by the model", kept)
-    nats = "nats per datum"
-    row("log p(x), forwards", result.lower, result.lower_stderr, nats, f"{HIGHER}; low on average")
-    row("log p(x), backwards", result.upper, result.upper_stderr, nats, f"{LOWER}; high on average")
-    row("gap", result.gap, result.gap_stderr, nats, LOWER)
-    moves(row, result)
+    table = quantity_table(f"{result.data_count:,} data made by the model", kept, result.quantities())
     table.caption = (f"ais: from the {result.start} by {result.temperatures} temperatures, {result.chains} chains each "
                      "way; on average log p(x) lies between the two, so neither errs by more than the gap"
                      + ("" if result.gap > 2 * result.gap_stderr else ", which is 0 within its error"))
     return table
 
 
-def moves(row: Callable[..., None], result: Evaluation | TwoSided) -> None:
-    """How the Hamiltonian moves went, if there were any."""
-    if result.acceptance is not None and result.energy_error is not None:
-        row("acceptance", result.acceptance, None, f"of {result.leapfrog} leapfrog steps", f"aim: {TARGET}")
-        row("energy error", result.energy_error, None, "nats, if accepted", LOWER)
-
-
-def quantities(title: str, kept: dict[str, Any]) -> tuple[Any, Callable[..., None]]:
-    """A table of numbers with their errors, units and directions, and what adds a row to it."""
+def quantity_table(title: str, kept: dict[str, Any], quantities: list[Quantity]) -> Any:
+    """A table of numbers with their errors, units and directions."""
     from rich.table import Table
 
     table = Table(title=f"{title}; parameters of epoch {kept['epoch']} ({kept['checkpoint']})", title_justify="left",
                   caption_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("quantity", "value", "std. error", "unit", "direction"):
         table.add_column(name, justify="right" if name in ("value", "std. error") else "left")
-
-    def row(name: str, value: float, error: float | None, unit: str, direction: str) -> None:
-        shown = "" if error is None or math.isnan(error) else f"{error:.3f}"
-        table.add_row(name, f"{value:.3f}", shown, unit, direction)
-
-    return table, row
+    for quantity in quantities:
+        table.add_row(*quantity.cells())
+    return table

@@ -1,19 +1,20 @@
-"""Annealed importance sampling: log p(x) along a path of densities that begins at a known one (Neal 2001).
+"""Annealed importance sampling: log p(x) by a path of densities that begins at a known density (Neal 2001).
 
     log f_t(z) = log f_0(z) + beta_t (log p(x, z) - log f_0(z)),    0 = beta_0 < ... < beta_T = 1,
 
-f_0 being the encoder's q(z|x) or the prior p(z). A chain begins at z_0 ~ f_0; Hamiltonian transitions that leave f_t
-as it is make z_t of z_(t-1); and
+where f_0 is the encoder's q(z|x) or the prior p(z). A chain begins at z_0 ~ f_0. A Hamiltonian transition that leaves
+f_t invariant maps z_(t-1) to z_t. Then
 
     log w = sum_t (beta_t - beta_(t-1)) (log p(x, z_(t-1)) - log f_0(z_(t-1))),    E[w] = p(x),
 
-exactly, whatever T, f_0 and the transitions are; with T = 1 it is importance sampling. So the log of the mean of w over
-chains lies on average below log p(x), and rises to it with T and the number of chains. Where q(z|x) fits, a path from
-there is short; from the prior it is long, but needs no encoder.
+exactly, for every T, f_0 and transition; T = 1 is importance sampling. The log of the mean of w over the chains is on
+average below log p(x), and approaches it as T and the number of chains grow. A path from a good q(z|x) can be short; a
+path from the prior must be long, but needs no encoder.
 
-Run backwards from a draw of the posterior, the same sum is -log w' with E[w'] = 1 / p(x), so that it errs upwards. For
-data that the model has made there is such a draw, the z that made it (bidirectional Monte Carlo; Grosse, Ghahramani &
-Adams 2015; Wu, Burda, Salakhutdinov & Grosse 2017).
+If the chain runs backwards, from a draw of the posterior to f_0, the same sum is -log w' with E[w'] = 1 / p(x), so the
+estimate of log p(x) is on average too high. The z from which the model simulated an x is an exact draw of p(z|x); with
+it, both directions bound log p(x) (bidirectional Monte Carlo; Grosse, Ghahramani & Adams 2015; Wu, Burda, Salakhutdinov
+& Grosse 2017).
 """
 
 from __future__ import annotations
@@ -28,77 +29,44 @@ import numpy as np
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.diagnostics import Estimate, mean_and_error, variance_of
-from tinyvae.evidence.hmc import TARGET, Chains, Tally, first_step, groups, log_density, tuned
+from tinyvae.evidence.densities import InitialDistribution, log_joint
+from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Estimate, Quantity, mean_and_error, variance_of
+from tinyvae.evidence.hmc import TARGET, Chains, first_step_size, tuned
+from tinyvae.evidence.moves import MoveAverages, groups, move_quantities
 from tinyvae.inference.bounds import Generator
 from tinyvae.models.batch import Batch
 
-STARTS = ("encoder", "prior")
-SLOPE = 4.0  # of the sigmoid that places the temperatures (Wu et al. 2017, section 5)
-SETTLE = 50  # moves at f_0, to find a step size there
-BATCH = 500  # simulated data at a time
-GAIN = 0.1  # by which the step size then follows the temperature
-
-
-def check_start(start: str) -> None:
-    """ValueError for what is no start."""
-    if start not in STARTS:
-        raise ValueError(f"found start {start!r}; expected {' or '.join(STARTS)}")
+SLOPE = 4.0  # the slope of the sigmoid that spaces the temperatures (Wu et al. 2017, section 5)
+SETTLE = 50  # the number of moves at f_0 that find the first step size
+BATCH = 500  # the number of simulated data in a batch
+GAIN = 0.1  # the gain with which the step size then follows the temperature
 
 
 def schedule(temperatures: int) -> np.ndarray:
-    """beta_0 ... beta_T, (temperatures + 1,), dense at both ends, where the densities change fastest.
+    """beta_0 ... beta_T, (temperatures + 1,), dense at both ends, because the densities change fastest there:
 
-    beta_t = (s(t) - s(0)) / (s(T) - s(0)) with s(t) = sigmoid(SLOPE (2 t / T - 1)).
+        beta_t = (s(t) - s(0)) / (s(T) - s(0)) with s(t) = sigmoid(SLOPE (2 t / T - 1)).
     """
     s = 1 / (1 + np.exp(-SLOPE * np.linspace(-1, 1, temperatures + 1)))
     return (s - s[0]) / (s[-1] - s[0])
 
 
-class Start:
-    """f_0 of a batch: `encoder`, q(z|x); or `prior`, p(z).
+class AnnealedChains(Chains):
+    """Chains whose density is moved along the path f_0 ... f_T."""
 
-    The encoder's is near the posterior, so that few temperatures do; but no chain that begins there sees a mode of the
-    posterior far from it. (A mixture of the two has the long path of the prior: 1.1 nats of gap where the encoder has
-    0.05, on MNIST with 20 latents.)
-    """
-
-    def __init__(self, p: Generator, posterior: Any, kind: str) -> None:
-        check_start(kind)
-        self.prior, self.law = p.prior, p.prior if kind == "prior" else posterior.map(lambda v: Tensor(v.data))
-
-    def draw(self, noise: Noise, chains: int, batch: int) -> Array:
-        """Draws by their stable form, (chains, batch, latent)."""
-        of_all = self.law is self.prior  # one law for all data
-        w = self.prior.to_stable(self.law.sample(noise, chains * batch if of_all else chains)).data
-        return w.reshape(chains, batch, w.shape[-1])
-
-    def log_density(self, w: Tensor) -> Tensor:
-        """log f_0, (chains, batch)."""
-        return log_density(self.law, w)
-
-
-def log_joint(p: Generator, x: Tensor, w: Tensor) -> Tensor:
-    """log p(x, z) for draws by their stable form w (chains, batch, latent): (chains, batch)."""
-    return log_density(p.prior, w) + p.likelihood(p.prior.from_stable(w)).log_prob(x)
-
-
-class Path(Chains):
-    """Chains whose density is moved along the path."""
-
-    def __init__(self, p: Generator, x: Tensor, base: Start, start: Array, noise: Noise) -> None:
-        # (`log_f` must not refer to `self`: the circle would keep all arrays until the garbage collector comes)
+    def __init__(self, p: Generator, x: Tensor, initial: InitialDistribution, start: Array, noise: Noise) -> None:
+        # `log_f` must not refer to `self`, because a circle of references would keep all arrays in memory.
         self._beta = beta = Tensor(namespace_of(start).zeros(1, start.dtype))
 
         def log_f(w: Tensor) -> tuple[Tensor, Tensor]:
-            log_base = base.log_density(w)
-            ratio = log_joint(p, x, w) - log_base
-            return log_base + beta * ratio, ratio
+            log_initial = initial.log_density(w)
+            ratio = log_joint(p, x, w) - log_initial
+            return log_initial + beta * ratio, ratio
 
         super().__init__(log_f, start, noise)
 
     def go_to(self, beta: float) -> Array:
-        """Move the density to that temperature; log p(x, z) - log f_0(z) where the chains are, (chains, batch)."""
+        """Move the density to a temperature; return log p(x, z) - log f_0(z) at the positions, (chains, batch)."""
         self._beta.data[...] = beta
         self.refresh()
         (ratio,) = self.beside
@@ -106,71 +74,75 @@ class Path(Chains):
 
 
 class Annealing:
-    """The path from f_0 to p(x, z) for one batch x: its temperatures, and step sizes found by a run of their own.
+    """The path from f_0 to p(x, z) for one batch x: its temperatures, and a step size for each temperature.
 
-    In the runs that measure, a step size must not depend on where their chains are, or E[w] = p(x) would not hold.
+    A separate run of one chain finds the step sizes. They must not depend on the positions of the chains whose weights
+    are averaged, or E[w] = p(x) would not hold.
 
     Parameters
     ----------
     p, posterior, x
         p(z) and p(x|z); q(z|x); the data (batch, pixels).
     start
-        f_0: `encoder` or `prior`; see `Start`.
-    tick
-        Is told how many moves for each datum were made since.
+        f_0: `encoder` or `prior`; see `InitialDistribution`.
+    report
+        A function that is called with the number of moves made for each datum since its last call.
     """
 
     def __init__(self, p: Generator, posterior: Any, x: Tensor, noise: Noise, temperatures: int, leapfrog: int,
-                 start: str = "encoder", tick: Callable[[int], Any] = lambda moves: None) -> None:
-        self.p, self.x, self.noise, self.leapfrog, self.tick = p, x, noise, leapfrog, tick
-        self.base = Start(p, posterior, start)
-        self.betas = schedule(temperatures).astype(x.dtype).astype(np.float64)  # as the chains see them
-        path = self.path(self.base.draw(noise, 1, len(x)))
-        step, steps = path.settle(first_step(path), SETTLE, leapfrog), []
+                 start: str = "encoder", report: Callable[[int], Any] = lambda moves: None) -> None:
+        self.p, self.x, self.noise, self.leapfrog, self.report = p, x, noise, leapfrog, report
+        self.initial = InitialDistribution(p, posterior, start)
+        self.betas = schedule(temperatures).astype(x.dtype).astype(np.float64)  # rounded to the type of the chains
+        chain = self.chains_at(self.initial.draw(noise, 1, len(x)))
+        step, steps = chain.settle(first_step_size(chain), SETTLE, leapfrog), []
         for beta in self.betas:
-            path.go_to(beta)
+            chain.go_to(beta)
             steps.append(step)
-            step = tuned(step, path.transition(step, leapfrog).acceptance.mean(0), TARGET, GAIN)
-            tick(1)
+            step = tuned(step, chain.transition(step, leapfrog).acceptance.mean(0), TARGET, GAIN)
+            report(1)
         self.steps = steps
 
-    def path(self, start: Array) -> Path:
-        """Chains that begin there."""
-        return Path(self.p, self.x, self.base, start, self.noise)
+    def chains_at(self, start: Array) -> AnnealedChains:
+        """Chains with the initial positions `start`, (chains, batch, latent)."""
+        return AnnealedChains(self.p, self.x, self.initial, start, self.noise)
 
-    def weights(self, path: Path, backwards: bool, tally: Tally) -> Array:
-        """log w of each chain, (chains, batch), from f_0 to p(x, z) or, of chains in the posterior, back."""
+    def weights(self, chains: AnnealedChains, backwards: bool, averages: MoveAverages) -> Array:
+        """log w of each chain, (chains, batch), from f_0 to p(x, z); `backwards`, from the posterior to f_0.
+
+            log w = sum_t (beta_t - beta_(t-1)) (log p(x, z_(t-1)) - log f_0(z_(t-1)))
+        """
         betas, steps = (self.betas[::-1], self.steps[::-1]) if backwards else (self.betas, self.steps)
-        log_w = path.xp.zeros(path.log_f.shape, np.float64)
+        log_w = chains.xp.zeros(chains.log_f.shape, np.float64)
         for t in range(1, len(betas)):
-            log_w += (betas[t] - betas[t - 1]) * path.go_to(betas[t])  # at the places before the transition
+            log_w += (betas[t] - betas[t - 1]) * chains.go_to(betas[t])  # at z_(t-1), before the transition
             if t < len(betas) - 1:
-                tally.add(path.transition(steps[t], self.leapfrog))
-            self.tick(len(log_w))
+                averages.add(chains.transition(steps[t], self.leapfrog))
+            self.report(len(log_w))
         return log_w
 
-    @np.errstate(all="ignore")  # what is not finite is shown, not warned of
+    @np.errstate(all="ignore")  # the result shows values that are not finite; NumPy need not warn
     def run(self, chains: int, posterior_draw: Array | None = None) -> Estimate:
-        """log p(x) of each datum by so many chains: from below; from above with a draw of the posterior.
+        """log p(x) of each datum by `chains` chains: on average too low, with a draw of the posterior too high.
 
-        Memory does not grow with `chains`. The variance is that of the log of a mean by the delta method, var(w) / w^2;
-        backwards, where the chains of a datum begin at the same draw, it is that for given draws only.
+        Memory does not grow with `chains`. The variance of the log of the mean is var(mean w) / w^2 (the delta method).
+        Backwards, all chains of a datum begin at the same draw, and the variance is the one given this draw.
 
         Parameters
         ----------
         posterior_draw
-            (batch, latent), one exact draw of p(z|x) for each datum, by its stable form.
+            One exact draw of p(z|x) for each datum, (batch, latent), in its stable form.
         """
-        tally, first, second = Tally(len(self.x)), *np.full((2, len(self.x)), -np.inf)
+        averages, first, second = MoveAverages(len(self.x)), *np.full((2, len(self.x)), -np.inf)
         backwards = posterior_draw is not None
         for size in groups(chains, self.x):
-            start = self.base.draw(self.noise, size, len(self.x)) if posterior_draw is None else \
+            start = self.initial.draw(self.noise, size, len(self.x)) if posterior_draw is None else \
                 namespace_of(posterior_draw).stack([posterior_draw] * size)
-            log_w = to_host(self.weights(self.path(start), backwards, tally))
+            log_w = to_host(self.weights(self.chains_at(start), backwards, averages))
             first = np.logaddexp(first, np.logaddexp.reduce(log_w, axis=0))  # log sum w
             second = np.logaddexp(second, np.logaddexp.reduce(2 * log_w, axis=0))  # log sum w^2
         found, effective = first - math.log(chains), np.exp(2 * first - second)
-        return Estimate(-found if backwards else found, variance_of(effective, chains), effective, *tally.rates())
+        return Estimate(-found if backwards else found, variance_of(effective, chains), effective, *averages.means())
 
 
 # ---- from both sides -------------------------------------------------------------------------------------------------
@@ -178,9 +150,9 @@ class Annealing:
 
 @dataclass(frozen=True)
 class TwoSided:
-    """log p(x) of data that the model made, bounded from both sides; means in nats per datum, each with its error.
+    """log p(x) of simulated data, bounded from both sides; means in nats per datum, with their standard errors.
 
-    On average lower <= log p(x) <= upper, so `gap` is more than either bound errs, for this model and these settings.
+    On average lower <= log p(x) <= upper, so `gap` bounds the error of both, for this model and these settings.
     """
 
     data_count: int
@@ -189,9 +161,9 @@ class TwoSided:
     upper: float
     upper_stderr: float
     gap: float  # lower is better
-    gap_stderr: float  # of the differences, datum by datum
+    gap_stderr: float  # the standard error of upper - lower, which is computed datum by datum
     acceptance: float
-    energy_error: float  # mean |dH| of accepted moves, nats
+    energy_error: float  # the mean |dH| of accepted moves, in nats
     chains: int
     temperatures: int
     leapfrog: int
@@ -200,27 +172,34 @@ class TwoSided:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def quantities(self) -> list[Quantity]:
+        """What was found, each number with its standard error, unit and direction."""
+        return [Quantity("log p(x), forwards", self.lower, self.lower_stderr, NATS, f"{HIGHER}; low on average"),
+                Quantity("log p(x), backwards", self.upper, self.upper_stderr, NATS, f"{LOWER}; high on average"),
+                Quantity("gap", self.gap, self.gap_stderr, NATS, LOWER),
+                *move_quantities(self.acceptance, self.energy_error, self.leapfrog)]
+
 
 def bidirectional(model: Any, count: int = 100, seed: int = 0, chains: int = 8, temperatures: int = 200,
                   leapfrog: int = 5, start: str = "encoder",
                   progress: Callable[[float], Any] = lambda share: None) -> TwoSided:
-    """Annealed importance sampling held against itself: forwards and backwards on simulated data.
+    """Bound log p(x) of simulated data from both sides: annealed importance sampling forwards and backwards.
 
     Parameters
     ----------
     model
-        Its p(z), p(x|z) and, for the start `encoder`, q(z|x).
+        A model with p(z), p(x|z) and, for the start `encoder`, q(z|x).
     count
-        How many (z, x) to draw of p(z) p(x|z).
+        The number of pairs (z, x) that are drawn from p(z) p(x|z).
     chains, temperatures, leapfrog, start
         As in `tinyvae.evaluate(..., method="ais")`.
     progress
-        Is told now and then which share is done.
+        A function that is called now and then with the share of the work that is done.
 
     Raises
     ------
     ValueError
-        For a count below 1, or settings that are none.
+        For a count below 1, or settings that do not exist.
     """
     if count < 1:
         raise ValueError(f"found a count of {count} simulated data; expected at least 1")
@@ -231,14 +210,14 @@ def bidirectional(model: Any, count: int = 100, seed: int = 0, chains: int = 8, 
         z = p.prior.sample(noise, min(BATCH, count - first))  # z ~ p(z)
         x = Tensor(p.likelihood(z).sample(noise).data[0].copy())  # x ~ p(x|z), and so z ~ p(z|x)
 
-        def tick(moves: int, batch: int = len(x)) -> None:
+        def report(moves: int, batch: int = len(x)) -> None:
             nonlocal done
             done += moves * batch
             progress(done / (count * (1 + temperatures * (1 + 2 * chains))))
 
-        path = Annealing(p, model.posterior(Batch(x)), x, noise, temperatures, leapfrog, start, tick)
-        columns.append(np.array([path.run(chains), path.run(chains, p.prior.to_stable(z).data)]))
-    below, above = np.concatenate(columns, axis=2)  # each the fields of an Estimate, (5, count)
+        annealing = Annealing(p, model.posterior(Batch(x)), x, noise, temperatures, leapfrog, start, report)
+        columns.append(np.array([annealing.run(chains), annealing.run(chains, p.prior.to_stable(z).data)]))
+    below, above = np.concatenate(columns, axis=2)  # the fields of an Estimate, each (5, count)
     lower, upper, gap = (mean_and_error(values) for values in (below[0], above[0], above[0] - below[0]))
     acceptance, energy_error = ((below[3:] + above[3:]).mean(1) / 2).tolist()
     return TwoSided(count, lower[0], lower[1], upper[0], upper[1], gap[0], gap[1], acceptance, energy_error, chains,

@@ -1,11 +1,12 @@
-"""Estimates of log p(x) by random draws: their errors, and when they are not to be trusted.
+"""Estimates of log p(x) by random draws: their errors, and the faults that the draws reveal.
 
-All methods average positive weights w with E[w] = p(x), or 1/p(x), and take the logarithm. To second order
+All methods take the logarithm of an average of positive weights w with E[w] = p(x), or 1/p(x). To second order
 
     var(log mean w) = var(mean w) / p(x)^2    (the delta method),    E[log mean w] = log p(x) - var(log mean w) / 2,
 
-so the variance that the draws show is also what is known of the bias. Neither shows draws that have not come: of
-independent weights the Pareto k tells (`pareto.py`), of annealed ones a bound from the other side (`ais.py`).
+so half the variance of the estimate is also an estimate of its bias. Neither accounts for large weights that are so
+rare that none was drawn. The Pareto k detects them for independent weights (`pareto.py`), a bound from the other side
+for annealed weights (`ais.py`).
 """
 
 from __future__ import annotations
@@ -17,16 +18,36 @@ import numpy as np
 
 from tinyvae.evidence import pareto
 
-# What a diagnosis allows: of the data, with a Pareto k above its limit; effective samples, at least; nats of bias.
+# The limits of the diagnosis: the largest share of data with a high Pareto k, the smallest effective sample size, and
+# the largest bias in nats.
 SHARE, EFFECTIVE, BIAS = 0.1, 10, 0.1
 
 
+HIGHER, LOWER, NATS = "higher is better", "lower is better", "nats per datum"
+
+
+class Quantity(NamedTuple):
+    """A number as a person reads it: with its standard error, its unit and its direction."""
+
+    name: str
+    value: float
+    error: float | None
+    unit: str
+    direction: str
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """The cells of its row in a table; a whole number has no decimals, and an unknown error stays empty."""
+        error = "" if self.error is None or math.isnan(self.error) else f"{self.error:.3f}"
+        value = f"{self.value}" if isinstance(self.value, int) else f"{self.value:.3f}"
+        return self.name, value, error, self.unit, self.direction
+
+
 class Estimate(NamedTuple):
-    """log p(x) of each datum by chains; all (batch,) float64, on the host."""
+    """log p(x) of each datum by Markov chains; all arrays are (batch,) float64 on the host."""
 
     log_evidence: np.ndarray  # nats
-    variance: np.ndarray  # of log_evidence, were only the chains drawn anew, nats^2; NaN for a single chain
-    effective_samples: np.ndarray  # (sum w)^2 / sum w^2 of the weights w that are averaged; at most their number
+    variance: np.ndarray  # of log_evidence over repeated draws of the chains, nats^2; NaN for a single chain
+    effective_samples: np.ndarray  # (sum w)^2 / sum w^2 of the averaged weights w; at most their number
     acceptance: np.ndarray  # mean acceptance probability of the Hamiltonian moves
     energy_error: np.ndarray  # mean |dH| of the accepted moves, nats
 
@@ -45,16 +66,16 @@ def mean_and_error(values: np.ndarray) -> tuple[Any, Any]:
 
 
 def diagnosis(method: str, samples: int, column: dict[str, np.ndarray]) -> str:
-    """Whether the mean of `log_evidence` is to be trusted, as one sentence.
+    """One sentence that says whether the mean of `log_evidence` is reliable, with a cure if it is not.
 
     Parameters
     ----------
     method
         `importance`, `ais` or `hmc`.
     samples
-        Weights that each datum's estimate averages.
+        The number of weights that are averaged for each datum.
     column
-        `effective_samples` and `variance`, for importance sampling `pareto_k`, each (data,).
+        `effective_samples` and `variance`, and `pareto_k` for importance sampling, each (data,).
     """
     faults = []
     if method == "importance":
@@ -63,9 +84,9 @@ def diagnosis(method: str, samples: int, column: dict[str, np.ndarray]) -> str:
         high, effective = float(pareto.high(column["pareto_k"]).mean()), float(column["effective_samples"].mean())
         if not high <= SHARE:
             faults.append(f"{high:.0%} of the data have a Pareto k above {pareto.LIMIT} ({SHARE:.0%} are allowed), so "
-                          "draws that have not come carry the mean")
+                          "rare large weights that were not drawn dominate the mean")
         if not effective >= EFFECTIVE:
-            faults.append(f"the effective sample size is {effective:.1f} (at least {EFFECTIVE} are wanted)")
+            faults.append(f"the effective sample size is {effective:.1f} (at least {EFFECTIVE} are needed)")
         cure = "take more samples, or the method ais"
     else:
         if samples < 2:

@@ -1,6 +1,6 @@
-"""Judging a model on data: the bound and its terms, the evidence log p(x), and which latents are used.
+"""Evaluating a model on data: the bound and its terms, the evidence log p(x), and the number of active latents.
 
-Every number is a mean over data in nats, with its standard error: the sample's standard deviation over sqrt(count).
+The numbers are means over the data, each with its standard error: the sample standard deviation over sqrt(count).
 """
 
 from __future__ import annotations
@@ -14,38 +14,42 @@ import numpy as np
 
 from tinyvae.data import DataSet
 from tinyvae.distributions import has_closed_kl, kl_per_dimension
+from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import ais, harmonic, pareto
-from tinyvae.evidence.diagnostics import diagnosis, mean_and_error, variance_of
+from tinyvae.evidence import ais, densities, harmonic, pareto
+from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosis, mean_and_error, variance_of
 from tinyvae.evidence.importance import log_evidence
+from tinyvae.evidence.moves import move_quantities
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch
 from tinyvae.models.batch import rows_of
 
-BATCH = 500  # data at a time; fixed, because a draw's address counts batches
-# A unit is active if its posterior mean varies more than this over the data (Burda et al. 2016), in units of the
-# prior's variance, which is 1 there.
+BATCH = 500  # the number of data in a batch; the numbers of the batches address the noise, so it must stay fixed
+# A latent unit is active if the variance of its posterior mean over the data is larger than this multiple of the
+# prior's variance (Burda et al. 2016, whose prior has variance 1).
 ACTIVE = 1e-2
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on `data_count` data. All in nats per datum but the counts, shares and `bits_per_pixel`.
+    """The result of `evaluate` on `data_count` data; `print` shows it as a table.
 
-    Higher is better for `elbo`, `reconstruction` and `log_evidence`. On average `log_evidence` lies below log p(x) by
-    `importance` (log 1/K sum_k p(x, z_k) / q(z_k|x), tighter with more samples) and by `ais`, above it by `hmc`.
+    Numbers are in nats per datum, except counts, shares and `bits_per_pixel`. Higher is better for `elbo`,
+    `reconstruction` and `log_evidence`. On average `log_evidence` is below log p(x) with the methods `importance` and
+    `ais`, and above it with `hmc`.
     """
 
     data: str
     data_count: int
     elbo: float
     elbo_stderr: float
-    reconstruction: float | None  # None for a model whose bound has other terms, as are the other fields of z
+    reconstruction: float | None  # None, like all fields about z, if the bound has other terms
     reconstruction_stderr: float | None
     kl: float | None
     kl_stderr: float | None
-    bits_per_pixel: float  # -elbo in bits a pixel; lower is better
+    bits_per_pixel: float  # -elbo in bits per pixel; lower is better
     kl_per_dimension: list[float] | None
     kl_per_dimension_stderr: list[float] | None
     active_units: int | None
@@ -53,29 +57,29 @@ class Evaluation:
     importance_samples: int
     log_evidence: float | None = None
     log_evidence_stderr: float | None = None
-    effective_samples: float | None = None  # of the samples, chains or draws, the mean over data; higher is better
+    effective_samples: float | None = None  # of the averaged weights, the mean over the data; higher is better
     effective_samples_stderr: float | None = None
-    # the following are in `to_dict` only where they are known
-    latent_units: int | None = None  # where several of them share one KL (Dirichlet)
-    data_available: int | None = None  # of which the first `data_count` were taken
-    method: str | None = None  # of log_evidence, with its settings
+    # `to_dict` leaves out those of the following fields that are None.
+    latent_units: int | None = None  # the number of latents, if they share one KL (Dirichlet)
+    data_available: int | None = None  # the size of the part, if only its first `data_count` data were taken
+    method: str | None = None  # the method of log_evidence; its settings follow
     chains: int | None = None
     temperatures: int | None = None
     leapfrog: int | None = None
     draws: int | None = None
     start: str | None = None
-    log_evidence_sampling_stderr: float | None = None  # the part of the error that other draws of z would change
-    pareto_k_high: float | None = None  # share of the data with a Pareto k above `pareto_k_limit`; lower is better
+    log_evidence_sampling_stderr: float | None = None  # the error from the draws of z alone
+    pareto_k_high: float | None = None  # the share of the data with k > pareto_k_limit; lower is better
     pareto_k_limit: float | None = None
-    acceptance: float | None = None  # of Hamiltonian moves
-    energy_error: float | None = None  # of those accepted, |dH| in nats
-    diagnosis: str | None = None  # whether log_evidence is to be trusted, as one sentence
-    terms: dict[str, float] | None = None  # of a model whose bound is not reconstruction - kl: each term's mean
+    acceptance: float | None = None  # the mean acceptance probability of Hamiltonian moves
+    energy_error: float | None = None  # the mean |dH| of accepted moves, in nats
+    diagnosis: str | None = None  # one sentence that says whether log_evidence is reliable
+    terms: dict[str, float] | None = None  # the means of the terms of a bound that is not reconstruction - kl
     terms_stderr: dict[str, float] | None = None
 
     @property
     def fresh_draws(self) -> int:
-        """Of `hmc`, the draws that are averaged: those of the half of the chains that fitted no density."""
+        """The number of draws that `hmc` averages: those of the half of the chains that did not fit the density."""
         chains = self.chains or 0
         return (chains - chains // 2) * (self.draws or 0)
 
@@ -83,27 +87,72 @@ class Evaluation:
         always = tuple(Evaluation.__dataclass_fields__)[:18]
         return {name: value for name, value in asdict(self).items() if value is not None or name in always}
 
+    def quantities(self) -> list[Quantity]:
+        """What was measured, each number with its standard error, unit and direction."""
+        found = [Quantity("ELBO", self.elbo, self.elbo_stderr, NATS, HIGHER)]
+        if self.reconstruction is not None and self.kl is not None:
+            found += [Quantity("reconstruction", self.reconstruction, self.reconstruction_stderr, NATS, HIGHER),
+                      Quantity("KL(q(z|x) || p(z))", self.kl, self.kl_stderr, NATS, "information used")]
+        found += [Quantity(name, value, (self.terms_stderr or {})[name], NATS, "a term of the bound")
+                  for name, value in (self.terms or {}).items()]
+        found.append(Quantity("-ELBO", self.bits_per_pixel, None, "bits per pixel", LOWER))
+        if self.log_evidence is not None and self.effective_samples is not None and self.method is not None:
+            how = f"{self.importance_samples} samples" if self.method == "importance" else self.method
+            averaged = {"importance": f"{self.importance_samples}", "ais": f"{self.chains} chains",
+                        "hmc": f"{self.fresh_draws} draws"}
+            found += [Quantity(f"log p(x), {how}", self.log_evidence, self.log_evidence_stderr, NATS,
+                               f"{HIGHER}; {'high' if self.method == 'hmc' else 'low'} on average"),
+                      Quantity("of it, by the draws", self.log_evidence_sampling_stderr or 0.0, None,
+                               "nats, std. error", LOWER),
+                      Quantity("effective samples", self.effective_samples, self.effective_samples_stderr,
+                               f"of {averaged[self.method]}", HIGHER)]
+            if self.pareto_k_high is not None:
+                found.append(Quantity(f"Pareto k > {self.pareto_k_limit}", self.pareto_k_high, None,
+                                      "share of the data", LOWER))
+            found += move_quantities(self.acceptance, self.energy_error, self.leapfrog)
+        if self.kl_per_dimension is None or self.kl_per_dimension_stderr is None or self.active_units is None:
+            return found
+        units = self.latent_units or len(self.kl_per_dimension)
+        found.append(Quantity("active units", self.active_units, None, f"of {units}",
+                              f"posterior mean's variance > {self.active_threshold:g}"))
+        return found + [Quantity(f"KL of z{j}", value, error, NATS, "information used") for j, (value, error)
+                        in enumerate(zip(self.kl_per_dimension, self.kl_per_dimension_stderr, strict=True))]
 
-@np.errstate(all="ignore")  # what is not finite is shown, not warned of
+    def remarks(self) -> str:
+        """The settings of the method that found log p(x), and whether the result is reliable; "" without log p(x)."""
+        settings = {"ais": f"ais: from the {self.start} by {self.temperatures} temperatures",
+                    "hmc": f"hmc: {self.chains} chains of {self.draws} draws, half to fit a density to"}
+        return "; ".join(filter(None, (settings.get(self.method or ""), self.diagnosis)))
+
+    def __str__(self) -> str:
+        count = f"the first {self.data_count:,} of {self.data_available:,}" if self.data_available else \
+            f"{self.data_count:,}"
+        rows = [("quantity", "value", "std. error", "unit", "direction"), *(q.cells() for q in self.quantities())]
+        lines = (f"{self.data}, {count} data, one draw of z each", table.lines(rows, left=(0, 3, 4)), self.remarks())
+        return "\n".join(filter(None, lines))
+
+
+@np.errstate(all="ignore")  # the result shows values that are not finite; NumPy need not warn
 def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0, seed: int = 0, part: str = "test",
              method: str | None = None, count: int | None = None, *, chains: int | None = None,
              temperatures: int | None = None, leapfrog: int | None = None, draws: int | None = None,
              start: str | None = None, progress: Callable[[float], Any] = lambda share: None) -> Evaluation:
-    """Measure a model on a part of a data set, or on an array (count, pixels) in [0, 1].
+    """Evaluate a model on a part of a data set, or on an array (count, pixels) in [0, 1].
 
-    Pixels that are drawn at each use are drawn from a stream of their own, the same at every call.
+    Pixels that are drawn at each use come from a stream of their own, so every call draws the same pixels.
 
     Parameters
     ----------
     importance_samples, chains, temperatures, leapfrog, draws, start
-        Settings of the method; what is not given is in `METHODS`.
+        Settings of the method; `METHODS` holds their default values.
     method
-        How to find log p(x): `importance`; `ais`, annealed importance sampling; `hmc`, from posterior draws (below 5
-        latents). None: not at all, or with `importance_samples` above 0 by importance sampling.
+        The method that estimates log p(x): `importance`, importance sampling; `ais`, annealed importance sampling; or
+        `hmc`, posterior draws (for at most 4 latents). None estimates log p(x) by importance sampling if
+        `importance_samples` is above 0, and else not at all.
     count
-        Take the first `count` data. None: all; with `ais` and `hmc` 100, or as many as there are.
+        The number of data to take, from the first on. None takes all; with `ais` and `hmc` at most 100.
     progress
-        Is told now and then which share of the estimation of log p(x) is done.
+        A function that is called now and then with the share of the estimation of log p(x) that is done.
 
     Raises
     ------
@@ -114,30 +163,30 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
         raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
     name, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
                             temperatures=temperatures, draws=draws, start=start)
-    way = METHODS[name] if name else None
-    if way and not all(model.has(what) for what in way.needs):
-        raise ValueError(f"found the method {name} for a {model.kind}, which has no {' or '.join(way.needs)}: take "
-                         "another method, or judge the bound alone")
+    chosen_method = METHODS[name] if name else None
+    if chosen_method and not all(model.has(what) for what in chosen_method.needs):
+        raise ValueError(f"found the method {name} for a {model.kind}, which has no "
+                         f"{' or '.join(chosen_method.needs)}: take another method, or evaluate the bound alone")
     if name == "hmc":
         harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])
     available = len(_stored(model, data, part))
     if count is not None and not 1 <= count <= available:
         raise ValueError(f"found a count of {count} data; expected 1 to {available}, as many as there are")
-    used = min(available, (way and way.count) or available) if count is None else count
+    used = min(available, (chosen_method and chosen_method.count) or available) if count is None else count
     noise = Noise(seed, "evaluate", model.xp.zeros(1, np.int64))
     columns: dict[str, list[np.ndarray]] = {}
-    work, done = used * way.work(**settings) if way else 0, 0
+    work, done = used * chosen_method.work(**settings) if chosen_method else 0, 0
 
-    def tick(moves: int) -> None:
+    def report(moves: int) -> None:
         nonlocal done
         done += moves * len(batch)
         progress(done / work)
 
     for number, batch in enumerate(batches_of(model, data, seed, part, used)):
         noise.restart(number)
-        found = judged(model, batch, noise)
-        if way:
-            found |= way.estimate(model, batch, noise, tick, **settings)
+        found = bound_columns(model, batch, noise)
+        if chosen_method:
+            found |= chosen_method.estimate(model, batch, noise, report, **settings)
         for column_name, values in found.items():
             columns.setdefault(column_name, []).append(values.astype(np.float64))
     column = {key: np.concatenate(values) for key, values in columns.items()}
@@ -145,14 +194,15 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     return Evaluation(data.name if isinstance(data, DataSet) else "array", used, elbo, elbo_error,
                       bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
                       data_available=available if used < available else None,
-                      **about_z(column), **{"importance_samples": 0} | settings, **summary(name, settings, column))
+                      **bound_fields(column), **{"importance_samples": 0} | settings,
+                      **evidence_fields(name, settings, column))
 
 
-def judged(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarray]:
-    """The bound of each datum, and what it is made of, by one draw of z each; every array begins with the data's axis.
+def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarray]:
+    """The bound `elbo` of each datum by one draw of z, and its parts; the first axis of each array counts data.
 
-    Of a model with one latent variable: `reconstruction`, `kl` (data, latent) and the posterior's mean `mu`, with the
-    prior's variance. Of another one its terms, as `term NAME`.
+    The parts are `reconstruction`, `kl` (data, latent), the posterior mean `mu` and the prior's variance for a model
+    with one latent variable, and `term NAME` for each term of another model.
     """
     if not (model.has("generator") and model.has("posterior")):
         terms = model.terms(batch, Draw(noise)).reported
@@ -170,8 +220,8 @@ def judged(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarray]:
             "kl": kl, "mu": q.mean.numpy(), "prior_variance": prior * np.ones_like(q.mean.numpy())}
 
 
-def about_z(column: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of an Evaluation that speak of the terms of the bound and of the latent variable."""
+def bound_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of an Evaluation about the terms of the bound and about the latent variable."""
     fields = ("reconstruction", "reconstruction_stderr", "kl", "kl_stderr", "kl_per_dimension",
               "kl_per_dimension_stderr", "active_units")
     if "kl" not in column:
@@ -188,7 +238,7 @@ def about_z(column: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "test",
                count: int | None = None) -> Iterator[Batch]:
-    """The data in order, or the first `count`, `BATCH` rows at a time, in the model's type."""
+    """All data, or the first `count`, in their order, in batches of `BATCH` rows of the model's type."""
     end, draw = len(_stored(model, data, part)), None
     if isinstance(data, DataSet) and data.pixels == "dynamic":
         draw = Noise(seed, f"evaluate-binarise-{part}", model.xp.zeros(1, np.int64))
@@ -200,54 +250,56 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
 
 
 def _stored(model: Any, data: DataSet | np.ndarray, part: str) -> np.ndarray:
-    """The rows of a part of a data set, or of an array, if the model can take them."""
+    """The rows of a part of a data set, or of an array; ValueError if the model cannot take them."""
     if isinstance(data, DataSet):
         stored = getattr(data, part)
         if stored is None:
-            raise ValueError(f"{data.name} has no part {part!r}")
+            raise ValueError(f"{data.name} has no part {part!r}; take another part, such as test")
     else:
         stored = np.ascontiguousarray(data)
         if stored.size and not (stored.min() >= 0 and stored.max() <= 1):  # NaN fails too
             raise ValueError(f"found pixels from {stored.min()} to {stored.max()}; expected numbers in [0, 1]: divide "
                              "bytes by 255 first, or give a data set of tv.data.load")
     if stored.ndim != 2 or stored.shape[1] != model.pixels or not len(stored):
-        raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), count above 0")
+        raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), with at least "
+                         "one row")
     return stored
 
 
 # ---- log p(x) --------------------------------------------------------------------------------------------------------
 
-Columns = dict[str, np.ndarray]  # by name, a number for each datum
+Columns = dict[str, np.ndarray]  # named arrays with one number for each datum
 
 
-def _importance(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], importance_samples: int) -> Columns:
+def _importance(model: Any, batch: Batch, noise: Noise, report: Callable[[int], Any],
+                importance_samples: int) -> Columns:
     tail = pareto.Tail(importance_samples, len(batch))
-    found, effective = log_evidence(model, batch, noise, importance_samples, tail, tick)
+    found, effective = log_evidence(model, batch, noise, importance_samples, tail, report)
     return {"log_evidence": found, "effective_samples": effective, "pareto_k": tail.shape(),
             "variance": variance_of(effective, importance_samples)}
 
 
-def _ais(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], chains: int, temperatures: int,
+def _ais(model: Any, batch: Batch, noise: Noise, report: Callable[[int], Any], chains: int, temperatures: int,
          leapfrog: int, start: str) -> Columns:
     p, q = model.generator(batch), model.posterior(batch)
-    return ais.Annealing(p, q, batch.x, noise, temperatures, leapfrog, start, tick).run(chains)._asdict()
+    return ais.Annealing(p, q, batch.x, noise, temperatures, leapfrog, start, report).run(chains)._asdict()
 
 
-def _hmc(model: Any, batch: Batch, noise: Noise, tick: Callable[[int], Any], chains: int, draws: int,
+def _hmc(model: Any, batch: Batch, noise: Noise, report: Callable[[int], Any], chains: int, draws: int,
          leapfrog: int) -> Columns:
     p, q = model.generator(batch), model.posterior(batch)
-    return harmonic.log_evidence(p, q, batch.x, noise, chains, draws, leapfrog, tick)._asdict()
+    return harmonic.log_evidence(p, q, batch.x, noise, chains, draws, leapfrog, report)._asdict()
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to log p(x)."""
+    """A method that estimates log p(x)."""
 
     estimate: Callable[..., Columns]
-    settings: dict[str, Any]  # what it takes, with the values where they are not given
-    work: Callable[..., int]  # how much it has to do for one datum
-    needs: tuple[str, ...]  # what it asks of a model
-    count: int | None = None  # how many data by default; None: all
+    settings: dict[str, Any]  # the settings that it takes, with their default values
+    work: Callable[..., int]  # the number of draws or moves for one datum, from the settings
+    needs: tuple[str, ...]  # the methods of a model that it calls
+    count: int | None = None  # the default number of data; None stands for all
 
 
 METHODS: dict[str, Method] = {
@@ -261,7 +313,7 @@ METHODS: dict[str, Method] = {
 
 
 def chosen(method: str | None, **given: Any) -> tuple[str | None, dict[str, Any]]:
-    """The method and its settings, those given and the defaults of the others; ValueError for what does not fit."""
+    """The method and its settings, by default those of `METHODS`; ValueError for settings that it does not take."""
     given = {name: value for name, value in given.items() if value is not None}
     if method is None and "importance_samples" in given:
         method = "importance"
@@ -276,14 +328,14 @@ def chosen(method: str | None, **given: Any) -> tuple[str | None, dict[str, Any]
         raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(known)}")
     for name, value in given.items():
         if name == "start":
-            ais.check_start(value)
+            densities.check_start(value)
         elif not isinstance(value, int) or value < 1:
             raise ValueError(f"found {name} {value!r}; expected a whole number, at least 1")
     return method, known | given
 
 
-def summary(method: str | None, settings: dict[str, Any], column: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of an Evaluation that a method fills."""
+def evidence_fields(method: str | None, settings: dict[str, Any], column: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of an Evaluation about log p(x)."""
     if method is None:
         return {}
     means = {name: mean_and_error(column[name]) for name in ("log_evidence", "effective_samples")}

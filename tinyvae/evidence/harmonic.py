@@ -4,9 +4,9 @@ Bayes' rule gives 1 / p(x) = p(z|x) / p(x, z) for every z. So for any density q
 
     1 / p(x) = E[q(z) / p(x, z)],    z ~ p(z|x),
 
-a harmonic mean (with the prior for q it is the notorious one: q then is nearly 0 where the draws are, or far wider than
-the posterior, and the mean is carried by draws that never come). A q close to the posterior makes the ratio nearly
-constant. It is fitted to other draws than those of the mean, so that the expectation above holds as it stands.
+a harmonic mean. With q = p(z) it is the notorious harmonic mean estimator, whose variance is infinite: the prior is far
+wider than the posterior, so a few draws that hardly ever occur dominate the mean. A q close to the posterior makes the
+ratio nearly constant. q is fitted to other draws than those of the mean, so the expectation holds exactly.
 """
 
 from __future__ import annotations
@@ -21,100 +21,103 @@ from tinyvae.distributions import FullNormal, LogNormal, Normal
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.ais import STARTS, Start, log_joint
+from tinyvae.evidence.densities import STARTS, InitialDistribution, log_joint
 from tinyvae.evidence.diagnostics import Estimate
-from tinyvae.evidence.hmc import Chains, Tally, first_step, groups
+from tinyvae.evidence.hmc import Chains, first_step_size
+from tinyvae.evidence.moves import MoveAverages, groups
 from tinyvae.inference.bounds import Generator
 
-LATENTS = 4  # at most; the paper calls the estimate reliable below 5
-CANDIDATES = 256  # draws of which a chain begins at one
-SETTLE = 100  # moves before a chain's first draw, in which its step size is found
+LATENTS = 4  # the largest number of latents; AEVB calls the estimate reliable below 5
+CANDIDATES = 256  # the number of draws from which the initial position of a chain is chosen
+SETTLE = 100  # the number of moves that find the step size, before a chain's first draw
 
 
 def check(prior: Any, latent: int, chains: int, draws: int) -> None:
-    """ValueError with the reason, if `log_evidence` would serve badly."""
+    """Raise ValueError if the estimate of `log_evidence` would be unreliable."""
     if not isinstance(prior, (Normal, FullNormal, LogNormal)):
         raise ValueError(f"found a prior {type(prior).__name__}; the method hmc fits normal densities to posterior "
-                         "draws, and where tails are of another kind that errs by whole nats: use the method ais or "
+                         "draws, and with other tails its error is of the order of nats: use the method ais or "
                          "importance")
     if latent > LATENTS:
         raise ValueError(f"found {latent} latents; the method hmc takes at most {LATENTS}, because it fits a density "
-                         "to posterior draws, and in more dimensions the few where the fit is poor carry the mean "
-                         "(AEVB appendix D): use the method ais or importance")
+                         "to posterior draws, and in more dimensions a few draws where the fit is poor dominate the "
+                         "mean (AEVB appendix D): use the method ais or importance")
     if chains < 4 or (chains // 2) * draws < 10 * latent:
         raise ValueError(f"found {chains} chains of {draws} draws; expected at least 4 chains, and at least "
-                         f"{10 * latent} draws in half of them, to which a density of {latent} latents is fitted")
+                         f"{10 * latent} draws in half of them, which fit a density of {latent} latents")
 
 
-@np.errstate(all="ignore")  # what is not finite is shown, not warned of
+@np.errstate(all="ignore")  # the result shows values that are not finite; NumPy need not warn
 def log_evidence(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
-                 tick: Callable[[int], Any] = lambda moves: None) -> Estimate:
+                 report: Callable[[int], Any] = lambda draws: None) -> Estimate:
     """log p(x) of each datum by HMC draws of p(z|x).
 
-    Half of the chains give after `SETTLE` moves `draws` draws each, to which q(z) is fitted: a mixture of Gaussians
-    with full covariance, one for each chain. (One Gaussian over two modes is too wide for either, and the ratio has no
-    variance; a kernel for each draw makes it vary from place to place like the number of neighbours.) The other half,
-    begun anew, gives the mean v of the ratios.
+    Half of the chains make `draws` draws each after `SETTLE` moves. q(z) is fitted to these draws: a mixture with one
+    Gaussian of full covariance for each chain. (A single Gaussian over two modes would be too wide for both, and the
+    ratio would have no variance; a kernel at each draw would make the ratio vary with the local number of draws.) The
+    other half of the chains starts afresh, and v is the mean of q(z) / p(x, z) over its draws.
 
-    E[v] = 1/p(x), hence -log v lies on average *above* log p(x), by about half its variance. That is var(v) / v^2
-    (the delta method), var(v) being taken from the spread of the chains' own means, for the draws of one chain are
-    alike. A mode of p(z|x) in which no chain began stays unseen. Memory does not grow with `draws`.
+    E[v] = 1/p(x), so -log v lies on average *above* log p(x), by about half its variance var(v) / v^2 (the delta
+    method). var(v) is estimated from the means of the chains, because the draws within one chain are correlated. The
+    estimate misses a mode of p(z|x) in which no chain begins. Memory does not grow with `draws`.
 
     Parameters
     ----------
     p, posterior, x
         p(z) and p(x|z); q(z|x) with parameters (batch, latent); the data (batch, pixels).
     chains, draws, leapfrog
-        Chains a datum, draws of each, leapfrog steps between two draws.
-    tick
-        Is told how many draws for each datum were made since.
+        The number of chains for each datum, of draws of each chain, and of leapfrog steps between two draws.
+    report
+        A function that is called with the number of draws made for each datum since its last call.
 
     Raises
     ------
     ValueError
-        From 5 latents on, for a prior without a normal coordinate, and for too few chains or draws.
+        For 5 or more latents, a prior that is not normal or log-normal, and too few chains or draws.
     """
     check(p.prior, posterior.mean.shape[-1], chains, draws)
-    tally, fit, half = Tally(len(x)), Mixture(), chains // 2
-    by_chain: list[np.ndarray] = []  # log of the sum of each fresh chain's ratios, (chains, batch)
-    squares = np.full(len(x), -np.inf)  # log of the sum of their squares
+    averages, fit, half = MoveAverages(len(x)), Mixture(), chains // 2
+    by_chain: list[np.ndarray] = []  # the log of the sum of each chain's ratios, (chains, batch)
+    squares = np.full(len(x), -np.inf)  # the log of the sum of the squares of all ratios
     for size in groups(half, x):
         fit.begin()
-        for z, _ in posterior_draws(p, posterior, x, noise, size, draws, leapfrog, tally):
+        for z, _ in posterior_draws(p, posterior, x, noise, size, draws, leapfrog, averages):
             fit.add(z)
-            tick(size)
+            report(size)
     fit.finish()
     for size in groups(chains - half, x):
         sums = np.full((size, len(x)), -np.inf)
-        for z, log_f in posterior_draws(p, posterior, x, noise, size, draws, leapfrog, tally):
+        for z, log_f in posterior_draws(p, posterior, x, noise, size, draws, leapfrog, averages):
             ratio = fit.log_prob(z) - log_f  # log q(z) - log p(x, z)
             sums, squares = np.logaddexp(sums, ratio), np.logaddexp(squares, np.logaddexp.reduce(2 * ratio, axis=0))
-            tick(size)
+            report(size)
         by_chain += list(sums)
     total, n = np.logaddexp.reduce(by_chain, axis=0), len(by_chain)
-    shares = np.exp(by_chain - total)  # var(v) / v^2 of a mean of n numbers: n / (n - 1) sum (share - 1/n)^2
+    # With the share s_i of chain i in the sum, var(v) / v^2 = n / (n - 1) sum_i (s_i - 1/n)^2 for n chains.
+    shares = np.exp(by_chain - total)
     return Estimate(math.log(n * draws) - total, ((shares - 1 / n) ** 2).sum(0) * n / (n - 1),
-                    np.exp(2 * total - squares), *tally.rates())
+                    np.exp(2 * total - squares), *averages.means())
 
 
 def posterior_draws(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int, draws: int, leapfrog: int,
-                    tally: Tally) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`draws` times: z by its stable form (chains, batch, n) and log p(x, z) of it, in float64 on the host."""
-    path = Chains(lambda w: log_joint(p, x, w), resampled(p, posterior, x, noise, chains), noise)
-    step = path.settle(first_step(path), SETTLE, leapfrog)
+                    averages: MoveAverages) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield `draws` times: the stable forms of z, (chains, batch, n), and log p(x, z), in float64 on the host."""
+    moving = Chains(lambda w: log_joint(p, x, w), resampled(p, posterior, x, noise, chains), noise)
+    step = moving.settle(first_step_size(moving), SETTLE, leapfrog)
     for _ in range(draws):
-        tally.add(path.transition(step, leapfrog))
-        yield to_host(path.z).astype(np.float64), to_host(path.log_f).astype(np.float64)
+        averages.add(moving.transition(step, leapfrog))
+        yield to_host(moving.z).astype(np.float64), to_host(moving.log_f).astype(np.float64)
 
 
 def resampled(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int) -> Array:
-    """Where chains begin, (chains, batch, n): nearly draws of p(z|x), its modes as often as they weigh.
+    """Initial positions, (chains, batch, n): approximate draws of p(z|x), with its modes in their proportions.
 
-    Of `CANDIDATES` draws of the mixture (q(z|x) + p(z)) / 2 one is taken with a probability in proportion to
-    p(x, z) / mixture (sampling-importance-resampling, Rubin 1987): the one where the log of that plus Gumbel noise is
-    largest. A chain that began in a mode of no weight would stay there, and its ratios q(z) / p(x, z) would be huge.
+    Sampling-importance-resampling (Rubin 1987) chooses one of `CANDIDATES` draws z ~ m(z) = (q(z|x) + p(z)) / 2 with a
+    probability proportional to p(x, z) / m(z): it takes the draw with the largest log p(x, z) - log m(z) + g, where g
+    is Gumbel noise. A chain that began in a mode without weight would stay there, and its ratios q(z) / p(x, z) would
+    be huge.
     """
-    xp, starts = namespace_of(x.data), [Start(p, posterior, kind) for kind in STARTS]
+    xp, starts = namespace_of(x.data), [InitialDistribution(p, posterior, kind) for kind in STARTS]
     best, taken = xp.full((chains, len(x)), -np.inf), starts[0].draw(noise, chains, len(x)).copy()
     for i in range(CANDIDATES):
         w = starts[i % 2].draw(noise, chains, len(x))
@@ -128,19 +131,19 @@ def resampled(p: Generator, posterior: Any, x: Tensor, noise: Noise, chains: int
 
 
 class Mixture:
-    """For each datum, equal parts of Gaussians, one for each chain, fitted to draws that stream by."""
+    """A density for each datum: an equal mixture of one Gaussian for each chain, fitted without storing the draws."""
 
     def __init__(self) -> None:
-        self.means: list[np.ndarray] = []  # of each group of chains, (chains, batch, n)
+        self.means: list[np.ndarray] = []  # for each group of chains, (chains, batch, n)
         self.scatters: list[np.ndarray] = []  # sums of squares about them, (chains, batch, n, n)
         self.count = 0
 
     def begin(self) -> None:
-        """The next draws are those of other chains."""
+        """Begin a new group of chains."""
         self.count = 0
 
     def add(self, z: np.ndarray) -> None:
-        """Take in a draw of each chain (Welford 1962: no difference of large sums)."""
+        """Add a draw of each chain, by Welford's update (1962), which needs no difference of large sums."""
         if not self.count:
             self.means.append(np.zeros_like(z))
             self.scatters.append(np.zeros((*z.shape, z.shape[-1])))
@@ -150,8 +153,11 @@ class Mixture:
         self.scatters[-1] += away[..., :, None] * (z - self.means[-1])[..., None, :]
 
     def finish(self) -> None:
-        """Fix the density. Each part's covariance is half its chain's own and half the mean of all chains': few draws
-        give a poor one, and modes differ. NaN where it has no inverse."""
+        """Compute the density from the draws.
+
+        The covariance of each Gaussian is the mean of its chain's covariance and of the average covariance of all
+        chains, because a few draws give a poor estimate, and modes differ. A singular covariance gives NaN.
+        """
         self.mean, own = np.concatenate(self.means), np.concatenate(self.scatters) / (self.count - 1)
         covariance = (own + own.mean(0)) / 2
         finite = np.isfinite(covariance.sum(axis=(-1, -2)))

@@ -2,7 +2,8 @@
 
     log w_k = log p(x, z_k) - log q(z_k|x),    p(x) = E[w],    log p(x) ~ log 1/K sum_k w_k,
 
-which on average lies below log p(x), and rises to it with K. The effective sample size is (sum w)^2 / sum w^2.
+with draws z_k ~ q(z|x). The estimate is on average below log p(x) and approaches it as K grows. The effective sample
+size is (sum w)^2 / sum w^2.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from tinyvae.evidence import pareto
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, Model
 
-CHUNK = 2**22  # numbers in one decoder output: bounds the memory, however many importance samples
+CHUNK = 2**22  # the largest number of pixels in one output of the decoder, which bounds the memory
 
 
 def log_evidence(model: Model, batch: Batch, noise: Noise, samples: int, tail: pareto.Tail | None = None,
-                 tick: Callable[[int], Any] = lambda draws: None) -> tuple[np.ndarray, np.ndarray]:
+                 report: Callable[[int], Any] = lambda draws: None) -> tuple[np.ndarray, np.ndarray]:
     """log p(x) of each datum by exactly `samples` draws, and the effective sample size, each (batch,) float64.
 
-    The sums run over chunks of draws, so memory does not grow with `samples`. The largest weights are put into `tail`,
-    if it is given; `tick` is told how many draws were made since.
+    The sums run over chunks of draws, so memory does not grow with `samples`. `tail`, if given, collects the largest
+    weights. `report` is called with the number of draws made since its last call.
     """
     first = np.full(len(batch), -np.inf)  # log sum w
     second = np.full(len(batch), -np.inf)  # log sum w^2
@@ -38,5 +39,5 @@ def log_evidence(model: Model, batch: Batch, noise: Noise, samples: int, tail: p
         second = np.logaddexp(second, np.logaddexp.reduce(2 * values, axis=0))
         if tail is not None:
             tail.add(values)
-        tick(len(values))
+        report(len(values))
     return first - math.log(samples), np.exp(2 * first - second)

@@ -8,17 +8,18 @@ Salakhutdinov 2016, eq. 8) is
 
     L_K = E[log 1/K sum_k w_k],    ELBO = L_1 <= L_2 <= ... <= log p(x).
 
-How the gradient of a bound by the parameters phi of q is estimated is a choice of its own; the value is always the
-bound. z_k = T(eps_k, phi), so with the normalised weights w~_k = w_k / sum_j w_j, the derivative of L_K by phi is
+The gradient of a bound with respect to the parameters phi of q has three estimators, which leave its value as it is.
+With z_k = T(eps_k, phi) and the normalised weights w~_k = w_k / sum_j w_j, the derivative of L_K by phi is
 
-    path    sum_k w~_k (dlog w_k/dz_k dz_k/dphi - dlog q(z_k|x)/dphi)      what differentiating the bound gives
+    path    sum_k w~_k (dlog w_k/dz_k dz_k/dphi - dlog q(z_k|x)/dphi)      the plain derivative of the bound
     stl     sum_k w~_k  dlog w_k/dz_k dz_k/dphi                            "sticking the landing", Roeder et al. 2017
     dreg    sum_k w~_k^2 dlog w_k/dz_k dz_k/dphi                           doubly reparameterised, Tucker et al. 2019
 
-where dlog w/dz is taken at fixed phi and is 0 if q is the posterior: nothing is left to vary then. At K = 1 the term
-that stl leaves out has the mean 0. At K > 1 it has not, so stl is biased; dreg turns that term into a path derivative
-as well, and is not. As K grows, path's signal falls like 1/sqrt(K) of its noise (Rainforth et al. 2018), dreg's does
-not. For the parameters theta of p all three have sum_k w~_k dlog w_k/dtheta.
+The derivative dlog w/dz is taken at fixed phi. It is 0 if q is the exact posterior, because w is then p(x) for every z.
+At K = 1 the term that `stl` leaves out has the mean 0, so `stl` is unbiased; at K > 1 the term has another mean, and
+`stl` is biased. `dreg` rewrites the term as a path derivative and is unbiased for every K. As K grows, the
+signal-to-noise ratio of `path` falls like 1/sqrt(K) (Rainforth et al. 2018); that of `dreg` does not fall. The gradient
+with respect to the parameters theta of p is sum_k w~_k dlog w_k/dtheta in all three.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, check_ch
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
-# Each bound with the gradients of q's parameters that it has; elbo-b has no sampled log q(z|x) to leave out.
+# The gradient estimators of each bound. `elbo-b` has no sampled log q(z|x) that `stl` could leave out.
 GRADIENTS = {"elbo-a": ("path", "stl"), "elbo-b": ("path",), "iwae": ("path", "stl", "dreg")}
 BOUNDS = tuple(GRADIENTS)
 ELBOS = ("elbo-a", "elbo-b")
 
-# The identity, through which a gradient comes back multiplied by the tensor in the list `by`: only the value of what
-# is computed after this row may decide that factor, so it is put there later, before the way back.
+# The identity, y = a, whose gradient is multiplied by a factor: dL/da = factor * dL/dy. The factor is the only tensor
+# in the list `by`. It is computed from later operations, so it enters the list after this row has run and before the
+# backward pass.
 rule("scale_gradient", lambda xp, a, by: a[...], (lambda g, y, a, by: g * by[0],), view=True)
 
 
@@ -57,25 +59,25 @@ class Generator(Protocol):
 
 
 class Joint(NamedTuple):
-    """A generative model put together: a prior, and the function that gives p(x|z)."""
+    """A generative model p(x, z) = p(z) p(x|z), made of its prior and of the function that maps z to p(x|z)."""
 
     prior: Distribution
     likelihood: Callable[[Tensor], Any]
 
 
 class ElboTerms(NamedTuple):
-    """The two terms of the ELBO, each (batch,), in nats: it is reconstruction - kl."""
+    """The two terms of the ELBO, reconstruction - kl, each (batch,) in nats."""
 
     reconstruction: Tensor  # E_q[log p(x|z)], by sampling
-    kl: Tensor  # KL(q(z|x) || p(z)); sampled (elbo-a, iwae) it may be negative, in closed form it is not
+    kl: Tensor  # KL(q(z|x) || p(z)); a sampled (elbo-a, iwae) it can be negative
 
 
 def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,
           bound: str = "elbo-b", gradient: str = "path", estimator: str = "", baseline: str = "none") -> ElboTerms:
-    """The terms of estimator A or B for a batch x (batch, pixels), with `samples` draws of z a datum.
+    """The terms of AEVB's estimator A or B for a batch x (batch, pixels), with `samples` draws of z for each datum.
 
-    By `estimator` the gradient by q's parameters is estimated: along the family's own path if it is "", `reparam` or
-    `implicit`; else by `grep` or `score`, with a `baseline` (estimators.py).
+    `estimator` names the estimator of the gradient with respect to q's parameters (estimators.py). "", `reparam` and
+    `implicit` differentiate the draw itself; `grep` and `score` use the score function, with a `baseline`.
     """
     if bound not in ELBOS:
         raise ValueError(f"found bound {bound!r}; expected one of {', '.join(ELBOS)}")
@@ -84,31 +86,34 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
     if estimator:
         check_choice(type(posterior), estimator)
     if MAPS.get(estimator, pathwise) is not pathwise:
-        return _weighed(p, posterior, x, noise, samples, bound, estimator, baseline)
-    if bound == "elbo-b":  # AEVB eq. (7): the KL in closed form, only the reconstruction sampled
-        # z = mu + sigma eps, (samples, batch, latent), and KL = 1/2 sum mu^2 + sigma^2 - 1 - log sigma^2, (batch,):
-        # written out in distributions/normal.py, and as one kernel's twin in fusion.py
+        return _score_terms(p, posterior, x, noise, samples, bound, estimator, baseline)
+    if bound == "elbo-b":  # AEVB eq. (7): the KL has a closed form, and only the reconstruction is sampled
+        # for a normal q: z = mu + sigma eps, (samples, batch, latent), and
+        # KL = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2), (batch,); see distributions/normal.py
         z, kl = posterior.sample_with_kl(p.prior, noise, samples)
         return ElboTerms(_over_samples(p.likelihood(z).log_prob(x)), kl)
-    # elbo-a, AEVB eq. (6): everything sampled
+    # elbo-a, AEVB eq. (6): the KL is sampled as well
     reconstruction, kl = _sampled(p, posterior, posterior.sample(noise, samples), x, gradient)
     return ElboTerms(_over_samples(reconstruction), _over_samples(kl))
 
 
-def _weighed(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, samples: int, bound: str, estimator: str,
-             baseline: str) -> ElboTerms:
-    """The same terms with the surrogate's gradient, where the score of a datum's z is weighed by that datum's alone."""
+def _score_terms(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, samples: int, bound: str,
+                 estimator: str, baseline: str) -> ElboTerms:
+    """The same terms, whose gradient is that of the surrogate (estimators.py).
+
+    The score of a datum's z is multiplied by the terms of that datum alone, since no other term contains z.
+    """
     latent = Latent("z", posterior, posterior.sample(noise, samples), estimator, "bj")
 
-    def weigh(f: Tensor) -> Tensor:
+    def with_score(f: Tensor) -> Tensor:
         return _over_samples(surrogate([Term(f, "b", ("z",))], [latent], BASELINES[baseline](), keep="b"))
 
-    reconstruction = weigh(p.likelihood(latent.z).log_prob(x))
+    reconstruction = with_score(p.likelihood(latent.z).log_prob(x))
     if bound == "elbo-b" and has_closed_kl(posterior, p.prior):
         return ElboTerms(reconstruction, distributions.kl(posterior, p.prior))
-    # of -log q(z|x) only z is differentiated: what is left has the mean 0
+    # In log q(z; phi) only z is differentiated and phi is detached, because E_q[dlog q(z; phi)/dphi] = 0.
     return ElboTerms(reconstruction,
-                     weigh(posterior.map(Tensor.detach).log_prob(latent.z) - p.prior.log_prob(latent.z)))
+                     with_score(posterior.map(Tensor.detach).log_prob(latent.z) - p.prior.log_prob(latent.z)))
 
 
 def elbo(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, samples: int = 1,
@@ -127,28 +132,30 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     p, q, x, noise
         As for `terms`: x is (batch, pixels).
     importance_samples
-        K, the draws inside the logarithm; the bound rises with it.
+        K, the draws inside the logarithm; the bound rises with K.
     samples
-        L, independent repetitions of those K, over which the bound is averaged; its expectation stays the same.
+        L, the number of independent estimates by K draws that are averaged; the expectation does not depend on L.
     gradient
-        `path`, `stl` or `dreg`, by q's parameters; see the head of this file. The bound is the same.
+        The estimator of the gradient with respect to q's parameters: `path`, `stl` or `dreg` (see above).
     """
     _check_gradient(gradient, "iwae")
     posterior = q(x)
-    weights: list[Tensor] = []  # w~, once they are known
+    weights: list[Tensor] = []  # holds w~ as soon as log w is computed
     z = posterior.sample(noise, samples * importance_samples)  # (L K, batch, latent)
-    if gradient == "dreg":  # the weight that log w_k passes back meets itself here, on its way to q only: w~_k^2
+    if gradient == "dreg":
+        # dL_K/dlog w_k = w~_k. On its way through z_k to q the gradient is multiplied by w~_k once more, which gives
+        # w~_k^2 (DReG, Tucker et al. 2019, eq. 8); the gradient with respect to p keeps the factor w~_k.
         z = posterior.from_stable(apply("scale_gradient", posterior.to_stable(z), by=weights))
     reconstruction, kl = _sampled(p, posterior, z, x, gradient)
     log_w = (reconstruction - kl).reshape(samples, importance_samples, z.shape[1])
     if gradient == "dreg":
         weights.append(log_w.detach().log_softmax(1).exp().reshape(*z.shape[:2], 1))
-    bound = log_w.logsumexp(1) - math.log(importance_samples)  # the largest weight is factored out
+    bound = log_w.logsumexp(1) - math.log(importance_samples)  # log 1/K sum_k w_k
     return _over_samples(bound), ElboTerms(_over_samples(reconstruction), _over_samples(kl))
 
 
 def _sampled(p: Generator, posterior: Distribution, z: Tensor, x: Tensor, gradient: str) -> tuple[Tensor, Tensor]:
-    """log p(x|z) and log q(z|x) - log p(z) of each draw, (samples, batch): log w is the first less the second."""
+    """log p(x|z) and log q(z|x) - log p(z) of each draw, (samples, batch); log w is their difference."""
     if gradient != "path":
         posterior = posterior.map(Tensor.detach)
     kl = posterior.log_prob(z) - p.prior.log_prob(z)
@@ -161,15 +168,15 @@ def _check_gradient(gradient: str, bound: str) -> None:
 
 
 def _over_samples(values: Tensor) -> Tensor:
-    """The mean of (samples, batch) over the samples; of one, without computing."""
+    """The mean of (samples, batch) over the samples; one sample needs no arithmetic."""
     return values.reshape(values.shape[1:]) if len(values) == 1 else values.mean(0)
 
 
 def free_bits_kl(posterior: Distribution, prior: Distribution, floor: float) -> Tensor:
     """sum_j max(floor, mean over the batch of KL_j), one number in nats.
 
-    A dimension pays nothing for its first `floor` nats, so it is not given up early in training (Kingma & Welling
-    2019, section 2.8). The bound that is reported keeps the plain KL.
+    The objective does not charge a latent dimension for its first `floor` nats, so that training does not switch the
+    dimension off early (Kingma & Welling 2019, section 2.8). The reported bound contains the plain KL.
 
     Raises
     ------
@@ -183,7 +190,7 @@ def free_bits_kl(posterior: Distribution, prior: Distribution, floor: float) -> 
     return kl_per_dimension(posterior, prior).mean(0).maximum(floor).sum()
 
 
-# ---- what a model adds up --------------------------------------------------------------------------------------------
+# ---- the terms of an objective ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -192,13 +199,13 @@ class Draw:
 
     Attributes
     ----------
-    noise : where draws come from
+    noise : the source of the draws
     bound : `elbo-a`, `elbo-b` or `iwae`; see the head of this file
-    samples : L, draws of z a datum; with `iwae` repetitions of its K draws
+    samples : L, draws of z for each datum; with `iwae` the number of independent estimates by K draws
     importance_samples : K, draws inside the logarithm of `iwae`
-    gradient : by q's parameters, `path`, `stl` or `dreg`
-    estimator, baseline : of the encoder's gradient; see estimators.py
-    free_bits : nats a latent dimension that the objective does not charge for
+    gradient : the estimator of the bound's gradient with respect to q's parameters, `path`, `stl` or `dreg`
+    estimator, baseline : the estimator of the gradient through the draw, and its baseline; see estimators.py
+    free_bits : nats of each latent dimension's KL that the objective does not charge for
     """
 
     noise: Noise
@@ -213,41 +220,43 @@ class Draw:
 
 def check_draw(bound: str, samples: int, importance_samples: int, gradient: str, estimator: str, baseline: str,
                free_bits: float) -> Iterator[str]:
-    """A sentence for each choice that does not exist or does not go with the others; see `Draw` for what they are."""
+    """A sentence for each choice that does not exist or contradicts another; `Draw` explains them."""
     if bound not in BOUNDS:
         yield f"found bound={bound}; expected one of {', '.join(BOUNDS)}"
         return
-    elbo, weighs = bound in ELBOS, estimator in ("grep", "score")
+    elbo, scores = bound in ELBOS, estimator in ("grep", "score")
     if samples < 1:
         yield f"found samples={samples}; expected at least 1"
     if importance_samples < 1:
         yield f"found importance_samples={importance_samples}; expected at least 1"
     elif elbo and importance_samples > 1:
-        yield f"found importance_samples={importance_samples} with bound={bound}, which has none: take bound=iwae"
+        yield (f"found importance_samples={importance_samples} with bound={bound}, which has no importance samples: "
+               "take bound=iwae")
     if gradient not in GRADIENTS[bound]:
         others = [name for name, known in GRADIENTS.items() if gradient in known]
-        where = f", for {gradient} goes with bound={' or '.join(others)}" if others else ""
+        where = f"; {gradient} goes with bound={' or '.join(others)}" if others else ""
         yield f"found gradient={gradient} with bound={bound}; expected {' or '.join(GRADIENTS[bound])}{where}"
     if not 0 <= free_bits < math.inf:
         yield f"found free_bits={free_bits}; expected a finite number, at least 0"
     elif free_bits and not (elbo and gradient == "path"):
-        yield (f"found free_bits={free_bits} with bound={bound} and gradient={gradient}; they charge for the KL, so "
-               "they go with bound=elbo-a or elbo-b and gradient=path")
+        yield (f"found free_bits={free_bits} with bound={bound} and gradient={gradient}; they change the weight of "
+               "the KL, so they go with bound=elbo-a or elbo-b and gradient=path")
     if estimator not in ("", *MAPS):
         yield f"found estimator={estimator}; expected one of {', '.join(MAPS)}"
-    elif weighs and not (elbo and gradient == "path" and not free_bits):
+    elif scores and not (elbo and gradient == "path" and not free_bits):
         yield f"found estimator={estimator}; it goes with bound=elbo-a or elbo-b, gradient=path and free_bits=0"
     if baseline not in BASELINES or baseline == "moving-average":
         yield f"found baseline={baseline}; expected none, leave-one-out or fitted"
-    elif baseline != "none" and not (weighs and samples > 1):
+    elif baseline != "none" and not (scores and samples > 1):
         yield f"found baseline={baseline}; it goes with estimator=grep or score and at least 2 samples"
 
 
 class Terms(dict[str, Tensor]):
-    """Named numbers in nats, of which a model's objective is the weighted sum; a bound that is no sum is one term.
+    """The named terms, in nats, whose weighted sum is a model's objective. A bound that is not a sum is one term.
 
-    A term is (rows,), one number a row, each term with its own number of rows, and counts by its mean; or it is one
-    number (), which belongs to the whole model. `reported` is what is shown, where that is not what is optimised.
+    A term of shape (rows,) has one number for each row of its part of the batch and enters the objective by its mean;
+    terms may have different numbers of rows. A term of shape () belongs to the whole model. `reported` holds the terms
+    that records show, if these differ from the terms that are optimised.
     """
 
     def __init__(self, reported: dict[str, Tensor] | None = None, **terms: Tensor) -> None:
@@ -258,7 +267,7 @@ class Terms(dict[str, Tensor]):
 def terms_of(p: Generator, q: Callable[[Tensor], Any], x: Tensor, draw: Draw) -> Terms:
     """The terms of a bound for a model with one latent variable: `reconstruction` and `kl`, or `bound` for iwae.
 
-    Shapes as for `terms`. With free bits the KL of the objective is one number, and the plain one is reported.
+    The shapes are those of `terms`. With free bits the objective's KL is one number (), and the plain KL is reported.
     """
     if draw.bound == "iwae":
         bound, of_elbo = iwae(p, q, x, draw.noise, draw.importance_samples, draw.samples, draw.gradient)

@@ -1,22 +1,22 @@
 """The gradient of an expectation, d/dv E_q(z; v)[f(z)]: one surrogate from BBVI to reparameterization.
 
-q has the parameters, so the gradient does not simply go inside. Choose an invertible T and take the draw z apart into
-eps = T^-1(z; v) and T. With bars for "no gradient",
+The law q depends on v, so the derivative of the expectation is not the expectation of a derivative. Choose an
+invertible map T, and write the draw as z = T(eps; v) with eps = T^-1(z; v). What bears a bar is not differentiated:
 
     z ~ q(.; v_bar);  eps = T^-1(z; v_bar);  z = T(eps; v)
     log q_eps = log q(z; v) + log |det dT/deps (eps; v)|
     surrogate = f(z) + detach(f(z)) (log q_eps - detach(log q_eps))
 
-has the value f(z), and its gradient is g_rep + g_corr (G-REP, eqs. 5-8): a path through z, and the score of the law
-that is left to eps. An estimator is a choice of T:
+The surrogate has the value f(z). Its gradient is g_rep + g_corr (G-REP, eqs. 5-8): g_rep is the path derivative through
+z, and g_corr is f(z) times the score of eps, the derivative of log q_eps. An estimator is a choice of T:
 
-    score      T is the identity: no path, the score of q itself (BBVI, REINFORCE)
-    reparam    eps has a law without parameters: path only (AEVB)
-    grep       eps is a sufficient statistic, standardised: its law depends on v only weakly (G-REP)
-    implicit   the path that keeps the distribution function where it is: path only (Figurnov et al. 2018)
+    score      T is the identity: g_rep = 0, and eps has the score of q itself (BBVI, REINFORCE)
+    reparam    the law of eps has no parameters: g_corr = 0 (AEVB)
+    grep       eps is a standardised sufficient statistic, whose law depends on v only weakly (G-REP)
+    implicit   z moves with v at a fixed value of the distribution function: g_corr = 0 (Figurnov et al. 2018)
 
-Where f is a sum of terms, the score of a latent is multiplied by those terms only that contain it (Rao-Blackwell),
-minus a baseline, a number that does not depend on the latent's own draw: the mean stays, the variance falls.
+If f is a sum of terms, the score of a latent is multiplied only by the terms that contain the latent (Rao-Blackwell),
+minus a baseline. A baseline does not depend on the latent's own draw, so it changes the variance and not the mean.
 """
 
 from __future__ import annotations
@@ -30,56 +30,57 @@ from tinyvae.engine.rules import ANY, rule
 from tinyvae.engine.tensor import Tensor, apply, grad
 
 
-class Path(NamedTuple):
-    """A draw as an estimator differentiates it."""
+class MappedDraw(NamedTuple):
+    """A draw z = T(eps; v) in the form that an estimator differentiates."""
 
     z: Tensor
-    log_q: Tensor | None  # log q_eps of each latent, whose score weighs f; None: eps has a law without parameters
+    log_q: Tensor | None  # log q_eps, whose score is multiplied by f; None if the law of eps has no parameters
 
 
-def score(q: Distribution, z: Tensor) -> Path:
-    """T is the identity."""
+def score(q: Distribution, z: Tensor) -> MappedDraw:
+    """The identity as T: only log q_eps = log q depends on v."""
     w = q.to_stable(z).detach()
-    return Path(q.from_stable(w), q.log_density(w))
+    return MappedDraw(q.from_stable(w), q.log_density(w))
 
 
-def grep(q: Distribution, z: Tensor) -> Path:
-    """T standardises the stable form of z: E[eps] = 0 and E[eps^2] = 1 for all parameters."""
+def grep(q: Distribution, z: Tensor) -> MappedDraw:
+    """T^-1 standardises the stable form of z, so that E[eps] = 0 and E[eps^2] = 1 for all parameters."""
     eps = q.standardise(q.to_stable(z)).detach()
     w = q.unstandardise(eps)
-    return Path(q.from_stable(w), q.log_density(w) + q.log_scale())
+    return MappedDraw(q.from_stable(w), q.log_density(w) + q.log_scale())
 
 
-def pathwise(q: Distribution, z: Tensor) -> Path:
-    """The path that the draw came with."""
-    return Path(z, None)
+def pathwise(q: Distribution, z: Tensor) -> MappedDraw:
+    """The draw itself, which the family's sampler has already made a differentiable function of the parameters."""
+    return MappedDraw(z, None)
 
 
-MAPS: dict[str, Callable[[Distribution, Tensor], Path]] = {
+MAPS: dict[str, Callable[[Distribution, Tensor], MappedDraw]] = {
     "reparam": pathwise, "implicit": pathwise, "grep": grep, "score": score}
 
 
 def choices(family: type[Distribution]) -> list[str]:
-    """The estimators that a family has, the best first."""
+    """The estimators that a family has, from the lowest variance to the highest."""
     own = [family.path] if family.path is not None else []
     standardised = family._moments is not Distribution._moments or family.standardise is not Distribution.standardise
     return [*own, *(["grep"] if standardised else []), "score"]
 
 
 def check_choice(family: type[Distribution], estimator: str) -> None:
-    """ValueError if the family has no such estimator."""
+    """Raise ValueError if the family does not have this estimator."""
     if estimator not in choices(family):
         raise ValueError(f"found estimator {estimator!r}; {family.__name__} has {', '.join(choices(family))}")
 
 
-# ---- what a latent's score is multiplied by --------------------------------------------------------------------------
+# ---- terms and latents --------------------------------------------------------------------------
 
 
 class Term(NamedTuple):
-    """A term of f, with the latents that it contains.
+    """A term of f and the names of the latents that it contains.
 
-    `axes` names the axes of `value` after the first, which is the samples': "nd" for (samples, n, d). Latents name
-    theirs in the same way, so each gets of a term what lies at its own place.
+    `axes` has one letter for each axis of `value` after the first, which counts samples: "nd" for (samples, n, d).
+    Latents name their axes in the same way, so the score of a latent's element is multiplied by the part of the term
+    that has the same index.
     """
 
     value: Tensor
@@ -88,18 +89,20 @@ class Term(NamedTuple):
 
 
 class Latent:
-    """A latent variable: its q, a draw of it, an estimator by name, and its axes' names; `z` is for f to take."""
+    """A latent variable: its name, its q, a draw, an estimator and the names of its axes. f is a function of `z`."""
 
     def __init__(self, name: str, q: Distribution, draw: Tensor, estimator: str, axes: str) -> None:
         check_choice(type(q), estimator)
         self.name, self.q, self.draw, self.estimator = name, q, draw, estimator
         self.z, self.log_q = MAPS[estimator](q, draw)
-        # those of its densities: without the last one, if that is one vector (Dirichlet, Categorical)
+        # A family of vectors (Dirichlet, Categorical) has one density for the whole last axis, which then drops out.
         self.axes = axes if self.log_q is None else axes[: self.log_q.ndim - 1]
 
     def scores(self) -> list[tuple[Tensor, Tensor]]:
-        """Each parameter of q with the derivative of log q_eps by it, draw by draw: (samples, *parameter)."""
-        # a parameter known by its logarithm acts through that, which then counts as the parameter
+        """Each parameter of q, and the derivative of log q_eps by it for each draw, (samples, *parameter).
+
+        If q is parameterised by the logarithm of a parameter, that logarithm counts as the parameter.
+        """
         parameters: list[Tensor] = []
         copies: list[Tensor] = []
 
@@ -116,7 +119,10 @@ class Latent:
 
 
 def signal(terms: Sequence[Term], latent: Latent) -> Tensor:
-    """The sum of the terms that contain a latent, over all axes but its own: (samples, its axes, 1 where none)."""
+    """The terms that contain a latent, summed over all axes but its own.
+
+    The shape is (samples, *axes of the latent), with size 1 for an axis that no term has.
+    """
     total: Any = 0.0
     for term in terms:
         if latent.name in term.of:
@@ -125,7 +131,7 @@ def signal(terms: Sequence[Term], latent: Latent) -> Tensor:
 
 
 def sum_to_axes(value: Tensor, axes: str, wanted: str) -> Tensor:
-    """A tensor (samples, axes) summed over the axes that are not wanted, in the order of those that are."""
+    """A tensor (samples, *axes) summed over the axes that `wanted` lacks; the others come in its order."""
     gone = tuple(1 + i for i, axis in enumerate(axes) if axis not in wanted)
     value = value.sum(gone) if gone else value
     left = [axis for axis in axes if axis in wanted]
@@ -137,34 +143,34 @@ def sum_to_axes(value: Tensor, axes: str, wanted: str) -> Tensor:
 
 
 # ---- baselines -------------------------------------------------------------------------------------------------------
-# The score's mean is 0, so any number that does not depend on a draw may be taken from what it is multiplied by.
-# A baseline is a function of f, (samples, ...), and the latent, and gives the correction (samples, ...) whose gradient
-# is (f - b) d log q_eps.
+# The score has the mean 0, so E[(f - b) dlog q_eps] = E[f dlog q_eps] for every b that does not depend on the draw.
+# A baseline is a function of f (samples, ...) and of the latent. It returns a correction (samples, ...) that has the
+# value 0 and the gradient (f - b) dlog q_eps.
 
 Baseline = Callable[[Tensor, Latent], Tensor]
 
 
 def score_term(weight: Tensor, latent: Latent) -> Tensor:
-    """0, whose gradient is that of log q_eps times the weight."""
+    """The value 0, with the gradient weight * dlog q_eps."""
     log_q = latent.log_q
     assert log_q is not None
     return weight.detach() * (log_q - log_q.detach())
 
 
 def no_baseline(f: Tensor, latent: Latent) -> Tensor:
-    """b = 0."""
+    """The baseline b = 0."""
     return score_term(f, latent)
 
 
 def leave_one_out(f: Tensor, latent: Latent) -> Tensor:
-    """b is, for each of L draws, the mean of f over the others."""
+    """The baseline of each of L draws is the mean of f over the other draws."""
     _at_least(2, f, "leave-one-out")
     others = (f.sum(0, keepdims=True) - f) * (1 / (len(f) - 1))
     return score_term(f - others, latent)
 
 
 class MovingAverage:
-    """b is an average of f over the steps before, one number a latent: b <- decay b + (1 - decay) mean f."""
+    """The baseline is one number for each latent, an average over earlier steps: b <- decay b + (1 - decay) mean f."""
 
     def __init__(self, decay: float = 0.9) -> None:
         self.decay = decay
@@ -187,16 +193,17 @@ rule("moving_average", _moving_average, domain=(ANY, ANY), writes=(0,))
 
 
 def fitted(f: Tensor, latent: Latent) -> Tensor:
-    """b is Cov(f h, h) / Var(h) for each parameter's score h (BBVI section 4.2), fitted to the other draws.
+    """The baseline b = Cov(f h, h) / Var(h) for the score h of each parameter (BBVI section 4.2).
 
-    With E[h] = 0 known, b = sum f h^2 / sum h^2; a draw's own part is left out of both, so the mean is exact.
+    Since E[h] = 0, b = sum f h^2 / sum h^2. Both sums leave out the draw whose baseline it is, so the estimate of the
+    gradient stays unbiased.
     """
     _at_least(2, f, "fitted")
     total: Any = 0.0
     for v, h in latent.scores():
         f_h = f.reshape(*f.shape, *(1,) * (h.ndim - f.ndim)).broadcast_to(h.shape)
         above, below = (part.sum(0, keepdims=True) - part for part in (f_h * h * h, h * h))
-        b = (below > 0).where(above / (below > 0).where(below, 1.0), 0.0)  # a score that is 0 for every draw needs none
+        b = (below > 0).where(above / (below > 0).where(below, 1.0), 0.0)  # a score that is 0 for every draw gets b = 0
         each = ((f_h - b) * h).detach() * (v - v.detach())
         total = total + each
     return total
@@ -204,8 +211,8 @@ def fitted(f: Tensor, latent: Latent) -> Tensor:
 
 def _at_least(count: int, f: Tensor, name: str) -> None:
     if len(f) < count:
-        raise ValueError(f"found {len(f)} sample; the {name} baseline needs at least {count}: draw more, or take "
-                         "another one")
+        raise ValueError(f"found {len(f)} sample; the {name} baseline needs at least {count}: take more samples, or "
+                         "another baseline")
 
 
 # ---- the surrogate ---------------------------------------------------------------------------------------------------
@@ -213,9 +220,9 @@ def _at_least(count: int, f: Tensor, name: str) -> None:
 
 def surrogate(terms: Sequence[Term], latents: Sequence[Latent], baseline: Baseline = no_baseline,
               keep: str = "") -> Tensor:
-    """One number a sample, (samples,): its value is f(z), its gradient by q's parameters an estimate of E[f]'s.
+    """A tensor (samples,) with the value f(z), whose gradient estimates the gradient of E[f] by q's parameters.
 
-    `terms` are of the latents' z. Axes named in `keep` are not summed: (samples, *keep).
+    `terms` are functions of the latents' z. Axes named in `keep` are not summed; the shape is then (samples, *keep).
     """
     total: Any = 0.0
     for term in terms:
@@ -223,7 +230,8 @@ def surrogate(terms: Sequence[Term], latents: Sequence[Latent], baseline: Baseli
     for latent in latents:
         if latent.log_q is not None:
             correction = baseline(signal(terms, latent).detach(), latent)
-            vector = tuple(range(1 + len(latent.axes), correction.ndim))  # a vector's score has its parameter's axes
+            # The score of a vector has further axes, those of its parameter, over which the correction is summed.
+            vector = tuple(range(1 + len(latent.axes), correction.ndim))
             total = total + sum_to_axes(correction.sum(vector) if vector else correction, latent.axes, keep)
     return total
 

@@ -1,10 +1,10 @@
-"""Variational inference without a VAE: q fitted to any log joint that is written in tinyvae's operations.
+"""Stochastic variational inference: fit q to a log joint log p(x, z) that is written in tinyvae's operations.
 
     ELBO = E_q[log p(x, z)] + H[q]
 
-is raised by stochastic gradients (BBVI, algorithm 1; G-REP, algorithm 1): draw z from q, write log p(x, z) down as a
-sum of terms, take the gradient of the chosen estimator's surrogate, and step. The entropy is in closed form where the
-family has one, else one more term, -log q(z). The first step is recorded, and the others replay it.
+is raised by stochastic gradient ascent (BBVI, algorithm 1; G-REP, algorithm 1): draw z from q, compute the terms of
+log p(x, z), differentiate the surrogate of the chosen estimator, and take a step. If the family has no closed-form
+entropy, -log q(z) is one more sampled term. The first step is recorded, and the following steps replay it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from tinyvae.inference.estimators import BASELINES, Latent, Term, check_choice, 
 from tinyvae.nn.layers import Parameters
 from tinyvae.nn.optimizers import FINITE, Optimizer
 
-BLIND = 20  # steps without a finite one, after which there is nothing to hope for
+HOPELESS = 20  # `infer` raises an error if none of the first so many steps is finite
 LogJoint = Callable[[dict[str, Tensor]], Any]
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A variational factor with free parameters.
+    """A factor q(z_i) of a mean-field q, with free parameters.
 
-    `family` is a class of `tinyvae.distributions`; `shape` the latent's, the last axis its vector's; `axes` one letter
-    for each of them, by which terms of the log joint are matched ("nk"). `start` gives the first free numbers, as the
-    family's `from_raw` takes them, (*shape[:-1], width): an array, or None for normal ones of deviation 0.1.
+    `family` is a class of `tinyvae.distributions`. `shape` is the shape of the latent; its last axis is the vector of a
+    multivariate family. `axes` has one letter for each axis, by which terms of the log joint are matched ("nk").
+    `start` holds the initial raw parameters as the family's `from_raw` takes them, (*shape[:-1], width); None stands
+    for normal draws with standard deviation 0.1.
     """
 
     family: type[Distribution]
@@ -49,29 +50,29 @@ class Factor:
             raise ValueError(f"found a latent of shape {self.shape}; expected at least one axis, each of at least 1: "
                              "(1,) for a single number")
         if self.axes and (len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes)):
-            raise ValueError(f"found axes {self.axes!r} for a latent of shape {self.shape}; expected a letter of its "
-                             "own for each axis")
+            raise ValueError(f"found axes {self.axes!r} for a latent of shape {self.shape}; expected a different "
+                             "letter for each axis")
 
     @property
     def names(self) -> str:
-        """The axes' names; without any given, letters that no other latent has to share."""
+        """The letters of the axes; a, b, c, ... if none are given."""
         return self.axes or "abcdefghij"[: len(self.shape)]
 
     @property
     def raw(self) -> tuple[int, ...]:
-        """The shape of the free numbers."""
+        """The shape of the raw parameters."""
         return (*self.shape[:-1], self.family.width(self.shape[-1]))
 
 
 @dataclass
 class Inference:
-    """What was fitted: `q` by name, and of each step the estimate of the ELBO, in nats (higher is better)."""
+    """The result of `infer`: the fitted factors, and an estimate of the ELBO at each step, in nats."""
 
     q: dict[str, Distribution]
-    elbo: np.ndarray  # (steps,), estimates before each update
-    seconds: np.ndarray  # (steps,), since the start
-    skipped: int  # steps that were not finite and changed nothing
-    parameters: dict[str, np.ndarray]  # the free numbers by name
+    elbo: np.ndarray  # (steps,), the estimate before each update; higher is better
+    seconds: np.ndarray  # (steps,), seconds from the start to the end of each step
+    skipped: int  # steps whose loss or gradient was not finite; they changed no parameter
+    parameters: dict[str, np.ndarray]  # the raw parameters by name
 
 
 def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping[str, str] = "", samples: int = 1,
@@ -83,41 +84,42 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
     Parameters
     ----------
     log_joint
-        Takes the draws by name, (samples, *shape) each, and gives log p(x, z): one number a sample, (samples,), or a
-        list of `Term`s, each with the names of its axes and of the latents that it contains. Of terms, a latent's
-        score is multiplied by those only that contain it (Rao-Blackwell); of one number, by all.
+        A function of the draws by name, each (samples, *shape). It returns log p(x, z), either as one tensor (samples,)
+        or as a list of `Term`s, each with the names of its axes and of the latents that it contains. With terms, the
+        score of a latent is multiplied only by the terms that contain the latent (Rao-Blackwell), which lowers the
+        variance.
     q
         The factors by name.
     estimator
-        `reparam`, `implicit`, `grep` or `score`, for all or by name; by default the first that a family has.
+        `reparam`, `implicit`, `grep` or `score`, for all latents or by name; by default the first that a family has.
     samples
-        Draws a step.
+        The number of draws in each step.
     optimizer, lr
-        `advi` has the step sizes of the G-REP paper; `adam`, `adagrad`, `sgd`.
+        `adam`, `adagrad`, `sgd`, or `advi` with the step sizes of the G-REP paper; and the learning rate.
     baseline
-        `none`, `moving-average`, and from two draws on `leave-one-out`, `fitted`.
+        `none` or `moving-average`; with at least two samples also `leave-one-out` or `fitted`.
     report
-        Called after each step with its number and its estimate of the ELBO.
+        A function that is called after each step with the number of the step and its estimate of the ELBO.
     enough
-        Called likewise; where it says True, the fit ends before all steps are done.
+        A function with the same arguments; the fit ends early when it returns True.
     """
     if samples < 1 or steps < 0:
-        raise ValueError(f"found samples={samples}, steps={steps}; expected at least 1, and at least 0")
+        raise ValueError(f"found samples={samples}, steps={steps}; expected at least 1 sample and at least 0 steps")
     if not (np.isfinite(lr) and lr > 0):
         raise ValueError(f"found lr={lr}; expected a finite number above 0")
-    for name, free in q.items():
-        if not isinstance(free, Factor):
-            raise TypeError(f"found {free!r} for {name!r}; expected a factor: tv.Factor(family, shape, axes)")
+    for name, factor in q.items():
+        if not isinstance(factor, Factor):
+            raise TypeError(f"found {factor!r} for {name!r}; expected a factor: tv.Factor(family, shape, axes)")
     if baseline not in BASELINES:
         raise ValueError(f"found baseline {baseline!r}; expected one of {', '.join(BASELINES)}")
     named = {name: estimator if isinstance(estimator, str) else estimator.get(name, "") for name in q}
-    chosen = {name: named[name] or choices(free.family)[0] for name, free in q.items()}
-    for name, free in q.items():
-        check_choice(free.family, chosen[name])
-    parameters = Parameters({name: free.raw for name, free in q.items()}, np.dtype(dtype))
-    for site, (name, free) in enumerate(q.items()):
-        start = 0.1 * noises.normal(seed, "init", 0, site, free.raw, dtype) if free.start is None else free.start
-        parameters[name].data[...] = np.broadcast_to(start, free.raw)
+    chosen = {name: named[name] or choices(factor.family)[0] for name, factor in q.items()}
+    for name, factor in q.items():
+        check_choice(factor.family, chosen[name])
+    parameters = Parameters({name: factor.raw for name, factor in q.items()}, np.dtype(dtype))
+    for site, (name, factor) in enumerate(q.items()):
+        start = 0.1 * noises.normal(seed, "init", 0, site, factor.raw, dtype) if factor.start is None else factor.start
+        parameters[name].data[...] = np.broadcast_to(start, factor.raw)
     step = _Step(log_joint, q, chosen, samples, Optimizer(optimizer, parameters.flat), lr, baseline,
                  seed, parameters)
     elbo, seconds, begun = np.full(steps, np.nan), np.zeros(steps), time.perf_counter()
@@ -125,9 +127,9 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
     for i in range(steps):
         elbo[i] = read(program().data)
         skipped += read(step.optimizer.status[FINITE]) != 1.0
-        if skipped == i + 1 == BLIND:
-            raise ValueError(f"none of the first {BLIND} steps was finite: at draws of the first q the log joint or "
-                             "its gradient is not; look at log_joint, or give Factor a start")
+        if skipped == i + 1 == HOPELESS:
+            raise ValueError(f"none of the first {HOPELESS} steps was finite: the log joint or its gradient is not "
+                             "finite at draws of the initial q; check log_joint, or give Factor a start")
         seconds[i] = time.perf_counter() - begun
         if report is not None:
             report(i + 1, float(elbo[i]))
@@ -138,22 +140,23 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
 
 
 class _Step:
-    """One step as operations."""
+    """One step of stochastic variational inference, as operations that a program records."""
 
     def __init__(self, log_joint: LogJoint, q: Mapping[str, Factor], chosen: dict[str, str], samples: int,
                  optimizer: Optimizer, lr: float, baseline: str, seed: int, parameters: Parameters) -> None:
         self.log_joint, self.q, self.chosen, self.samples = log_joint, q, chosen, samples
         self.optimizer, self.parameters, self.baseline = optimizer, parameters, BASELINES[baseline]()
+        # the learning rate, and the weight of the KL, which only the kernels of a VAE's training read
         self.rates = Tensor(np.array((lr, 1.0), parameters.flat.dtype))
         self.counters = np.zeros(3, np.int64)
         self.noise = Noise(seed, "noise", self.counters)
 
     def factors(self) -> dict[str, Distribution]:
-        """q by name, with the parameters of now."""
-        return {name: free.family.from_raw(self.parameters[name]) for name, free in self.q.items()}
+        """The factors of q by name, at the current parameters."""
+        return {name: factor.family.from_raw(self.parameters[name]) for name, factor in self.q.items()}
 
     def __call__(self) -> Tensor:
-        """Draw, differentiate, update; the estimate of the ELBO."""
+        """Draw, differentiate and update; return the estimate of the ELBO before the update."""
         self.noise.restart()
         factors = self.factors()
         latents = [Latent(name, factor, factor.sample(self.noise, self.samples), self.chosen[name], self.q[name].names)
@@ -162,7 +165,7 @@ class _Step:
         for latent in latents:
             if type(latent.q).entropy is not Distribution.entropy:
                 closed.append(latent.q.entropy().sum())
-            else:  # no closed form: E[-log q] from the same draws
+            else:  # without a closed form, E_q[-log q] is estimated by the same draws
                 density = latent.q.log_density(latent.q.to_stable(latent.z))
                 terms.append(Term(-density, self.q[latent.name].names[: density.ndim - 1], (latent.name,)))
         elbo = surrogate(terms, latents, self.baseline).mean()
@@ -176,19 +179,20 @@ class _Step:
 
 
 def _terms(found: Any, factors: Mapping[str, Distribution], samples: int) -> list[Term]:
-    """What a log joint gave, as a list of terms."""
+    """The value of a log joint as a list of terms; errors if its type or a shape is wrong."""
     if isinstance(found, Tensor):
         if found.shape not in ((samples,), (samples, 1)):
-            raise ValueError(f"found a log joint of shape {found.shape}; expected one number a sample, ({samples},): "
-                             "sum over the other axes, or give tv.Term(value, axes, latents) for each part")
+            raise ValueError(f"found a log joint of shape {found.shape}; expected one number for each sample, "
+                             f"({samples},): sum over the other axes, or give a list of tv.Term(value, axes, latents)")
         return [Term(found.reshape(-1), "", tuple(factors))]
     if not isinstance(found, Sequence) or not all(isinstance(term, Term) for term in found):
-        raise TypeError(f"found a log joint of type {type(found).__name__}; expected a tensor of one number a sample, "
-                        "or a list of tv.Term(value, axes, latents)")
+        raise TypeError(f"found a log joint of type {type(found).__name__}; expected a tensor with one number for each "
+                        "sample, or a list of tv.Term(value, axes, latents)")
     for term in found:
         if term.value.ndim != 1 + len(term.axes):
             raise ValueError(f"found a term of shape {term.value.shape} with axes {term.axes!r}; expected (samples, "
                              f"{', '.join(term.axes)}): one letter for each axis after the samples'")
         if unknown := set(term.of) - set(factors):
-            raise ValueError(f"found a term of {', '.join(sorted(unknown))}; the latents are {', '.join(factors)}")
+            raise ValueError(f"found a term that contains {', '.join(sorted(unknown))}; the latents are "
+                             f"{', '.join(factors)}")
     return list(found)

@@ -1,4 +1,4 @@
-"""One file a model; each is registered under its kind. Every module of this folder is imported."""
+"""Models, one file each. Every file of this folder is imported, and registers its model under the model's kind."""
 
 from importlib import import_module
 from pkgutil import iter_modules

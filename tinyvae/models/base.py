@@ -1,14 +1,15 @@
-"""What a model is to everyone else: training, evaluation, run folders, pictures and the command line know only this.
+"""The contract of models: training, evaluation, run folders, pictures and the command line use only what stands here.
 
-A model is a generative model p(x, z) and an inference model q(z|x). Most have one latent variable and need only say
+A model is a generative model p(x, z) and an inference model q(z|x). A model with one latent variable defines
 
-    generator(batch)    p: its prior p(z) and its likelihood p(x|z), given what the batch holds beside the pixels
+    generator(batch)    the prior p(z) and the likelihood p(x|z), given the labels or conditions of the batch
     posterior(batch)    q(z|x)
 
-and everything follows: the terms of the bound that training raises, log p(x, z) - log q(z|x) for the evidence, and what
-pictures show. A model of another form gives its own `terms` (and `log_weights`, if it has any).
+and the base class derives the rest: the terms of the bound that training maximises, log p(x, z) - log q(z|x) for the
+evidence, and the images for pictures. Any other model defines `terms` itself, and `log_weights` if they exist.
 
-A subclass is registered under its `kind`, by default its class name in lower case, so a run folder can build it again.
+A subclass is registered under its `kind`, by default its class name in lower case. A run folder stores the kind, from
+which `build_model` builds the model again.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from tinyvae.models.batch import Batch
 from tinyvae.nn.layers import Parameters
 from tinyvae.nn.network import Network
 
-MODELS: dict[str, type[Model]] = {}  # by kind: what a configuration names
+MODELS: dict[str, type[Model]] = {}  # by kind
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training with terms and parameters of its own.
+    """A part of the training that has terms and parameters of its own.
 
-    Phases that say how many `epochs` they last follow each other; those that do not take turns, step by step.
+    Phases with a number of `epochs` follow each other. Phases without one alternate from step to step.
 
     Attributes
     ----------
-    name : names its optimizer's state in a checkpoint; "" for a model with one phase
-    terms : of a batch and a `Draw`, the terms that it raises
-    networks : names that its parameters begin with, side by side in the flat vector; none: all parameters
-    epochs : how long it lasts, or None; of the last phase None means all the rest
+    name : the name of its optimizer's state in a checkpoint; "" for a model with one phase
+    terms : a function of a batch and a `Draw` that returns the terms that the phase maximises
+    networks : the networks whose parameters it trains, neighbours in the flat vector; () trains all parameters
+    epochs : the number of epochs, or None; None for the last phase stands for all remaining epochs
     """
 
     name: str
@@ -59,21 +60,22 @@ class Model:
     Parameters
     ----------
     pixels
-        Numbers in a datum.
+        The number of pixels of a datum.
     init, seed, dtype, device
-        How weights begin (`glorot`, or `aevb` for N(0, 0.01^2)), of which draws, float32 or float64, `cpu` or `cuda`.
+        The initial weights (`glorot`, or `aevb` for N(0, 0.01^2)) and the seed of their draws; float32 or float64;
+        `cpu` or `cuda`.
     **config
         The arguments of `build`.
 
     Attributes
     ----------
-    parameters : all that is learned, as views of one flat vector
-    config : what builds this model again: `build_model(config)`
+    parameters : all learned parameters, as views of one flat vector
+    config : the configuration from which `build_model(config)` builds the model again
     """
 
     kind: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()  # fields of `Batch` beside x that the model reads: y, labelled, mask
-    weights: Mapping[str, float] = {"kl": -1.0}  # of its terms in the objective; of all others 1
+    needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
+    weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -102,12 +104,12 @@ class Model:
         self.parameters.initialise(init, seed)
 
     def build(self, *arguments: Any, **config: Any) -> None:
-        """Declare the networks, each by `self.network(...)`; the arguments are the model's configuration."""
+        """Declare each network with `self.network(...)`; the arguments are the model's configuration."""
         raise TypeError(f"{type(self).__name__} has no build(pixels, ...), which declares its networks")
 
     def network(self, name: str, inputs: int, hidden: int | Sequence[int], family: Any, size: int,
                 activation: str = "relu") -> Network:
-        """A network of this model; see `tinyvae.nn.network.Network`."""
+        """Add a network to this model; see `tinyvae.nn.network.Network`."""
         made = Network(name, inputs, widths_of(hidden), family, size, activation)
         self._networks.append(made)
         return made
@@ -128,20 +130,21 @@ class Model:
         raise TypeError(f"{type(self).__name__} has no posterior")
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
-        """What training raises: named terms in nats, each (rows,) with its own number of rows, or () for the model."""
+        """The terms that training maximises, in nats: each (rows,) with its own number of rows, or () for the model."""
         return terms_of(self.generator(batch), lambda x: self.posterior(batch), batch.x, draw)
 
     def log_weights(self, batch: Batch, draw: Draw, samples: int) -> Tensor:
-        """log p(x, z) - log q(z|x) of draws z ~ q(z|x), (samples, rows), in nats: their mean weight is p(x)."""
+        """log w = log p(x, z) - log q(z|x) of draws z ~ q(z|x), (samples, rows) in nats; E[w] = p(x)."""
         p, q = self.generator(batch), self.posterior(batch)
         z, log_q = q.draw(draw.noise, samples)
         return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
 
     def phases(self) -> Sequence[Phase]:
-        """The parts of the training: one, with all terms and all parameters."""
+        """The phases of the training; by default one phase with all terms and all parameters."""
         return (Phase("", self.terms),)
 
-    # ---- on plain arrays, for models that need no condition ----------------------------------------------------------
+    # ---- plain arrays, for models without labels or conditions
+    # ----------------------------------------------------------
 
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
@@ -164,30 +167,31 @@ class Model:
         draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
         return self.decode(self.generator(None).prior.sample(draw, count).numpy())
 
-    # ---- what others ask ---------------------------------------------------------------------------------------------
+    # ---- questions about a model
+    # ---------------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Does the model give `generator`, `posterior` or `log_weights`?"""
+        """Whether the model defines `generator`, `posterior` or `log_weights`."""
         own = getattr(type(self), name) is not getattr(Model, name)
         return own or (name == "log_weights" and self.has("generator") and self.has("posterior"))
 
     @property
-    def is_drawn(self) -> bool:
-        """Can pictures be made from a latent vector alone: one latent variable, and nothing else is needed?"""
+    def has_pictures(self) -> bool:
+        """Whether a latent vector alone determines an image: the model has one latent variable and no conditions."""
         return self.has("generator") and self.has("posterior") and not self.needs
 
     def check(self, data: DataSet) -> None:
-        """ValueError, in one sentence, for data that the model cannot take."""
+        """Raise ValueError, with one sentence, for data that the model cannot take."""
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Begin where, were all weights 0, the mean datum would be `data_mean`, (pixels,) in [0, 1]."""
-        raise ValueError(f"found data_mean_bias with a {self.kind}; only models with a decoder's bias can start at the "
-                         "data's mean: leave it out")
+        """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""
+        raise ValueError(f"found data_mean_bias with a {self.kind}; only a model whose decoder has a bias can start "
+                         "at the data's mean: leave it out")
 
     def tensor(self, values: Any, width: int, name: str) -> Tensor:
-        """Plain numbers (rows, width) as a tensor of this model's type on its device."""
+        """An array (rows, width) as a tensor of this model's type on its device; `name` names it in errors."""
         array = np.ascontiguousarray(values, dtype=self.dtype)
         if array.ndim != 2 or array.shape[1] != width:
             raise ValueError(f"found {name} of shape {array.shape}; this model takes (batch, {width})")
@@ -198,21 +202,21 @@ class Model:
 
 
 def chosen(what: str, name: Any, table: Mapping[str, Any]) -> Any:
-    """The row of that name; ValueError lists what there is."""
+    """The entry of that name; ValueError lists the names of the table. `what` says what the table holds."""
     if name not in table:
         raise ValueError(f"found {what} {name!r}; expected one of {', '.join(table)}")
     return table[name]
 
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:
-    """The width of one hidden layer, or those of several, as a tuple."""
+    """The width of one hidden layer, or the widths of several, as a tuple."""
     return tuple(hidden) if isinstance(hidden, Sequence) else (hidden,)
 
 
 def build_model(config: dict[str, Any], device: str = "cpu") -> Model:
-    """The model of a configuration, with its weights as they begin; ValueError for a kind that is not registered."""
+    """The model of a configuration, with its initial weights; ValueError for a kind that is not registered."""
     rest = dict(config)
-    kind = rest.pop("kind", "vae")  # configurations of version 0.1.0 name none
+    kind = rest.pop("kind", "vae")  # configurations of version 0.1.0 have no kind
     if kind not in MODELS:
         raise ValueError(f"found a model of kind {kind!r}; expected one of {', '.join(MODELS)}: import the file that "
                          "defines it first, or name it with --use FILE")

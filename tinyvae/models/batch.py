@@ -1,6 +1,7 @@
-"""A batch as a model sees it, made of stored rows by launches, so that a replayed step reads the rows of its own.
+"""The data of one step, and the operations that gather them from the stored rows.
 
-Labels and masks travel with the pixels: the same order, the same device, the same index.
+A replayed step runs these operations again with another index, so it gathers its own rows. Labels and masks are
+gathered with the same index as the pixels, on the same device.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from tinyvae.engine.noise import Noise, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
-FIELDS = ("y", "labelled", "mask")  # what a model may need beside the pixels
+FIELDS = ("y", "labelled", "mask")  # the fields of a batch that a model can need besides the pixels
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Data of one step.
+    """The data of one step.
 
     Attributes
     ----------
-    x : (rows, pixels), numbers in the model's type
-    y : (rows, classes), one-hot labels; a row of zeros where the label is not known
-    labelled : rows with known labels as a batch of their own, where only a part of the data has labels
-    mask : (rows, pixels), 1 where a pixel was observed and 0 where it is missing
+    x : (rows, pixels), in the model's type
+    y : (rows, classes), one-hot labels; the row of a datum without a label is zero
+    labelled : a second batch, of data with labels, if only a part of the data has labels
+    mask : (rows, pixels), 1 for an observed pixel and 0 for a missing one
     """
 
     x: Tensor
@@ -67,25 +68,25 @@ def _prepare_grey(arrays: Any, scale: float, dtype: Any, out: Any = None) -> dic
     return {"out": out, "scale": scale}
 
 
-# stored numbers over their scale
+# x = stored / scale
 rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX), kernel="grey_rows", prepare=_prepare_grey,
      accepts=_accepts, picks=True)
-# each pixel 1 with the probability of its grey value, else 0
+# x is 1 with probability stored / scale, else 0
 rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX), kernel="binarised_rows",
      prepare=_prepare_drawn, accepts=_accepts, picks=True, flops=3)
 
 
 class Rows:
-    """The rows of one part of a data set, on one device: pixels, and what the model needs beside them.
+    """The stored rows of one part of a data set on one device: pixels, and the other fields that the model needs.
 
     Parameters
     ----------
     stored
-        (count, pixels); a grey value is stored / `scale`.
+        (count, pixels); the grey value of a pixel is stored / `scale`.
     draw
-        If given, each pixel is drawn at each use: 1 with the probability of its grey value.
+        If given, each use draws each pixel from it: 1 with the probability of its grey value.
     beside
-        Further arrays (count, width) by the name of a field of `Batch`: one-hot labels, masks.
+        One-hot labels and masks, (count, width), by their field in `Batch`.
     """
 
     def __init__(self, stored: np.ndarray, scale: float, dtype: Any, xp: Namespace, draw: Noise | None = None,
@@ -94,7 +95,7 @@ class Rows:
         self.beside = {name: Tensor(xp.asarray(array)) for name, array in (beside or {}).items()}
 
     def at(self, index: Tensor, labelled: Batch | None = None) -> Batch:
-        """The rows with these whole numbers, (rows,)."""
+        """The batch of the rows with the numbers `index`, (rows,); `labelled` becomes a part of it."""
         if self.draw is None:
             x = apply("grey_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
         else:
@@ -106,17 +107,17 @@ class Rows:
 
 def rows_of(model: Any, data: DataSet | np.ndarray, part: str, draw: Noise | None = None,
             only: np.ndarray | None = None) -> Rows:
-    """The rows of a part of a data set, or of an array, with what the model needs beside them (`Model.needs`).
+    """The rows of a part of a data set, or of an array, with the further fields that the model needs (`Model.needs`).
 
     Parameters
     ----------
     only
-        Take these rows alone, by their whole numbers.
+        The numbers of the rows to take; None takes all.
 
     Raises
     ------
     ValueError
-        Where the model needs labels or a mask that the data do not have.
+        If the model needs labels or a mask that the data do not have.
     """
     chosen = slice(None) if only is None else only
     if not isinstance(data, DataSet):
@@ -129,12 +130,12 @@ def rows_of(model: Any, data: DataSet | np.ndarray, part: str, draw: Noise | Non
             array = getattr(data, f"{part}_{'labels' if field == 'y' else field}", None)
             if array is None:
                 what = "labels" if field == "y" else "a mask"
-                raise ValueError(f"a {model.kind} needs {what} beside each datum, and {name} has none: take a data set "
-                                 "that has, or another model")
+                raise ValueError(f"a {model.kind} needs {what} for each datum, and {name} has none: take a data set "
+                                 f"with {what}, or another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(stored[chosen], scale, model.dtype, model.xp, draw, beside)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Labels (count,) as (count, classes) bytes, 1 at the label; a label of -1 is not known and gives zeros."""
+    """Labels (count,) as one-hot bytes (count, classes); the label -1 stands for an unknown one and gives zeros."""
     return (labels[:, None] == np.arange(classes)).astype(np.uint8)

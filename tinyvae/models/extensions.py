@@ -1,7 +1,8 @@
 """A user's own file that registers families, likelihoods, activations, optimizers or models.
 
-Running it makes what it registers a choice everywhere. A run folder records the file's name and SHA-256 and never runs
-it: whoever opens the run gives the file again, and another content is refused.
+After `use(file)`, everything that the file registers can be chosen in Python and on the command line. A run folder
+records the file's name and SHA-256, and opening the run never executes the file: the user gives it again, and a file
+with another SHA-256 is refused.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any
 
 from tinyvae.models.base import MODELS, Model
 
-USED: dict[str, str] = {}  # SHA-256 of each file that was run, with its name
+USED: dict[str, str] = {}  # the names of the files that were executed, by their SHA-256
 
 
 def use(path: str | Path) -> None:
-    """Run a Python file that registers something; a second time it does nothing.
+    """Execute a Python file that registers something; a second call with the same file does nothing.
 
-    Raises ValueError for a file that does not exist, or that ends in an error.
+    Raises ValueError for a file that does not exist, or that raises an error.
     """
     path = Path(path)
     if not path.is_file():
@@ -46,7 +47,7 @@ def use(path: str | Path) -> None:
 
 
 def own_files(model: Model) -> list[dict[str, str]]:
-    """What a run of the model must be given again: the files used, and that of its class if it is not ours."""
+    """The user's files that a run of the model needs: those executed by `use`, and the file of the model's class."""
     files = dict(USED)
     source = _source(type(model))
     if source is not None:
@@ -55,7 +56,7 @@ def own_files(model: Model) -> list[dict[str, str]]:
 
 
 def missing(recorded: list[dict[str, str]]) -> str:
-    """Of the files that a run was made with, the first that is not here now, in a sentence; "" if all are."""
+    """A sentence about the first recorded file that this process has not executed; "" if it has executed all."""
     here = dict(USED)
     for family in MODELS.values():
         if (source := _source(family)) is not None:
@@ -65,20 +66,20 @@ def missing(recorded: list[dict[str, str]]) -> str:
         if digest in here:
             continue
         if name in here.values():
-            return (f"was made with another {name} than the one given (SHA-256 {digest[:12]} then): give the file as "
-                    "it was, or start a new run")
+            return (f"was made with another version of {name} (SHA-256 {digest[:12]}): give that version, or start "
+                    "a new run")
         return (f"was made with {name}, which opening a run never executes: give the file with --use {name}, or call "
                 f"tv.use({name!r}) first")
     return ""
 
 
 def _source(family: Any) -> Path | None:
-    """The file that defines a class outside of this package, if it has one."""
+    """The file that defines a class, or None for a class of this package or without a file."""
     if family.__module__.partition(".")[0] == "tinyvae":
         return None
     try:
         path = Path(inspect.getfile(family))
-    except (TypeError, OSError):  # of a class made in a session without a file
+    except (TypeError, OSError):  # an interactive session has no file
         return None
     return path if path.is_file() else None
 

@@ -19,16 +19,16 @@ from tinyvae.models.batch import Batch
 
 
 class VAE(Model, kind="vae"):
-    """A VAE of two multilayer perceptrons that mirror each other.
+    """A VAE whose encoder and decoder are multilayer perceptrons with mirrored hidden layers.
 
     Parameters
     ----------
     pixels
-        Numbers in a datum.
+        The number of pixels of a datum.
     hidden
-        Width of the hidden layer, or widths of several, encoder first; the decoder has them in reverse.
+        The width of the hidden layer, or the widths of the encoder's hidden layers; the decoder reverses them.
     latent
-        Dimensions of z.
+        The number of dimensions of z.
     activation
         `relu`, `tanh` or `softplus`.
     likelihood
@@ -37,9 +37,10 @@ class VAE(Model, kind="vae"):
     init
         `glorot`, or `aevb` for N(0, 0.01^2) as in the paper.
     posterior
-        The family of q(z|x), each with its prior: `normal`, `full-normal`, `log-normal`, `gamma`, `beta`, `dirichlet`.
+        The family of q(z|x), which also determines the prior: `normal`, `full-normal`, `log-normal`, `gamma`, `beta`,
+        `dirichlet`.
     data_mean
-        If given, (pixels,) in [0, 1]: the decoder's output bias starts where it reproduces this mean.
+        If given, (pixels,) in [0, 1]: the initial output bias of the decoder reproduces this mean.
     device
         `cpu`, or `cuda` for an NVIDIA GPU through CuPy.
     """
@@ -63,10 +64,11 @@ class VAE(Model, kind="vae"):
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 
-    # ---- the two directions ------------------------------------------------------------------------------------------
+    # ---- encoder and decoder
+    # ------------------------------------------------------------------------------------------
 
     def q(self, x: Tensor) -> Any:
-        """The encoder: q(z|x) for x (batch, pixels), N(mu(x), exp(logvar(x))) if it is the normal one."""
+        """The encoder: q(z|x) for x (batch, pixels); for the family `normal`, N(mu(x), exp(logvar(x)))."""
         return self.encoder(x)
 
     def likelihood(self, z: Tensor) -> Any:
@@ -79,7 +81,8 @@ class VAE(Model, kind="vae"):
     def posterior(self, batch: Batch) -> Distribution:
         return self.q(batch.x)
 
-    # ---- its demands on data, and where it begins --------------------------------------------------------------------
+    # ---- its demands on data, and its initial bias
+    # --------------------------------------------------------------------
 
     def check(self, data: DataSet) -> None:
         super().check(data)
@@ -88,9 +91,9 @@ class VAE(Model, kind="vae"):
             raise ValueError(f"{fault}{'; or take its -dynamic, -static or -threshold form' if kind == 'grey' else ''}")
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias where, were its weights 0, the mean image is `data_mean`."""
+        """Set the decoder's output bias so that with zero weights the mean image is `data_mean`."""
         mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
-        # of two numbers a pixel (Gaussian), the first half belongs to the mean
+        # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
         start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
         self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
 
@@ -101,11 +104,11 @@ class VAE(Model, kind="vae"):
 
 
 def check_sizes(pixels: Any, hidden: Any, latent: Any) -> None:
-    """TypeError or ValueError for a size that is no whole number of at least 1."""
+    """Raise TypeError or ValueError for a size that is not a whole number of at least 1."""
     widths = widths_of(hidden)
     if not all(isinstance(size, int) and not isinstance(size, bool) for size in (pixels, latent, *widths)):
-        raise TypeError(f"found sizes pixels={pixels!r}, hidden={hidden!r}, latent={latent!r}; each is a whole "
-                        "number, hidden may be several")
+        raise TypeError(f"found sizes pixels={pixels!r}, hidden={hidden!r}, latent={latent!r}; expected whole "
+                        "numbers; hidden may be a list of them")
     if min((pixels, latent, *widths)) < 1 or not widths:
         raise ValueError(f"found sizes pixels={pixels}, hidden={hidden}, latent={latent}; each must be at least 1, "
                          "and hidden at least one width")

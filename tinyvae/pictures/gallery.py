@@ -145,7 +145,7 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """What a finished run shows of itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not model.is_drawn:
+    if not model.has_pictures:
         return curves(records, folder)
     kinds: list[Any] = [sample, reconstruct, traverse, latents]
     if len(data.test) > 1:

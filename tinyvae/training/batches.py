@@ -1,8 +1,8 @@
-"""Minibatches as launches: which rows come next, in which order, and the weights of the step.
+"""Minibatches: the order of the rows, and the rates of each step.
 
-An epoch's order and its plan (the learning rate and the weights of the model's terms, batch by batch) are written into
-arrays when it begins; from then on a step only reads them at its cursor, so a recorded step fetches the next batch
-whenever it is replayed.
+The *rates* of a step are the numbers that a schedule sets: the learning rate, and the weight of each scheduled term of
+the objective. When an epoch begins, its order and its plan (one row of rates for each batch) are written into arrays.
+A step reads both at the cursor in `counters`, so a recorded step fetches the next batch whenever it is replayed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from tinyvae.engine.rules import ANY, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.models.batch import Batch, Rows
 
-# The places of `counters`, an int64 vector: the running number of the step (it addresses the noise), the first row of
-# the batch within the epoch's order, and the number of the batch within the epoch.
+# The indices of `counters`, an int64 vector: the number of the step since the start of the training, which addresses
+# the noise; the position of the batch's first row in the epoch's order; and the number of the batch within the epoch.
 STEP, CURSOR, BATCH = range(3)
 
 
 def _next_indices(xp: Any, order: Any, counters: Any, out: Any, batch: int) -> Any:
-    # (who replays a step more often than the epoch has batches begins it anew)
+    # After the last row of the order comes the first one again.
     rows = order[(read(counters[CURSOR]) + xp.arange(batch)) % len(order)]
     return into(out, rows)
 
 
-def _next_weights(xp: Any, plan: Any, counters: Any, out: Any) -> Any:
-    weights = plan[read(counters[BATCH]) % len(plan)]
+def _next_rates(xp: Any, plan: Any, counters: Any, out: Any) -> Any:
+    rates = plan[read(counters[BATCH]) % len(plan)]
     if out is None:
-        return weights.copy()
-    out[...] = weights
+        return rates.copy()
+    out[...] = rates
     return out
 
 
@@ -41,26 +41,26 @@ def _tick(xp: Any, counters: Any, batch: int) -> None:
 
 
 rule("next_indices", _next_indices, (None, None), (INDEX, INDEX), kernel="next_indices", picks=True)
-rule("next_rates", _next_weights, (None, None), (ANY, INDEX), kernel="next_rates", picks=True)
+rule("next_rates", _next_rates, (None, None), (ANY, INDEX), kernel="next_rates", picks=True)
 rule("tick", _tick, domain=(INDEX,), writes=(0,), kernel="tick")
 
 
 class Batches:
-    """The minibatches of one training set, epoch after epoch, each epoch in an order of its own.
+    """The minibatches of a training set; each epoch has its own random order.
 
     Parameters
     ----------
     rows
         The training data.
     batch
-        Rows a step; the last step of an epoch has fewer where the count does not divide.
+        The number of rows in a step; the last step of an epoch has the remaining rows.
     seed
-        Of the orders.
+        The seed of the orders.
     counters
-        The state that says where the training is; see the head of this file.
+        The position of the training; see the indices above.
     labelled
-        The rows with known labels, where the model asks for them: each step takes as many as of the others, in an
-        order of their own, again from the start when they are used up.
+        The rows with labels, if the model needs them. Each step takes as many of them as of the other rows, in a random
+        order of their own that starts again at its end.
     """
 
     def __init__(self, rows: Rows, batch: int, seed: int, counters: Array, labelled: Rows | None = None) -> None:
@@ -74,39 +74,38 @@ class Batches:
         self.labelled_order = None if labelled is None else self.xp.zeros(len(labelled.stored), np.int64)
         self.plan_for(1)
 
-    def plan_for(self, weights: int) -> None:
-        """Make room for the numbers that change from batch to batch: `plan` is (batches, weights), for the caller to
-        fill when an epoch begins."""
-        self.plan = self.xp.zeros((self.steps, weights), self.rows.dtype)
+    def plan_for(self, rates: int) -> None:
+        """Allocate `plan`, (batches, rates), which the caller fills when an epoch begins."""
+        self.plan = self.xp.zeros((self.steps, rates), self.rows.dtype)
 
     def begin(self, epoch: int) -> None:
-        """Lay out the order of an epoch; the cursor is the caller's to set."""
+        """Write the order of an epoch; the caller sets the cursor."""
         self.order[...] = self.xp.asarray(permutation(self.seed, "shuffle", epoch, self.count))
         if self.labelled_order is not None:
             self.labelled_order[...] = self.xp.asarray(
                 permutation(self.seed, "shuffle-labelled", epoch, len(self.labelled_order)))
 
     def size_now(self) -> int:
-        """Rows in the batch at the cursor."""
+        """The number of rows in the batch at the cursor."""
         return min(self.size, self.count - read(self.counters[CURSOR]))
 
     def sizes(self) -> list[int]:
-        """Rows in each batch of an epoch: fewer in the last one if the count does not divide."""
+        """The number of rows in each batch of an epoch; the last batch has the remaining rows."""
         return [min(self.size, self.count - start) for start in range(0, self.count, self.size)]
 
     def next(self, size: int) -> tuple[Batch, Tensor]:
-        """The batch at the cursor, and its row of the plan."""
+        """The batch at the cursor, and its rates."""
         for rows in (self.rows, self.labelled):
             if rows is not None and rows.draw is not None:
                 rows.draw.restart()
         index = apply("next_indices", Tensor(self.order), Tensor(self.counters), batch=size)
-        weights = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
+        rates = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
         labelled = None
         if self.labelled is not None:
             labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order), Tensor(self.counters),
                                               batch=min(size, len(self.labelled.stored))))
-        return self.rows.at(index, labelled), weights
+        return self.rows.at(index, labelled), rates
 
     def tick(self, size: int) -> None:
-        """Move the counters past a batch, as a launch."""
+        """Move the counters past a batch, as an operation of the recorded step."""
         apply("tick", Tensor(self.counters), batch=size)

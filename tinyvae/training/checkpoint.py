@@ -1,17 +1,16 @@
-"""Files of a run that survive a kill: checkpoints, small JSON files and the metrics log.
+"""The files of a run: checkpoints, small JSON files and the metrics log. They stay intact if the process is killed.
 
-A checkpoint is a safetensors file, so that loading one never runs code and other programs can read the
-weights. Its header carries one entry, "tinyvae", a JSON text with
+A checkpoint is a safetensors file, so loading one never runs code, and other programs can read the weights. Its header
+has one entry, "tinyvae", a JSON text with
 
-    format    "tinyvae"                  whose file this is
-    version   1                          which reader it needs
+    format    "tinyvae"                  the program that wrote the file
+    version   1                          the version of the format
     checksum  SHA-256 over the names, types, shapes and bytes of the arrays in sorted order, and over meta
-    meta      what the caller wants to remember beside the arrays
+    meta      further values of the caller
 
-A file is never edited in place. The new bytes go to a temporary file in the same folder, are forced to the
-disk, and then take the old file's name in one step, so that at every moment the name stands for a whole file,
-the old or the new one. The log is the exception, for a line is appended; reading it skips a line that a kill
-cut short.
+A file is never edited in place. The new bytes are written to a temporary file in the same folder and forced to the
+disk; then the temporary file replaces the old file in one step. So the name always stands for a whole file, the old or
+the new one. Only the log is appended to, one line at a time; reading it skips an incomplete last line.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ import safetensors.numpy
 
 FORMAT = "tinyvae"
 VERSION = 1
-# What safetensors can store and NumPy can hold without a further package.
+# The types that safetensors can store and NumPy has without a further package.
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
           "float16", "float32", "float64")  # fmt: skip
 
@@ -41,21 +40,21 @@ class CheckpointError(Exception):
     """A file of a run cannot be read or written; the message says what was found and what to do."""
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Write `arrays` and `meta` to `path` in one step; the bytes depend on these two only.
+    """Write `arrays` and `meta` to `path` in one step; the bytes are a function of these two.
 
     Parameters
     ----------
-    arrays : arrays of any shape, of a type in `DTYPES`, by name.
-    meta : whatever JSON can hold; infinities and NaN are kept, NumPy scalars become Python's numbers.
+    arrays : arrays of any shape by name; their types are those of `DTYPES`.
+    meta : values that JSON can hold, infinities and NaN included; NumPy scalars become Python numbers.
 
     Raises
     ------
     CheckpointError : the file could not be written (disk full, no permission); an earlier file is untouched.
-    TypeError : an array or a value of `meta` is of a type (or has a name) that the format has no place for.
+    TypeError : the format cannot hold the type or the name of an array, or a value of `meta`.
     """
     for name, array in arrays.items():
         if not isinstance(name, str) or name == "__metadata__":
@@ -67,14 +66,14 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], meta: M
     remembered = json.loads(json.dumps(dict(meta), default=_number))
     checksum = _checksum(whole, remembered)
     header = {"format": FORMAT, "version": VERSION, "checksum": checksum, "meta": remembered}
-    # One entry only: safetensors keeps entries in a hash map and writes two of them in a random order.
+    # There is only one entry, because safetensors writes several entries in a random order.
     write_bytes(path, safetensors.numpy.save(whole, {FORMAT: json.dumps(header, sort_keys=True)}))
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a checkpoint: its arrays by name (writable copies, names in sorted order) and its meta.
 
-    Nothing in the file is executed, and nothing of it is used before the checksum over all of it is right.
+    Reading executes nothing in the file, and uses nothing before the checksum of the whole content is verified.
 
     Raises
     ------
@@ -85,7 +84,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         stored = safetensors.numpy.load(content)
         size = int.from_bytes(content[:8], "little")
         entries = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
-    except Exception as error:  # whatever a hostile file provokes in the parsers, it is unusable
+    except Exception as error:  # a hostile file can cause any error in the parsers
         raise CheckpointError(f"{path} {_diagnosis(content, error)}; use another checkpoint") from None
     header = _decode(entries.get(FORMAT, ""))
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -113,9 +112,10 @@ def check_shapes(
     expected: Mapping[str, tuple[tuple[int, ...], Any]],
     path: str | os.PathLike[str],
 ) -> None:
-    """Raise CheckpointError at the first name (in sorted order) that is missing, unknown, or of another kind.
+    """Raise CheckpointError at the first name (in sorted order) that is missing or unknown, or has another shape or
+    type.
 
-    `expected` gives (shape, dtype) by name; `path` is the file to speak of.
+    `expected` holds (shape, dtype) by name; the message names the file `path`.
     """
     for name in sorted(arrays.keys() | expected.keys()):
         if name not in arrays:
@@ -139,7 +139,7 @@ def _checksum(arrays: Mapping[str, np.ndarray], meta: Any) -> str:
     """SHA-256 over (name, type, shape, bytes) of arrays, little-endian and in sorted order, and over meta."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
-        # JSON ends a record unambiguously, so that no two sets of arrays give the same stream of bytes.
+        # A record in JSON has an unambiguous end, so two different sets of arrays never give the same bytes.
         digest.update(json.dumps([name, array.dtype.name, list(array.shape)]).encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     digest.update(json.dumps([FORMAT, VERSION, meta], sort_keys=True).encode())
@@ -166,14 +166,14 @@ def _decode(text: str | bytes) -> Any:
     """The value of a JSON text, or None if it is none."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, or brackets nested deeper than the parser's stack
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply for the parser
         return None
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     if not os.path.exists(path):
         raise CheckpointError(f"{path} does not exist; check the name of the run and of the file")
-    if not os.path.isfile(path):  # a device or a pipe could be read for ever
+    if not os.path.isfile(path):  # reading a device or a pipe might never end
         raise CheckpointError(f"{path} is not a file; give the file itself")
     try:
         return Path(path).read_bytes()
@@ -182,7 +182,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _diagnosis(content: bytes, error: Exception) -> str:
-    """What is wrong with bytes that safetensors refuses, as the rest of a sentence."""
+    """The fault of bytes that safetensors refuses, as the predicate of a sentence."""
     if not content:
         return "is empty"
     if content[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or content[:4] == b"PK\x03\x04":
@@ -190,7 +190,7 @@ def _diagnosis(content: bytes, error: Exception) -> str:
     size = int.from_bytes(content[:8], "little")
     header = _decode(content[8 : 8 + size])
     if isinstance(header, dict):
-        with contextlib.suppress(Exception):  # the offsets are as untrusted as the rest
+        with contextlib.suppress(Exception):  # the offsets may be wrong as well
             end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
             if len(content) < 8 + size + end:
                 return f"is truncated: {len(content)} bytes of {8 + size + end}"
@@ -199,15 +199,15 @@ def _diagnosis(content: bytes, error: Exception) -> str:
     return f"is not a readable safetensors file ({str(error) or type(error).__name__})"
 
 
-# ---- writing whole files -----------------------------------------------------------------------------------
+# ---- writing whole files ---------------------------------------------------------------------------------------------
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Give `path` a new content in one step: at any moment there is the whole old file or the whole new one.
+    """Replace the content of `path` in one step; at any moment the file is whole, old or new.
 
-    Raises CheckpointError if it cannot; the temporary file is then removed and the old file is untouched.
+    Raises CheckpointError if that fails; the temporary file is then removed and the old file is unchanged.
     """
-    target = Path(os.path.realpath(path))  # a link stays a link: the file that it points to is replaced
+    target = Path(os.path.realpath(path))  # replace the file that a link points to, not the link
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         try:
@@ -215,7 +215,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
                 _write_all(file.fileno(), content)
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-        except BaseException:  # a Ctrl-C leaves nothing behind either
+        except BaseException:  # also after Ctrl-C
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
@@ -225,7 +225,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove and return the temporary files that a killed run left; nobody may be writing in `folder`."""
+    """Remove and return the temporary files of a killed run; no other process may write in `folder`."""
     left = sorted(file for file in Path(folder).glob(".*.tmp") if file.name.split(".")[-2].isdigit())
     for temporary in left:
         temporary.unlink(missing_ok=True)
@@ -233,24 +233,24 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON in one step; a non-finite number, unknown to JSON, becomes null."""
+    """Write `value` as indented JSON in one step; a number that is not finite becomes null."""
     text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value of a JSON file; ValueError if it holds none."""
+    """The value of a JSON file; ValueError if the file is not JSON."""
     return json.loads(_read(path))
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
-    while rest:  # the system may take less than it is offered: 2 GiB at most, or what is left on the disk
+    while rest:  # the system may write less than it is given: at most 2 GiB, or the free space of the disk
         rest = rest[os.write(descriptor, rest) :]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk. Where that cannot be done, the file is whole all the same."""
+    """Force the new name to the disk; if the system cannot do that, the file is whole nevertheless."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -277,21 +277,22 @@ def _refusal(path: str | os.PathLike[str], error: OSError, size: int) -> str:
     return f"{path} could not be written ({what}); {cure}; what was there before is untouched"
 
 
-# ---- the log: one JSON object a line -----------------------------------------------------------------------
+# ---- the log, with one JSON object in each line
+# -----------------------------------------------------------------------
 
 
 def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append one record as a line of JSON and force it to the disk; keys keep their order.
 
-    A non-finite number is written as null, so that every program can read the file. If the line cannot be
-    written whole, it is taken back and CheckpointError is raised.
+    A number that is not finite is written as null, so that every program can read the file. If the line cannot be
+    written whole, it is removed again and CheckpointError is raised.
     """
     line = json.dumps(plain(record), allow_nan=False).encode() + b"\n"
     try:
         with open(path, "ab+", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             if end and file.seek(end - 1) >= 0 and file.read(1) != b"\n":
-                line = b"\n" + line  # a kill cut the last line short: leave it alone, begin a new one
+                line = b"\n" + line  # leave an incomplete last line and begin a new one
             try:
                 _write_all(file.fileno(), line)
                 os.fsync(file.fileno())
@@ -304,14 +305,14 @@ def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a log in order, without lines that are not whole; a log that does not exist has none."""
+    """The records of a log in order, without incomplete lines; a missing log has no records."""
     return [record for _, record in _whole_lines(path)]
 
 
 def cut_lines(path: str | os.PathLike[str], keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the whole lines whose record satisfies `keep`, byte for byte; what a kill cut short goes as well.
+    """Keep the complete lines whose record satisfies `keep`, byte for byte, and remove the others.
 
-    The file is replaced in one step, and not at all if nothing has to go.
+    The file is replaced in one step, unless all its lines stay.
     """
     if os.path.exists(path):
         kept = b"".join(line + b"\n" for line, record in _whole_lines(path) if keep(record))
@@ -325,7 +326,7 @@ def _whole_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, dict[str, An
 
 
 def plain(value: Any) -> Any:
-    """The value with None for every NaN and infinity in it, and Python's numbers for NumPy's scalars."""
+    """The value with None instead of every NaN and infinity, and Python numbers instead of NumPy scalars."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

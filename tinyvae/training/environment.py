@@ -1,6 +1,6 @@
-"""What a run or a figure was made with: the processor, the packages, and the BLAS behind NumPy's matrix products.
+"""The environment of a run or a figure: the processor, the packages, and the BLAS that multiplies NumPy's matrices.
 
-A product can differ twofold in time, and in its last bits, with the kernel that the BLAS chose.
+The kernel that the BLAS chooses can change the time of a product twofold, and it changes the last bits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-# What changes the speed or the bits of a computation, and nothing that tells whose machine it is.
+# Environment variables that change the speed or the bits of a computation; none of them identifies the machine.
 VARIABLES = (
     "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
     "MKL_ENABLE_INSTRUCTIONS", "BLIS_NUM_THREADS", "BLIS_ARCH_TYPE", "VECLIB_MAXIMUM_THREADS",
@@ -18,7 +18,7 @@ VARIABLES = (
     "NUMBA_DISABLE_JIT", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "cupy", "cupy-cuda12x", "cupy-cuda13x")
-# The generations of OpenBLAS kernels on x86: what a processor must know, and the kernels that make use of it.
+# The generations of OpenBLAS kernels on x86: the instruction sets that they need, and the names of the kernels.
 GENERATIONS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     ("SkylakeX", frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}),
      frozenset({"skylakex", "cooperlake", "sapphirerapids"})),
@@ -28,7 +28,7 @@ GENERATIONS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on, for a JSON file; nothing that names the machine or its owner."""
+    """The environment for a JSON file, without the name of the machine or its owner."""
     return {
         "cpu": cpu_model(),
         "cores": usable_cores(),
@@ -51,15 +51,15 @@ def installed(package: str) -> str | None:
 def blas() -> dict[str, Any]:
     """The BLAS that NumPy multiplies matrices with.
 
-    `library`, `version`; `kernel`, the processor generation whose code it runs; `threads`; `pinned_by`, the
-    environment variable that chose the kernel, if one did; `newer_kernel`, one that this processor could run
-    where the kernel in use is older. What cannot be found out is None.
+    The keys are `library`; `version`; `kernel`, the processor generation of its code; `threads`; `pinned_by`, the
+    environment variable that chose the kernel, if one did; and `newer_kernel`, a newer kernel that this processor can
+    run. Unknown values are None.
     """
     found: dict[str, Any] = dict.fromkeys(
         ("library", "version", "kernel", "threads", "pinned_by", "newer_kernel")
     )
     pool = _numpy_pool()
-    if pool is None:  # Accelerate, for one, does not tell more than its name
+    if pool is None:  # Accelerate, for example, tells only its name
         found["library"] = _numpy_build()
         return found
     found["library"], found["version"] = pool["internal_api"], pool.get("version")
@@ -72,10 +72,11 @@ def blas() -> dict[str, Any]:
 
 
 def differing_blas(before: dict[str, Any]) -> str:
-    """In what the BLAS differs from that of an earlier `environment()`, in words; "" if in nothing.
+    """The differences of the BLAS from that of an earlier `environment()`, in words; "" if there are none.
 
-    Products that a BLAS makes (where our kernels do not serve) repeat only with its kernel and number of threads, and
-    another kernel is a sign of another processor, whose vectors may be shorter.
+    The products that the BLAS computes (where this package has no kernel) have the same bits only with the same kernel
+    and number of threads. Another BLAS kernel also indicates another processor, on which the kernels of this package
+    may use shorter vectors.
     """
     then, now = before.get("blas") or {}, blas()
     keys = ("library", "version", "kernel", "threads")
@@ -84,7 +85,7 @@ def differing_blas(before: dict[str, Any]) -> str:
 
 
 def newer_kernel(kernel: str | None, flags: frozenset[str] | None) -> str | None:
-    """The generation of OpenBLAS kernels that a processor of `flags` runs, if `kernel` is of an older."""
+    """The generation of OpenBLAS kernels that a processor with these flags can run, if `kernel` is older than that."""
     if kernel is None or flags is None:
         return None
     for name, needs, kernels in GENERATIONS:
@@ -102,12 +103,12 @@ def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str] | None:
 
 
 def cpu_model() -> str:
-    """The processor's name, or its architecture where the name is not to be had."""
+    """The processor's name, or its architecture if the name is unknown."""
     return _cpuinfo("model name", "/proc/cpuinfo") or platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: not those of the machine, if it was given fewer."""
+    """The number of cores that this process may use, which can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -126,11 +127,11 @@ def _cpuinfo(key: str, path: str) -> str | None:
 
 
 def _numpy_pool() -> dict[str, Any] | None:
-    import numpy  # noqa: F401 - it loads the library that is asked about
+    import numpy  # noqa: F401 - the import loads the BLAS that threadpoolctl finds
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool.get("user_api") == "blas"]
-    # SciPy brings a BLAS of its own: prefer the one that lies with NumPy.
+    # SciPy comes with its own BLAS; the first entry is that of NumPy.
     pools.sort(key=lambda pool: "numpy" not in (pool.get("filepath") or ""))
     return pools[0] if pools else None
 

@@ -1,4 +1,4 @@
-"""A training: its state, all of it in arrays, and its epochs. The loop over them is in runs.py."""
+"""The state of a training, which lies in arrays, and the steps of an epoch. runs.py loops over the epochs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE,
 from tinyvae.training.settings import SCHEDULES, Settings
 from tinyvae.training.step import Step
 
-LOOK = 200  # steps on a GPU between two looks of the host, for which it waits
-SETTLED = 100  # steps after which an objective worse than the untrained model's no longer counts as an early overshoot
-JUDGED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # of an evaluation, what a record keeps
+# On a GPU the host checks only after so many steps whether all of them were finite, because each check waits for the
+# GPU.
+CHECK_INTERVAL = 200
+OVERSHOOT_STEPS = 100  # the number of first steps that may raise the loss far above that of the untrained model
+EVALUATED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # the fields of an evaluation in a record
 
 
 class Training:
-    """The state of a run and its epochs. Everything that changes is in the arrays of `state()`."""
+    """A training of a model on data: its state, its steps and its epochs. Steps change only the arrays of `state()`."""
 
     def __init__(self, model: Model, data: DataSet, settings: Settings) -> None:
         if not isinstance(data, DataSet):
@@ -44,15 +46,14 @@ class Training:
                              "choosing by the test data would make its bound too good")
         self.xp = model.xp
         self.counters = self.xp.zeros(3, np.int64)
-        self.first_loss = math.nan  # of the first batch, in nats per datum: what the untrained model scores
-        self.epoch = 0  # epochs completed
+        self.epoch = 0  # the number of completed epochs
         self.best, self.best_epoch = -math.inf, 0
-        self.interval = 1 if self.xp is CPU else LOOK
+        self.interval = 1 if self.xp is CPU else CHECK_INTERVAL
         self.batches = self._batches()
         self.phases: list[Phase] = list(model.phases())
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
-        self._turn = 0  # the running number of the step, where phases take turns
+        self._turn = 0  # the number of the step, which selects the phase if phases alternate
 
     def _batches(self) -> Batches:
         def drawn() -> Noise | None:
@@ -72,21 +73,33 @@ class Training:
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
-        """Every array that a step changes, by name; the parameters are one vector here."""
+        """Every array that a step changes, by name; `parameters` is the flat vector of all parameters."""
         state = {"parameters": self.model.parameters.flat, "training.counters": self.counters}
         for step in self.steps_of:
             state |= step.state()
         return state
 
-    # of a model with one phase, which most are
+    # the optimizer and the totals of the current phase; most models have only one
     optimizer = property(lambda self: self.step_now().optimizer)
     totals = property(lambda self: self.step_now().totals)
+    first_loss = property(lambda self: self.step_now().first_loss)
+
+    def first_losses(self) -> dict[str, float]:
+        """The first loss of each phase by the phase's name; NaN for a phase that has not begun."""
+        return {step.phase.name: step.first_loss for step in self.steps_of}
+
+    def set_first_losses(self, found: dict[str, float]) -> None:
+        """Restore the losses that `first_losses` returned."""
+        for step in self.steps_of:
+            step.first_loss = found.get(step.phase.name, math.nan)
+
+    def in_turn(self) -> bool:
+        """Whether the phases take turns, step by step."""
+        return all(phase.epochs is None for phase in self.phases)
 
     def step_now(self) -> Step:
-        """The phase that trains now: by the epoch where phases have lengths, else in turn."""
-        if len(self.steps_of) == 1:
-            return self.steps_of[0]
-        if all(phase.epochs is None for phase in self.phases):
+        """The step of the current phase: by the epoch if phases have lengths; else the phases alternate."""
+        if self.in_turn():
             return self.steps_of[self._turn % len(self.steps_of)]
         end = 0
         for phase, step in zip(self.phases, self.steps_of, strict=True):
@@ -96,35 +109,35 @@ class Training:
         return self.steps_of[-1]
 
     def finished(self) -> bool:
-        """Have all epochs been done, or has patience run out?"""
+        """Whether all epochs are completed, or the bound has not improved for `patience` epochs."""
         waited = self.epoch - self.best_epoch
         return self.epoch >= self.settings.epochs or bool(self.settings.patience and waited >= self.settings.patience)
 
-    def now(self, place: int) -> int:
-        """A place of the counters."""
-        return read(self.counters[place])
+    def now(self, index: int) -> int:
+        """The counter with this index: STEP, CURSOR or BATCH."""
+        return read(self.counters[index])
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Train on the batch at the cursor and move on."""
+        """Train on the batch at the cursor, and move the cursor to the next batch."""
         size, step = self.batches.size_now(), self.step_now()
         with self._device_faults(size):
             self._advance(size)
             sound = step.is_sound()
         if not sound and self.settings.on_nonfinite == "stop":
             raise self._fault(step, size)
-        if math.isnan(self.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
-            self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
+        if math.isnan(step.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
+            step.first_loss = float(totals[OBJECTIVE] / totals[DATA_COUNT])
 
     def _advance(self, size: int) -> None:
         self.step_now().program(size)
         self._turn += 1
 
-    def several(self, sizes: list[int]) -> None:
-        """Steps that nobody looks into: the host reads at their end whether all were sound, so a GPU never waits.
+    def step_many(self, sizes: list[int]) -> None:
+        """Make several steps and check only after the last whether all were finite, so that a GPU never waits.
 
-        If one was not, all are taken back and done again one by one, up to the one that went wrong.
+        If a step was not finite, the state is restored and the steps are repeated one by one, up to the faulty one.
         """
         state, turn = self.state(), self._turn
         with self._device_faults(max(sizes)):
@@ -151,7 +164,7 @@ class Training:
         return device_faults(self.xp, size, forget, self.step_now().tape_of_loss)
 
     def _fault(self, step: Step, size: int) -> NonFiniteError:
-        """Run the step that went wrong again, eagerly, and name the first operation whose result is not finite."""
+        """Repeat the faulty step eagerly; the error names the first operation whose result is not finite."""
         self.counters -= self.xp.asarray((1, size, 1))
         number, cursor, batch = to_host(self.counters).tolist()
         return not_finite(step.tape_of_loss(size), step.gradient, {
@@ -159,20 +172,24 @@ class Training:
             "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()})  # fmt: skip
 
     def tf32_error(self) -> tuple[float, float]:
-        """How far TF32 moves the loss and the gradient of the next batch, relative to themselves (norms)."""
+        """The relative errors of the loss and of the gradient (in norm) of the next batch with TF32."""
         self.begin_epoch()
         return self.step_now().tf32_error(self.batches.size_now())
 
     # ---- epochs ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self) -> None:
-        """Lay out the order and the plan of the epoch that `epoch` and the counters point into."""
+        """Write the order and the plan of the current epoch.
+
+        The rates of batch i are the learning rate, lr * schedule(progress), and the weight of the KL, which rises
+        linearly to beta over `warmup` epochs.
+        """
         self._turn = self.now(STEP)
         if not self._turn and self.settings.data_mean_bias:
             self._start_bias()
         self.batches.begin(self.epoch)
         settings, steps = self.settings, self.batches.steps
-        plan = np.zeros(self.batches.plan.shape, self.model.dtype)  # the learning rate, the weight of the KL
+        plan = np.zeros(self.batches.plan.shape, self.model.dtype)
         for i in range(steps):
             done = self.epoch + i / steps
             rate = settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs))
@@ -187,38 +204,41 @@ class Training:
         self.model.start_at(mean / (len(self.data.train) * self.data.scale))
 
     def steps(self) -> Iterator[int]:
-        """Do the rest of the current epoch, giving the number of batches done whenever the host has looked at them."""
+        """Make the remaining steps of the epoch; yield the number of finished batches after each check by the host."""
         self.begin_epoch()
         sizes, done = self.batches.sizes(), self.now(BATCH)
         while done < len(sizes):
             settled = list(takewhile(self._is_settled, sizes[done : done + self.interval]))
             if len(settled) > 1:
-                self.several(settled)
+                self.step_many(settled)
             else:
                 self.step()
             done += max(1, len(settled))
             yield done
 
     def _is_settled(self, size: int) -> bool:
-        """Is a step of this size a program that was compared with its operations, and the first loss known?"""
-        return not math.isnan(self.first_loss) and all(step.program.is_settled(size) for step in self.steps_of)
+        """Whether the recorded steps of this size have been verified, and the first losses are known."""
+        due = self.steps_of if self.in_turn() else [self.step_now()]
+        return all(step.program.is_settled(size) and not math.isnan(step.first_loss) for step in due)
 
     def _check_divergence(self, step: Step) -> None:
-        """A too large step can throw the weights far out without any number becoming infinite.
+        """Raise an error if the mean objective of the epoch is far above that of the untrained model.
 
-        The first steps may overshoot and recover (Adagrad's always have full length), so they are allowed much more.
+        A learning rate that is too large can spoil the weights although every number stays finite. The first steps may
+        overshoot and recover (Adagrad's first steps always have full length), so their margin is 100 times as large.
         """
         totals = to_host(step.totals)
         if not totals[SOUND]:
             raise NonFiniteError(f"all {self.batches.steps} batches of epoch {self.epoch + 1} were skipped: their loss "
                                  "or gradient was not finite; try a smaller --lr", {"epoch": self.epoch + 1})
         mean = totals[OBJECTIVE] / max(totals[DATA_COUNT], 1)
-        margin = max(abs(self.first_loss) / 2, 0.1 * self.model.pixels) * (1 if self.now(STEP) >= SETTLED else 100)
-        if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
-            raise diverged(self.epoch + 1, mean, self.first_loss)
+        factor, first = 1 if self.now(STEP) >= OVERSHOOT_STEPS else 100, step.first_loss
+        margin = factor * max(abs(first) / 2, 0.1 * self.model.pixels)
+        if self.settings.on_nonfinite == "stop" and mean > first + margin:
+            raise diverged(self.epoch + 1, mean, first)
 
     def end_epoch(self) -> dict[str, Any]:
-        """Close the epoch: its record for the metrics file, with the model judged on test (and validation) data."""
+        """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""
         record: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.now(STEP), "data": self.data.name}
         for step in self._trained():
             self._check_divergence(step)
@@ -229,7 +249,7 @@ class Training:
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
                 result = evaluate(self.model, self.data, part=part, importance_samples=draws)
-                record |= {f"{part}_{key}": getattr(result, key) for key in JUDGED}
+                record |= {f"{part}_{key}": getattr(result, key) for key in EVALUATED}
                 record |= {f"{part}_{name}": mean for name, mean in (result.terms or {}).items()}
                 if draws:
                     record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
@@ -247,14 +267,14 @@ class Training:
         return record
 
     def _trained(self) -> list[Step]:
-        """The phases that had steps in this epoch."""
+        """The steps of the phases that trained in this epoch."""
         return [step for step in self.steps_of if to_host(step.totals)[[SOUND, SKIPPED]].any()]
 
     def _sums(self, step: Step) -> dict[str, Any]:
-        """A phase's part of the epoch's record: means over the training data, in nats per datum."""
+        """The part of the epoch's record about one phase: means over the training data, in nats per datum."""
         totals, plan = to_host(step.totals), to_host(self.batches.plan)[-1].tolist()
-        count, sound = (totals[i] or math.nan for i in (DATA_COUNT, SOUND))  # all skipped: a mean of nothing
-        sums = dict(zip(step.shown, totals[FIRST_TERM:OBJECTIVE], strict=True))
+        count, sound = (totals[i] or math.nan for i in (DATA_COUNT, SOUND))  # NaN if all steps were skipped
+        sums = dict(zip(step.reported_names, totals[FIRST_TERM:OBJECTIVE], strict=True))
         record: dict[str, Any] = {}
         if set(OF_ELBO) <= set(sums):
             record["train_elbo"] = (sums["reconstruction"] - sums["kl"]) / count
@@ -265,7 +285,7 @@ class Training:
         record |= {"train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
                    "skipped": int(totals[SKIPPED]), "learning_rate": plan[0]}
         record |= {f"{name}_weight": plan[1 + i] for i, name in enumerate(step.scheduled)}
-        if not set(step.raised) <= set(sums):  # what was raised itself: of iwae, an estimate of log p(x) by K draws
+        if not set(step.term_names) <= set(sums):  # the objective is not among the reported terms, as with iwae
             record["train_bound"] = -totals[OBJECTIVE] / count
         return record
 

@@ -1,4 +1,4 @@
-"""What can go wrong in a step, each as one sentence: not finite, diverged, no memory, a device that is gone."""
+"""The errors of a training step, each one sentence: not finite, diverged, too little memory, a lost GPU."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tinyvae.models import Model
 from tinyvae.nn.network import layer_outputs
 from tinyvae.training.settings import Settings
 
-# Errors of CuPy and of the CUDA kernels by name, for their types exist only where CuPy is installed.
+# The names of the errors of CuPy and of the CUDA kernels; their types exist only if CuPy is installed.
 GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError", "CUBLASError")
 
 
 class TrainingError(ArithmeticError):
-    """Training cannot go on from here; `report` holds the details."""
+    """Training cannot continue; `report` holds the details."""
 
     def __init__(self, message: str, report: dict[str, Any]) -> None:
         super().__init__(message)
@@ -36,9 +36,9 @@ class DivergedError(TrainingError):
 
 
 def not_finite(tape: Tape, gradient: Any, where: dict[str, Any]) -> NonFiniteError:
-    """Of a recorded step that went wrong: the first operation whose result is not finite.
+    """The error for a recorded step that is not finite; it names the first operation whose result is not finite.
 
-    `where` says which step it is: epoch, batch, step, seed, indices; it goes into the report.
+    `where` identifies the step by epoch, batch, step, seed and indices, and becomes a part of the report.
     """
     launch, values = tape.first_nonfinite() or (None, gradient)
     values = to_host(values)
@@ -54,7 +54,7 @@ def not_finite(tape: Tape, gradient: Any, where: dict[str, Any]) -> NonFiniteErr
 
 
 def diverged(epoch: int, mean: float, first: float) -> DivergedError:
-    """The mean objective of an epoch is far above that of the untrained model, both in nats per datum."""
+    """The error for an epoch with a mean objective far above that of the untrained model, both in nats per datum."""
     return DivergedError(
         f"diverged in epoch {epoch}: the objective was {mean:.4g} nats per datum on average (lower is better), "
         f"that of the untrained model {first:.4g}; this epoch was not saved. Try a smaller --lr",
@@ -64,7 +64,7 @@ def diverged(epoch: int, mean: float, first: float) -> DivergedError:
 @contextmanager
 def device_faults(xp: Namespace, size: int, forget: Callable[[], Any],
                   tape_of_loss: Callable[[int], Tape]) -> Iterator[None]:
-    """A GPU without memory for a batch of this size, or one that is gone, as one sentence.
+    """Within this block, a GPU without enough memory for a batch, or a lost GPU, raises DeviceError with one sentence.
 
     `forget` frees the recorded steps; `tape_of_loss` records the loss and its gradient for a number of rows.
     """
@@ -82,22 +82,25 @@ def device_faults(xp: Namespace, size: int, forget: Callable[[], Any],
 
 
 def _no_memory(size: int, forget: Callable[[], Any], tape_of_loss: Callable[[int], Tape]) -> DeviceError:
-    """What to do about a step that does not fit: the bytes a datum takes, from steps of one and of two."""
+    """The error for a step that does not fit, with a batch size that should.
+
+    The difference of a step of two data and a step of one is the memory that each datum takes.
+    """
     forget()
     used, free, total = memory_in_use()
     try:
         taken = [sum(array.nbytes for launch in tape_of_loss(n).working() for array in launch.outputs) for n in (1, 2)]
         advice = f"a batch of {max(1, int(0.8 * free / (2 * (taken[1] - taken[0]))))} should fit"
     except MemoryError:
-        advice = "not even a batch of 2 fits beside what others hold there"
+        advice = "not even a batch of 2 fits beside the memory of other processes"
     return DeviceError(f"a batch of {size} does not fit into the GPU's memory: {used / 2**20:,.0f} MiB are in use "
                        f"here and {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free; {advice} (--batch)")
 
 
 def check_memory(model: Model, settings: Settings) -> None:
-    """ValueError for a step that cannot fit into this machine's memory: two arrays for each layer and draw."""
+    """Raise ValueError if two arrays for each layer and draw of a step exceed this machine's memory."""
     if model.xp is not CPU or not hasattr(os, "sysconf"):
-        return  # a GPU says so itself, see `device_faults`
+        return  # on a GPU the allocation fails, see `device_faults`
     rows = settings.batch * settings.samples * settings.importance_samples
     needed = 2 * rows * layer_outputs(model.parameters) * model.dtype.itemsize
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

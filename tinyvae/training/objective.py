@@ -1,4 +1,4 @@
-"""What training minimises, and its sums over an epoch, each as one launch."""
+"""The objective that training minimises, and its totals over an epoch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.inference.bounds import Terms
 from tinyvae.nn.optimizers import FINITE, NORM
 
-# `totals` is a float64 vector of sums over the epoch so far: the data; each reported term, in its order; what was
-# minimised; and over sound steps the gradient norm and their count; last the skipped steps. So the places after the
-# terms count from the end.
+# `totals` is a float64 vector of sums over the epoch so far: the number of data; each reported term; the objective; the
+# gradient norms; the number of sound steps; and the number of skipped steps. A step is sound if its loss and its
+# gradient are finite; only sound steps enter the sums. The number of terms varies, so later indices count from the end.
 DATA_COUNT, FIRST_TERM = 0, 1
 OBJECTIVE, NORMS, SOUND, SKIPPED = -4, -3, -2, -1
-OF_ELBO = ("reconstruction", "kl")  # the terms that the two kernels below are for
+OF_ELBO = ("reconstruction", "kl")  # the terms of the ELBO, for which two kernels exist
 
 
 def objective(terms: Terms, weights: Mapping[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
-    """What is minimised, one number in nats: minus the sum over the terms of weight * mean.
+    """The objective, one number in nats per datum: - sum_t weight_t * mean(term_t).
 
-    `weights` are the model's, 1 where it names none; those in `scheduled` are multiplied by their place in `rates`,
-    which holds the learning rate and then a number for each of them.
+    A weight is that of the model in `weights`, by default 1. The weight of a term in `scheduled` is also multiplied by
+    the term's number in `rates`, which holds the learning rate and then one number for each scheduled term.
     """
     if tuple(terms) == OF_ELBO and tuple(scheduled) == ("kl",) and weights == {"kl": -1.0}:
         return apply("objective", *terms.values(), rates)
@@ -40,15 +40,15 @@ def objective(terms: Terms, weights: Mapping[str, float], rates: Tensor, schedul
 
 
 def accumulate(terms: Terms, rows: int, loss: Tensor, totals: Any, status: Any) -> None:
-    """Add a step of `rows` data to `totals`, as one launch; a step that is not sound is only counted."""
-    shown, end = terms.reported, (loss, Tensor(totals), Tensor(status))
-    if tuple(shown) == OF_ELBO and all(term.shape == (rows,) for term in shown.values()):
-        apply("accumulate", *shown.values(), *end)
+    """Add a step of `rows` data to `totals` by one operation; a step that is not sound is only counted."""
+    reported, end = terms.reported, (loss, Tensor(totals), Tensor(status))
+    if tuple(reported) == OF_ELBO and all(term.shape == (rows,) for term in reported.values()):
+        apply("accumulate", *reported.values(), *end)
     else:
-        apply("accumulate_terms", *end, *shown.values(), rows=rows)
+        apply("accumulate_terms", *end, *reported.values(), rows=rows)
 
 
-# ---- the two terms of the ELBO, each by one kernel -------------------------------------------------------------------
+# ---- the rows of the ELBO, which have kernels ------------------------------------------------------------------------
 
 
 def _objective(reconstruction: Tensor, kl: Tensor, rates: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def _objective_grad(g: Tensor, kl: Tensor, rates: Tensor) -> tuple[Tensor, Tenso
     return -each, each * rates[1]
 
 
-# in nats per datum: weight * KL - reconstruction, from both terms (batch,) and the rates
+# rates[1] * mean(KL) - mean(reconstruction), in nats per datum, for terms (batch,)
 rule("objective", twin=_objective, grads=_objective_grads, domain=(ANY, ANY, ANY), constants=(2,), kernel="objective",
      accepts=of_shapes(lambda reconstruction, kl, rates:
                        len(kl) == 1 and reconstruction == kl > (0,) and rates == (2,)), flops=2)
@@ -92,5 +92,5 @@ def _accumulate_terms(xp: Any, loss: Any, totals: Any, status: Any, *terms: Any,
     totals[:SKIPPED] += xp.asarray((rows, *sums, rows * read(loss), read(status[NORM]), 1))
 
 
-# likewise for any terms, each (rows,) with its own number of rows, or ()
+# the same for any terms, each (rows,) with its own number of rows, or ()
 rule("accumulate_terms", _accumulate_terms, domain=DATA, writes=(1,))

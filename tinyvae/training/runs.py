@@ -1,18 +1,20 @@
-"""A run folder: everything a training leaves behind, and everything it needs to go on.
+"""A run folder holds the results of a training, and everything that the training needs to continue.
 
-    config.json        the model, the data's name, the settings, and the machine's BLAS; written first
-    last.safetensors   the whole state, at step 0 and after every epoch; what `resume` reads
-    best.safetensors   the parameters of the best epoch, for use; it cannot be resumed
-    metrics.jsonl      one line an epoch; like the checkpoints it depends on no counters
-    timings.jsonl      one line an epoch: seconds and data a second
+    config.json        the model, the data's name, the settings, and the environment; it is written first
+    last.safetensors   the whole state, at step 0 and after every epoch; `resume` reads it
+    best.safetensors   the parameters of the best epoch, for use; a training cannot continue from it
+    metrics.jsonl      one line for each epoch; like the checkpoints it is the same in every repetition
+    timings.jsonl      one line for each epoch: seconds, and data per second
     figures/           pictures of the trained model
 
-A run is started by writing its folder and then resumed from step 0, so there is one path for both. An epoch ends in
-this order: best, metrics line, last. Whatever is cut off in between is done again, with the same bits.
+A new run writes its folder and then continues from step 0, so starting and resuming are the same code. The end of an
+epoch writes the best checkpoint, the line of metrics and the last checkpoint, in this order. An epoch that is
+interrupted in between is repeated, with the same bits.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -36,12 +38,12 @@ from tinyvae.training.settings import Settings, described
 
 OnStep = Callable[[Training, int], None]
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
-# Names in checkpoints of version 0.1.0 that have changed since.
+# The present names of arrays in checkpoints of version 0.1.0.
 RENAMED = {"training.clock": "training.counters", "training.control": "training.status"}
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: the step was finished and the state saved."""
+    """Training was interrupted by Ctrl-C or SIGTERM; the step was finished and the state saved."""
 
 
 class RunFolder:
@@ -57,7 +59,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path, model: Model, data: str, settings: Settings,
                data_dir: str | None = None) -> RunFolder:
-        """Make the folder with config.json and the checkpoint of step 0; never over another run."""
+        """Make the folder with config.json and the checkpoint of step 0; an existing run is never overwritten."""
         run = cls(path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise CheckpointError(f"{run.path} exists and is not empty; choose another --out, or go on with that run: "
@@ -74,10 +76,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within this block no second process may change the run; the system frees a killed process's lock."""
+        """Within this block no other process may change the run; the system frees the lock of a killed process."""
         try:
             import fcntl
-        except ImportError:  # Windows: two processes on one run are not noticed there
+        except ImportError:  # Windows has no such lock: two processes on one run are not detected
             yield
             return
         folder = os.open(self.path, os.O_RDONLY)
@@ -93,13 +95,13 @@ class RunFolder:
             os.close(folder)
 
     def discard(self) -> None:
-        """Take a folder away that `create` made and nothing was trained in."""
+        """Remove a folder that `create` made and in which nothing was trained."""
         for file in (self.config_file, self.last):
             file.unlink(missing_ok=True)
         self.path.rmdir()
 
     def config(self) -> dict[str, Any]:
-        """What config.json says; refused with the cure if the run was stopped before it began."""
+        """The content of config.json; CheckpointError with a cure if the folder is not a run that began."""
         if not self.path.exists():
             raise CheckpointError(f"{self.path} does not exist; start a run with: tinyvae train --out {self.path}")
         if self.path.is_file():
@@ -109,7 +111,7 @@ class RunFolder:
                                       f"tinyvae train --resume {self.path.parent}")
             raise CheckpointError(f"{self.path} is a file; give the run's folder: {self.path.parent}")
         ours = (self.config_file, self.last, self.metrics)
-        if any(self.path.iterdir()) and not any(file.exists() for file in ours):  # somebody's own folder
+        if any(self.path.iterdir()) and not any(file.exists() for file in ours):  # a folder of other files
             raise CheckpointError(f"{self.path} is no run folder (it has no {self.config_file.name}); a run is started "
                                   "with: tinyvae train DATA --out FOLDER")
         for file in (self.config_file, self.last):
@@ -134,18 +136,18 @@ class RunFolder:
         checkpoint.save(self.last, model.parameters.arrays() | arrays, meta)
 
     def save_last(self, training: Training) -> None:
-        """The whole state, after any step."""
+        """Save the whole state, after any step."""
         state = {name: to_host(array) for name, array in training.state().items() if name != "parameters"}
         self._save_last(training.model, training.settings, training.data.name, state, epoch=training.epoch,
-                        best=training.best, best_epoch=training.best_epoch, first_loss=training.first_loss)
+                        best=training.best, best_epoch=training.best_epoch, first_losses=training.first_losses())
 
     def save_best(self, training: Training, record: dict[str, Any]) -> None:
-        """The parameters alone, with the record of their epoch."""
+        """Save the parameters, with the record of their epoch."""
         meta = {"kind": "best", "model": training.model.config, "data": training.data.name, "record": record}
         checkpoint.save(self.best, training.model.parameters.arrays(), meta | _uses(training.model))
 
     def restore(self, training: Training) -> None:
-        """Put the state of last.safetensors into a training, and cut the logs back to it."""
+        """Load last.safetensors into a training, and remove later lines of the logs."""
         arrays, meta = checkpoint.load(self.last)
         arrays = {RENAMED.get(name, name): array for name, array in arrays.items()}
         if meta.get("kind") != "last":
@@ -154,7 +156,7 @@ class RunFolder:
         state = training.state()
         parameters = training.model.parameters
         expected = {name: (array.shape, array.dtype) for name, array in parameters.arrays().items()}
-        if "training.counters" in arrays:  # step 0 has parameters only
+        if "training.counters" in arrays:  # the checkpoint of step 0 holds only parameters
             expected |= {name: (a.shape, a.dtype) for name, a in state.items() if name != "parameters"}
         checkpoint.check_shapes(arrays, expected, self.last)
         parameters.load(arrays)
@@ -162,8 +164,9 @@ class RunFolder:
             if name in arrays:
                 array[...] = training.xp.asarray(arrays[name])
         training.epoch = meta["epoch"]
-        for name in ("best", "best_epoch", "first_loss"):
+        for name in ("best", "best_epoch"):
             setattr(training, name, meta.get(name, getattr(training, name)))
+        training.set_first_losses(meta.get("first_losses", {"": meta.get("first_loss", math.nan)}))
         for log in (self.metrics, self.timings):
             checkpoint.cut_lines(log, lambda record: record.get("epoch", 0) <= training.epoch)
         checkpoint.sweep(self.path)
@@ -171,7 +174,7 @@ class RunFolder:
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self, training: Training, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> None:
-        """All that is left to do, with a checkpoint after every epoch and after Ctrl-C."""
+        """Train the remaining epochs, with a checkpoint after every epoch and after Ctrl-C."""
         with self.locked(), _interruptible() as interrupted:
             while not training.finished():
                 try:
@@ -211,7 +214,10 @@ def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C (SIGINT) and SIGTERM ask to stop after the current step; a second Ctrl-C stops at once."""
+    """Within this block Ctrl-C (SIGINT) or SIGTERM asks to stop after the current step; a second one stops at once.
+
+    Yields a function that says whether a stop was asked for. Only the main thread can receive signals.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -230,12 +236,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-# ---- what a person calls ---------------------------------------------------------------------------------------------
+# ---- the public functions
+# ---------------------------------------------------------------------------------------------
 
 
 def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
         on_epoch: OnEpoch | None = None, quiet: bool = False, **settings: Any) -> list[dict[str, Any]]:
-    """Train a model on a data set, and show how far it is where there is a terminal or a notebook.
+    """Train a model on a data set, with a progress bar in a terminal or a notebook.
 
     Parameters
     ----------
@@ -244,30 +251,32 @@ def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep 
     data
         A `DataSet`, or the name of one: "mnist-dynamic".
     out
-        A run folder to make, in which everything is kept, and with which `resume` can go on. None: only in memory.
+        The run folder to make, from which `resume` can continue. None writes no files.
     on_step, on_epoch
-        Called with (training, batches done) after steps, and with (record, timings) after each epoch.
+        Functions that are called with (training, batches done) after steps, and with (record, timings) after each
+        epoch.
     quiet
-        Show no bar.
+        Whether to hide the progress bar.
     **settings
 SETTINGS
 
     Returns
     -------
-    The records of the epochs, as dictionaries: bounds in nats per datum (higher is better), their standard errors, ...
+    The records of the epochs as dictionaries: bounds in nats per datum (higher is better), standard errors and more.
 
     Raises
     ------
     ValueError
-        For settings that are none or do not go together, and data that the model cannot take: before anything begins.
+        Before the training begins, for settings that do not exist or contradict each other, and for data that the model
+        cannot take.
     TrainingError
-        Where the loss stops being finite, or diverges.
+        If the loss is not finite, or the training diverges.
     """
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     training = Training(model, data, chosen)
     run = None if out is None else RunFolder.create(out, model, data.name, chosen)
-    with _shown(training, on_step, on_epoch, quiet) as (step, epoch):
+    with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
         if run is not None:
             run.train(training, step, epoch)
             return checkpoint.read_lines(run.metrics)
@@ -281,9 +290,9 @@ fit.__doc__ = (fit.__doc__ or "").replace("SETTINGS", described("        "))
 
 
 @contextmanager
-def _shown(training: Training, on_step: OnStep | None, on_epoch: OnEpoch | None,
-           quiet: bool) -> Iterator[tuple[OnStep, OnEpoch]]:
-    """Callbacks that call the ones given, and move a bar."""
+def _with_bar(training: Training, on_step: OnStep | None, on_epoch: OnEpoch | None,
+              quiet: bool) -> Iterator[tuple[OnStep, OnEpoch]]:
+    """Callbacks that move a progress bar and then call the given ones."""
     steps, last = training.batches.steps, ""
     with watched("training", training.settings.epochs * steps, quiet) as update:
 
@@ -303,13 +312,13 @@ def _shown(training: Training, on_step: OnStep | None, on_epoch: OnEpoch | None,
 
 def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_dir: str | None = None,
             device: str = "cpu") -> tuple[RunFolder, Training]:
-    """A run folder and its training, restored to the last checkpoint. `epochs` sets a new goal.
+    """A run folder and its training, restored to the last checkpoint; `epochs` replaces the number of epochs.
 
-    A checkpoint knows nothing of devices: what was begun on one can go on on the other.
+    Checkpoints do not depend on the device, so a training can continue on another one.
     """
     run = RunFolder(path)
     config = run.config()
-    with run.locked():  # before anything is changed: the new goal, the logs
+    with run.locked():  # the lock comes before every change of the configuration and the logs
         settings = Settings.from_dict(config["settings"])
         if other := environment.differing_blas(config.get("environment", {})):
             warnings.warn(f"the run began under another BLAS ({other}): it goes on, but its bits may differ from those "
@@ -321,7 +330,8 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
                                  "--epochs out, or ask for more")
             if done and settings.schedule != "constant":
                 warnings.warn(f"the {settings.schedule} schedule now runs over {epochs} epochs, not {settings.epochs}: "
-                              "the result is not that of a run begun so", RuntimeWarning, stacklevel=2)
+                              f"the result differs from that of a run that began with {epochs}", RuntimeWarning,
+                              stacklevel=2)
             settings = replace(settings, epochs=epochs)
             checkpoint.write_json(run.config_file, config | {"settings": asdict(settings)})
         _check_uses(config, run.path)
@@ -335,37 +345,38 @@ def prepare(path: str | Path, data: Any = None, epochs: int | None = None, data_
 
 def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_step: OnStep | None = None,
            on_epoch: OnEpoch | None = None, device: str = "cpu", quiet: bool = False) -> list[dict[str, Any]]:
-    """Go on with a run; returns the records of all its epochs. The bits are those of a run never interrupted.
+    """Continue a run; returns the records of all its epochs. The bits are those of an uninterrupted run.
 
-    Parameters are those of `fit`; `epochs` sets a new goal, and `data` is needed where it has no name.
+    The parameters are those of `fit`. `epochs` replaces the number of epochs; `data` is needed if the data have no name
+    that `tv.data.load` knows.
     """
     run, training = prepare(path, data, epochs, device=device)
-    with _shown(training, on_step, on_epoch, quiet) as (step, epoch):
+    with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
         run.train(training, step, epoch)
     return checkpoint.read_lines(run.metrics)
 
 
 def _uses(model: Model) -> dict[str, Any]:
-    """For a configuration: the files of the user's own that the model needs, if any."""
+    """The entry of a configuration for the user's files that the model needs; empty if there are none."""
     files = extensions.own_files(model)
     return {"uses": files} if files else {}
 
 
 def _check_uses(config: dict[str, Any], path: Path) -> None:
-    """CheckpointError if a file of the user's own is not here, or has changed."""
+    """Raise CheckpointError if a user's file is missing or has changed."""
     if fault := extensions.missing(config.get("uses", [])):
         raise CheckpointError(f"{path} {fault}")
 
 
 def _checkpoint_of(path: str | Path) -> Path:
-    """The file that holds the parameters for use: a run's best epoch, else its last; or the file itself."""
+    """The file with the parameters for use: the best checkpoint of a run, else its last; or `path`, if it is a file."""
     run = RunFolder(path)
     return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
 
 
 def load(path: str | Path, device: str = "cpu") -> Model:
     """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
-    namespace(device)  # refused before anything is read
+    namespace(device)  # raises an error before anything is read
     file = _checkpoint_of(path)
     arrays, meta = checkpoint.load(file)
     _check_uses(meta, file)
@@ -381,7 +392,7 @@ def load(path: str | Path, device: str = "cpu") -> Model:
 
 
 def parameters_of(path: str | Path) -> dict[str, Any]:
-    """Which parameters `load(path)` gives: the checkpoint's name and the epoch they are from."""
+    """The checkpoint that `load(path)` reads, and the epoch of its parameters."""
     file = _checkpoint_of(path)
     meta = checkpoint.load(file)[1]
     return {"checkpoint": file.name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}

@@ -1,4 +1,4 @@
-"""How to train: the settings of a run, each checked when they are made."""
+"""The settings of a training, which are checked when they are made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
-# The settings that say how the bound is estimated: fields of `Draw` as well.
+# The settings that say how the bound is estimated; they are also fields of `Draw`.
 OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
 
 
@@ -39,7 +39,7 @@ def either(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: what each setting means stands beside it."""
+    """The settings of a training; the text beside each setting explains it."""
 
     epochs: int = setting(10, "The number of passes over the training data.")
     batch: int = setting(100, "The number of data in a step.")
@@ -72,7 +72,7 @@ class Settings:
             raise ValueError("; ".join(faults))
 
     def _faults(self) -> Iterator[str]:
-        """A sentence for each setting, apart from the bound's own, that is none."""
+        """A sentence for each setting with an invalid value, except those in `OF_THE_BOUND`."""
         for name, ok, need in (
             ("epochs", self.epochs >= 0, "at least 0"),
             ("batch", self.batch >= 1, "at least 1"),
@@ -91,19 +91,19 @@ class Settings:
                 yield f"found {name}={getattr(self, name)}; expected {need}"
         if self.bound == "iwae" and (self.beta != 1 or self.warmup):
             name = "beta" if self.beta != 1 else "warmup"
-            yield (f"found {name}={getattr(self, name)} with bound=iwae, in whose logarithm the KL has no weight of "
-                   f"its own: leave {name} out, or take bound=elbo-b")
+            yield (f"found {name}={getattr(self, name)} with bound=iwae, which has no separate KL to weight: "
+                   f"leave {name} out, or take bound=elbo-b")
 
     def _of_the_bound(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in OF_THE_BOUND}
 
     def draw(self, noise: Noise) -> Draw:
-        """How the bound is estimated, with draws from there."""
+        """The `Draw` of these settings, with draws from `noise`."""
         return Draw(noise, **self._of_the_bound())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """ValueError for a name that is no setting, and for a value of another type."""
+        """The settings of a dictionary; ValueError for an unknown name or a value of another type."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "

@@ -2,8 +2,9 @@
 
     the next batch  ->  the model's terms  ->  loss = - sum of weight * mean  ->  its gradient  ->  guard and update
 
-The first step is recorded as a program over fixed buffers; every other is the same list of launches run again. What
-changes from step to step (the rows, the learning rate, the weights, the noise) lies in arrays that launches read.
+The first step is recorded as a program over fixed buffers, and every further step replays it. What changes from step to
+step (the rows, the rates, the noise) lies in arrays that the recorded operations read. The rates are the learning rate
+and the weight of each scheduled term (batches.py).
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from tinyvae.training.batches import Batches
 from tinyvae.training.objective import SKIPPED, accumulate, objective
 from tinyvae.training.settings import Settings
 
-SCHEDULED = ("kl",)  # terms whose weight can change from step to step
+SCHEDULED = ("kl",)  # the terms whose weight can change from step to step
 
 
 class Step:
-    """The steps of one phase: its terms, an optimizer of its parameters, and its sums over the epoch.
+    """The step of one phase: its terms, the optimizer of its parameters, and its totals over the epoch.
 
     Parameters
     ----------
     model, phase, batches, settings
-        What is trained, by which terms, on what, and how.
+        The model, the phase whose terms are maximised, the minibatches, and the settings of the training.
     counters
-        Where the training is; the noise of a step is addressed by it.
+        The position of the training, which addresses the noise of a step (batches.py).
     """
 
     def __init__(self, model: Model, phase: Phase, batches: Batches, settings: Settings, counters: Array) -> None:
@@ -46,14 +47,15 @@ class Step:
         self.parameters = [model.parameters[name] for name in names]
         self.names, self.gradient = names, model.parameters.gradient[span]
         self.optimizer = Optimizer(settings.optimizer, model.parameters.flat[span])
-        terms = self._outline()
+        terms = self._trial_terms()
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
-        self.raised, self.shown = tuple(terms), tuple(terms.reported)  # by name: the terms, the sums over the epoch
-        self.totals = model.xp.zeros(5 + len(self.shown))
-        self.program = Program(self.build)  # recorded, compared and replayed by batch size
+        self.term_names, self.reported_names = tuple(terms), tuple(terms.reported)
+        self.totals = model.xp.zeros(5 + len(self.reported_names))  # see objective.py
+        self.first_loss = math.nan  # the loss of the untrained model on the first batch, in nats per datum
+        self.program = Program(self.build)  # one recording for each batch size
 
-    def _outline(self) -> Terms:
-        """The terms of two data: it finds their names, and what is wrong with them before anything is begun."""
+    def _trial_terms(self) -> Terms:
+        """The terms of two data, which show the names of the terms, and faulty terms before the training begins."""
         self.batches.plan_for(1)
         with np.errstate(all="ignore"):
             batch, _ = self.batches.next(min(2, self.batches.count))
@@ -66,7 +68,7 @@ class Step:
         return terms
 
     def state(self) -> dict[str, Array]:
-        """The arrays that a step changes beside the parameters and the counters, by their names in a checkpoint."""
+        """The arrays that a step changes, except the parameters and the counters, by their names in a checkpoint."""
         inner = f"{self.phase.name}." if self.phase.name else ""
         moments = {f"optimizer.{inner}{name}": vector for name, vector in self.optimizer.moments.items()}
         return moments | {f"training.{inner}status": self.optimizer.status, f"training.{inner}totals": self.totals}
@@ -74,7 +76,7 @@ class Step:
     # ---- one step as operations --------------------------------------------------------------------------------------
 
     def loss(self, size: int) -> tuple[Tensor, Terms, Tensor]:
-        """Forward and backward of the batch at the cursor: the loss in nats per datum, the terms, the step's rates."""
+        """Forward and backward pass of the batch at the cursor: the loss in nats per datum, the terms, the rates."""
         batch, rates = self.batches.next(size)
         self.noise.restart()
         terms = self.phase.terms(batch, self.draw)
@@ -83,7 +85,7 @@ class Step:
         return loss, terms, rates
 
     def build(self, size: int) -> None:
-        """One whole step as operations. Whoever records this can replay it."""
+        """The operations of one whole step, which `program` records."""
         settings = self.settings
         loss, terms, rates = self.loss(size)
         self.optimizer.step(loss, self.gradient, rates, settings.clip or math.inf,
@@ -92,26 +94,26 @@ class Step:
         self.batches.tick(size)
 
     def eager(self, size: int) -> None:
-        """Do one whole step without a tape."""
+        """Make one whole step without recording it."""
         with np.errstate(all="ignore"):
             self.build(size)
 
     def tape_of_loss(self, size: int) -> Tape:
-        """The loss and its gradient alone, recorded."""
+        """A recording of the loss and its gradient alone."""
         with np.errstate(all="ignore"), Tape() as tape:
             self.loss(size)
         return tape
 
     def is_sound(self) -> bool:
-        """Were loss and gradient of the last step finite?"""
+        """Whether the loss and the gradient of the last step were finite."""
         return read(self.optimizer.status[FINITE]) == 1.0
 
     def skipped(self) -> float:
-        """Steps of this epoch that were not finite."""
+        """The number of steps of this epoch that were not finite."""
         return read(self.totals[SKIPPED])
 
     def tf32_error(self, size: int) -> tuple[float, float]:
-        """How far TF32 moves the loss and the gradient of the next batch, relative to themselves (norms)."""
+        """The relative errors of the loss and of the gradient (in norm) of the next batch with TF32."""
         found = []
         for on in (False, True):
             with np.errstate(all="ignore"), tf32(on):
