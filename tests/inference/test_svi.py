@@ -203,8 +203,8 @@ def test_families_may_be_mixed_and_estimators_named():
 
 
 def test_a_factor_is_checked():
-    for shape, axes, message in (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "a different letter"),
-                                 ((4, 2), "nn", "of its own")):  # fmt: skip
+    for shape, axes, message in (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "different"),
+                                 ((4, 2), "nn", "for each axis")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             tv.Factor(Normal, shape, axes)
     with pytest.raises(TypeError, match=r"expected a factor: tv\.Factor"):
