@@ -1,6 +1,7 @@
 """Inserting the figures of committed results files into README and docs, between two marks:
 
     <!--figure FILE:PATH:FORMAT-->102.01<!--/figure-->     the number at PATH in FILE.json, printed by FORMAT
+    <!--rooms-->...<!--/rooms-->                           the rooms of the code and the files in each, as a table
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tinyvae
 from benchmarks import results
 
 MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->.*?<!--/figure-->", re.DOTALL)
+
+ROOMS = re.compile(r"<!--rooms-->.*?<!--/rooms-->", re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -32,13 +36,24 @@ def value(file: str, path: str) -> Any:
     return found
 
 
+def rooms() -> str:
+    """The table of the rooms: the sentence of the package's docstring about each room, and its files."""
+    lines = ["| room | what it holds | files |", "| --- | --- | --- |"]
+    for room, words in re.findall(r"^    (\w+) {2,}(.+)$", tinyvae.__doc__ or "", re.MULTILINE):
+        files = sorted(path.stem for path in (results.ROOT / "tinyvae" / room).glob("*.py") if path.stem != "__init__")
+        if "one file a " in words:  # another family or model does not change the table
+            files = []
+        lines.append(f"| [{room}](tinyvae/{room}) | {words} | {', '.join(files)} |")
+    return "\n".join(lines)
+
+
 def filled(text: str) -> str:
-    """The text of a document with the figures of the results files."""
+    """The text of a document with the figures of the results files, and with the table of rooms."""
     def insert(match: re.Match[str]) -> str:
         shown = format(value(match["file"], match["path"]), match["format"])
         return f"<!--figure {match['file']}:{match['path']}:{match['format']}-->{shown}<!--/figure-->"
 
-    return MARK.sub(insert, text)
+    return ROOMS.sub(f"<!--rooms-->\n{rooms()}\n<!--/rooms-->", MARK.sub(insert, text))
 
 
 def run(check: bool) -> None:

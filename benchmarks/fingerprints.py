@@ -56,9 +56,9 @@ def tinyvae(*arguments: str) -> str:
     """The output of a command, which runs in its own process."""
     path = os.pathsep.join([str(results.ROOT), str(results.ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-m", "tinyvae", *arguments], capture_output=True, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": path})
+                          env=os.environ | {"PYTHONPATH": path}, cwd=results.ROOT)
     if done.returncode:
-        raise SystemExit(f"tinyvae {' '.join(arguments)} failed: {done.stderr.strip()}")
+        raise SystemExit(f"tinyvae {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout
 
 

@@ -104,7 +104,7 @@ def iwae_five(quick: bool) -> list[dict[str, Any]]:
 
 
 def iwae_snr(quick: bool) -> list[dict[str, Any]]:
-    """The signal-to-noise ratio of IWAE's gradient by the number of draws, without and with DReG (Rainforth et al. 2018)."""
+    """The signal-to-noise ratio of IWAE's gradient by draws, without and with DReG (Rainforth et al. 2018)."""
     return reproduce_iwae.signal_to_noise(quick, console.print, SEED)
 
 

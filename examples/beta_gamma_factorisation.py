@@ -34,8 +34,8 @@ class Score(Gamma):
     """A Gamma whose shape stays above 0.001 and whose mean above 0.0001."""
 
     @classmethod
-    def from_raw(cls, joint: tv.Tensor) -> Score:
-        shape, mean = (part.softplus() + least for part, least in zip(joint.split(2), (1e-3, 1e-4), strict=True))
+    def from_raw(cls, raw: tv.Tensor) -> Score:
+        shape, mean = (part.softplus() + least for part, least in zip(raw.split(2), (1e-3, 1e-4), strict=True))
         return cls(shape, shape / mean)
 
 
@@ -43,8 +43,8 @@ class Weight(Beta):
     """A Beta whose parameters stay above 0.001."""
 
     @classmethod
-    def from_raw(cls, joint: tv.Tensor) -> Weight:
-        a, b = (part.softplus() + 1e-3 for part in joint.split(2))
+    def from_raw(cls, raw: tv.Tensor) -> Weight:
+        a, b = (part.softplus() + 1e-3 for part in raw.split(2))
         return cls(a, b)
 
 

@@ -31,8 +31,8 @@ class MeanGamma(Gamma):
     """A Gamma whose shape stays above 0.001 and whose mean above 0.0001, as in the authors' experiments."""
 
     @classmethod
-    def from_raw(cls, joint: tv.Tensor) -> MeanGamma:
-        shape, mean = (part.softplus() + least for part, least in zip(joint.split(2), (1e-3, 1e-4), strict=True))
+    def from_raw(cls, raw: tv.Tensor) -> MeanGamma:
+        shape, mean = (part.softplus() + least for part, least in zip(raw.split(2), (1e-3, 1e-4), strict=True))
         return cls(shape, shape / mean)
 
 

@@ -39,11 +39,11 @@ class Honest:
         return self.batch(self.order[self.start])
 
     def loss_and_gradients(self, x, eps):
-        raw = self.model.encoder(tv.Tensor(x))
+        raw = self.model.encoder.raw(tv.Tensor(x))
         mu, logvar = raw.split(2)
         z = mu + (0.5 * logvar).exp() * eps
         kl = 0.5 * (mu * mu + logvar.exp() - 1 - logvar).sum(-1)
-        logits = self.model.decoder(z)
+        logits = self.model.decoder.raw(z)
         loss = (kl - (tv.Tensor(x) * logits - logits.softplus()).sum(-1)).mean()
         tensors = self.model.parameters.tensors
         gradients = tv.grad(loss, list(tensors.values()))

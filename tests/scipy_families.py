@@ -1,4 +1,4 @@
-"""The continuous families that SciPy has too: two rows of parameters, and what SciPy knows of them."""
+"""The continuous families that SciPy has too: two rows of parameters, what SciPy knows of them, and wrong ones."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +7,55 @@ import numpy as np
 from integrals import T
 from scipy import stats
 
-from tinyvae.distributions import Beta, Dirichlet, FullNormal, Gamma, Laplace, LogNormal, Normal
+from tinyvae.distributions import Beta, Dirichlet, Distribution, FullNormal, Gamma, Laplace, LogNormal, Normal
 from tinyvae.engine.tensor import Tensor
+
+
+class ScaleForRate(Gamma):
+    """The second parameter taken for the scale, as SciPy has it."""
+
+    def __init__(self, shape, rate):
+        super().__init__(shape, 1 / rate)
+
+
+class Exchanged(Beta):
+    """a and b exchanged."""
+
+    def __init__(self, a, b):
+        super().__init__(b, a)
+
+
+class OfPowers(Dirichlet):
+    """The concentrations taken for the powers of z."""
+
+    def __init__(self, concentration):
+        super().__init__(concentration + 1)
+
+
+class Turned(FullNormal):
+    """L^T for L."""
+
+    factor = property(lambda self: FullNormal.factor.fget(self).swap())
+
+
+class StdForVar(LogNormal):
+    """exp(logvar) taken for the standard deviation."""
+
+    def __init__(self, mu, logvar):
+        super().__init__(mu, 2 * logvar)
+
+
+class Diagonal(Dirichlet):
+    """Standardised element by element: the log-ratios' correlation, which they all have from z_n, forgotten."""
+
+    def _moments(self):
+        variance = self.concentration.polygamma(1)
+        return self._location(), (variance[..., :-1] + variance[..., -1:]).sqrt()
+
+    standardise, unstandardise = Distribution.standardise, Distribution.unstandardise
+
+    def log_scale(self):
+        return self._moments()[1].log().sum(-1)
 
 
 class Row(NamedTuple):
@@ -22,11 +69,20 @@ class Row(NamedTuple):
     log_prob: Callable[..., np.ndarray] | None = None
     entropy: Callable[..., np.ndarray] | None = None
     uniforms: Callable[..., np.ndarray] | None = None
+    wrong: type | None = None  # the family made wrong, which checks must refuse
     units: tuple[int, int] = (16, 16)  # of log_prob in float32, and in float64 against SciPy: see condition()
-    smooth: bool = True  # has the density of w derivatives everywhere?
 
     def make(self, dtype=np.float64, requires_grad=False):
         return self.family(*(T(p, dtype, requires_grad) for p in self.parameters))
+
+    def others(self):
+        """A second member: the rows exchanged, so that each row has a neighbour to diverge from."""
+        return self.family(*(T(p[::-1]) for p in self.parameters))
+
+    def near(self, count, rng):
+        """Parameters between a third of and three times those of the row, `count` rows of them."""
+        return [p[rng.integers(0, 2, count)] * np.exp(rng.uniform(-1.1, 1.1, (count, p.shape[-1])))
+                for p in self.parameters]
 
     def reference_log_prob(self, x):
         if self.log_prob is not None:
@@ -68,25 +124,27 @@ def full_normal_uniforms(z, mu, logvar, lower):
 
 
 MU, LOGVAR = np.array([[0.0, 2.0, -1.3], [0.4, -0.5, 1e-3]]), np.array([[0.0, 1.2, -3.0], [0.5, -0.7, 0.1]])
+FAR_MU, FAR_LOGVAR = np.array([[0.0, 2.0, -1.3], [0.4, -5.0, 1e-3]]), np.array([[0.0, 1.2, -3.0], [2.5, -0.7, 0.1]])
 POSITIVE, OTHERS = np.array([[0.7, 1.0, 2.5], [12.0, 0.3, 1.4]]), np.array([[2.0, 0.4, 1.0], [3.1, 0.6, 5.0]])
 LOWER = np.array([[0.5, -1.2, 0.3], [-0.4, 0.8, 0.1]])
 
 ROWS = {
     "normal": Row(Normal, (MU, LOGVAR), lambda mu, v: stats.norm(mu, np.exp(v / 2))),
-    "log-normal": Row(LogNormal, (MU, LOGVAR), lambda mu, v: stats.lognorm(np.exp(v / 2), scale=np.exp(mu))),
-    "laplace": Row(Laplace, (MU, POSITIVE), stats.laplace, smooth=False),
-    "gamma": Row(Gamma, (POSITIVE, OTHERS), lambda a, b: stats.gamma(a, scale=1 / b)),
-    "beta": Row(Beta, (POSITIVE, OTHERS), stats.beta),
+    "log-normal": Row(LogNormal, (MU, LOGVAR), lambda mu, v: stats.lognorm(np.exp(v / 2), scale=np.exp(mu)),
+                      wrong=StdForVar),
+    "laplace": Row(Laplace, (MU, POSITIVE), stats.laplace),
+    "gamma": Row(Gamma, (POSITIVE, OTHERS), lambda a, b: stats.gamma(a, scale=1 / b), wrong=ScaleForRate),
+    "beta": Row(Beta, (POSITIVE, OTHERS), stats.beta, wrong=Exchanged),
     "dirichlet": Row(
         Dirichlet, (POSITIVE,), lambda a: stats.beta(a, a.sum(-1, keepdims=True) - a),
         by_row(lambda x, a: stats.dirichlet(a).logpdf(x.T)), by_row(lambda a: stats.dirichlet(a).entropy()),
-        dirichlet_uniforms),
+        dirichlet_uniforms, OfPowers),
     "full-normal": Row(
         FullNormal, (MU, LOGVAR, LOWER),
         lambda mu, v, l: stats.norm(mu, by_row(lambda v, l: np.diag(covariance(v, l)) ** 0.5)(v, l).T),
         by_row(lambda x, mu, v, l: stats.multivariate_normal(mu, covariance(v, l)).logpdf(x)),
         by_row(lambda mu, v, l: stats.multivariate_normal(mu, covariance(v, l)).entropy()),
-        full_normal_uniforms),
+        full_normal_uniforms, Turned),
 }  # fmt: skip
 
 
@@ -128,3 +186,20 @@ def plane(family):
     if family is Dirichlet:
         return Dirichlet(T([[0.8, 2.0, 3.5]])), 701
     return FullNormal(T([[0.3, -1.0]]), T([[0.2, -0.8]]), T([[0.7]])), 701
+
+
+def pairs(name):
+    """Members with one or two free numbers, each with others to diverge from, and the nodes a side of a quadrature."""
+    family = ROWS[name].family
+    if name in SINGLE:
+        members = [family(*(T([[v]]) for v in values)) for values in SINGLE[name]]
+        return [(q, [p], 6001) for q, p in zip(members, members[1:] + members[:1], strict=True)]
+    if family is Dirichlet:
+        others = [Dirichlet(T([[3.0, 0.9, 1.1]]))]
+    else:
+        mu, logvar = T([[1.0, 0.0]]), T([[-0.1, 0.9]])
+        others = [FullNormal(mu, logvar, T([[-0.4]])), Normal(mu, logvar)]
+    return [(plane(family)[0], others, plane(family)[1])]
+
+
+OF_FEW = [*SINGLE, "dirichlet", "full-normal"]

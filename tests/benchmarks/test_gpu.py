@@ -22,7 +22,7 @@ from benchmarks.peer_tinyvae import OnCard
 from tinyvae.engine.devices import namespace, require_cuda
 
 pytestmark = [
-    pytest.mark.skipif(host.compiler() is None, reason="no C++ compiler: set CXX, install g++ or pip install ziglang"),
+    pytest.mark.skipif(host.compiler() is None, reason=host.NO_COMPILER),
     pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: a card has the benchmark itself"),
 ]
 FEW = "next_indices", "gaussian_sample_kl", "tick"

@@ -21,7 +21,7 @@ from tinyvae.distributions import Normal, kl
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.engine.testing import GradientError, check_gradients
-from tinyvae.evidence import evaluation as evidence
+from tinyvae.evidence import importance
 from tinyvae.evidence.importance import log_evidence
 from tinyvae.models import Batch
 from tinyvae.training import runs
@@ -89,7 +89,7 @@ def test_2_better_samples_weigh_more():
 def test_3_exactly_k_samples_enter_the_evidence(samples, monkeypatch):
     # fewer than a chunk, whole chunks, and a remainder: every draw counts once, and the divisor is K
     model, x = LinearGaussian.of_one_dimension(), np.array([[1.3]])
-    monkeypatch.setattr(evidence, "CHUNK", 10)
+    monkeypatch.setattr(importance, "CHUNK", 10)
     eps = np.random.default_rng(0).standard_normal((samples, 1, 1))
 
     def check(used, divisor):
@@ -141,8 +141,8 @@ def test_5_a_resumed_run_does_not_begin_again(tmp_path):
         def on_step(training, done):
             size, now = 8, training.counters.copy()
             training.counters -= (1, size, 1)  # look at the step just done once more
-            training.noise.restart()
-            eps = training.noise.normal((2, size)).numpy().copy()
+            training.step_now().noise.restart()
+            eps = training.step_now().noise.normal((2, size)).numpy().copy()
             x = training.batches.next(size)[0].x.numpy().copy()
             order = training.batches.order.copy()
             training.counters[:] = now

@@ -31,14 +31,17 @@ KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*
 INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<[^>]*>", re.M)
 
 
+NO_COMPILER = "found no C++ compiler: install g++ or clang++, or pip install '.[compiler]', or set CXX"
+
+
 class KernelError(RuntimeError):
     """A kernel did what it must not do, or could not be compiled."""
 
 
 @functools.cache
 def compiler():
-    """The command of a C++ compiler: $CXX, g++, clang++, else the one that the ziglang package brings; or None."""
-    for name in (os.environ.get("CXX"), "g++", "clang++"):
+    """The command of a C++ compiler: $CXX, g++, clang++, c++, else the one of the extra `compiler`; or None."""
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
         if name and shutil.which(name):
             return (name,)
     return (sys.executable, "-m", "ziglang", "c++") if importlib.util.find_spec("ziglang") else None
@@ -184,9 +187,9 @@ class Driver:
     def _library(self, text, options):
         header, command = HERE / "cuda_on_cpu.h", compiler()
         if command is None:
-            raise KernelError("no C++ compiler: set CXX, install g++ or clang++, or pip install ziglang")
+            raise KernelError(NO_COMPILER)
         flags = [*FLAGS, *(option for option in options if not option.startswith("-std"))]
-        if "g++" in command[0]:
+        if len(command) == 1:  # not ziglang, which does not know this flag
             flags.append("-fno-gnu-unique")
         digest = hashlib.sha256("\0".join([text, header.read_text(), *command, *flags]).encode()).hexdigest()[:24]
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ import pytest
 from integrals import T, member
 from properties import (
     CHECKS,
-    DRAWS,
     check_addresses,
     check_density,
     check_derivatives,
@@ -18,11 +17,9 @@ from properties import (
     check_shapes,
     check_standardised_moments,
     check_summaries,
-    condition,
 )
-from scipy import stats
-from scipy_families import ROWS
-from support import assert_close, likely
+from scipy_families import Diagonal
+from support import assert_close
 
 import tinyvae as tv
 from tinyvae.distributions import (
@@ -69,16 +66,6 @@ def without_jacobian(self, w):
     return Beta.log_density(self, w) - z.log() - (1 - z).log()
 
 
-def element_by_element(self):
-    """The log-ratios' correlation, which they all have from z_n, forgotten."""
-    variance = self.concentration.polygamma(1)
-    return self._location(), (variance[..., :-1] + variance[..., -1:]).sqrt()
-
-
-DIAGONAL = {"_moments": element_by_element, "standardise": Distribution.standardise,
-            "unstandardise": Distribution.unstandardise,
-            "log_scale": lambda self: self._moments()[1].log().sum(-1)}  # fmt: skip
-
 WRONG = [
     (check_density, wrong(Gamma, log_prob=lambda self, x: Gamma.log_prob(self, x) + 1e-6)),
     (check_density, wrong(Poisson, log_density=lambda self, w: Poisson.log_density(self, w) + self.rate)),
@@ -112,7 +99,7 @@ WRONG = [
     (check_replay, wrong(Normal, sample=lambda self, noise, samples=1: Tensor(
         Normal.sample(self, noise, samples).data.copy()))),
     (check_standardised_moments, wrong(Gamma, _moments=lambda self: (self.digamma, self.shape.polygamma(1).sqrt()))),
-    (check_standardised_moments, wrong(Dirichlet, **DIAGONAL)),
+    (check_standardised_moments, Diagonal),
     (check_estimators, wrong(Poisson, log_density=lambda self, w: 0.9 * Poisson.log_density(self, w))),
     (check_estimators, wrong(Gamma, log_scale=lambda self: 0.5 * Gamma.log_scale(self))),
     (check_estimators, wrong(Normal, sample=lambda self, noise, samples=1: Normal.sample(
@@ -145,7 +132,7 @@ def test_a_family_says_what_it_lacks():
         type("NoDensity", (Empty,), {"to_stable": lambda self, z: z.log()})().log_density(x)
 
 
-# ---- against SciPy, where SciPy has the family -----------------------------------------------------------------------
+# ---- shapes, types, devices ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[True, False], ids=["kernel", "twin"])
@@ -153,103 +140,6 @@ def _fused(request):
     """For what holds with the kernels and with their readable twins."""
     with tv.fused(request.param):
         yield
-
-
-class ScaleForRate(Gamma):
-    """The second parameter taken for the scale, as SciPy has it."""
-
-    def __init__(self, shape, rate):
-        super().__init__(shape, 1 / rate)
-
-
-class Exchanged(Beta):
-    """a and b exchanged."""
-
-    def __init__(self, a, b):
-        super().__init__(b, a)
-
-
-class OfPowers(Dirichlet):
-    """The concentrations taken for the powers of z."""
-
-    def __init__(self, concentration):
-        super().__init__(concentration + 1)
-
-
-class Turned(FullNormal):
-    """L^T for L."""
-
-    factor = property(lambda self: FullNormal.factor.fget(self).swap())
-
-
-class StdForVar(LogNormal):
-    """exp(logvar) taken for the standard deviation."""
-
-    def __init__(self, mu, logvar):
-        super().__init__(mu, 2 * logvar)
-
-
-WRONG_OF_SCIPY = {"log-normal": StdForVar, "gamma": ScaleForRate, "beta": Exchanged, "dirichlet": OfPowers,
-                  "full-normal": Turned}  # fmt: skip
-
-
-def refuse(check, name, wrong, *arguments):
-    """The check does not take the wrong family for the right one."""
-    with pytest.raises(AssertionError):
-        check(name, ROWS[name]._replace(family=wrong), *arguments)
-
-
-def check_log_prob_of(name, row):
-    x = ROWS[name].make().sample(Noise(1), 50)
-    x = T(x.numpy())
-    found = row.make().log_prob(x).numpy()
-    assert found.shape == (50, 2)
-    scale = condition(ROWS[name].family, [T(np.broadcast_to(p, (50, *p.shape))) for p in row.parameters], x)
-    worst = assert_close(found, row.reference_log_prob(x.numpy()), row.units[1], "log_prob", scale)
-    print(f"{name}: log_prob within {worst:.2g} units of SciPy's")
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.usefixtures("_fused")
-def test_log_prob_agrees_with_scipy(name):
-    check_log_prob_of(name, ROWS[name])
-    if name in WRONG_OF_SCIPY:
-        refuse(check_log_prob_of, name, WRONG_OF_SCIPY[name])
-
-
-def check_summaries_of(name, row):
-    q, marginals = row.make(), row.marginals(*row.parameters)
-    for what, found, expected in (("mean", q.mean, marginals.mean()), ("variance", q.variance, marginals.var())):
-        assert found.shape == (2, 3)
-        assert_close(found.numpy(), expected, 16, what, scale=np.abs(expected) + 1e-300)
-    # the terms of the entropy are below 50
-    assert_close(q.entropy().numpy(), row.reference_entropy(), 4, "entropy", scale=50)
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.usefixtures("_fused")
-def test_mean_variance_and_entropy_agree_with_scipy(name):
-    check_summaries_of(name, ROWS[name])
-    if name in WRONG_OF_SCIPY:
-        refuse(check_summaries_of, name, WRONG_OF_SCIPY[name])
-
-
-def check_draws_of(name, row):
-    """The whole law of a vector: each element's distribution function, given those before it."""
-    z = row.make().sample(Noise(11), DRAWS)
-    assert z.shape == (DRAWS, 2, 3)
-    u = ROWS[name].reference_uniforms(z.numpy()).reshape(-1)
-    likely(f"draws of {name}", stats.kstest(u, "uniform").pvalue)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_draws_follow_the_density(name):
-    check_draws_of(name, ROWS[name])
-    if name in WRONG_OF_SCIPY:
-        refuse(check_draws_of, name, WRONG_OF_SCIPY[name])
-
-
-# ---- shapes, types, devices ------------------------------------------------------------------------------------------
 
 
 def check_float32(make, arrays, x, units):

@@ -1,16 +1,15 @@
 """Bernoulli: SciPy, and logits so far out that other formulas round to 0 or to infinity."""
 
-import itertools
-
 import numpy as np
 import pytest
+from discrete_families import BITS, LOGITS, Flipped
 from integrals import T
-from properties import divergence, summaries
 from scipy import special, stats
-from support import DTYPES, assert_close
+from support import DTYPES, assert_close, likely_zero
 
 import tinyvae as tv
 from tinyvae.distributions import Bernoulli, kl
+from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor, grad
 
 
@@ -19,17 +18,6 @@ def _fused(request):
     """Every test here holds for the kernels and for their readable twins."""
     with tv.fused(request.param):
         yield
-
-
-LOGITS = np.array([[0.0, 2.0, -1.3], [-6.0, 4.0, 0.05]])
-BITS = np.array([list(itertools.product([0.0, 1.0], repeat=3))]).swapaxes(0, 1)  # (8, 1, 3)
-
-
-class Flipped(Bernoulli):
-    """The logit of 0, not of 1."""
-
-    def log_density(self, w):
-        return Bernoulli(-self.logits).log_density(w)
 
 
 def check_against_scipy(q, x):
@@ -58,10 +46,17 @@ def test_bernoulli_elements():
         check_mass(Flipped(T(LOGITS)).log_density(T(BITS)), expected)
 
 
-def test_summaries_and_divergences_are_sums_over_both_values():
-    for a, b in zip(LOGITS.ravel(), LOGITS[::-1].ravel(), strict=True):
-        summaries(Bernoulli(T([[a]])))
-        divergence(Bernoulli(T([[a]])), Bernoulli(T([[b]])))
+def check_mean(what, draws, mean):
+    likely_zero(f"mean of {what}", draws.mean() - mean, draws.std() / np.sqrt(draws.size))
+
+
+@pytest.mark.parametrize("logit", [-1.3, 3.0])
+def test_bernoulli_samples(logit):
+    draws = Bernoulli(T([[logit]])).sample(Noise(3), 20_000).numpy()
+    assert set(np.unique(draws)) <= {0.0, 1.0}
+    check_mean(f"Bernoulli({logit})", draws, special.expit(logit))
+    with pytest.raises(AssertionError):
+        check_mean("zeros for ones", 1 - draws, special.expit(logit))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

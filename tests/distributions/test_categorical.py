@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from discrete_families import LOGITS, ONES, Unnormalised
 from integrals import T
-from properties import check_frequencies, divergence, summaries
+from properties import check_frequencies
 from scipy import special
 from support import DTYPES, assert_close, likely_zero
 
@@ -21,20 +22,10 @@ def _fused(request):
 
 
 DRAWS = 20_000
-LOGITS = np.array([[0.0, 2.0, -1.3], [-6.0, 4.0, 0.05]])
-OTHERS = np.array([[0.7, -1.0, 0.2], [-1.0, 2.5, 3.0]])
-ONES = np.eye(3)[:, None]  # every one-hot vector, (3, 1, 3)
 
 
 def log_softmax(logits):
     return logits - special.logsumexp(logits, axis=-1, keepdims=True)
-
-
-class Unnormalised(Categorical):
-    """The logits taken for log probabilities."""
-
-    def log_prob(self, x):
-        return (self.logits * x).sum(-1)
 
 
 def check_mass(found, expected, scale=None, units=8):
@@ -47,12 +38,6 @@ def test_categorical_mass():
     check_mass(Categorical(T(LOGITS)).log_density(T(ONES)), expected)
     with pytest.raises(AssertionError):
         check_mass(Unnormalised(T(LOGITS)).log_prob(T(ONES)), expected)
-
-
-def test_summaries_and_divergences_are_sums_over_all_values():
-    for a, b in zip(LOGITS, OTHERS, strict=True):
-        summaries(Categorical(T([a])))
-        divergence(Categorical(T([a])), Categorical(T([b])))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

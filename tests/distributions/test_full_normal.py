@@ -11,23 +11,18 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.testing import check_gradients
 
 
-def others(name):
-    """A second member: the rows exchanged, so that each row has a neighbour to diverge from."""
-    return ROWS[name].family(*(T(p[::-1]) for p in ROWS[name].parameters))
-
-
 def test_a_full_normal_without_correlation_is_a_normal():
     full, diagonal = FullNormal(T(MU), T(LOGVAR), T(LOWER * 0)), Normal(T(MU), T(LOGVAR))
     x = full.sample(Noise(0), 5)
     assert_close(x.numpy(), diagonal.sample(Noise(0), 5).numpy(), 4)
     assert_close(full.log_prob(x).numpy(), diagonal.log_prob(x).numpy(), 8)
-    for p in (others("normal"), Normal.standard(3, np.float64)):
+    for p in (ROWS["normal"].others(), Normal.standard(3, np.float64)):
         assert_close(kl_per_dimension(full, p).numpy(), kl_per_dimension(diagonal, p).numpy(), 8)
 
 
 def test_divergence_of_a_full_normal_by_element():
     """Element j's share is what the conditional q(z_j | z_1 .. z_(j-1)) diverges by, in the mean over those before."""
-    q, p = ROWS["full-normal"].make(), others("normal")
+    q, p = ROWS["full-normal"].make(), ROWS["normal"].others()
     shares = kl_per_dimension(q, p).numpy()
     assert shares.shape == (2, 3)
     assert (shares >= 0).all()
@@ -40,7 +35,7 @@ def test_divergence_of_a_full_normal_by_element():
                            + np.linalg.slogdet(r)[1] - np.linalg.slogdet(s)[1])
             assert_close(shares[i, :j].sum(), whole, 64)
     # between two full ones, the whole
-    other = others("full-normal")
+    other = ROWS["full-normal"].others()
     for i in range(2):
         S, P = covariance(LOGVAR[i], LOWER[i]), covariance(LOGVAR[1 - i], LOWER[1 - i])
         d = MU[i] - MU[1 - i]

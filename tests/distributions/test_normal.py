@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 from integrals import T
-from scipy import special, stats
-from support import DTYPES, assert_close, likely
+from properties import mean_log_ratio
+from scipy import integrate, special, stats
+from scipy_families import FAR_LOGVAR as LOGVAR
+from scipy_families import FAR_MU as MU
+from support import DTYPES, assert_close, likely, likely_zero
 
 import tinyvae as tv
-from tinyvae.distributions import GreyNormal, Normal, kl
+from tinyvae.distributions import GreyNormal, Normal, kl, kl_per_dimension
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.engine.testing import check_gradients
@@ -21,12 +24,24 @@ def _fused(request):
 
 
 DRAWS = 20_000
-MU, LOGVAR = np.array([[0.0, 2.0, -1.3], [0.4, -5.0, 1e-3]]), np.array([[0.0, 1.2, -3.0], [2.5, -0.7, 0.1]])
 X = np.array([[0.5, -2.0, 0.25], [1.0, 0.0, 3.0]])
 
 
 def raw(a, logvar, dtype=np.float64):
     return T(np.concatenate([np.atleast_2d(a), np.atleast_2d(logvar)], axis=-1), dtype)
+
+
+class WithStd(Normal):
+    """Wrong: exp(logvar) taken for the standard deviation, the fault most often made."""
+
+    sigma = property(lambda self: self.logvar.exp())
+
+    def entropy(self):
+        return (0.5 * (np.log(2 * np.pi) + 1) + self.logvar).sum(-1)
+
+    def log_prob(self, x):
+        d = (x - self.mu) / self.sigma
+        return (-0.5 * (np.log(2 * np.pi) + d * d) - self.logvar).sum(-1)
 
 
 class MeanIsNotSquashed(GreyNormal):
@@ -44,6 +59,13 @@ def check_against_scipy(distribution, reference, log_density, x):
     assert_close(distribution.entropy().numpy(), reference.entropy().sum(-1), 20, "entropy")
 
 
+def test_normal_agrees_with_scipy():
+    reference = stats.norm(MU, np.exp(LOGVAR / 2))
+    check_against_scipy(Normal(T(MU), T(LOGVAR)), reference, reference.logpdf, X)
+    with pytest.raises(AssertionError):
+        check_against_scipy(WithStd(T(MU), T(LOGVAR)), reference, reference.logpdf, X)
+
+
 def test_grey_normal_agrees_with_scipy():
     reference = stats.norm(special.expit(MU), np.exp(LOGVAR / 2))
     check_against_scipy(GreyNormal(raw(MU, LOGVAR)), reference, reference.logpdf, X)
@@ -55,6 +77,28 @@ def check_samples(what, distribution, cdf, seed):
     """Draws follow their own density: Kolmogorov and Smirnov's test, against the integral of exp(log_prob)."""
     draws = distribution.sample(Noise(seed), DRAWS).numpy().reshape(-1)
     likely(f"samples of {what}", stats.kstest(draws, cdf).pvalue)
+
+
+def check_variance(what, distribution, variance, seed):
+    """(n - 1) s^2 / sigma^2 of normal draws is chi-squared."""
+    draws = distribution.sample(Noise(seed), DRAWS).numpy().reshape(-1)
+    statistic = draws.var(ddof=1) * (DRAWS - 1) / variance
+    tails = stats.chi2(DRAWS - 1)
+    likely(f"variance of {what}", 2 * min(tails.cdf(statistic), tails.sf(statistic)))
+
+
+@pytest.mark.parametrize("logvar", [-2.0, 1.5])
+def test_normal_samples_have_variance_exp_logvar(logvar):
+    right, wrong = (family(T([[1.0]]), T([[logvar]])) for family in (Normal, WithStd))
+    what, cdf = f"N(1, exp({logvar}))", stats.norm(1, np.exp(logvar / 2)).cdf
+    check_variance(what, right, np.exp(logvar), 1)
+    check_samples(what, right, cdf, 1)
+    draws = right.sample(Noise(1), DRAWS).numpy().reshape(DRAWS)
+    likely_zero(f"mean of {what}", draws.mean() - 1, draws.std() / np.sqrt(DRAWS))
+    with pytest.raises(AssertionError):
+        check_variance("std taken for variance", wrong, np.exp(logvar), 1)
+    with pytest.raises(AssertionError):
+        check_samples("std taken for variance", wrong, cdf, 1)
 
 
 def test_grey_normal_samples():
@@ -73,6 +117,26 @@ def test_known_divergences(mu, sigma, nats):
     # the same from the row that draws and charges at once
     together = Normal.from_raw(raw([[mu]], [[2 * np.log(sigma)]]))
     assert abs(together.sample_with_kl(Normal.standard(1, np.float64), Noise(0))[1].item() - nats) <= 5e-5
+
+
+def test_divergence_is_the_mean_log_ratio():
+    q, p = Normal(T([[0.5, -1.0]]), T([[-1.0, 0.3]])), Normal(T([[0.0, 1.0]]), T([[0.5, -0.4]]))
+    mean_log_ratio(q, p, kl(q, p).numpy(), 7)
+    for wrong, closed in (((q, p), kl(p, q)), ([WithStd(d.mu, d.logvar) for d in (q, p)], kl(q, p))):
+        with pytest.raises(AssertionError):
+            mean_log_ratio(*wrong, closed.numpy(), 7)
+
+
+def test_divergence_against_quadrature():
+    q, p = stats.norm(0.5, np.exp(-0.5)), stats.norm(-0.3, np.exp(0.2))
+    by_hand = integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -10, 10, epsabs=1e-13)[0]
+    found = kl(Normal(T([[0.5]]), T([[-1.0]])), Normal(T([[-0.3]]), T([[0.4]]))).item()
+    assert abs(found - by_hand) <= 1e-11
+
+
+def test_the_divergence_from_itself_is_zero():
+    q = Normal(T(MU), T(LOGVAR))
+    assert_close(kl_per_dimension(q, q).numpy(), np.zeros_like(MU), 2)
 
 
 def test_one_pass_sample_and_divergence_equal_the_two():

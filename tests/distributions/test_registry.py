@@ -28,6 +28,8 @@ from tinyvae.engine.devices import CPU
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference import bounds
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 STUDENT = '''
 """Student's t distribution with 5 degrees of freedom, by location and scale."""
@@ -114,6 +116,14 @@ def test_a_new_family_is_a_posterior(student):
         assert all(g.numpy().any() for g in tv.grad(loss, list(model.parameters)))
 
 
+def test_free_bits_without_a_closed_form_are_refused_before_training(student):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 6)).astype(np.uint8)
+    data = tv.DataSet("made-up", pixels, pixels[:5], (2, 3), 255.0, "dynamic", "bernoulli")
+    model = tv.VAE(6, 4, 3, posterior="student-t")
+    with pytest.raises(ValueError, match=r"found free_bits=0.1 with KL\(StudentT \|\| StudentT\); expected a KL"):
+        Training(model, data, Settings(free_bits=0.1))
+
+
 def test_a_divergence_without_a_closed_form_is_sampled(student):
     """Its mean is the divergence, by quadrature; log q of the draw is taken where it is given."""
     q, p = member(student, 1), member(Normal, 1, seed=5)
@@ -152,12 +162,11 @@ tv.VAE(6, 4, 3, posterior="cauchy")
 
 def test_priors():
     """Each posterior has a prior of as many dimensions as it, in the type that was asked for."""
-    for name, cls in posteriors().items():
+    for name in posteriors():
         prior = prior_of(name, 4, np.float32, CPU)
         assert prior.sample(Noise(0), 2).shape == (2, 4)
         assert {v.dtype for v in prior.parameters.values()} == {np.dtype(np.float32)}
-        assert has_closed_kl(member(cls, 4), prior)
-    assert list(posteriors()) == ["beta", "dirichlet", "full-normal", "gamma", "log-normal", "normal"]
+    assert {"beta", "dirichlet", "full-normal", "gamma", "log-normal", "normal"} <= set(posteriors())
     assert registry.PRIORS["gamma"] == ("gamma", 0.3, 0.3)
 
 
@@ -196,3 +205,10 @@ def test_a_likelihood_starts_at_the_mean_of_the_data(name):
     rest = np.zeros((1, cls.width(4) - 4))
     found = cls.from_raw(Tensor(np.concatenate([start, rest], axis=-1))).mean.numpy()
     assert np.abs(found - mean).max() <= 1e-9
+
+
+def test_a_likelihood_without_parameter_of_mean_says_so():
+    likelihood("poisson", pixels="binary")(FAMILIES["poisson"])
+    with pytest.raises(ValueError, match="found Poisson as the likelihood of a model that starts at the data's mean; "
+                                         "expected a family with parameter_of_mean: leave data_mean_bias out"):
+        tv.VAE(6, 4, 3, likelihood="poisson", data_mean=np.full(6, 0.5))

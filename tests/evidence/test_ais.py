@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from support import assert_same_bits, likely_zero
 
 import tinyvae as tv
+from tinyvae.distributions import posteriors
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, densities, harmonic, moves
@@ -159,7 +160,7 @@ def test_float32_agrees_with_float64():
     assert b.log_evidence.dtype == np.float64
 
 
-@pytest.mark.parametrize("posterior", ["full-normal", "log-normal", "gamma", "beta", "dirichlet"])
+@pytest.mark.parametrize("posterior", posteriors())
 def test_latents_that_are_not_free_move_in_their_coordinate(posterior):
     """Positive, in (0, 1), with sum 1: annealing agrees with the mean of p(x|z) over the prior."""
     model = tv.VAE(6, hidden=5, latent=2, activation="tanh", dtype="float64", seed=2, posterior=posterior)

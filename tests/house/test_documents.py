@@ -14,6 +14,7 @@ from benchmarks import figures, results
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]
 
 
 def snippets(document):
@@ -74,7 +75,44 @@ def test_commands_named_in_the_documents_exist():
             assert named <= known, f"{document.name}: {line}"
 
 
-def test_pictures_of_the_readme_exist():
-    """A broken image is the first thing that a reader sees."""
-    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).is_file(), target
+def anchor(heading):
+    """The name that a page gives to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda d: d.name)
+def test_links_lead_somewhere(document):
+    """Links to files, pictures and headings of this repository; addresses of the web are not fetched."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = target.partition("#")
+        if "://" not in target:
+            there = document.parent / path if path else document
+            assert there.exists(), f"{document.name} links to {path}, which does not exist"
+            headings = [anchor(line) for line in re.findall(r"^#+ (.*)", there.read_text() if heading else "", re.M)]
+            assert not heading or heading in headings, f"{document.name} links to {target}, which has no such heading"
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda d: d.name)
+def test_files_named_in_the_documents_exist(document):
+    """A file that moved has to move in the pages: `tinyvae/...`, `tests/...`, and so on."""
+    files = {name for what, name in re.findall(r"<!--(file|append) (\S+)-->", document.read_text())}
+    for name in re.findall(r"`((?:tinyvae|kernels|tests|benchmarks|examples|docs)/[\w/.-]*)`", document.read_text()):
+        assert (ROOT / name).exists() or name in files, f"{document.name} names {name}, which does not exist"
+
+
+def test_files_shown_in_the_documents_are_the_files():
+    """Under <!--file NAME--> in docs/ stands that file, as it is."""
+    shown = [(document, *found) for document in DOCUMENTS for found in
+             re.findall(r"<!--file (\S+)-->\n```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)]
+    assert {name for _, name, _ in shown} == {"tests/models/conditional.py", "tests/models/semi_supervised.py"}
+    for document, name, text in shown:
+        assert (ROOT / name).read_text() == text, f"{document.name} shows another {name} than the file"
+
+
+def test_the_map_of_the_readme_names_every_room():
+    """Each folder of code is in the table, and so in the docstring of the package from which it is made."""
+    text = (ROOT / "README.md").read_text()
+    rooms = {path.parent.name for path in (ROOT / "tinyvae").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| \[(\w+)\]\(tinyvae/", text, re.MULTILINE)) == rooms
+    assert figures.filled(text.replace("svi |", "|")) == text

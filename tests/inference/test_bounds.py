@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from support import assert_close, assert_same_bits, likely_zero, make_wrong
 
 import tinyvae as tv
-from tinyvae.distributions import Normal, divergence
+from tinyvae.distributions import Laplace, Normal, divergence
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tensor import Tensor, grad
@@ -248,6 +248,12 @@ def test_free_bits_charge_only_above_the_floor():
     assert_close(slope[:, 1], mu.numpy()[:, 1] / 2, 4)
     none = free_bits_kl(Normal(mu, logvar), Normal.standard(2, np.float64), 0.0)
     assert_close(none.numpy(), each.mean(0).sum(), 4)
+
+
+def test_free_bits_need_a_closed_divergence():
+    q = Normal.standard(2, np.float64)
+    with pytest.raises(ValueError, match=r"found free_bits=0.3 with KL\(Normal \|\| Laplace\); expected .* leave free"):
+        free_bits_kl(q, Laplace(q.mu, q.sigma), 0.3)
 
 
 # ---- the importance-weighted bound --------------------------------------------------------------------------------

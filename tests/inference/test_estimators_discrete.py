@@ -4,39 +4,22 @@ import itertools
 
 import numpy as np
 import pytest
+from discrete_families import BITS, LOGITS, ONES, OTHERS, Flipped, Unnormalised, WithoutRate
 from scipy import special
 from support import assert_close
 
+import tinyvae as tv
 from tinyvae.distributions import Bernoulli, Categorical, Laplace, Poisson, UnitTensor, base
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.estimators import Latent, Term, no_baseline, surrogate
 
-LOGITS = np.array([[0.0, 2.0, -1.3], [-6.0, 4.0, 0.05]])
-OTHERS = np.array([[0.7, -1.0, 0.2], [-1.0, 2.5, 3.0]])
-BITS = np.array([list(itertools.product([0.0, 1.0], repeat=3))]).swapaxes(0, 1)  # (8, 1, 3)
-ONES = np.eye(3)[:, None]  # every one-hot vector, (3, 1, 3)
 
-
-class Flipped(Bernoulli):
-    """The logit of 0, not of 1."""
-
-    def log_density(self, w):
-        return Bernoulli(-self.logits).log_density(w)
-
-
-class Unnormalised(Categorical):
-    """The logits taken for log probabilities."""
-
-    def log_prob(self, x):
-        return (self.logits * x).sum(-1)
-
-
-class WithoutRate(Poisson):
-    """exp(-rate) forgotten."""
-
-    def log_density(self, w):
-        return super().log_density(w) + self.rate
+@pytest.fixture(params=[True, False], ids=["kernel", "twin"], autouse=True)
+def _fused(request):
+    """Every test here holds for the kernels and for their readable twins."""
+    with tv.fused(request.param):
+        yield
 
 
 SMALL = {

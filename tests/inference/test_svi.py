@@ -203,8 +203,9 @@ def test_families_may_be_mixed_and_estimators_named():
 
 
 def test_a_factor_is_checked():
-    for shape, axes, message in (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "different"),
-                                 ((4, 2), "nn", "for each axis")):  # fmt: skip
+    wrong = (((), "", "at least one axis"), ((-4,), "", "at least 1"), ((4,), "nk", "a different letter"),
+             ((4, 2), "nn", "a different letter"))
+    for shape, axes, message in wrong:
         with pytest.raises(ValueError, match=message):
             tv.Factor(Normal, shape, axes)
     with pytest.raises(TypeError, match=r"expected a factor: tv\.Factor"):

@@ -206,7 +206,7 @@ for _ in range(2):
     threading.Thread(target=run, daemon=True).start()
 time.sleep(0.05)
 """,
-    "after stop": "check(make()); team.detach(); check(make()); check(make())",
+    "after stop": "check(make()); team.stop(); check(make()); check(make())",
 }
 
 

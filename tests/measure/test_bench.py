@@ -13,6 +13,7 @@ from tinyvae.cli import main as cli
 from tinyvae.engine.tape import TapeError
 from tinyvae.measure import bench, hardware, profiles, timing
 from tinyvae.measure.hardware import Level, Peaks
+from tinyvae.training import environment
 
 TINY = bench.Net(12, (6, 5), 2, 10)
 PEAKS = Peaks((Level(2**27, 10.0),), {"float32": 100.0, "float64": 50.0}, 2, 5)
@@ -33,7 +34,7 @@ def seen():
 def test_every_number_has_its_unit(seen):
     """The page: machine, BLAS, peaks, what was checked, the step, the launches; units, directions, rounds."""
     text = str(seen)
-    for part in (timing.cpu_model(), "BLAS", "GB/s", "GFLOP/s", str(PEAKS), "12-6-5-2, batch 10, float32",
+    for part in (environment.cpu_model(), "BLAS", "GB/s", "GFLOP/s", str(PEAKS), "12-6-5-2, batch 10, float32",
                  "same bits in each of 25 steps", "medians of 3 rounds", "medians of 6 rounds", "of us lower is better",
                  "of images/s higher", "roofline", "binarised_rows", "adam"):
         assert part in text

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyvae.measure import doctor, timing
+from tinyvae.measure import doctor
+from tinyvae.training import environment
 
 
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No CuPy, no driver, no variables: each test adds its own trouble."""
-    for name in (*timing.VARIABLES, "NUMBA_CACHE_DIR"):
+    for name in (*environment.VARIABLES, "NUMBA_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(doctor, "_wheels", list)
@@ -104,7 +105,7 @@ def test_the_table_shows_brackets_and_every_line() -> None:
 def blas_line(monkeypatch: pytest.MonkeyPatch, **change: Any) -> doctor.Line:
     found = {"library": "openblas", "version": "0.3.31", "kernel": "Haswell", "threads": 1, "pinned_by": None,
              "newer_kernel": None, **change}  # fmt: skip
-    monkeypatch.setattr(timing, "blas", lambda: found)
+    monkeypatch.setattr(environment, "blas", lambda: found)
     return doctor.report()["BLAS"]
 
 

@@ -160,3 +160,23 @@ def test_a_run_of_a_class_of_ones_own_is_refused_elsewhere(folder, tmp_path):
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": path})
     with pytest.raises(tv.CheckpointError, match=r"was made with script\.py"):
         tv.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("settings", [{}, {"bound": "elbo-a"}, {"estimator": "score", "samples": 3},
+                                      {"bound": "iwae", "importance_samples": 4}])  # fmt: skip
+def test_a_posterior_without_a_closed_kl_trains_by_every_bound(settings):
+    """The KL to the prior is sampled then, in training and where the model is judged."""
+    import types
+
+    module = types.ModuleType("own_posterior")
+    name = "student-in-process"
+    if name not in tv.distributions.FAMILIES:
+        exec(OWN.partition("@likelihood")[0].replace('"student"', f'"{name}"'), vars(module))
+    model = tv.VAE(64, 20, 3, posterior=name)
+    records = tv.fit(model, "digits", epochs=3, quiet=True, **settings)
+    assert records[-1]["train_elbo"] > records[0]["train_elbo"] + 1
+    judged = tv.evaluate(model, tv.data.load("digits"), importance_samples=20)
+    assert judged.log_evidence > judged.elbo - 0.05
+    assert len(judged.kl_per_dimension) == 1  # of all latents together, by one draw
+    with pytest.raises(ValueError, match="free"):
+        tv.fit(tv.VAE(64, 20, 3, posterior=name), "digits", epochs=1, free_bits=0.1)

@@ -75,6 +75,32 @@ def test_the_comparison_sees_another_seed(images, whole, tmp_path):
         assert_same_run(tmp_path / "run", whole)
 
 
+def test_a_run_of_version_0_1_0_goes_on(images, whole, tmp_path):
+    """Its model had no kind, and two arrays of its state other names; it resumes, in the middle of an epoch, too."""
+    def stop(training, done):
+        if training.now(STEP) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        tv.fit(vae(), images, out=tmp_path / "run", on_step=stop, **SETTINGS)
+    run = tmp_path / "run"
+    old = {new: name for name, new in runs.RENAMED.items()}
+    assert set(old.values()) == {"training.clock", "training.control"}
+    for file in ("last", "best"):
+        arrays, meta = checkpoint.load(run / f"{file}.safetensors")
+        del meta["model"]["kind"]
+        if file == "last":
+            meta["first_loss"] = meta.pop("first_losses")[""]
+        checkpoint.save(run / f"{file}.safetensors", {old.get(name, name): a for name, a in arrays.items()}, meta)
+    config = checkpoint.read_json(run / "config.json")
+    del config["model"]["kind"]
+    checkpoint.write_json(run / "config.json", config)
+    assert isinstance(tv.load(run), tv.VAE)
+    records = tv.resume(run)
+    undisturbed = checkpoint.read_lines(whole / "metrics.jsonl")
+    assert [r["fingerprint"] for r in records] == [r["fingerprint"] for r in undisturbed]
+
+
 # ---- kill -9 --------------------------------------------------------------------------------------------------------
 
 CHILD = """

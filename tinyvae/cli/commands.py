@@ -14,18 +14,24 @@ from tinyvae.progress import watched
 def evaluate(
     context: typer.Context,
     run: Run,
-    importance_samples: Annotated[int, opt("Draws for log p(x); 0: none.", "--importance-samples", "-k")] = 0,
-    method: Annotated[str | None, opt("How to find log p(x): importance, ais (annealed importance sampling), hmc "
-                                      "(posterior draws; below 5 latents).")] = None,
-    count: Annotated[int | None, opt("Only the first data. Default: all; 100 with ais and hmc.")] = None,
-    chains: Annotated[int | None, opt("Of ais and hmc, for each datum. Default: 8; 16.")] = None,
-    temperatures: Annotated[int | None, opt("Of ais, between its start and p(x, z). Default: 200.")] = None,
-    leapfrog: Annotated[int | None, opt("Of ais and hmc, steps of a move. Default: 5; 4.")] = None,
-    draws: Annotated[int | None, opt("Of hmc, from each chain. Default: 100.")] = None,
-    start: Annotated[str | None, opt("Of ais: encoder, q(z|x); or prior. Default: encoder.")] = None,
-    simulated: Annotated[bool, opt("With ais: bounds from both sides, on data that the model makes.",
+    importance_samples: Annotated[int, opt("The number of draws for log p(x); 0 does not estimate it.",
+                                           "--importance-samples", "-k")] = 0,
+    method: Annotated[str | None, opt("How to estimate log p(x): importance (sampling), ais (annealed "
+                                      "importance sampling) or hmc (posterior draws; below 5 latents).")] = None,
+    count: Annotated[int | None, opt("Judge the model on the first data only, this many. By default: all; "
+                                     "with ais and hmc 100.")] = None,
+    chains: Annotated[int | None, opt("With ais and hmc: the number of chains for each datum. "
+                                      "By default: 8 and 16.")] = None,
+    temperatures: Annotated[int | None, opt("With ais: the number of steps from its start to p(x, z). "
+                                            "By default: 200.")] = None,
+    leapfrog: Annotated[int | None, opt("With ais and hmc: the number of leapfrog steps in a move. "
+                                        "By default: 5 and 4.")] = None,
+    draws: Annotated[int | None, opt("With hmc: the number of draws from each chain. By default: 100.")] = None,
+    start: Annotated[str | None, opt("With ais: start from encoder, which is q(z|x), or from prior. "
+                                     "By default: encoder.")] = None,
+    simulated: Annotated[bool, opt("With ais: give bounds from both sides, on data that the model itself generates.",
                                    "--simulated")] = False,
-    part: Annotated[str, opt("Which data: test, train or valid.")] = "test",
+    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
     data: Data = None,
     use: Use = None,
     seed: Seed = 0,
@@ -92,16 +98,16 @@ def picture(name: str) -> Any:
 # Each picture with its help.
 PICTURES = {
     "sample": "Draw images of the generator, decoded from draws of the prior.",
-    "reconstruct": "Draw test images above what the model makes of them.",
-    "traverse": "Draw an image as one feature varies, as PNG and GIF: a row for each of the most used latents.",
+    "reconstruct": "Draw test images, and below each the image that the model decodes from its code.",
+    "traverse": "Draw an image as one latent feature varies, for each of the most used ones, as PNG and GIF.",
     "interpolate": "Draw the way from one test image to another through latent space, as PNG and GIF.",
-    "manifold": "Draw the latent plane, by the inverse normal distribution function (AEVB Figure 4).",
-    "latents": "Draw where the test data lie in latent space, and the nats of each dimension.",
+    "manifold": "Draw what each place of a latent plane decodes to (AEVB Figure 4).",
+    "latents": "Draw where the test data lie in latent space, and how many nats each dimension carries.",
 }
 
 
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """What this machine offers, what is wrong with it, and what to do about it."""
+    """Show what this machine offers, what is wrong with it, and what to do about it."""
     from tinyvae.measure import doctor as examination
 
     report = examination.report(data_dir)
@@ -113,14 +119,14 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def bench(
-    pixels: Annotated[int, opt("Pixels of a datum.")] = 784,
-    hidden: Annotated[str, opt("Width of the hidden layer, or several: 200,200.")] = "400",
-    latent: Annotated[int, opt("Dimensions of z.")] = 20,
-    batch: Annotated[int, opt("Data a step.")] = 128,
+    pixels: Annotated[int, opt("The number of pixels of a datum.")] = 784,
+    hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
+    latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
+    batch: Annotated[int, opt("The number of data in a step.")] = 128,
 ) -> None:
-    """How fast a net trains here, in half a minute: this machine's peaks, its training step, each launch of that.
+    """Measure, in half a minute, how fast a network trains here: this machine's peaks, a step, each launch in it.
 
-    First a replayed step is checked against an eager one, bit for bit; one that differs is not timed.
+    First a replayed step is compared with an eager one, bit for bit; a step that differs is not timed.
     """
     from tinyvae.measure import bench as benchmark
 

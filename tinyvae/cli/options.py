@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,20 +16,16 @@ def opt(text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, **more)
 
 
-def one_of(names: Iterable[str]) -> str:
-    """The choices of a registry in a help text: "a, b or c."."""
-    *first, last = names
-    return f"{', '.join(first)} or {last}." if first else f"{last}."
-
-
 Json = Annotated[bool, opt("Print JSON instead of text.", "--json")]
-DataDir = Annotated[str | None, opt("The folder of mnist/, ...; by default $TINYVAE_DATA, then the user's cache.")]
+DataDir = Annotated[str | None, opt("The folder that holds mnist/ and the other sets. By default: $TINYVAE_DATA, then "
+                                     "the user's cache.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
-Seed = Annotated[int, opt("Another seed gives other draws and other images.")]
+Seed = Annotated[int, opt("Another seed gives other draws and chooses other images.")]
 Data = Annotated[str | None, opt("Use other data than the run's own.")]
 Device = Annotated[str, opt("Compute on the cpu, or on cuda, an NVIDIA GPU.")]
-Out = Annotated[Path | None, opt("The folder for the pictures; RUN/figures by default.")]
-Use = Annotated[list[str] | None, opt("Run this Python file first: what it registers is a choice.", metavar="FILE")]
+Out = Annotated[Path | None, opt("The folder for the pictures. By default: RUN/figures.")]
+Use = Annotated[list[str] | None, opt("Run this Python file first; what it registers becomes a choice. Give the option "
+                                     "again for more files.", metavar="FILE")]
 
 
 def given(context: Any) -> list[str]:

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import DataDir, Device, Json, Use, given, one_of, opt, widths
+from tinyvae.cli.options import DataDir, Device, Json, Use, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
 from tinyvae.models import MODELS
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
-from tinyvae.training.settings import Settings
+from tinyvae.training.settings import Settings, either, words
 
 # Defaults that depend on the data and the model; the settings' own are others.
-BY_THE_DATA = {"epochs": "By default 150,000 data, and at least 10 passes.",
-               "lr": "By default 1e-3; with gaussian 3e-4."}
+BY_THE_DATA = {"epochs": "By default: as many as show it 150,000 data, and at least 10.",
+               "lr": "By default: 1e-3, and 3e-4 for the gaussian likelihood."}
 OF_A_MODEL = ("hidden", "latent", "activation", "likelihood", "posterior")  # options that a model may take
 RESUMING = ("resume", "epochs", "data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume
 
@@ -29,8 +29,8 @@ def with_settings(command: Any) -> Any:
     signature = inspect.signature(command, eval_str=True)
     added = []
     for f in fields(Settings):
-        words, by_the_data = f.metadata["words"], BY_THE_DATA.get(f.name)
-        text = f"{words[0].upper()}{words[1:]}.{f' {by_the_data}' if by_the_data else ''}"
+        by_the_data = BY_THE_DATA.get(f.name)
+        text = f"{words(f)} {by_the_data}" if by_the_data else words(f)
         names = (f"--{f.name.replace('_', '-')}",) if f.type == "bool" else ()
         kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[str(f.type)]
         annotation: Any = Annotated[kind | None if by_the_data else kind, opt(text, *names)]
@@ -50,19 +50,22 @@ def train(
         "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
         "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
     ))] = "digits",
-    out: Annotated[Path | None, opt("The run folder to make; by default runs/DATA, runs/DATA-2, ...")] = None,
-    resume: Annotated[Path | None, opt("Go on with this run; --epochs sets a new goal.", metavar="RUN")] = None,
+    out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
+    resume: Annotated[Path | None, opt("Go on with this run; --epochs then gives a new number of epochs.",
+                                        metavar="RUN")] = None,
     use: Use = None,
-    model: Annotated[str, opt(one_of(MODELS))] = "vae",
-    option: Annotated[list[str] | None, opt("An option of the model's own, as JSON: alpha=0.1.",
+    model: Annotated[str, opt(f"The kind of model: {either(MODELS)}.")] = "vae",
+    option: Annotated[list[str] | None, opt("An option of the model's own, with its value as JSON: alpha=0.1.",
                                             metavar="NAME=VALUE")] = None,
-    hidden: Annotated[str, opt("The width of the hidden layer, or of several: 200,200.")] = "400",
-    latent: Annotated[int, opt("How many dimensions z has.")] = 20,
-    activation: Annotated[str, opt(one_of(name for name in ACTIVATIONS if name != "identity"))] = "relu",
-    likelihood: Annotated[str | None, opt(f"{one_of(LIKELIHOODS)} By default the data decide.")] = None,
-    posterior: Annotated[str, opt(one_of(posteriors()))] = "normal",
-    init: Annotated[str, opt(f"How weights begin: {one_of(INITIALS)} (aevb: N(0, 0.01^2))")] = "glorot",
-    dtype: Annotated[str, opt("float32 or float64.")] = "float32",
+    hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
+    latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
+    activation: Annotated[str, opt(
+        f"The activation of hidden layers: {either([name for name in ACTIVATIONS if name != 'identity'])}.")] = "relu",
+    likelihood: Annotated[str | None, opt(
+        f"The likelihood p(x|z): {either(LIKELIHOODS)}. By default: what suits the data.")] = None,
+    posterior: Annotated[str, opt(f"The family of the posterior q(z|x): {either(posteriors())}.")] = "normal",
+    init: Annotated[str, opt(f"How the weights begin: {either(INITIALS)}; aevb is N(0, 0.01^2).")] = "glorot",
+    dtype: Annotated[str, opt("The type of all numbers: float32 or float64.")] = "float32",
     data_dir: DataDir = None,
     device: Device = "cpu",
     tf32: Annotated[bool, opt("Let a GPU round the factors of products to 11 bits.", "--tf32")] = False,

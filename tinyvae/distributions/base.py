@@ -69,8 +69,12 @@ class Distribution:
 
     @classmethod
     def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
-        """The (first) parameter at which a pixel's mean is `mean`, elementwise; `mean` inside (0, 1)."""
-        return np.log(mean / (1 - mean))  # the inverse of the sigmoid
+        """The (first) raw number at which a pixel's mean is `mean`, elementwise; `mean` inside (0, 1).
+
+        ValueError for a family that does not say so.
+        """
+        raise ValueError(f"found {cls.__name__} as the likelihood of a model that starts at the data's mean; expected "
+                         "a family with parameter_of_mean: leave data_mean_bias out, or give the class that method")
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x), (..., batch), in nats."""

@@ -36,6 +36,10 @@ class Bernoulli(Distribution):
     def width(cls, n: int) -> int:
         return n
 
+    @classmethod
+    def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
+        return np.log(mean / (1 - mean))  # the inverse of the sigmoid
+
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
         return self.logits.sigmoid()

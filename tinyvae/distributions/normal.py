@@ -150,6 +150,10 @@ class GreyNormal(Distribution):
     def from_raw(cls, raw: Tensor) -> GreyNormal:
         return cls(raw)
 
+    @classmethod
+    def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
+        return np.log(mean / (1 - mean))  # the inverse of the sigmoid
+
     variance = property(lambda self: self.logvar.exp())
 
     @property

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tinyvae import distributions
-from tinyvae.distributions import Distribution, kl_per_dimension
+from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
 from tinyvae.engine.rules import rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.inference.estimators import BASELINES, MAPS, Latent, Term, check_choice, pathwise, surrogate
@@ -109,7 +109,7 @@ def _score_terms(p: Generator, posterior: Distribution, x: Tensor, noise: Noise,
         return _over_samples(surrogate([Term(f, "b", ("z",))], [latent], BASELINES[baseline](), keep="b"))
 
     reconstruction = with_score(p.likelihood(latent.z).log_prob(x))
-    if bound == "elbo-b":
+    if bound == "elbo-b" and has_closed_kl(posterior, p.prior):
         return ElboTerms(reconstruction, distributions.kl(posterior, p.prior))
     # In log q(z; phi) only z is differentiated and phi is detached, because E_q[dlog q(z; phi)/dphi] = 0.
     return ElboTerms(reconstruction,
@@ -177,7 +177,16 @@ def free_bits_kl(posterior: Distribution, prior: Distribution, floor: float) -> 
 
     The objective does not charge a latent dimension for its first `floor` nats, so that training does not switch the
     dimension off early (Kingma & Welling 2019, section 2.8). The reported bound contains the plain KL.
+
+    Raises
+    ------
+    ValueError
+        If KL(posterior || prior) has no closed form, because a sampled KL is not split into dimensions.
     """
+    if not has_closed_kl(posterior, prior):
+        raise ValueError(f"found free_bits={floor:g} with KL({type(posterior).__name__} || {type(prior).__name__}); "
+                         "expected a KL divergence in closed form, which has a part for each dimension: leave "
+                         "free_bits out, or take another posterior")
     return kl_per_dimension(posterior, prior).mean(0).maximum(floor).sum()
 
 

@@ -75,7 +75,7 @@ class Model:
 
     kind: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
-    weights: ClassVar[dict[str, float]] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
+    weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)

@@ -46,7 +46,6 @@ class Training:
                              "choosing by the test data would make its bound too good")
         self.xp = model.xp
         self.counters = self.xp.zeros(3, np.int64)
-        self.first_loss = math.nan  # the loss of the untrained model on the first batch, in nats per datum
         self.epoch = 0  # the number of completed epochs
         self.best, self.best_epoch = -math.inf, 0
         self.interval = 1 if self.xp is CPU else CHECK_INTERVAL
@@ -83,12 +82,24 @@ class Training:
     # the optimizer and the totals of the current phase; most models have only one
     optimizer = property(lambda self: self.step_now().optimizer)
     totals = property(lambda self: self.step_now().totals)
+    first_loss = property(lambda self: self.step_now().first_loss)
+
+    def first_losses(self) -> dict[str, float]:
+        """The first loss of each phase by the phase's name; NaN for a phase that has not begun."""
+        return {step.phase.name: step.first_loss for step in self.steps_of}
+
+    def set_first_losses(self, found: dict[str, float]) -> None:
+        """Restore the losses that `first_losses` returned."""
+        for step in self.steps_of:
+            step.first_loss = found.get(step.phase.name, math.nan)
+
+    def in_turn(self) -> bool:
+        """Whether the phases take turns, step by step."""
+        return all(phase.epochs is None for phase in self.phases)
 
     def step_now(self) -> Step:
         """The step of the current phase: by the epoch if phases have lengths; else the phases alternate."""
-        if len(self.steps_of) == 1:
-            return self.steps_of[0]
-        if all(phase.epochs is None for phase in self.phases):
+        if self.in_turn():
             return self.steps_of[self._turn % len(self.steps_of)]
         end = 0
         for phase, step in zip(self.phases, self.steps_of, strict=True):
@@ -116,8 +127,8 @@ class Training:
             sound = step.is_sound()
         if not sound and self.settings.on_nonfinite == "stop":
             raise self._fault(step, size)
-        if math.isnan(self.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
-            self.first_loss = totals[OBJECTIVE] / totals[DATA_COUNT]
+        if math.isnan(step.first_loss) and (totals := to_host(step.totals))[SOUND] == 1:
+            step.first_loss = float(totals[OBJECTIVE] / totals[DATA_COUNT])
 
     def _advance(self, size: int) -> None:
         self.step_now().program(size)
@@ -206,8 +217,9 @@ class Training:
             yield done
 
     def _is_settled(self, size: int) -> bool:
-        """Whether the recorded step of this size has been verified, and the first loss is known."""
-        return not math.isnan(self.first_loss) and all(step.program.is_settled(size) for step in self.steps_of)
+        """Whether the recorded steps of this size have been verified, and the first losses are known."""
+        due = self.steps_of if self.in_turn() else [self.step_now()]
+        return all(step.program.is_settled(size) and not math.isnan(step.first_loss) for step in due)
 
     def _check_divergence(self, step: Step) -> None:
         """Raise an error if the mean objective of the epoch is far above that of the untrained model.
@@ -220,10 +232,10 @@ class Training:
             raise NonFiniteError(f"all {self.batches.steps} batches of epoch {self.epoch + 1} were skipped: their loss "
                                  "or gradient was not finite; try a smaller --lr", {"epoch": self.epoch + 1})
         mean = totals[OBJECTIVE] / max(totals[DATA_COUNT], 1)
-        factor = 1 if self.now(STEP) >= OVERSHOOT_STEPS else 100
-        margin = factor * max(abs(self.first_loss) / 2, 0.1 * self.model.pixels)
-        if self.settings.on_nonfinite == "stop" and mean > self.first_loss + margin:
-            raise diverged(self.epoch + 1, mean, self.first_loss)
+        factor, first = 1 if self.now(STEP) >= OVERSHOOT_STEPS else 100, step.first_loss
+        margin = factor * max(abs(first) / 2, 0.1 * self.model.pixels)
+        if self.settings.on_nonfinite == "stop" and mean > first + margin:
+            raise diverged(self.epoch + 1, mean, first)
 
     def end_epoch(self) -> dict[str, Any]:
         """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""

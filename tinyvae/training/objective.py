@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ OBJECTIVE, NORMS, SOUND, SKIPPED = -4, -3, -2, -1
 OF_ELBO = ("reconstruction", "kl")  # the terms of the ELBO, for which two kernels exist
 
 
-def objective(terms: Terms, weights: dict[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
+def objective(terms: Terms, weights: Mapping[str, float], rates: Tensor, scheduled: Sequence[str]) -> Tensor:
     """The objective, one number in nats per datum: - sum_t weight_t * mean(term_t).
 
     A weight is that of the model in `weights`, by default 1. The weight of a term in `scheduled` is also multiplied by

@@ -14,6 +14,7 @@ interrupted in between is repeated, with the same bits.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -138,7 +139,7 @@ class RunFolder:
         """Save the whole state, after any step."""
         state = {name: to_host(array) for name, array in training.state().items() if name != "parameters"}
         self._save_last(training.model, training.settings, training.data.name, state, epoch=training.epoch,
-                        best=training.best, best_epoch=training.best_epoch, first_loss=training.first_loss)
+                        best=training.best, best_epoch=training.best_epoch, first_losses=training.first_losses())
 
     def save_best(self, training: Training, record: dict[str, Any]) -> None:
         """Save the parameters, with the record of their epoch."""
@@ -163,8 +164,9 @@ class RunFolder:
             if name in arrays:
                 array[...] = training.xp.asarray(arrays[name])
         training.epoch = meta["epoch"]
-        for name in ("best", "best_epoch", "first_loss"):
+        for name in ("best", "best_epoch"):
             setattr(training, name, meta.get(name, getattr(training, name)))
+        training.set_first_losses(meta.get("first_losses", {"": meta.get("first_loss", math.nan)}))
         for log in (self.metrics, self.timings):
             checkpoint.cut_lines(log, lambda record: record.get("epoch", 0) <= training.epoch)
         checkpoint.sweep(self.path)

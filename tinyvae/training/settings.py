@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tinyvae.engine.noise import Noise
-from tinyvae.inference.bounds import Draw, check_draw
+from tinyvae.inference.bounds import GRADIENTS, Draw, check_draw
+from tinyvae.inference.estimators import BASELINES, MAPS
 from tinyvae.nn.optimizers import OPTIMIZERS
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -20,36 +21,51 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
 
 
-def setting(default: Any, words: str) -> Any:
-    """A field with its default value and its help text."""
-    return field(default=default, metadata={"words": words})
+def setting(default: Any, words: str, choices: Iterable[str] = ()) -> Any:
+    """A field with its default and its sentence for the help text; {} in it stands for the choices of a registry."""
+    return field(default=default, metadata={"words": words, "choices": choices})
+
+
+def words(f: Any) -> str:
+    """The sentence of a setting, with the choices that are registered by now."""
+    return str(f.metadata["words"]).format(either(f.metadata["choices"]))
+
+
+def either(names: Iterable[str]) -> str:
+    """"a, b or c", of the names in a registry."""
+    *first, last = names or [""]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of a training; the text beside each setting explains it."""
 
-    epochs: int = setting(10, "passes over the training data")
-    batch: int = setting(100, "data a step")
-    optimizer: str = setting("adam", "adam, adagrad, sgd or advi")
-    lr: float = setting(1e-3, "learning rate")
-    schedule: str = setting("constant", "of the learning rate over the whole run: constant, linear or cosine")
-    bound: str = setting("elbo-b", "elbo-b (closed-form KL), elbo-a (all sampled) or iwae (K weighted draws)")
-    samples: int = setting(1, "draws of z a datum (L); with iwae, repetitions of its draws")
-    importance_samples: int = setting(1, "draws inside the logarithm of iwae (K)")
-    gradient: str = setting("path", "of the encoder: path; stl with elbo-a and iwae (biased if K > 1); dreg with iwae")
-    estimator: str = setting("", "of the encoder's gradient: reparam, implicit, grep, score; none: the posterior's own")
-    baseline: str = setting("none", "of grep and score: none, and from two samples on leave-one-out or fitted")
-    beta: float = setting(1.0, "weight of the KL in the objective; the reported bound always has weight 1")
-    warmup: float = setting(0.0, "epochs over which the KL's weight rises from 0 to beta")
-    free_bits: float = setting(0.0, "nats a latent dimension that the objective does not charge for")
-    clip: float = setting(0.0, "largest gradient norm; 0: unbounded")
-    weight_prior: bool = setting(False, "a N(0, 1) prior over the weights, as in AEVB section 5")
-    data_mean_bias: bool = setting(False, "start the decoder's output bias at the data's mean")
-    on_nonfinite: str = setting("stop", "stop, also when training diverges; or skip a batch that is not finite")
-    validation: int = setting(0, "data held out of the training part, to choose the best epoch")
-    patience: int = setting(0, "stop after so many epochs without a better validation bound; 0: never")
-    seed: int = setting(0, "of everything random")
+    epochs: int = setting(10, "The number of passes over the training data.")
+    batch: int = setting(100, "The number of data in a step.")
+    optimizer: str = setting("adam", "The optimizer: {}.", OPTIMIZERS)
+    lr: float = setting(1e-3, "The learning rate.")
+    schedule: str = setting("constant", "How the learning rate changes over the whole run: {}.", SCHEDULES)
+    bound: str = setting("elbo-b", "The bound to raise: {}. elbo-b takes the KL in closed form, elbo-a samples it; "
+                                   "iwae weighs K draws.", GRADIENTS)
+    samples: int = setting(1, "The number of draws of z for each datum (L); with iwae, repetitions of its K draws.")
+    importance_samples: int = setting(1, "The number of draws inside the logarithm of iwae (K).")
+    gradient: str = setting("path", "The form of the encoder's gradient: {}. stl goes with elbo-a and iwae (biased if "
+                                    "K > 1), dreg with iwae.", dict.fromkeys(sum(GRADIENTS.values(), ())))
+    estimator: str = setting("", "The estimator of the encoder's gradient: {}. By default the posterior's own.", MAPS)
+    baseline: str = setting("none", "What lowers the variance of grep and score, given two samples or more: {}.",
+                            [name for name in BASELINES if name != "moving-average"])
+    beta: float = setting(1.0, "The weight of the KL in the objective; the reported bound always has weight 1.")
+    warmup: float = setting(0.0, "The number of epochs over which the KL's weight rises from 0 to beta.")
+    free_bits: float = setting(0.0, "The nats of each latent dimension that the objective does not charge for.")
+    clip: float = setting(0.0, "The largest norm of a gradient; a longer one is shortened to it. 0 sets no limit.")
+    weight_prior: bool = setting(False, "Give the weights a N(0, 1) prior, as in AEVB section 5.")
+    data_mean_bias: bool = setting(False, "Start the decoder's output bias at the mean of the data.")
+    on_nonfinite: str = setting("stop", "What to do where a loss or gradient is not finite: stop, or skip the batch. "
+                                        "With stop, a training that diverges ends too.")
+    validation: int = setting(0, "The number of training data that are held out to choose the best epoch.")
+    patience: int = setting(0, "Stop after this many epochs without a better validation bound; 0 never stops.")
+    seed: int = setting(0, "The seed of everything that is random.")
 
     def __post_init__(self) -> None:
         if faults := [*self._faults(), *check_draw(**self._of_the_bound())]:
@@ -100,5 +116,5 @@ class Settings:
 
 
 def described(indent: str) -> str:
-    """The settings as lines of a docstring, each with its default value."""
-    return "\n".join(f"{indent}{f.name} = {f.default!r}: {f.metadata['words']}" for f in fields(Settings))
+    """The settings as lines of a docstring, each with its default."""
+    return "\n".join(f"{indent}{f.name} = {f.default!r}: {words(f)}" for f in fields(Settings))

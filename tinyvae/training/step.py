@@ -51,6 +51,7 @@ class Step:
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
         self.term_names, self.reported_names = tuple(terms), tuple(terms.reported)
         self.totals = model.xp.zeros(5 + len(self.reported_names))  # see objective.py
+        self.first_loss = math.nan  # the loss of the untrained model on the first batch, in nats per datum
         self.program = Program(self.build)  # one recording for each batch size
 
     def _trial_terms(self) -> Terms:

@@ -6,7 +6,7 @@ from cuda_on_cpu import host
 from cuda_on_cpu.host import HERE, SCHEDULES, Driver, KernelError
 
 pytestmark = pytest.mark.skipif(host.compiler() is None,
-                                reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
+                                reason=host.NO_COMPILER)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,14 @@ def test_arguments_are_checked(bad, arguments, message):
     """The driver of a GPU checks none of these."""
     with pytest.raises(TypeError, match=message):
         bad.get_function("right")((1,), (4,), arguments)
+
+
+def test_without_a_compiler_the_extra_is_named(monkeypatch, tmp_path):
+    """In a sentence, both where tests are skipped and where they are not."""
+    monkeypatch.setattr(host, "compiler", lambda: None)
+    with pytest.raises(KernelError, match=r"found no C.. compiler: install g") as caught:
+        Driver(folder=tmp_path).module('extern "C" __global__ void f(float* x) {}')
+    assert ".[compiler]" in str(caught.value)
 
 
 def test_a_source_that_does_not_compile_says_why():

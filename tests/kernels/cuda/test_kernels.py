@@ -19,13 +19,14 @@ from tinyvae_kernels.cuda.runtime import driver as drivers
 from tinyvae_kernels.cuda.runtime import jobs
 
 import tinyvae as tv
+from tests.engine.test_rules import inputs_for
 from tests.kernels.test_kernels import FORMULAS, KINDS, as_tuple, check_infinite_logits, check_launcher, check_nan, make
 from tests.kernels.test_steps import METHODS, check_accumulate, check_grey_rows, check_guard, check_optimizer
 from tinyvae.engine import noise
 from tinyvae.engine.rules import TABLE
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
-                                reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
+                                reason=host.NO_COMPILER)
 on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only, where threads have an order")
 DRIVER = Driver()
 cuda = card.launchers()
@@ -101,6 +102,18 @@ def test_pieces_only_where_rows_are_whole_pieces(name, dtype):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_nan_propagates(name, dtype):
     check_nan(cuda, name, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_with_a_reference(dtype):
+    """A kernel of a row that brings its own reference: around the size of a block, threads in every order."""
+    for row in TABLE.values():
+        if row.kernel and row.reference is not None and hasattr(cuda, row.kernel):
+            for size, DRIVER.schedule in ((size, order) for size in (1, 255, 257, 1000) for order in SCHEDULES):
+                arrays = inputs_for(row.name, [(size,)] * len(row.domain), size, dtype)
+                found = getattr(cuda, row.kernel)(*arrays, out=None, **row.example)
+                expected = row.reference(*(a.astype(np.float64) for a in arrays), **row.example)
+                assert_close(found, expected, 64, row.name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -29,7 +29,7 @@ from tinyvae.training.objective import OBJECTIVE
 from tinyvae.training.settings import Settings
 
 pytestmark = pytest.mark.skipif(host.compiler() is None and not card.ON_A_CARD,
-                                reason="no C++ compiler: set CXX, install g++ or pip install ziglang")
+                                reason=host.NO_COMPILER)
 on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host only: the stand-in and what it counts")
 
 

@@ -1,0 +1,109 @@
+"""CONTRIBUTING.md does what it says: its files are put into a copy of the repository, and its commands run there."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+from support import ROOT
+
+PAGE = ROOT / "CONTRIBUTING.md"
+if not PAGE.is_file():
+    pytest.skip("optional: CONTRIBUTING.md is not here, only the tests", allow_module_level=True)
+BLOCK = re.compile(r"^(?:<!--(file|append|replace) (\S+)-->\n)?```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+class Section(NamedTuple):
+    """What a section adds, as (how, name of the file, text), and its commands."""
+
+    title: str
+    files: list
+    commands: list
+
+
+def sections():
+    """The sections that add something, by title."""
+    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE):
+        blocks = BLOCK.findall(text)
+        commands = [line for how, _, block in blocks if not how for line in block.splitlines()]
+        if commands:
+            yield Section(title, [block for block in blocks if block[0]], commands)
+
+
+SECTIONS = {section.title: section for section in sections()}
+KERNEL = SECTIONS["A kernel"]
+
+
+def repository(folder, added, kernels=False):
+    """A copy with the files of some sections; the kernels are copied only where one is added, for they compile anew."""
+    for name in ("tinyvae", "tests", *["kernels"] * kernels):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    appended = {}
+    for how, name, text in [block for section in added for block in section.files]:
+        path = folder / name
+        before = path.read_text() if path.exists() else None
+        assert (before is None) == (how == "file"), f"{name}: a new file that exists, or an old one that does not"
+        if how == "replace":
+            assert appended[name] in before
+            path.write_text(before.replace(appended[name], text))
+        else:
+            path.write_text((before or "") + text)
+            appended[name] = text
+    return folder
+
+
+def run_in(folder, command):
+    """A command of the page, as its reader runs it: exit code and all that it prints."""
+    python = shlex.quote(sys.executable)
+    command = re.sub(r"^python ", f"{python} ", re.sub(r"^tinyvae ", f"{python} -m tinyvae ", command))
+    kernels = next(base / "kernels" for base in (folder, ROOT) if (base / "kernels").is_dir())
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(kernels)]), "COLUMNS": "200"}
+    if kernels.parent == folder:  # its machine code is not that of the real kernels
+        environment["NUMBA_CACHE_DIR"] = str(folder / "cache")
+    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False)  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_all_examples_are_found():
+    """A mark or a fence that was misspelt would leave an example out."""
+    assert set(SECTIONS) >= {"An operation", "A likelihood", "A model", "A kernel"}
+    assert sum(len(section.files) for section in SECTIONS.values()) == PAGE.read_text().count("<!--")
+    words = {word for section in SECTIONS.values() for line in section.commands for word in line.split()}
+    assert words >= {"pytest", "train", "evaluate", "--use"}
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_section_does_what_it_says(title, tmp_path):
+    """Its commands, in order, with the files of all sections in place. Of each test run some pass, none is skipped."""
+    added = [section for section in SECTIONS.values() if section is not KERNEL or title == KERNEL.title]
+    folder = repository(tmp_path, added, kernels=title == KERNEL.title)
+    for command in SECTIONS[title].commands:
+        code, printed = run_in(folder, command)
+        assert code == 0, f"{command}\n{printed}"
+        if "pytest" in command:
+            assert re.search(r"[1-9]\d* passed", printed), printed
+            assert "skipped" not in printed
+        if "evaluate" in command:
+            assert "nats" in printed
+    if "--use" in SECTIONS[title].commands[-1]:  # without the file, the run is refused in a sentence that names it
+        code, printed = run_in(folder, SECTIONS[title].commands[-1].partition(" --use")[0])
+        assert code == 2
+        assert "--use my_family.py" in printed
+
+
+def test_the_files_are_in_the_style_of_the_house(tmp_path):
+    """Linters find nothing, and the rules of the rooms hold for the new files."""
+    folder = repository(tmp_path, SECTIONS.values(), kernels=True)
+    names = " ".join({name for section in SECTIONS.values() for _, name, _ in section.files if name.endswith(".py")})
+    ruff = shutil.which("ruff", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    assert ruff is not None, "found no ruff: pip install '.[test]'"
+    for command in (f"{ruff} check {names}", "python -m pytest -q tests/house/test_rooms.py -k "
+                    "'arrows or circle or private or two_ideas or kernels_know'"):  # fmt: skip
+        code, printed = run_in(folder, command)
+        assert code == 0, printed
