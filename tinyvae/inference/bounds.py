@@ -144,7 +144,7 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     z = posterior.sample(noise, samples * importance_samples)  # (L K, batch, latent)
     if gradient == "dreg":
         # dL_K/dlog w_k = w~_k. On its way through z_k to q the gradient is multiplied by w~_k once more, which gives
-        # w~_k^2 (DReG, Tucker et al. 2019, eq. 8); the gradient with respect to p keeps the factor w~_k.
+        # w~_k^2 (DReG, Tucker et al. 2019); the gradient with respect to p keeps the factor w~_k.
         z = posterior.from_stable(apply("scale_gradient", posterior.to_stable(z), by=weights))
     reconstruction, kl = _sampled(p, posterior, z, x, gradient)
     log_w = (reconstruction - kl).reshape(samples, importance_samples, z.shape[1])
