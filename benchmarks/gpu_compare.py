@@ -84,7 +84,7 @@ test -ELBO over {len(data.test):,} data in nats per datum, lower is better
 mean difference: {mean:+.5f} nats, standard error of {SEEDS} seeds {stderr:.5f}: {_verdict(found["by_chance"])} within \
 {ERRORS} standard errors of 0
 each difference: {_verdict(found["each_near"])} within {NATS:g} nats
-gradient of the trained net on one batch: CPU and GPU differ by {error:.2g} of the largest of its array, \
+gradient of the trained net on one batch: CPU and GPU differ by {error:.2g} of the array's largest element, \
 {_verdict(found["same_gradient"])} within {GRADIENT:g}""")
     return found
 

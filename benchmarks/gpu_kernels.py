@@ -73,8 +73,8 @@ COLUMNS: Columns = {
     "of a copy": lambda row: f"{row['share_of_copy']:.0%}",
 }
 CPU: Columns = {"us on the CPU": lambda row: f"{row['cpu_microseconds']:,.1f}"}
-NOTE = """of us lower is better, of GB/s and of a copy higher; of a copy: of the bandwidth of a copy of 16 M numbers
-error: the largest against the twin in float64, in rounding units; each was checked against its bound before"""
+NOTE = """us: lower is better; GB/s and "of a copy", the share of a 16 M numbers copy's bandwidth: higher is better
+error: the largest difference from the twin in float64, in rounding units; it was checked before the kernel was timed"""
 
 
 def small(peak: Peaks, rounds: int) -> list[Row]:

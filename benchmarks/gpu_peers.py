@@ -98,7 +98,7 @@ COLUMNS: Columns = {
     "products/step": lambda row: f"{row['share_of_floor']:.0%}",
     f"its time/{OURS}'s": lambda row: f"{row['times_our_time']:.2f}",
 }
-NOTE = f"""of us/step lower is better, of steps/s and products/step higher; {FLOOR}: the step's products in a CUDA graph
+NOTE = f"""us/step: lower is better; steps/s and products/step: higher; {FLOOR}: the step's products in a CUDA graph
 its time/{OURS}'s: the median of the rounds' ratios; above 1 {OURS} is faster
 {OURS}: an epoch as tv.fit takes it, with a check every {CHECK_INTERVAL} steps that all were finite
 checked before: the same loss and gradients to {TOLERANCES[False]:g} (TF32: {TOLERANCES[True]:g}) for one batch and one

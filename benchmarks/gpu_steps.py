@@ -130,11 +130,12 @@ COLUMNS: Columns = {
     "products/step": lambda row: f"{row['share_of_products']:.0%}",
     "error: loss, gradient": lambda row: f"{row['loss_error']:.1g}, {row['gradient_error']:.1g}",
 }
-NOTE = f"""of us/step, tv.fit, CPU, products (all in us) and error lower is better, of the others higher
-tv.fit: an epoch's time over its steps, with the checks by the host; CPU: the same step there; products: those of
-the step alone, on this card, by CuPy or in a CUDA graph, whichever is faster; TFLOP/s: theirs in the step's time
-error: relative, of losses, and of the first gradient by the largest of its array; of float32 against the CPU over the
-first {FIRST} steps ({FEW} of the largest batch), of TF32 against float32 in the first; each checked before it was timed
+NOTE = f"""us/step, tv.fit, CPU, products (all in us) and error: lower is better; the others: higher is better
+tv.fit: the time of an epoch divided by its steps, with the checks by the host; CPU: the same step on the CPU
+products: the step's products alone on this card, by CuPy or in a CUDA graph, whichever is faster
+TFLOP/s: the operations of the products divided by the time of the step
+error: relative for losses, and relative to the largest element for the first gradient; float32 is compared with the CPU
+over the first {FIRST} steps ({FEW} of the largest batch), TF32 with float32 in the first step, before either is timed
 target: products/step at least {TARGET:.0%} from batch {LARGE:,} on"""
 
 

@@ -237,7 +237,7 @@ def run(quick: bool, out: Path) -> None:
         rows += part
     print(f"""peaks: {peaks}
 of peak: the share of this machine's peak for the operation's bytes and FLOP (roofline); higher is better
-error: against the twin in float64, in rounding units; all were checked against their bounds before any was timed""")
+error: the difference from the twin in float64, in rounding units; all errors were checked before anything was timed""")
     path = results.write("kernels", out, rows, quick=quick, errors=[error._asdict() for error in errors],
                          peaks=peaks.as_dict())
     points = [row for row in rows if (row["alternative"], row["dtype"]) == (KERNEL, "float32")

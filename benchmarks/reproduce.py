@@ -99,7 +99,7 @@ def aevb_step_size(quick: bool) -> list[dict[str, Any]]:
 
 
 def iwae_five(quick: bool) -> list[dict[str, Any]]:
-    """IWAE-5 against the VAE, 784-200-200-50 tanh, 40 passes: -log p(x) by 5000 draws, and active units."""
+    """IWAE-5 compared with the VAE, 784-200-200-50 with tanh, 40 passes: -log p(x) by 5000 draws, and active units."""
     return reproduce_iwae.iwae(quick, console.print, SEED)
 
 
@@ -109,12 +109,12 @@ def iwae_snr(quick: bool) -> list[dict[str, Any]]:
 
 
 def gamma_def(quick: bool) -> list[dict[str, Any]]:
-    """Sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
+    """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
 
 
 def beta_gamma(quick: bool) -> list[dict[str, Any]]:
-    """Beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3), both estimators for equal time."""
+    """The beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3): both estimators for equal time."""
     return reproduce_grep.beta_gamma(quick, console.print)
 
 

@@ -82,7 +82,7 @@ def gamma_def(quick: bool, say: Callable[[str], Any]) -> list[dict[str, Any]]:
 
 
 def beta_gamma(quick: bool, say: Callable[[str], Any]) -> list[dict[str, Any]]:
-    """The beta-gamma matrix factorisation of binarised digits: held-out pixels, G-REP beside BBVI for equal time."""
+    """The beta-gamma matrix factorisation of binarised digits: held-out pixels by G-REP and BBVI for equal time."""
     x, components = factorisation.digits(quick), 2 if quick else 100
     held = np.random.default_rng(0).random(x.shape) < factorisation.HELD_OUT
     rate = np.clip(np.where(held, 0, x).sum(0) / np.maximum((~held).sum(0), 1), 1e-3, 1 - 1e-3)

@@ -36,6 +36,6 @@ def run(quick: bool, out: Path) -> None:
             tables.say(f"{by} {size:,}: {rows[-1]['microseconds']:,.0f} us a step")
     columns = {**tables.NET, **tables.TIME, "us/image": lambda row: f"{row['microseconds_an_image']:.2f}"}
     tables.show("a training step, replayed, over batch and over hidden width", columns,
-                [row for row in rows if row["step"] == REPLAYED], tables.NOTE, "of us/image lower is better")
+                [row for row in rows if row["step"] == REPLAYED], tables.NOTE, "us/image: lower is better")
     path = results.write("sweep", out, rows, quick=quick)
     print(f"written: {path}, {plots.sweep(path)}")

@@ -28,7 +28,7 @@ TIME: Columns = {
     "floor/step": lambda row: f"{row['share_of_floor']:.0%}",
 }
 LEFT = ("net", "data, pixels", "step", "kernel", "precision")  # columns of text, aligned to the left
-NOTE = """of us/step lower is better, of images/s and floor/step higher
+NOTE = """us/step: lower is better; images/s and floor/step: higher is better
 floor/step: the time of the step's matrix products alone over that of the step, in the same rounds; NumPy computes these
 products over the step's arrays, by its BLAS with its default threads; above 100 % a step is faster than they are"""
 

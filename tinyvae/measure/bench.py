@@ -164,7 +164,7 @@ data: made up, each pixel drawn at each use, a quarter of them on
 checked: replay and eager left the same bits in each of {self.steps} steps
 {self.disturbed()}
 {table.lines(cells)}
-medians of {len(self.times[FLOOR].seconds)} rounds; of us lower is better, of images/s higher
+medians of {len(self.times[FLOOR].seconds)} rounds; us: lower is better; images/s: higher is better
 floor/step: the time of the step's {self.products} matrix products alone, divided by that of the step; higher is better
 
 the replayed step, launch by launch

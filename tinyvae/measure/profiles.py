@@ -54,7 +54,7 @@ class Profile(list):
         whole = rates(took / 1e6, operations, size, least / 1e6)
         cells.append(("", f"{len(rows)} launches", "", "", f"{took:.1f}", "", "", *_rates_as_text(whole)))
         return (f"{lines(cells, left=(1, 2, 3))}\n"
-                f"medians of {len(self.rounds)} rounds, each launch called by itself; of us and ns lower is better\n"
+                f"medians of {len(self.rounds)} rounds, each launch called by itself; us and ns: lower is better\n"
                 "of peak: the share of this machine's peak for so many bytes and FLOP (roofline); higher is better; "
                 "above\n100 %: the machine was busier when its peaks were measured")
 
