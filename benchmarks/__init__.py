@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# the kernels of this checkout, beside the tinyvae of this checkout: they are a folder below, where Python does not look
+# Python finds tinyvae in the current folder of the checkout, but its kernels only with this entry.
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "kernels"))

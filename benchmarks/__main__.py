@@ -15,12 +15,12 @@ from benchmarks import figures, pictures, reproduce, results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Out = Annotated[Path, typer.Option(help="Folder of the results files and plots.")]
-Quick = Annotated[bool, typer.Option("--quick", help="The smallest sizes in few rounds: shows that it runs, no claim.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Run the smallest sizes in few rounds, to show that it works.")]
 Measurement = Callable[[bool, Path], None]
 
 
 def measurements() -> dict[str, Measurement]:
-    """The tables in their order; imported here, for the other commands need none of it."""
+    """The measurements in their order. They are imported here, because the other commands do not need them."""
     from benchmarks import kernels, peers, start, step, sweep
 
     return {"kernels": kernels.run, "step": step.run, "peers": peers.run, "sweep": sweep.run,
@@ -29,7 +29,7 @@ def measurements() -> dict[str, Measurement]:
 
 @app.callback(invoke_without_command=True)
 def _all(context: typer.Context, quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Without a command: kernels, step, peers, sweep, start. Each table is checked before it is timed."""
+    """Run kernels, step, peers, sweep and start, if no command is given. Each part is checked before it is timed."""
     if context.invoked_subcommand is not None:
         if context.params != {"quick": False, "out": results.FOLDER}:
             raise typer.BadParameter(f"--quick and --out stand after the command: {context.invoked_subcommand} --quick")
@@ -43,37 +43,37 @@ def _all(context: typer.Context, quick: Quick = False, out: Out = results.FOLDER
 
 @app.command(name="kernels")
 def _kernels(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Every fused kernel against its readable twin, and the kernels that lost."""
+    """Compare every fused kernel with its readable twin and with slower alternatives."""
     measurements()["kernels"](quick, out)
 
 
 @app.command(name="step")
 def _step(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """A whole training step: replayed and eager, fused kernels and readable twins."""
+    """Time a whole training step: replayed and eager, with fused kernels and with readable twins."""
     measurements()["step"](quick, out)
 
 
 @app.command(name="peers")
 def _peers(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """The same step in JAX and PyTorch, where they are installed (the extra "peers")."""
+    """Time the same step in JAX and PyTorch, if they are installed (the extra "peers")."""
     measurements()["peers"](quick, out)
 
 
 @app.command(name="sweep")
 def _sweep(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """The replayed step over batch and hidden width."""
+    """Time the replayed step for several batch sizes and hidden widths."""
     measurements()["sweep"](quick, out)
 
 
 @app.command(name="start")
 def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """What a first use costs: compiling the kernels, and loading them in the next process."""
+    """Time the first step of a process: while the kernels are compiled, and when they are loaded from the cache."""
     measurements()["start"](quick, out)
 
 
 @app.command(name="fingerprints")
 def _fingerprints(out: Out = results.FOLDER) -> None:
-    """Do training and evaluation still give the bits that were recorded? A minute."""
+    """Check that training and evaluation still give the recorded bits; takes a minute."""
     from benchmarks import fingerprints
 
     raise typer.Exit(0 if fingerprints.run(out) else 1)
@@ -82,10 +82,10 @@ def _fingerprints(out: Out = results.FOLDER) -> None:
 @app.command(name="gpu")
 def _gpu(
     quick: Quick = False, out: Out = results.FOLDER,
-    compare: Annotated[str | None, typer.Option(help="Data set that a net is trained on, here and there; default: "
+    compare: Annotated[str | None, typer.Option(help="Data set for training on CPU and GPU; default: "
                                                      "digits-dynamic.")] = None,
 ) -> None:
-    """CPU against GPU: kernels, the whole step, the peers on the card, training; needs an NVIDIA GPU and CuPy."""
+    """Compare CPU and GPU: kernels, the whole step, the peers, training; needs an NVIDIA GPU and CuPy."""
     from benchmarks import gpu
 
     with _needing_a_gpu():
@@ -94,7 +94,7 @@ def _gpu(
 
 @app.command(name="gpu-check")
 def _gpu_check(out: Out = results.FOLDER) -> None:
-    """Every check of the CUDA kernels on this machine's GPU; ends with PASSED or FAILED."""
+    """Run every check of the CUDA kernels on this machine's GPU; ends with PASSED or FAILED."""
     from benchmarks import gpu_check
 
     with _needing_a_gpu():
@@ -104,7 +104,7 @@ def _gpu_check(out: Out = results.FOLDER) -> None:
 
 @contextmanager
 def _needing_a_gpu() -> Iterator[None]:
-    """What is missing, as one sentence and exit code 2."""
+    """Within this block a missing GPU or CuPy ends the program with one sentence and exit code 2."""
     from tinyvae.engine.devices import DeviceError
 
     try:
@@ -117,7 +117,7 @@ def _needing_a_gpu() -> Iterator[None]:
 @app.command(name="reproduce")
 def _reproduce(
     name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(reproduce.NAMES)}; default: all.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The same code on little data: shows that it runs.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run the same code on little data.")] = False,
     out: Out = results.FOLDER,
 ) -> None:
     """Train as published and compare with the published number; writes benchmarks/results/NAME.json."""
@@ -132,7 +132,7 @@ def _pictures() -> None:
 
 @app.command(name="figures")
 def _figures(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether they are up to date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only report whether they are up to date.")] = False,
 ) -> None:
     """Insert the figures of the committed results files into README.md and the docs."""
     figures.run(check)

@@ -1,4 +1,4 @@
-"""What each fused operation is tried on: inputs of the sizes they have in a step of 784-500-20, batch 100."""
+"""The inputs on which each fused operation is measured, with the sizes of a step of 784-500-20 and batch 100."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 
 PIXELS, HIDDEN, LATENT, BATCH = 784, 500, 20, 100
 WEIGHTS = sum((m + 1) * n for m, n in ((PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIXELS)))
-WIDTH = 512  # hidden units of a large case
-IDLE, BETWEEN = "a quarter idle", "between products"  # the same call under other circumstances
+WIDTH = 512  # the number of hidden units in a large case
+IDLE, BETWEEN = "a quarter idle", "between products"  # labels of cases with the same call in other circumstances
 Arrays = tuple[np.ndarray, ...]
 
 
 class Case(NamedTuple):
-    """One call of an operation. Arrays that hold numbers are float64 with float32 values: the same in both types."""
+    """One call of an operation. Arrays of numbers are float64 with values that float32 represents exactly."""
 
     operation: str
-    label: str  # what tells it from the operation's other cases
+    label: str  # distinguishes the cases of an operation
     arrays: Arrays
     attributes: dict[str, Any]
-    products: Arrays = ()  # two matrices, multiplied before and after it: its neighbours in a step
+    products: Arrays = ()  # two matrices that are multiplied before and after the call, as in a step
 
     def __str__(self) -> str:
         return f"{self.operation}, {self.label}" if self.label else self.operation
 
 
 def cases() -> list[Case]:
-    """Every operation that has a kernel, some in several forms; the same numbers at every call."""
+    """The cases of all operations with a kernel, with the same numbers at every call."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -56,7 +56,7 @@ def cases() -> list[Case]:
     ]  # fmt: skip
     x, weight = np.round(grey), normal(PIXELS, HIDDEN, scale=0.05)
     back, counters = normal(BATCH, HIDDEN), np.array([7, BATCH, 1])
-    pixels = 1.0 * (rng.random((BATCH, PIXELS)) < 0.13)  # as many as are on in the digits of MNIST
+    pixels = 1.0 * (rng.random((BATCH, PIXELS)) < 0.13)  # the share of pixels that are on in MNIST
     index = np.zeros((BATCH, PIXELS + 1), np.int32)
     for line, row in zip(index, pixels, strict=True):
         line[0] = np.count_nonzero(row)
@@ -81,7 +81,7 @@ def cases() -> list[Case]:
     m, v = normal(WEIGHTS, scale=0.1), rounded(normal(WEIGHTS, scale=0.1) ** 2)
     rates, status = rounded(np.array([1e-2, 1.0])), np.array([1.0, 0.5, 1.0, 10.0])
     adam = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-    idle = np.arange(WEIGHTS) < WEIGHTS // 4  # weights whose pixel has not been on for long
+    idle = np.arange(WEIGHTS) < WEIGHTS // 4  # weights of pixels that have long been off
     tiny = np.float64(np.float32(1e-40))
     fading = theta, np.where(idle, 0, g), np.where(idle, tiny, m), np.where(idle, tiny, v)
     between = normal(BATCH, PIXELS), normal(PIXELS, HIDDEN)
@@ -104,7 +104,7 @@ def cases() -> list[Case]:
 
 
 def large(count: int) -> Iterator[Case]:
-    """The operations that memory bounds, with `count` numbers in their largest array; float32, made one by one."""
+    """Yield the memory-bound operations, with `count` float32 numbers in their largest array."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -141,5 +141,5 @@ def large(count: int) -> Iterator[Case]:
 
 
 def rounded(a: Any) -> np.ndarray:
-    """float64 numbers that float32 holds, too."""
+    """The numbers rounded to float32, as float64."""
     return np.asarray(a, np.float32).astype(np.float64)

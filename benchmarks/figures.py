@@ -1,6 +1,6 @@
-"""Figures in README and docs come from committed results files: between two marks stands what a file says.
+"""Inserting the figures of committed results files into README and docs, between two marks:
 
-    <!--figure FILE:PATH:FORMAT-->102.01<!--/figure-->     FILE.json, the place in it, how to print the number
+    <!--figure FILE:PATH:FORMAT-->102.01<!--/figure-->     the number at PATH in FILE.json, printed by FORMAT
     <!--rooms-->...<!--/rooms-->                           the rooms of the code and the files in each, as a table
 """
 
@@ -20,14 +20,14 @@ ROOMS = re.compile(r"<!--rooms-->.*?<!--/rooms-->", re.DOTALL)
 
 
 def documents() -> list[Path]:
-    """The files that may hold figures."""
+    """The files that can contain figures."""
     return [results.ROOT / "README.md", *sorted((results.ROOT / "docs").glob("*.md"))]
 
 
 def value(file: str, path: str) -> Any:
-    """Follow `rows[setting=epoch 10].value` into a results file."""
+    """The value at a path such as `rows[setting=epoch 10].value` in a results file."""
     found: Any = results.read(file)
-    for part in re.findall(r"[^.\[]+(?:\[[^\]]*\])?", path):  # at dots, but for those of a condition
+    for part in re.findall(r"[^.\[]+(?:\[[^\]]*\])?", path):  # split at the dots outside brackets
         name, _, condition = part.partition("[")
         found = found[name]
         if condition:
@@ -37,18 +37,18 @@ def value(file: str, path: str) -> Any:
 
 
 def rooms() -> str:
-    """A table of the rooms: what the docstring of the package says of each, and its files."""
+    """The table of the rooms: the sentence of the package's docstring about each room, and its files."""
     lines = ["| room | what it holds | files |", "| --- | --- | --- |"]
     for room, words in re.findall(r"^    (\w+) {2,}(.+)$", tinyvae.__doc__ or "", re.MULTILINE):
         files = sorted(path.stem for path in (results.ROOT / "tinyvae" / room).glob("*.py") if path.stem != "__init__")
-        if "one file a " in words:  # a family or model more leaves the table as it is
+        if "one file a " in words:  # another family or model does not change the table
             files = []
         lines.append(f"| [{room}](tinyvae/{room}) | {words} | {', '.join(files)} |")
     return "\n".join(lines)
 
 
 def filled(text: str) -> str:
-    """The document with every figure as its results file has it, and the table of rooms as the folders are."""
+    """The text of a document with the figures of the results files, and with the table of rooms."""
     def insert(match: re.Match[str]) -> str:
         shown = format(value(match["file"], match["path"]), match["format"])
         return f"<!--figure {match['file']}:{match['path']}:{match['format']}-->{shown}<!--/figure-->"
@@ -57,7 +57,7 @@ def filled(text: str) -> str:
 
 
 def run(check: bool) -> None:
-    """Rewrite the documents, or only report the ones that are not up to date (exit code 1)."""
+    """Rewrite the documents; with `check`, only report those that are out of date (exit code 1)."""
     stale = []
     for document in documents():
         before = document.read_text()

@@ -1,7 +1,7 @@
-"""Do the same commands still give the same bits? Each is run anew and held against its recorded fingerprints.
+"""Checking that the same commands still give the same bits, by comparing them with recorded fingerprints.
 
-A fingerprint is twelve digits of the SHA-256 of all parameters after an epoch, or of what `evaluate --json` prints. The
-bits are those of processors whose vectors have one length (AVX-512), so the recording names the machine that made it.
+A fingerprint is twelve digits of the SHA-256 of all parameters after an epoch, or of the output of `evaluate --json`.
+The bits depend on the length of the processor's vectors (here AVX-512), so the recording names its machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import results
 
-# By name: what follows `tinyvae train`. The runs are small; together they take a minute.
+# The arguments of `tinyvae train` by name. The runs are small; together they take a minute.
 TRAININGS = {
     "plain": "digits --epochs 3",
     "two layers, adagrad": "digits --epochs 2 --hidden 50,30 --latent 5 --activation softplus --optimizer adagrad "
@@ -41,7 +41,7 @@ TRAININGS = {
     "gaussian": "olivetti-gray --epochs 2 --likelihood gaussian --hidden 50 --latent 5 --optimizer sgd --lr 1e-6",
     "mnist": "mnist-dynamic --epochs 1 --hidden 64 --latent 8 --data-mean-bias --beta 0.7",
 }
-# By name: the training whose run is judged, and what follows `tinyvae evaluate RUN`.
+# The training whose run is evaluated, and the arguments of `tinyvae evaluate RUN`, by name.
 EVALUATIONS = {
     "importance": ("plain", "-k 50"),
     "ais": ("plain", "--method ais --count 20 --chains 2 --temperatures 20"),
@@ -53,7 +53,7 @@ EVALUATIONS = {
 
 
 def tinyvae(*arguments: str) -> str:
-    """What a command prints, in a process of its own."""
+    """The output of a command, which runs in its own process."""
     path = os.pathsep.join([str(results.ROOT), str(results.ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-m", "tinyvae", *arguments], capture_output=True, text=True, check=False,
                           env=os.environ | {"PYTHONPATH": path}, cwd=results.ROOT)
@@ -63,7 +63,7 @@ def tinyvae(*arguments: str) -> str:
 
 
 def record() -> list[dict[str, Any]]:
-    """The fingerprints of all commands, run now; those of data that are not here are left out."""
+    """Run all commands and return their fingerprints; commands with missing data are left out."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for name, command in TRAININGS.items():
@@ -84,7 +84,7 @@ def record() -> list[dict[str, Any]]:
 
 
 def run(out: Path) -> bool:
-    """Compare with benchmarks/results/fingerprints.json, or record it where there is none; True if all are equal."""
+    """Compare with benchmarks/results/fingerprints.json, or write it if it is missing; True if all are equal."""
     now, path = record(), results.FOLDER / "fingerprints.json"
     if not path.exists():
         print(f"recorded: {results.write('fingerprints', out, now)}")

@@ -1,6 +1,6 @@
-"""CPU against GPU: every kernel, the whole step over the batch, the peers on the same card, and a net trained on both.
+"""Comparing CPU and GPU: all kernels, the whole step over the batch, the peers on the same card, and trained nets.
 
-Everything is checked before it is timed. The parts stand in files of their own; what they find is written after each.
+Everything is checked before it is timed. Each part has its own file, and its result is written as soon as it is known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks.gpu_check import card
 
 
 def run(quick: bool, out: Path, compare: str | None = None) -> None:
-    """Print the tables; write gpu.json and gpu.svg. `compare` names the data of the trained nets."""
+    """Print the tables and write gpu.json and gpu.svg. `compare` names the data on which nets are trained."""
     if quick and compare:
         raise SystemExit("--compare trains for minutes; leave --quick out")
     device, rounds = card(), 3 if quick else gpu_clock.ROUNDS

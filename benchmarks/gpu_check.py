@@ -1,6 +1,6 @@
-"""Every check of the CUDA kernels and of training on them, on this machine's GPU: one line at the end, and a report.
+"""Running every check of the CUDA kernels, and of training with them, on this machine's GPU.
 
-The checks are those that the tests run on the host (tests/kernels/cuda/), with the arrays on the card.
+The checks are the tests that otherwise run on the host (tests/kernels/cuda/), here with the arrays on the card.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TESTS = ("tests/kernels/cuda/test_kernels.py", "tests/kernels/cuda/test_jobs.py"
 
 
 def card() -> dict[str, Any]:
-    """The GPU, by its own account."""
+    """The properties of the GPU."""
     cupy = require_cuda()
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     driver = cupy.cuda.runtime.driverGetVersion()
@@ -31,7 +31,7 @@ def card() -> dict[str, Any]:
 
 
 def outcomes(report: Path) -> list[dict[str, Any]]:
-    """Each test's name, outcome and, where it failed, why, from pytest's own report."""
+    """The name, the outcome and the error message of each test, from pytest's report."""
     found = []
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
         marks = {child.tag: child for child in case if child.tag in ("failure", "error", "skipped")}
@@ -42,7 +42,7 @@ def outcomes(report: Path) -> list[dict[str, Any]]:
 
 
 def run(out: Path) -> bool:
-    """Run them all; write gpu-check.json; print PASSED or FAILED and say which it was."""
+    """Run all checks, write gpu-check.json, print PASSED or FAILED, and return whether they passed."""
     device = card()
     print(f"{device['name']}, compute capability {device['compute_capability']}, CuPy {device['cupy']}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

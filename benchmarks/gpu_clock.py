@@ -1,4 +1,4 @@
-"""The card's own clock, and what the card can do at best."""
+"""Timing on the GPU by its own clock, and the peaks of the GPU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tinyvae.engine.program import bound
 from tinyvae.engine.tape import Launch
 from tinyvae.measure import timing
 
-COPIED = 2**24  # numbers whose copy measures the card's bandwidth
-SIDE = 4096  # of the matrices whose product measures its arithmetic
-ROUNDS, LEAST = 15, 0.02  # rounds, and the least seconds of one
-AGAIN = 20  # times that launches run in one graph: so often that the pause between two graphs does not count
+COPIED = 2**24  # the number of float32 numbers whose copy measures the bandwidth
+SIDE = 4096  # the side of the matrices whose product measures the arithmetic rate
+ROUNDS, LEAST = 15, 0.02  # the number of rounds, and the least seconds of a round
+AGAIN = 20  # the number of repetitions in one graph, so many that the pause between two graphs does not matter
 
 
 class Peaks(NamedTuple):
-    """What the card can do at best, measured by the array library alone; higher is better."""
+    """The peaks of the card, measured with CuPy alone; higher is better."""
 
     copy_gigabytes_per_second: float
     float32_teraflops: float
@@ -33,7 +33,7 @@ class Peaks(NamedTuple):
 
 
 def peaks() -> Peaks:
-    """Copying one array to another; a product of large matrices, without and with TF32."""
+    """Measure the copy of an array, and the product of large matrices without and with TF32."""
     xp = namespace("cuda")
     a, b = xp.zeros(COPIED, np.float32), xp.zeros(COPIED, np.float32)
     m, n, out = (xp.zeros((SIDE, SIDE), np.float32) for _ in range(3))
@@ -46,7 +46,7 @@ def peaks() -> Peaks:
 
 @contextmanager
 def array_library(tf32: bool) -> Iterator[None]:
-    """In this block CuPy's own products round factors to TF32 or not; what its CUPY_TF32 says once for a process."""
+    """Within this block CuPy's products use TF32 or not; the variable CUPY_TF32 decides it only once in a process."""
     core, wanted = require_cuda()._core, 7 if tf32 else 1  # COMPUTE_TYPE_TF32, COMPUTE_TYPE_DEFAULT
     before = core.get_compute_type(np.float32)
     core.set_compute_type(np.float32, wanted)
@@ -57,7 +57,7 @@ def array_library(tf32: bool) -> Iterator[None]:
 
 
 def by_events(call: Callable[[], Any], rounds: int = ROUNDS) -> timing.Timing:
-    """Seconds a call, by the device's clock."""
+    """The seconds of a call by the clock of the device."""
     cuda = require_cuda().cuda
 
     def seconds(calls: int) -> float:
@@ -75,7 +75,7 @@ def by_events(call: Callable[[], Any], rounds: int = ROUNDS) -> timing.Timing:
 
 
 def program(launches: Sequence[Launch], again: int = 1) -> Program:
-    """What these launches run on the card, so often, as one call: from its second run on a CUDA graph."""
+    """The jobs of launches, repeated `again` times, as one program; from its second run on it is a CUDA graph."""
     programs = [bound(launch) for launch in launches]
     if missing := [str(launch) for launch, p in zip(launches, programs, strict=True) if not isinstance(p, Program)]:
         raise SystemExit(f"{missing[0]}: its kernel did not run (the array library did); nothing was timed")
@@ -83,6 +83,6 @@ def program(launches: Sequence[Launch], again: int = 1) -> Program:
 
 
 def of_launches(launches: Sequence[Launch], rounds: int = ROUNDS) -> timing.Timing:
-    """Seconds that these launches take on the card, without the host's work."""
+    """The seconds of launches on the card, without the work of the host."""
     found = by_events(program(launches, AGAIN), rounds)
     return timing.Timing("", tuple(seconds / AGAIN for seconds in found.seconds), found.calls * AGAIN)

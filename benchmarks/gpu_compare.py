@@ -1,4 +1,4 @@
-"""The same net trained on the CPU and on the GPU: is the difference in test -ELBO one that chance explains?"""
+"""Training the same net on the CPU and on the GPU, and testing whether chance explains the difference in test -ELBO."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tinyvae.engine.devices import to_host
 
 DATA = "digits-dynamic"
 HIDDEN, LATENT, EPOCHS, BATCH, SEEDS = 500, 20, 5, 100, 5
-NATS = 0.3  # that a pair of runs may be apart
-ERRORS = 2  # standard errors that the mean difference may be from 0
-GRADIENT = 1e-5  # that a gradient may differ, by the largest of its array
+NATS = 0.3  # the largest allowed difference of a pair of runs
+ERRORS = 2  # the largest allowed mean difference in standard errors
+GRADIENT = 1e-5  # the largest allowed difference of a gradient, relative to the largest element of its array
 DEVICES = "cpu", "cuda"
 
 
 def data_set(name: str | None) -> tv.DataSet | None:
-    """The data set of that name; if none was asked for the usual one, or a line on why it is not there."""
+    """The data set of that name; without a name the default one, or None and a printed line if it is missing."""
     try:
         return tv.data.load(name or DATA)
     except tv.DataError as fault:
@@ -35,14 +35,14 @@ def data_set(name: str | None) -> tv.DataSet | None:
 
 
 def trained(data: tv.DataSet, device: str, seed: int, folder: Path) -> float:
-    """-ELBO on the test data after training into a run folder, in nats per datum."""
+    """The -ELBO of the test data after training, in nats per datum; the run is saved in `folder`."""
     model = tv.VAE(data.dimensions, HIDDEN, LATENT, likelihood=data.likelihood, seed=seed, device=device)
     tv.fit(model, data, folder, epochs=EPOCHS, batch=BATCH, seed=seed)
     return -tv.evaluate(model, data).elbo
 
 
 def gradients(folder: Path, data: tv.DataSet, device: str) -> dict[str, np.ndarray]:
-    """Those of a run's checkpoint on one batch, by parameter."""
+    """The gradients of a run's checkpoint on one batch, by parameter."""
     model = tv.load(folder, device=device)
     images = (data.test[:BATCH] / data.scale).astype(np.float32)
     x = tv.Tensor(model.xp.asarray(images if data.pixels == "gray" else np.round(images)))
@@ -52,13 +52,13 @@ def gradients(folder: Path, data: tv.DataSet, device: str) -> dict[str, np.ndarr
 
 
 def gradient_error(folder: Path, data: tv.DataSet) -> float:
-    """How far both devices' gradients of one checkpoint are apart, by the largest of their array."""
+    """The largest difference of both devices' gradients, relative to the largest element of the array."""
     here, there = (gradients(folder, data, device) for device in DEVICES)
     return max(float(np.abs(there[name] - g).max() / np.abs(g).max()) for name, g in here.items())
 
 
 def run(data: tv.DataSet) -> dict[str, Any]:
-    """Train with each seed on both; print what was found; for the results file."""
+    """Train with each seed on both devices, print the comparison, and return it for the results file."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SEEDS):
@@ -84,7 +84,7 @@ test -ELBO over {len(data.test):,} data in nats per datum, lower is better
 mean difference: {mean:+.5f} nats, standard error of {SEEDS} seeds {stderr:.5f}: {_verdict(found["by_chance"])} within \
 {ERRORS} standard errors of 0
 each difference: {_verdict(found["each_near"])} within {NATS:g} nats
-gradient of the trained net on one batch: CPU and GPU differ by {error:.2g} of the largest of its array, \
+gradient of the trained net on one batch: CPU and GPU differ by {error:.2g} of the array's largest element, \
 {_verdict(found["same_gradient"])} within {GRADIENT:g}""")
     return found
 

@@ -1,7 +1,7 @@
-"""Every kernel on the card: beside the CPU's at the sizes of a small step, and over 16 M numbers beside a plain copy.
+"""Timing all kernels on the GPU: compared with the CPU at the sizes of a small step, and with a copy over 16 M numbers.
 
-Each is held against its twin in float64 before it is timed, in a replay from the case's inputs into arrays that held
-NaN: at the small sizes the twin is NumPy's, at the large ones the array library's on the card.
+Before it is timed, each kernel is compared with its twin in float64, in a replay from the case's inputs into arrays
+that held NaN. The twin runs in NumPy at the small sizes, and in CuPy at the large ones.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tinyvae.engine.fusion import kernel_of
 from tinyvae.engine.rules import TABLE
 from tinyvae.measure import timing
 
-LARGE = 2**24  # numbers in the largest array
-# The largest of a thousand times as many errors is larger; and a draw of Box and Muller's near 0 has only the digits of
-# a u near 1: among many millions some are wrong by 2^-12.
+LARGE = 2**24  # the number of elements of the largest array
+# The maximum of a thousand times as many errors is larger. A normal draw near 0 comes from sqrt(-2 log u) with u near
+# 1, whose digits limit its accuracy; among many millions of draws some have an error of 2^-12.
 LARGE_BOUNDS = {name: 4 * bound for name, bound in BOUNDS.items()} | {"normal": 2112}
-TARGET = 0.8  # of a copy's bandwidth
+TARGET = 0.8  # the share of a copy's bandwidth that a kernel should reach
 
 
 def check(case: Case, found: list[Any], expected: list[Any], bound: float) -> float:
-    """The largest error in rounding units; SystemExit if it passes the bound."""
+    """The largest error in rounding units; SystemExit if it exceeds the bound."""
     worst = max(read(units(ours, twin).max()) for ours, twin in zip(found, expected, strict=True))
     if not worst <= bound:  # NaN fails
         raise SystemExit(f"{case}: {worst:.3g} rounding units from the twin in float64, allowed {bound:g}; nothing was "
@@ -36,7 +36,7 @@ def check(case: Case, found: list[Any], expected: list[Any], bound: float) -> fl
 
 
 def timed(case: Case, recorded: Recorded, peak: Peaks, rounds: int) -> Row:
-    """What the kernel takes on the card."""
+    """The time and bandwidth of the kernel on the card."""
     launches = recorded.tape.working()
     time = gpu_clock.of_launches(launches, rounds)
     low, high = time.quartiles
@@ -47,7 +47,7 @@ def timed(case: Case, recorded: Recorded, peak: Peaks, rounds: int) -> Row:
 
 
 def small_row(case: Case, peak: Peaks, rounds: int) -> Row:
-    """A kernel there and here."""
+    """A row for a kernel on GPU and CPU."""
     there = record(case, KERNEL, TYPES[0], namespace("cuda"))
     error = check(case, list(map(to_host, replayed(case, there))), exact(case), BOUNDS[case.operation])
     here = record(case, KERNEL, TYPES[0]).tape.replay
@@ -56,7 +56,7 @@ def small_row(case: Case, peak: Peaks, rounds: int) -> Row:
 
 
 def large_row(case: Case, peak: Peaks, rounds: int) -> Row:
-    """A kernel over many numbers."""
+    """A row for a kernel over many numbers."""
     xp = namespace("cuda")
     there = record(case, KERNEL, TYPES[0], xp)
     found, twin = replayed(case, there), record(case, TWIN, TYPES[1], xp).results
@@ -73,12 +73,12 @@ COLUMNS: Columns = {
     "of a copy": lambda row: f"{row['share_of_copy']:.0%}",
 }
 CPU: Columns = {"us on the CPU": lambda row: f"{row['cpu_microseconds']:,.1f}"}
-NOTE = """of us lower is better, of GB/s and of a copy higher; of a copy: of the bandwidth of a copy of 16 M numbers
-error: the largest against the twin in float64, in rounding units; each was checked against its bound before"""
+NOTE = """us: lower is better; GB/s and "of a copy", the share of a 16 M numbers copy's bandwidth: higher is better
+error: the largest difference from the twin in float64, in rounding units; it was checked before the kernel was timed"""
 
 
 def small(peak: Peaks, rounds: int) -> list[Row]:
-    """All kernels at the sizes of a small step."""
+    """Measure all kernels at the sizes of a small step."""
     rows, xp = [], namespace("cuda")
     for case in cases():
         if kernel_of(TABLE[case.operation], xp) is not None and not case.products:
@@ -89,7 +89,7 @@ def small(peak: Peaks, rounds: int) -> list[Row]:
 
 
 def many(peak: Peaks, rounds: int) -> list[Row]:
-    """The kernels that memory bounds, over many numbers."""
+    """Measure the memory-bound kernels over many numbers."""
     rows, pool = [], require_cuda().get_default_memory_pool()
     for case in large(LARGE):
         rows.append(large_row(case, peak, rounds))

@@ -1,8 +1,8 @@
-"""The same step on the card here, in PyTorch and in JAX. Checked first, timed second, one at a time on the card.
+"""Timing the same step on the GPU in tinyvae, PyTorch and JAX. The steps are checked before they are timed.
 
-Net, weights, data, order of the data, optimizer and checks are those of peers.py; all data lie on the card. Each takes
-part as its users would run it there: PyTorch's compiled step as one CUDA graph with its gather and its draws, JAX's
-epoch as one scan; and every epoch ends with the card idle.
+Net, weights, data, order of the data, optimizer and checks are those of peers.py; all data lie on the card. Only one
+library uses the card at a time. Each runs as its users would run it: PyTorch's compiled step with its gather and its
+draws as one CUDA graph, JAX's epoch as one scan. Every epoch ends when the card has finished.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from tinyvae.training.epochs import CHECK_INTERVAL
 
 EAGER, GRAPH, SCAN = "torch, eager", "torch.compile, graph", "JAX, scan"
 ON_CUDA = "import torch; x = torch.ones(8, device='cuda'); "
-# By name: the package that it needs, the class that takes part, and what shows that it can use the card.
+# The package of each peer, its class, and a program that fails if the peer cannot use the card.
 PEERS: dict[str, tuple[str, str, str]] = {
     SCAN: ("jax", "benchmarks.peer_jax:Scan", "import jax; jax.devices('cuda')"),
     EAGER: ("torch", "benchmarks.peer_torch:Eager", f"{ON_CUDA}x + 1"),
     GRAPH: ("torch", "benchmarks.peer_torch:Captured", f"{ON_CUDA}torch.compile(lambda x: x.sin() + 1)(x)"),
 }
 SLOW_TO_START = (GRAPH,)  # left out of a quick run
-TARGETS = {100: 1.5, 8192: 1.0}  # by batch: our steps a second over those of the best of the peers
+TARGETS = {100: 1.5, 8192: 1.0}  # by batch: the wanted ratio of our steps per second to those of the best peer
 TOLERANCES = {False: peers.TOLERANCE, True: gpu_steps.ALLOWED["TF32"][1]}  # without TF32 and with it
-REST, LEAST = 0.02, 0.1  # seconds before each turn, and the least of one
+REST, LEAST = 0.02, 0.1  # the seconds of rest before each turn, and the least seconds of a turn
 
 
 def net_of(batch: int) -> Net:
-    """So many data that an epoch has all steps that are compared."""
+    """The net with this batch, and enough data for an epoch of all compared steps."""
     net = gpu_steps.NET
     return Net(net.pixels, net.hidden, net.latent, batch, rows=max(ROWS, STEPS * batch))
 
 
 def installed(quick: bool) -> dict[str, str]:
-    """The peers that can take part, and a line on each that cannot."""
+    """The classes of the peers that can run; prints a line for each that cannot."""
     found, trials = {}, {}
     for name, (package, _, trial) in PEERS.items():
         if importlib.util.find_spec(package) is None:
@@ -60,7 +60,7 @@ def installed(quick: bool) -> dict[str, str]:
 
 
 def measure(net: Net, tf32: bool, places: dict[str, str], rounds: int) -> tuple[list[Row], dict[str, Any]]:
-    """Check, then time in alternation; a row a contestant, and what each says of itself."""
+    """Check the contestants, then time them in alternation; a row for each, and their versions."""
     precision = "TF32" if tf32 else "float32"
     tables.say(f"{net}, {precision}: starting, compiling and checking {', '.join([OURS, *places])}")
     places = {OURS: "benchmarks.peer_tinyvae:OnCard", **places}
@@ -76,7 +76,7 @@ def measure(net: Net, tf32: bool, places: dict[str, str], rounds: int) -> tuple[
 
 
 def verdicts(rows: list[Row]) -> list[dict[str, Any]]:
-    """By batch and precision: how many times as fast as the best peer the step is, and whether that is enough."""
+    """The speed relative to the best peer by batch and precision, and whether it reaches the target."""
     found = []
     for batch, precision in dict.fromkeys((row["batch"], row["precision"]) for row in rows):
         rivals = [row for row in rows if (row["batch"], row["precision"]) == (batch, precision)
@@ -98,15 +98,15 @@ COLUMNS: Columns = {
     "products/step": lambda row: f"{row['share_of_floor']:.0%}",
     f"its time/{OURS}'s": lambda row: f"{row['times_our_time']:.2f}",
 }
-NOTE = f"""of us/step lower is better, of steps/s and products/step higher; {FLOOR}: the step's products in a CUDA graph
+NOTE = f"""us/step: lower is better; steps/s and products/step: higher; {FLOOR}: the step's products in a CUDA graph
 its time/{OURS}'s: the median of the rounds' ratios; above 1 {OURS} is faster
-{OURS}: an epoch as tv.fit takes it, the host looking every {CHECK_INTERVAL} steps whether all were finite
+{OURS}: an epoch as tv.fit takes it, with a check every {CHECK_INTERVAL} steps that all were finite
 checked before: the same loss and gradients to {TOLERANCES[False]:g} (TF32: {TOLERANCES[True]:g}) for one batch and one
 draw, and after {STEPS} steps the same loss to {peers.DRIFT:.0%}"""
 
 
 def run(quick: bool, rounds: int) -> dict[str, Any]:
-    """The table, and what was aimed at; for the results file."""
+    """Print the table and the targets, and return them for the results file."""
     places, rows, about = installed(quick), [], {}
     for batch in list(TARGETS)[: 1 if quick else None]:
         for tf32 in (False,) if quick else (False, True):

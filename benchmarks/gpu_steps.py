@@ -1,7 +1,8 @@
-"""The whole training step over the batch: CPU, GPU, and GPU with TF32. Compared first, timed second.
+"""Timing the whole training step over the batch: on the CPU, on the GPU, and on the GPU with TF32.
 
-A step on the GPU is held against the CPU's, one with TF32 against the GPU's own without. What is timed are replays by
-the host's clock, so that its work counts; beside them the epoch of `tv.fit`, in which the host looks at the card.
+Before it is timed, a step on the GPU is compared with that on the CPU, and a step with TF32 with one without. Replays
+are timed by the clock of the host, so that its work counts; and so is the epoch of `tv.fit`, in which the host checks
+at intervals that all steps were finite.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from tinyvae.training.epochs import Training
 from tinyvae.training.objective import OBJECTIVE
 
 NET, BATCHES = Net(784, 500, 20, 100), (100, 1000, 8192, 65_536)
-CPU_TIMED = 1000  # the largest batch whose step is timed on the CPU, too
-FIRST, FEW, MANY = 20, 3, 10_000  # steps that are compared; of batches above so many data only a few
-# By precision: how far losses may be apart, relatively, and the first gradient, by the largest of its array.
-# (Where TF32 carries a unit over the kink of its ReLU, a gradient moves by some hundredths.)
+CPU_TIMED = 1000  # the largest batch whose step is also timed on the CPU
+# The number of compared steps is FIRST, but FEW for batches of more than MANY data.
+FIRST, FEW, MANY = 20, 3, 10_000
+# The largest allowed relative difference of losses, and of the first gradient relative to the largest element of its
+# array. (If TF32 changes the sign of a ReLU's input, a gradient changes by some hundredths.)
 ALLOWED = {"float32": (1e-5, 1e-4), "TF32": (1e-3, 0.2)}
-TARGET, LARGE = 0.7, 8192  # of the rate of the products alone, from this batch on
+TARGET, LARGE = 0.7, 8192  # the wanted share of the products in a step, from this batch on
 WORK = f"""a training step of {NET.size}: gather the batch, draw normals, forward, backward, the loss's value, check
 loss and gradient for NaN and infinity, Adam"""
 
 
 class Begun(NamedTuple):
-    """A training after its first steps: their losses, summed up, and the first gradient by each parameter."""
+    """A training after its first steps, with the running sums of their losses and the first gradient by parameter."""
 
     ready: Training
     losses: np.ndarray
@@ -47,7 +49,7 @@ class Begun(NamedTuple):
 
 
 def begin(net: Net, device: str, tf32: bool = False) -> Begun:
-    """Record the step, take it some times, the epoch begun anew where it ends."""
+    """Record the step and run it several times; the epoch starts again after its last batch."""
     ready = nets.training(net, device)
     step, losses, gradients = nets.repeatable(ready, net, ready.step), [], {}
     with tv.tf32(tf32):
@@ -60,8 +62,8 @@ def begin(net: Net, device: str, tf32: bool = False) -> Begun:
 
 
 def compare(net: Net, precision: str, ours: Begun, reference: Begun) -> dict[str, Any]:
-    """The largest differences of losses and gradients; SystemExit if they pass what is allowed."""
-    count = len(ours.losses) if precision == "float32" else 1  # with TF32 two courses soon part
+    """The largest differences of losses and gradients; SystemExit if they exceed the allowed ones."""
+    count = len(ours.losses) if precision == "float32" else 1  # with TF32 the losses of later steps differ
     loss = float(np.abs(ours.losses[:count] / reference.losses[:count] - 1).max())
     gradient = max(float(np.abs(ours.gradients[name] - g).max() / np.abs(g).max())
                    for name, g in reference.gradients.items())
@@ -74,21 +76,20 @@ def compare(net: Net, precision: str, ours: Begun, reference: Begun) -> dict[str
 
 
 def products(net: Net, tape: Tape, tf32: bool, rounds: int) -> float:
-    """Seconds that the card takes for the step's products alone: by the array library, or as the step calls them in
-    one CUDA graph, whichever is faster."""
+    """The seconds of the step's products alone: by CuPy, or in a CUDA graph like the step, if that is faster."""
     with gpu_clock.array_library(tf32):
         library = gpu_clock.by_events(nets.floor(net, tape), rounds)
     return min(library.median, gpu_clock.of_launches(nets.products(net, tape), rounds).median)
 
 
 def kernels(tape: Tape) -> int:
-    """How many kernels a replay launches."""
+    """The number of kernels that a replay launches."""
     tape.replay()
     return sum(len(call.jobs) if isinstance(call, Program) else 1 for call in tape.calls or ())
 
 
 def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
-    """What a step takes on the card."""
+    """The times of a step on the card."""
     tape, wait = begun.tape, require_cuda().cuda.Device().synchronize
     times = timing.measure({"replayed": tape.replay, "epoch": nets.epoch(begun.ready, net)}, rounds,
                            least=gpu_clock.LEAST, synchronize=wait)
@@ -103,7 +104,7 @@ def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
 
 
 def rows_of(net: Net, rounds: int) -> list[Row]:
-    """The step in float32 and in TF32."""
+    """The rows of the step in float32 and in TF32."""
     there, here = begin(net, "cuda"), begin(net, "cpu")
     errors, cpu = compare(net, "float32", there, here), None
     if net.batch <= CPU_TIMED:
@@ -129,16 +130,17 @@ COLUMNS: Columns = {
     "products/step": lambda row: f"{row['share_of_products']:.0%}",
     "error: loss, gradient": lambda row: f"{row['loss_error']:.1g}, {row['gradient_error']:.1g}",
 }
-NOTE = f"""of us/step, tv.fit, CPU, products (all in us) and error lower is better, of the others higher
-tv.fit: an epoch's time over its steps, with the host's looks at the card; CPU: the same step there; products: those of
-the step alone, on this card, by CuPy or in a CUDA graph, whichever is faster; TFLOP/s: theirs in the step's time
-error: relative, of losses, and of the first gradient by the largest of its array; of float32 against the CPU over the
-first {FIRST} steps ({FEW} of the largest batch), of TF32 against float32 in the first; each checked before it was timed
+NOTE = f"""us/step, tv.fit, CPU, products (all in us) and error: lower is better; the others: higher is better
+tv.fit: the time of an epoch divided by its steps, with the checks by the host; CPU: the same step on the CPU
+products: the step's products alone on this card, by CuPy or in a CUDA graph, whichever is faster
+TFLOP/s: the operations of the products divided by the time of the step
+error: relative for losses, and relative to the largest element for the first gradient; float32 is compared with the CPU
+over the first {FIRST} steps ({FEW} of the largest batch), TF32 with float32 in the first step, before either is timed
 target: products/step at least {TARGET:.0%} from batch {LARGE:,} on"""
 
 
 def run(batches: tuple[int, ...], rounds: int) -> list[Row]:
-    """The table."""
+    """Measure the step for each batch, print the table, and return its rows."""
     rows: list[Row] = []
     for batch in batches:
         rows += rows_of(replace(NET, batch=batch), rounds)

@@ -1,9 +1,9 @@
-"""Every fused kernel against its readable twin and the alternatives that lost against it. Checked first, timed second.
+"""Comparing every fused kernel with its readable twin and with slower alternatives.
 
-The error is that against the twin in float64, in rounding units: the type's eps times the size of the number, or times
-the root mean square of its array where the number is smaller. An operation whose error passes its bound is not timed,
-and neither is any other. Twin, kernel and alternative are each recorded as a tape of that one operation, whose replay
-is timed.
+All forms are checked before any is timed. The error is the difference from the twin in float64, in rounding units: the
+type's eps times the size of the number, or times the root mean square of its array if that is larger. If one error
+exceeds its bound, nothing is timed. Twin, kernel and alternative are each recorded as a tape of one operation, and the
+replay of the tape is timed.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from tinyvae.measure import hardware, profiles, timing
 
 TWIN, KERNEL = "twin", "kernel"
 TYPES = np.dtype(np.float32), np.dtype(np.float64)
-# Of these a form leaves threads of the BLAS or of Numba spinning, who would take the next form's cores for a tenth of
-# a second: each rests before its turn, and its turn is longer, for it begins with threads asleep.
-PRODUCTS = "matmul", "sparse_matmul", "sparse_matmul_grad"  # which have kernels on some processors only
+PRODUCTS = "matmul", "sparse_matmul", "sparse_matmul_grad"  # operations with kernels on some processors only
+# Some forms of these operations leave threads of the BLAS or of Numba in a busy loop for a tenth of a second, which
+# would slow down the next form. Therefore each form begins after a rest, when the threads sleep, and its turn is
+# longer.
 SPINNING, REST, TURN = ("adam", *PRODUCTS), 0.15, 0.05  # seconds
-# The largest error of each operation, in rounding units of its type.
+# The largest allowed error of each operation, in rounding units of its type.
 BOUNDS: dict[str, float] = {
     "bias_activation": 4, "bias_activation_grad": 32, "gaussian_sample_kl": 8, "gaussian_sample_kl_grad": 8,
     "bernoulli_log_prob": 32, "gaussian_log_prob": 32, "scale_rows": 1, "normal": 64, "binarised_rows": 0,
@@ -45,17 +46,17 @@ BOUNDS: dict[str, float] = {
     "grey_rows": 1, "next_indices": 0, "next_rates": 0, "tick": 0, "accumulate": 512, "guard": 512, "weight_prior": 2,
     "adam": 16, "adagrad": 4, "sgd": 4, "lgamma": 4, "polygamma": 8, "gamma_log_sample_grad": 512, "log_gamma": 64,
 }  # fmt: skip
-NO_ARITHMETIC = "next_indices", "next_rates", "tick"  # whole numbers and copies: no points in the plot
+NO_ARITHMETIC = "next_indices", "next_rates", "tick"  # the plot leaves them out
 
 
 def unmeasured(every: list[Case]) -> list[str]:
-    """Operations that have a kernel, but no case or no bound: each must get one when it enters the table."""
+    """The operations with a kernel but without a case or a bound; every new kernel needs both."""
     known = {case.operation for case in every} & set(BOUNDS)
     return [name for name, row in TABLE.items() if row.kernel is not None and name not in known]
 
 
 class Error(NamedTuple):
-    """Of one form of an operation, in rounding units of its type."""
+    """The error of one form of an operation, in rounding units of its type."""
 
     operation: str
     case: str
@@ -67,20 +68,20 @@ class Error(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """A tape of one operation, and where its inputs and results lie."""
+    """A tape of one operation, with its inputs and results."""
 
     tape: Tape
     inputs: list[Array]
     results: list[Array]
 
     def launches(self, operation: str) -> list[Launch]:
-        """What the operation itself consists of, with the products beside it."""
+        """The launches of the operation itself, and of the products beside it."""
         return [launch for launch in self.tape.working() if launch.rule.name in (operation, "matmul")]
 
 
 @contextmanager
 def form(case: Case, alternative: str) -> Iterator[None]:
-    """In this block the case's operation runs as its twin, as its kernel, or as one of its alternatives."""
+    """Within this block the operation of the case runs as its twin, as its kernel, or as an alternative."""
     operation = case.operation
     row, changed = TABLE[operation], copy.copy(TABLE[operation])
     if alternative not in (TWIN, KERNEL):
@@ -95,7 +96,7 @@ def form(case: Case, alternative: str) -> Iterator[None]:
 
 
 def record(case: Case, alternative: str, dtype: np.dtype, xp: Any = np) -> Recorded:
-    """The case in one form and type as a tape, over arrays of `xp`."""
+    """Record one form of a case in one type, with arrays of `xp`."""
     row = TABLE[case.operation]
     numbers = [row.domain_of(i).kind == "number" for i in range(len(case.arrays))]
     arrays = [xp.asarray(a.astype(dtype if n else a.dtype)) for a, n in zip(case.arrays, numbers, strict=True)]
@@ -109,15 +110,15 @@ def record(case: Case, alternative: str, dtype: np.dtype, xp: Any = np) -> Recor
         if around:
             apply("matmul", *around)
         found = found if isinstance(found, tuple) else (found,)
-        if case.operation == "sparse_matmul":  # the kernel's index is for its own way back
+        if case.operation == "sparse_matmul":  # the second result, an index, is only for the kernel's gradient
             found = found[:1]
-        elif row.outputs == 2 and found[1] is None:  # a likelihood's kernel gives the derivative, too: so must the twin
+        elif row.outputs == 2 and found[1] is None:  # the kernel of a likelihood also returns the derivative
             found = found[0], grad(found[0].sum(), inputs[0])
     return Recorded(tape, arrays, [arrays[i] for i in row.writes] or [tensor.data for tensor in found])
 
 
 def replayed(case: Case, recorded: Recorded) -> list[Array]:
-    """The results of a replay from the case's inputs, into arrays that held NaN: just what is timed later."""
+    """The results of a replay from the case's inputs into arrays that held NaN; later the same replay is timed."""
     for launch in recorded.tape.working():
         for array in launch.outputs:
             array.fill(np.nan if array.dtype.kind == "f" else 0)
@@ -128,7 +129,7 @@ def replayed(case: Case, recorded: Recorded) -> list[Array]:
 
 
 def units(found: Array, expected: Array) -> Array:
-    """The error of each number in rounding units; NaN and infinity where there should be none are infinitely wrong."""
+    """The error of each number in rounding units; an unexpected NaN or infinity has an infinite error."""
     xp, kind = namespace_of(found), found.dtype if found.dtype.kind == "f" else np.float64
     exact = expected.astype(np.float64)
     typical = read(xp.sqrt(xp.mean(exact**2))) or 1.0
@@ -137,12 +138,12 @@ def units(found: Array, expected: Array) -> Array:
 
 
 def exact(case: Case) -> list[np.ndarray]:
-    """What the twin finds in float64."""
+    """The results of the twin in float64."""
     return replayed(case, record(case, TWIN, TYPES[1]))
 
 
 def measured_error(case: Case, alternative: str, dtype: np.dtype, expected: list[np.ndarray]) -> Error:
-    """The error of a form, in its replay; SystemExit if it passes the operation's bound or if another form ran."""
+    """The error of a form in its replay; SystemExit if it exceeds the operation's bound, or if another form ran."""
     recorded, bound = record(case, alternative, dtype), BOUNDS[case.operation]
     value = TABLE[case.operation].value
     calls = [launch.call for launch in recorded.tape.launches if launch.rule.name == case.operation]
@@ -163,7 +164,7 @@ def measured_error(case: Case, alternative: str, dtype: np.dtype, expected: list
 
 
 def forms(case: Case) -> list[str]:
-    """Twin, kernel and the alternatives of the case; no kernel where this processor has none."""
+    """The names of the case's forms: twin, kernel (if this processor has it) and alternatives."""
     square = np.ones((64, 64))
     there = case.operation not in PRODUCTS or serves(TABLE["matmul"], CPU, (square, square), {})
     return [TWIN, *[KERNEL] * there, *alternatives.of(case.operation, case.label)]
@@ -179,7 +180,7 @@ def check(every: list[Case]) -> list[Error]:
 
 
 def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, rest: float) -> list[dict[str, Any]]:
-    """One row a form, timed in alternation; the rates count what the operation has to move and to compute."""
+    """Time the forms in alternation, and return one row for each; all share the operation's bytes and FLOP."""
     recorded = {alternative: record(case, alternative, dtype) for alternative in forms(case)}
     replays: Mapping[str, Callable[[], None]] = {alternative: one.tape.replay for alternative, one in recorded.items()}
     time.sleep(rest)
@@ -203,7 +204,7 @@ def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, res
 
 
 def as_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """The rows, every column with its unit and direction."""
+    """The rows as a table whose columns have units and directions."""
     shown = Table(title=title, box=None, title_justify="left", padding=(0, 2, 0, 0))
     for heading in ("operation", "form", "error: max, mean (bound), units", "us (lower is better)", "quartiles",
                     "ns/element", "GB/s", "GFLOP/s", "of peak", "times twin's speed"):  # fmt: skip
@@ -220,7 +221,7 @@ def as_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def run(quick: bool, out: Path) -> None:
-    """Check, time, print; write kernels.json and the roofline plot kernels.svg."""
+    """Check, time and print all cases; write kernels.json and the roofline plot kernels.svg."""
     every, rounds = cases(), 5 if quick else 15
     if missing := unmeasured(every):
         raise SystemExit(f"{', '.join(missing)}: no case in benchmarks/cases.py or no bound in benchmarks/kernels.py")
@@ -235,8 +236,8 @@ def run(quick: bool, out: Path) -> None:
         Console(width=190).print(as_table(part, title))
         rows += part
     print(f"""peaks: {peaks}
-of peak: of what this machine attains at most for the operation's bytes and FLOP (roofline); higher is better
-error: against the twin in float64, in rounding units; all were checked against their bounds before any was timed""")
+of peak: the share of this machine's peak for the operation's bytes and FLOP (roofline); higher is better
+error: the difference from the twin in float64, in rounding units; all errors were checked before anything was timed""")
     path = results.write("kernels", out, rows, quick=quick, errors=[error._asdict() for error in errors],
                          peaks=peaks.as_dict())
     points = [row for row in rows if (row["alternative"], row["dtype"]) == (KERNEL, "float32")

@@ -1,7 +1,7 @@
-"""The nets that are measured: their data, a training of each, a step that can be repeated for ever, and its floor.
+"""The measured nets: their data, their training, a step that can be repeated without end, and the floor of the step.
 
-The floor of a step is its matrix products alone, by NumPy's BLAS with its default threads, over the step's own arrays:
-no step that leaves its products to that BLAS is faster.
+The floor of a step is the time of its matrix products alone, by NumPy's BLAS with its default threads, over the step's
+own arrays. No step that computes its products with this BLAS is faster.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 
 MADE_UP, MNIST = "made-up", "MNIST"
-ROWS = 20_000  # of made-up data
-REST = 0.15  # seconds before each turn: so long do a BLAS's threads wait for more work in a busy loop
+ROWS = 20_000  # the number of made-up data
+REST = 0.15  # seconds of rest before each turn, after which the threads of a BLAS sleep
 
 
 @dataclass(frozen=True)
 class Net:
-    """The sizes that decide how long a step takes, and where its pixels come from."""
+    """The sizes that determine the time of a step, and the source of its pixels."""
 
     pixels: int
     hidden: int
     latent: int
     batch: int
     data: str = MADE_UP
-    dynamic: bool = False  # pixels drawn from grey values at each use; else fixed bits
-    rows: int = ROWS  # of made-up data; at least a batch
+    dynamic: bool = False  # whether pixels are drawn from grey values at each use, or are fixed bits
+    rows: int = ROWS  # the number of made-up data, at least a batch
 
     @property
     def size(self) -> str:
@@ -52,7 +52,7 @@ class Net:
         return "dynamic" if self.dynamic else "fixed"
 
     def as_dict(self) -> dict[str, Any]:
-        """For a row of a results file."""
+        """The entries of a row in a results file."""
         return {"size": self.size, "batch": self.batch, "data": self.data, "pixels": self.drawing}
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ SIZES = (SMALL, Net(784, 200, 2, 20), Net(784, 500, 20, 100), Net(784, 500, 20, 
 
 
 def chosen(quick: bool) -> list[Net]:
-    """Each size once with fixed pixels, once with pixels drawn at each use; of a quick run only the smallest."""
+    """The nets of all sizes, with fixed and with dynamic pixels; for a quick run only those of the smallest size."""
     sizes: tuple[Net, ...] = (SMALL,) if quick else SIZES
     if not quick and not tv.data.find("mnist")["found"]:
         print("MNIST was not found (set TINYVAE_DATA to the folder that holds mnist/): its size is left out")
@@ -73,11 +73,11 @@ def chosen(quick: bool) -> list[Net]:
 
 
 def data_set(net: Net) -> tv.DataSet:
-    """Real digits, or dense dark pixels, grey = u^3: as grey bytes, or drawn once and kept as bits."""
+    """MNIST, or made-up dark pixels grey = u^3: grey bytes if they are dynamic, else bits that were drawn once."""
     return _data_set(net.data, net.pixels, "dynamic" if net.dynamic else "static", max(net.rows, net.batch))
 
 
-@lru_cache(maxsize=1)  # the candidates of one net share it
+@lru_cache(maxsize=1)  # the candidates of a net share the data
 def _data_set(name: str, width: int, pixels: str, count: int) -> tv.DataSet:
     if name == MNIST:
         return tv.data.load(f"mnist-{pixels}")
@@ -87,12 +87,12 @@ def _data_set(name: str, width: int, pixels: str, count: int) -> tv.DataSet:
 
 
 def steps_an_epoch(net: Net) -> int:
-    """Full batches only."""
+    """The number of full batches in an epoch."""
     return len(data_set(net).train) // net.batch
 
 
 def training(net: Net, device: str = "cpu") -> Training:
-    """A net's training at its first step."""
+    """The training of a net before its first step."""
     model = tv.VAE(net.pixels, net.hidden, net.latent, device=device)
     ready = Training(model, data_set(net), Settings(batch=net.batch))
     ready.begin_epoch()
@@ -100,23 +100,23 @@ def training(net: Net, device: str = "cpu") -> Training:
 
 
 def weights(net: Net) -> dict[str, np.ndarray]:
-    """The first weights, for everyone, by name: (in, out) and (out,)."""
+    """The initial weights of all contestants by name: (in, out) and (out,)."""
     return tv.VAE(net.pixels, net.hidden, net.latent).parameters.arrays()
 
 
 def order(net: Net) -> np.ndarray:
-    """The rows of each batch of the first epoch, for everyone: (steps, batch)."""
+    """The rows of each batch of the first epoch for all contestants: (steps, batch)."""
     steps = steps_an_epoch(net)
     return permutation(0, "shuffle", 0, len(data_set(net).train))[: steps * net.batch].reshape(steps, net.batch)
 
 
 def rewind(ready: Training) -> None:
-    """Back to the first batch of the epoch; the step's number, which addresses the noise, goes on."""
+    """Go back to the first batch of the epoch; the number of the step, which addresses the noise, keeps rising."""
     ready.counters[CURSOR] = ready.counters[BATCH] = 0
 
 
 def repeatable(ready: Training, net: Net, step: Callable[[], None]) -> Callable[[], None]:
-    """The step that begins its epoch anew after the last full batch."""
+    """The step, which goes back to the first batch after the last full one."""
     last = steps_an_epoch(net)
 
     def call() -> None:
@@ -128,7 +128,7 @@ def repeatable(ready: Training, net: Net, step: Callable[[], None]) -> Callable[
 
 
 def epoch(ready: Training, net: Net) -> Callable[[], None]:
-    """The full batches of an epoch by a recorded and compared step, as `tv.fit` takes them: the host looks at times."""
+    """The full batches of an epoch as `tv.fit` runs them: replayed, with checks by the host at intervals."""
     steps = steps_an_epoch(net)
 
     def call() -> None:
@@ -140,11 +140,11 @@ def epoch(ready: Training, net: Net) -> Callable[[], None]:
 
 
 def replayed(net: Net, device: str = "cpu", tf32: bool = False) -> tuple[Training, Callable[[], None], Tape]:
-    """The step of `tv.fit`, recorded and compared already; with its training and the tape that it replays."""
+    """The training, the recorded and verified step of `tv.fit`, and the tape that it replays."""
     ready = training(net, device)
     step = repeatable(ready, net, ready.step)
     with tv.tf32(tf32):
-        for _ in range(3):  # the first is recorded, two are compared with the same step run anew
+        for _ in range(3):  # the first step is recorded, the next two are verified
             step()
     tape = ready.step_now().program.tape(net.batch)
     return ready, step, tape
@@ -152,7 +152,7 @@ def replayed(net: Net, device: str = "cpu", tf32: bool = False) -> tuple[Trainin
 
 @contextmanager
 def dense() -> Iterator[None]:
-    """What is recorded in this block multiplies the zeros of its data, too, as the peers and the floor do."""
+    """Within this block a step is recorded that does not skip the zeros of its data, like the peers and the floor."""
     row = TABLE["sparse_matmul"]
     kernel, row.kernel = row.kernel, None
     try:
@@ -162,9 +162,9 @@ def dense() -> Iterator[None]:
 
 
 def products(net: Net, tape: Tape) -> list[Launch]:
-    """The matrix products of a step recorded in `dense`, in its order, and all of them."""
+    """All matrix products of a step that was recorded in `dense`, in their order."""
     launches = [launch for launch in tape.working() if launch.rule.name == "matmul"]
-    # once forward, twice backward, but for the gradient by the first layer's input, which nobody asks for
+    # one product forward and two backward for each layer, without the gradient by the input of the first layer
     first, weights = net.pixels * net.hidden, 2 * net.pixels * net.hidden + 3 * net.hidden * net.latent
     found, expected = sum(map(table.flops, launches)), 2 * net.batch * (3 * weights - first)
     if found != expected:
@@ -174,7 +174,7 @@ def products(net: Net, tape: Tape) -> list[Launch]:
 
 
 def floor(net: Net, tape: Tape) -> Callable[[], None]:
-    """The products of a step over its arrays, each by the array library: NumPy, or CuPy on a GPU."""
+    """A function that computes the products of a step over its arrays with NumPy, or with CuPy on a GPU."""
     calls = [(*(tensor.data for tensor in launch.inputs), launch.outputs[0]) for launch in products(net, tape)]
     matmul = namespace_of(calls[0][2]).matmul
 

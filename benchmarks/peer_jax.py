@@ -1,4 +1,4 @@
-"""The same training step in JAX, as its users write a fast one: an epoch is one jitted scan over its batches."""
+"""The same training step in JAX in a fast form that is usual there: an epoch is one jitted scan over its batches."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def adam(p: Weights, g: Weights, m: Weights, v: Weights, t: jax.Array) -> tuple[
 
 
 def batch(net: Net, data: jax.Array, index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gather, draw the pixels if they are dynamic, draw the normals."""
+    """Gather the batch, draw its pixels if they are dynamic, and draw the normals."""
     for_pixels, for_normals = jax.random.split(key)
     x = data[index]
     if net.dynamic:
@@ -48,8 +48,8 @@ def batch(net: Net, data: jax.Array, index: jax.Array, key: jax.Array) -> tuple[
     return x, jax.random.normal(for_normals, (net.batch, net.latent))
 
 
-# Tried on a CPU and no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps unrolled, a jitted call a
-# step instead of the scan, the generators rbg and unsafe_rbg, vectors of 512 bits.
+# These forms were tried on a CPU and are no faster: pixels kept as bytes, Adam over one flat vector, 1 or 4 steps
+# unrolled, a jitted call a step instead of the scan, the generators rbg and unsafe_rbg, vectors of 512 bits.
 @partial(jax.jit, static_argnames="net", donate_argnames="carry")
 def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Carry, jax.Array]:
     """All batches of `order`, (steps, batch), and the loss of each."""
@@ -63,11 +63,11 @@ def epoch(net: Net, carry: Carry, data: jax.Array, order: jax.Array) -> tuple[Ca
 
 
 class Scan:
-    """See workers.py for what the methods mean."""
+    """The contestant; workers.py explains its methods."""
 
     def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
         jax.config.update("jax_platforms", device)
-        if device == "cuda":  # where JAX by itself would multiply in TF32
+        if device == "cuda":  # by default JAX multiplies in TF32
             jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
         self.net, stored = net, nets.data_set(net)
         self.weights = nets.weights(net)

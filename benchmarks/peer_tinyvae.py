@@ -1,4 +1,4 @@
-"""This library as a contestant: the step of `tv.fit`, and beside it the floor of that step."""
+"""tinyvae as a contestant: the step of `tv.fit`, and the floor of that step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 
 
 class Replayed:
-    """See workers.py for what the methods mean; the check takes `reference`, which runs the very step that is timed."""
+    """The contestant; workers.py explains its methods. `reference` runs the step that is timed, for the check."""
 
     def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
         self.steps, self.device, self.tf32 = nets.steps_an_epoch(net), device, tf32
@@ -23,7 +23,7 @@ class Replayed:
         self.training, self.step, self.tape = self.recorded(net)
 
     def recorded(self, net: Net) -> tuple[Any, Any, Any]:
-        """The dense step, as everyone computes it, and its floor."""
+        """Record the dense step, like that of the peers, and set its floor."""
         with nets.dense():
             found = nets.replayed(net, self.device, self.tf32)
         self.floor = self.products_alone(net, found[2])
@@ -39,12 +39,12 @@ class Replayed:
         return versions | {"blas": blas["kernel"], "threads": blas["threads"]}
 
     def restart(self) -> None:
-        """The state of the first step."""
+        """Restore the state before the first step."""
         for name, array in self.training.state().items():
             array[...] = self._start[name]
 
     def reference(self) -> dict[str, Any]:
-        """A replayed step from the first weights: its batch, its normals, its loss and the gradient it found."""
+        """The batch, the normals, the loss and the gradient of a replayed step at the initial weights."""
         self.restart()
         self.step()
         drawn = {launch.rule.name: launch.outputs[0] for launch in self.tape.working() if launch.outputs}
@@ -71,20 +71,20 @@ class Replayed:
             self.step()
 
     def products(self) -> None:
-        """An epoch of the floor."""
+        """Compute the products of an epoch."""
         for _ in range(self.steps):
             self.floor()
 
 
 class OnCard(Replayed):
-    """The steps on a GPU; the host looks at intervals whether all were finite."""
+    """The contestant on a GPU, where the host checks at intervals that all steps were finite."""
 
     def __init__(self, net: Net, device: str = "cuda", tf32: bool = False) -> None:
         super().__init__(net, device, tf32)
         self._epoch = nets.epoch(self.training, net)
 
     def products_alone(self, net: Net, tape: Any) -> Callable[[], Any]:
-        """As the step calls them, in one CUDA graph."""
+        """The floor: the products as the step calls them, in one CUDA graph."""
         return gpu_clock.program(nets.products(net, tape))
 
     def about(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class OnCard(Replayed):
 
 
 class Sparse(Replayed):
-    """The step of `tv.fit` on data of mostly zeros, which its first layer leaves out; it draws as the dense one."""
+    """The step of `tv.fit` whose first layer skips the zeros of the data; its draws are those of the dense step."""
 
     def recorded(self, net: Net) -> tuple[Any, Any, Any]:
         found = nets.replayed(net)

@@ -1,4 +1,4 @@
-"""The same training step in PyTorch: eager modules with its fused Adam, and the whole step through torch.compile."""
+"""The same training step in PyTorch: eager modules with the fused Adam, and the whole step with torch.compile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BETA1, BETA2, EPSILON, RATE = 0.9, 0.999, 1e-8, 1e-3
 
 
 class VAE(nn.Module):
-    """Two perceptrons; the names are ours, the weights (out, in) as PyTorch has them."""
+    """A VAE of two perceptrons, with tinyvae's names; the shape of its weights is (out, in)."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -35,10 +35,11 @@ class VAE(nn.Module):
 
 
 class Eager:
-    """See workers.py for what the methods mean."""
+    """The contestant; workers.py explains its methods."""
 
-    # Tried on a CPU and no faster: Adam that is not fused, pixels kept as bytes, torch.bernoulli instead of rand < x,
-    # denormals flushed, one thread, and binary_cross_entropy_with_logits, which takes more passes than softplus.
+    # These forms were tried on a CPU and are no faster: Adam that is not fused, pixels kept as bytes, torch.bernoulli
+    # instead of rand < x, denormals flushed, one thread, and binary_cross_entropy_with_logits, which takes more passes
+    # than softplus.
     def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
         if device == "cuda":
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -49,7 +50,7 @@ class Eager:
         self.start()
 
     def start(self) -> None:
-        """The first weights, and no step done."""
+        """Restore the initial weights, and start a new optimizer."""
         torch.manual_seed(0)
         self.model.load_state_dict(self.model.first)
         self.optimizer = torch.optim.Adam(self.model.parameters(), RATE, (BETA1, BETA2), EPSILON, fused=True)
@@ -59,14 +60,14 @@ class Eager:
                 "capability": torch.backends.cpu.get_cpu_capability(), "cuda": torch.version.cuda}
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather, draw the pixels if they are dynamic, draw the normals."""
+        """Gather the batch, draw its pixels if they are dynamic, and draw the normals."""
         x = self.data.index_select(0, index)
         if self.net.dynamic:
             x = (torch.rand_like(x) < x).float()
         return x, torch.randn(self.net.batch, self.net.latent, device=self.device)
 
     def step(self, x: Tensor, eps: Tensor) -> Tensor:
-        """Forward, backward, Adam; the loss."""
+        """Make a step: forward pass, backward pass and Adam; return the loss."""
         loss = self.model(x, eps)
         self.optimizer.zero_grad()
         loss.backward()
@@ -74,7 +75,7 @@ class Eager:
         return loss.detach()
 
     def gradients(self) -> dict[str, Tensor]:
-        """Those of the last step."""
+        """The gradients of the last step."""
         return {name: p.grad for name, p in self.model.named_parameters()}
 
     def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +101,9 @@ class Eager:
 class Compiled(Eager):
     """The whole step, Adam included, as one compiled graph."""
 
-    # Tried on a CPU and no faster: compiling the loss alone beside the fused Adam, or Adam alone; drawing within the
-    # graph; one flat vector; max_autotune; without cpp_wrapper, whose calls between kernels are Python's.
+    # These forms were tried on a CPU and are no faster: compiling the loss alone beside the fused Adam, or Adam alone;
+    # drawing within the graph; one flat vector; max_autotune; without cpp_wrapper, whose calls between kernels are
+    # Python's.
     def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
         self.compiled = torch.compile(self._step, options={"cpp_wrapper": True} if device == "cpu" else None)
         super().__init__(net, device, tf32)
@@ -133,18 +135,18 @@ class Compiled(Eager):
             return self.compiled(x, eps)
 
     def gradients(self) -> dict[str, Tensor]:
-        """Adam's first moment after one step from 0 is the gradient times 1 - beta1."""
+        """The gradients of the first step: Adam's first moment after it is (1 - beta1) times the gradient."""
         return {name: m / (1 - BETA1) for name, m in self.m.items()}
 
 
 class Captured(Compiled):
-    """The compiled step on a GPU, with its gather and its draws, as one CUDA graph that takes its rows from `rows`."""
+    """The compiled step on a GPU with its gather and its draws, as one CUDA graph, for the rows in `rows`."""
 
     def __init__(self, net: Net, device: str = "cuda", tf32: bool = False) -> None:
         super().__init__(net, device, tf32)
         self.rows, side = self.order[0].clone(), torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # compiles, and loads all that the graph needs
+        with torch.cuda.stream(side):  # these calls compile the step before it is captured
             for _ in range(3):
                 self.step(*self.batch(self.rows))
         torch.cuda.current_stream().wait_stream(side)

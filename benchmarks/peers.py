@@ -1,7 +1,7 @@
-"""The same training step here, in JAX and in PyTorch. Checked first, timed second.
+"""Timing the same training step in tinyvae, JAX and PyTorch. The steps are checked before they are timed.
 
-Net, weights, data, order of the data and optimizer are the same for all; each draws by its own generator. Peers run as
-their users would run them, in the fastest of the forms that were tried (see the peers' files).
+Net, weights, data, order of the data and optimizer are the same for all contestants; each has its own random generator.
+The peers run as their users would run them, in the fastest of the forms that were tried (see the peers' files).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from benchmarks.tables import FLOOR, Row
 from benchmarks.workers import Worker
 
 OURS, SPARSE = "tinyvae", "tinyvae, sparse"
-# By name: the package that it needs, and the class that takes part.
+# The package and the class of each peer.
 PEERS: dict[str, tuple[str, str]] = {
     "JAX, scan": ("jax", "benchmarks.peer_jax:Scan"),
     "torch, eager": ("torch", "benchmarks.peer_torch:Eager"),
     "torch.compile": ("torch", "benchmarks.peer_torch:Compiled"),
 }
 SLOW_TO_START = ("torch.compile",)  # left out of a quick run
-STEPS = 20  # that are compared
-TOLERANCE = 1e-4  # of a loss, and of a gradient by the largest of its array
-DRIFT = 0.02  # of a loss after STEPS steps, for everyone draws other normals
+STEPS = 20  # the number of compared steps
+TOLERANCE = 1e-4  # the relative tolerance of a loss, and of a gradient relative to the largest element of its array
+DRIFT = 0.02  # the relative tolerance of the loss after STEPS steps, since the contestants draw different normals
 WORK = f"""a training step: gather the batch, draw its pixels (where they are dynamic), draw normals, forward, backward,
 the loss's value, Adam; {OURS} also checks loss and gradient for NaN and infinity"""
 
 
 def installed(quick: bool) -> dict[str, str]:
-    """The peers that can take part, and a line on each that cannot."""
+    """The classes of the peers that can run; prints a line for each that cannot."""
     found = {}
     for name, (package, place) in PEERS.items():
         if importlib.util.find_spec(package) is None:
@@ -49,12 +49,13 @@ def installed(quick: bool) -> dict[str, str]:
 
 
 def refuse(net: Net, name: str, what: str) -> None:
+    """End the program, because the step of a contestant is wrong."""
     raise SystemExit(f"{net}: {name} {what}; nothing was timed")
 
 
 def check_gradients(net: Net, name: str, reference: dict[str, Any], loss: float, gradients: dict[str, Any],
                     tolerance: float = TOLERANCE) -> None:
-    """For one batch and one draw of normals, the loss and the gradient by each parameter are ours."""
+    """Check that loss and gradients for one batch and one draw of normals are those of tinyvae."""
     if not abs(loss - reference["loss"]) <= tolerance * abs(reference["loss"]):  # NaN fails
         refuse(net, name, f"has a loss of {loss:.6g}, {OURS} {reference['loss']:.6g} nats per datum")
     for parameter, ours in reference["gradients"].items():
@@ -64,13 +65,13 @@ def check_gradients(net: Net, name: str, reference: dict[str, Any], loss: float,
 
 
 def check_draws(net: Net, name: str, x: np.ndarray, eps: np.ndarray) -> None:
-    """The first batch holds the rows it should, its pixels drawn if they are dynamic, and the normals are such."""
+    """Check that the first batch has the right rows and pixels, and that the normals have mean 0 and variance 1."""
     data = nets.data_set(net)
     grey = data.train[nets.order(net)[0]] / data.scale
     if not (x.shape == grey.shape and np.isin(x, (0, 1)).all()):
         refuse(net, name, f"has pixels from {x.min():.3g} to {x.max():.3g} in a batch {x.shape}; expected bits")
-    for weight in (np.ones_like(grey), 2 * grey - 1):  # drawn too often, or from other rows
-        spread = np.sqrt((grey * (1 - grey) * weight**2).sum())  # standard error of the sum; 0 where the bits are fixed
+    for weight in (np.ones_like(grey), 2 * grey - 1):  # the second sum finds pixels of other rows
+        spread = np.sqrt((grey * (1 - grey) * weight**2).sum())  # the standard error of the sum; 0 for fixed bits
         if not abs(((x - grey) * weight).sum()) <= 5 * spread:
             refuse(net, name, "does not gather the first batch, or draws its pixels wrongly")
     error = 5 / np.sqrt(eps.size)
@@ -79,7 +80,7 @@ def check_draws(net: Net, name: str, x: np.ndarray, eps: np.ndarray) -> None:
 
 
 def check_losses(net: Net, name: str, losses: list[float], ours: list[float]) -> None:
-    """After some steps the loss is finite, has fallen, and is where it is for us."""
+    """Check that after some steps the loss is finite, is lower than at first, and is near that of tinyvae."""
     if not (np.isfinite(losses).all() and losses[-1] < losses[0]):
         refuse(net, name, f"does not train: a loss of {losses[0]:.4g} became {losses[-1]:.4g} in {len(losses)} steps")
     if not abs(losses[-1] - ours[-1]) <= DRIFT * abs(ours[-1]):
@@ -87,7 +88,7 @@ def check_losses(net: Net, name: str, losses: list[float], ours: list[float]) ->
 
 
 def check(net: Net, team: dict[str, Worker], tolerance: float = TOLERANCE) -> None:
-    """All of it, for every contestant; SystemExit at the first that is not the same step."""
+    """Make all checks for every contestant; SystemExit at the first that fails."""
     reference, ours = team[OURS].ask("reference"), team[OURS].ask("losses", STEPS)
     check_draws(net, OURS, reference["x"], reference["eps"])
     check_losses(net, OURS, ours, ours)
@@ -103,9 +104,9 @@ def check(net: Net, team: dict[str, Worker], tolerance: float = TOLERANCE) -> No
 
 
 def measure(net: Net, peers: dict[str, str], quick: bool) -> tuple[list[Row], dict[str, Any]]:
-    """Check, then time in alternation; a row a contestant, and what each says of itself."""
+    """Check the contestants, then time them in alternation; a row for each, and their versions."""
     rounds, least = (5, 0.03) if quick else (15, 0.3)
-    if net.data == nets.MNIST:  # only real digits are dark enough for a first layer that leaves zeros out
+    if net.data == nets.MNIST:  # only real digits have enough zeros for a sparse first layer
         peers = {SPARSE: "benchmarks.peer_tinyvae:Sparse", **peers}
     tables.say(f"{net}: starting, compiling and checking {', '.join([OURS, *peers])}")
     with workers.team({OURS: "benchmarks.peer_tinyvae:Replayed", **peers}, net) as team:
@@ -120,9 +121,9 @@ def measure(net: Net, peers: dict[str, str], quick: bool) -> tuple[list[Row], di
 
 
 def run(quick: bool, out: Path) -> None:
-    """Print the table; write peers.json and peers.svg."""
+    """Measure all nets, print the table, and write peers.json and peers.svg."""
     peers, rows, about = installed(quick), [], {}
-    for net in nets.chosen(quick)[-1 if quick else 0 :]:  # of a quick run one: libraries take their time to start
+    for net in nets.chosen(quick)[-1 if quick else 0 :]:  # a quick run has one net, because the libraries start slowly
         found, about = measure(net, peers, quick)
         rows += found
     columns = {**tables.NET, "step": lambda row: row["step"], **tables.TIME,

@@ -1,4 +1,4 @@
-"""The pictures of the README, from the trainings that it names."""
+"""Drawing the pictures of the README from the trainings that it names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = results.ROOT / "docs" / "pictures"
 
 
 def run() -> None:
-    """Digits as the first command trains them, MNIST with 20 latents and with 2."""
+    """Train on the digits like the first command, and on MNIST with 20 and with 2 latents, and save the pictures."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     digits, mnist = tv.data.load("digits"), tv.data.load("mnist-dynamic")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Pictures of the results files, as SVG beside them: the same file gives the same bytes."""
+"""Plots of the results files, as SVG beside them. The same file gives the same bytes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tinyvae.training import checkpoint
 
 OURS, OTHER, BELOW = "#c8502d", "#8fa3b5", "#3d4a57"
 REPLAYED = "replayed"
-OUR_STEPS = ("tinyvae", REPLAYED)  # what their names begin with
+OUR_STEPS = ("tinyvae", REPLAYED)  # the prefixes of the names of our steps
 STYLE = {"svg.hashsalt": "tinyvae", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9,
          "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Without the date and the random names that would make each file another."""
+    """Save a figure without its date, which would change the bytes."""
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     return path
 
 
 def step(path: Path) -> Path:
-    """Milliseconds of each road of a step, a panel a net."""
+    """Plot the milliseconds of each form of a step, with a panel for each net."""
     return _bars(path, "One training step: milliseconds, lower is better")
 
 
 def peers(path: Path) -> Path:
-    """Milliseconds of each library's step, a panel a net."""
+    """Plot the milliseconds of each library's step, with a panel for each net."""
     return _bars(path, "One training step in three libraries: milliseconds, lower is better")
 
 
@@ -54,14 +54,14 @@ def _bars(path: Path, title: str) -> Path:
         for (size, panel), line in zip(panels.items(), grid, strict=True):
             for pixels, axes in zip(columns, line, strict=True):
                 _panel(axes, panel[pixels])
-                axes.tick_params(labelleft=axes is line[0])  # the same names in the whole line
+                axes.tick_params(labelleft=axes is line[0])  # the panels of a line share the names
                 axes.set_title(f"{size[0]}, batch {size[1]:,}, {size[2]}, {pixels} pixels")
         _caption(figure, content, title)
         return save(figure, path.with_suffix(".svg"))
 
 
 def _panel(axes: Axes, rows: list[Row]) -> None:
-    """A bar a row, first on top, with its quartiles, and a line where the products alone end."""
+    """Draw a bar with quartiles for each row, the first on top, and a line at the time of the products alone."""
     names = [row["step"] for row in rows]
     values = [row["microseconds"] / 1e3 for row in rows]
     colours = [OURS if name.startswith(OUR_STEPS) else BELOW if name == FLOOR else OTHER for name in names]
@@ -82,7 +82,7 @@ def _errors(rows: list[Row], unit: float) -> list[list[float]]:
 
 
 def sweep(path: Path) -> Path:
-    """Over batch and over hidden width: the time an image takes, and the floor's share of it."""
+    """Plot the time per image and the floor's share of it over the batch and over the hidden width."""
     with matplotlib.rc_context(STYLE):
         content = checkpoint.read_json(path)
         figure, grid = plt.subplots(2, 2, sharex="col", sharey="row", layout="constrained", figsize=(10, 6))
@@ -114,7 +114,7 @@ def sweep(path: Path) -> Path:
 
 
 def gpu(path: Path) -> Path:
-    """Each kernel's share of a copy's bandwidth; over the batch the microseconds of a step on CPU, GPU and by peers."""
+    """Plot each kernel's share of a copy's bandwidth, and the time of a step by device and library over the batch."""
     with matplotlib.rc_context(STYLE):
         content = checkpoint.read_json(path)
         figure, (shares, steps) = plt.subplots(1, 2, layout="constrained",
@@ -156,7 +156,7 @@ def gpu(path: Path) -> Path:
 
 
 def _caption(figure: Figure, content: dict[str, Any], title: str) -> None:
-    """Title, and below it what it was measured on."""
+    """Write the title, and the machine below it."""
     environment = content["environment"]
     blas, rounds = environment["blas"], max(row["rounds"] for row in content["rows"])
     machine = f"{environment['cpu']}, {environment['cores']} cores, {blas['library']} with {blas['kernel']} kernels"

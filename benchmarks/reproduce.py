@@ -1,4 +1,4 @@
-"""Published numbers, made again: each setting is trained as its source says and compared with its target."""
+"""Reproducing published numbers: each setting is trained as its source says and compared with a target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Records = list[dict[str, Any]]
 
 
 def _train(name: str, model: dict[str, Any], data: str, quick: bool, **settings: Any) -> tuple[Records, float]:
-    """Train one setting; the records of its epochs and the seconds it took."""
+    """Train one setting; returns the records of its epochs and the seconds."""
     data_set = tv.data.load("digits" if quick else data)
     settings |= {"epochs": 2} if quick else {}
     net = tv.VAE(data_set.dimensions, seed=SEED, **model)
@@ -37,14 +37,14 @@ def _train(name: str, model: dict[str, Any], data: str, quick: bool, **settings:
 
 
 def _row(setting: str, record: dict[str, Any], seconds: float, target: str, reached: bool | None) -> dict[str, Any]:
-    """One line of a results file: lower -ELBO is better."""
+    """A row of a results file for a test -ELBO, of which lower is better."""
     return {"setting": setting, "data": record["data"], "quantity": "test -ELBO, nats per datum, lower is better",
             "value": -record["test_elbo"], "stderr": record["test_elbo_stderr"], "count": record["test_data_count"],
             "target": target, "reached": reached, "passes": record["epoch"], "seed": SEED, "seconds": seconds}
 
 
 def mnist_ten_epochs(quick: bool) -> list[dict[str, Any]]:
-    """784-400-20, ReLU, Adam 1e-3, batch 128: a public run printed these values after each epoch."""
+    """784-400-20 with ReLU, Adam at 1e-3 and batch 128, compared with the values that a public run printed."""
     published = {1: 125.92, 2: 113.35, 3: 109.06, 4: 106.91, 5: 105.40, 10: 102.29}
     records, seconds = _train("784-400-20", {"hidden": 400, "latent": 20}, "mnist-dynamic", quick, epochs=10, batch=128)
     rows = []
@@ -52,7 +52,7 @@ def mnist_ten_epochs(quick: bool) -> list[dict[str, Any]]:
         value, epoch = -record["test_elbo"], record["epoch"]
         if epoch == 10 or (quick and epoch == 2):
             rows.append(_row(f"epoch {epoch}", record, seconds, "102.5 ± 0.8", abs(value - 102.5) <= 0.8))
-        elif epoch in published:  # on the way: shown beside what was published, not a target
+        elif epoch in published:  # earlier epochs are shown beside published values, without a target
             so_far = seconds * epoch / len(records)
             rows.append(_row(f"epoch {epoch}", record, so_far, f"a public run: {published[epoch]}", None))
     return rows
@@ -79,7 +79,7 @@ def aevb_latents(quick: bool) -> list[dict[str, Any]]:
 
 
 def aevb_step_size(quick: bool) -> list[dict[str, Any]]:
-    """The largest step size that AEVB tried, 0.1: what the run reports, and what it leaves on disk."""
+    """The largest step size that AEVB tried, 0.1: the run reports the divergence, and its checkpoint stays sound."""
     data = tv.data.load("digits" if quick else "mnist-dynamic")
     net = tv.VAE(data.dimensions, latent=20, seed=SEED, **AEVB_MODEL)
     start, fault = time.perf_counter(), ""
@@ -91,7 +91,7 @@ def aevb_step_size(quick: bool) -> list[dict[str, Any]]:
             fault = str(error)
         kept = tv.evaluate(tv.load(out), data)
     seconds = time.perf_counter() - start
-    sound = bool(fault) and kept.elbo > -600  # reported, and what is on disk is no worse than the untrained model
+    sound = bool(fault) and kept.elbo > -600  # the checkpoint is no worse than the untrained model
     row = _row("step size 0.1", {"data": data.name, "test_elbo": kept.elbo, "test_elbo_stderr": kept.elbo_stderr,
                                  "test_data_count": kept.data_count, "epoch": 0}, seconds,
                "divergence is reported, the last good checkpoint kept", sound)
@@ -99,22 +99,22 @@ def aevb_step_size(quick: bool) -> list[dict[str, Any]]:
 
 
 def iwae_five(quick: bool) -> list[dict[str, Any]]:
-    """IWAE-5 against the VAE, 784-200-200-50 tanh, 40 passes: -log p(x) by 5000 draws, and active units."""
+    """IWAE-5 compared with the VAE, 784-200-200-50 with tanh, 40 passes: -log p(x) by 5000 draws, and active units."""
     return reproduce_iwae.iwae(quick, console.print, SEED)
 
 
 def iwae_snr(quick: bool) -> list[dict[str, Any]]:
-    """Signal over noise of IWAE's gradient by the draws (Rainforth et al. 2018): what DReG mends."""
+    """The signal-to-noise ratio of IWAE's gradient by draws, without and with DReG (Rainforth et al. 2018)."""
     return reproduce_iwae.signal_to_noise(quick, console.print, SEED)
 
 
 def gamma_def(quick: bool) -> list[dict[str, Any]]:
-    """Sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
+    """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
 
 
 def beta_gamma(quick: bool) -> list[dict[str, Any]]:
-    """Beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3), both estimators for equal time."""
+    """The beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3): both estimators for equal time."""
     return reproduce_grep.beta_gamma(quick, console.print)
 
 

@@ -1,4 +1,4 @@
-"""The two experiments of the G-REP paper (Ruiz, Titsias & Blei 2016, section 5), G-REP against BBVI."""
+"""The two experiments of the G-REP paper (Ruiz, Titsias & Blei 2016, section 5), which compare G-REP with BBVI."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tinyvae.inference.svi import Inference
 
 GREP, BBVI, OWN = "G-REP", "BBVI", "G-REP, own terms"
 STEPS = {GREP: 1000, BBVI: 500, OWN: 300}
-WINDOW = 11  # steps over whose median two courses are compared: an estimate by one draw is noisy
+WINDOW = 11  # the number of steps in a running median, because an estimate by one draw is noisy
 AUTHORS = {"overtakes at iteration": 480, "ratio of seconds": 28.0, "G-REP at 1000": -7.77e6}
 SECONDS = 150.0  # for each method of the factorisation
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """The running median over WINDOW values up to each."""
+    """The running median over the last WINDOW values."""
     return np.array([np.median(values[max(0, i + 1 - WINDOW) : i + 1]) for i in range(len(values))])
 
 
 def overtakes(a: np.ndarray, b: np.ndarray) -> int | None:
-    """The first place from which a stays above b, as far as both go; None if there is none."""
+    """The first index from which a stays above b, up to the end of the shorter one; None if there is none."""
     count = min(len(a), len(b))
     below = np.flatnonzero(~(a[:count] > b[:count]))
     first = int(below[-1]) + 1 if len(below) else 0
@@ -33,7 +33,7 @@ def overtakes(a: np.ndarray, b: np.ndarray) -> int | None:
 
 
 def by_seconds(course: np.ndarray, seconds: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """A course as it stood at these moments; -inf before its first value."""
+    """The latest value of a course at each of the moments `at`; -inf before the first value."""
     place = np.searchsorted(seconds, at, side="right") - 1
     return np.where(place >= 0, course[np.maximum(place, 0)], -np.inf)
 
@@ -82,7 +82,7 @@ def gamma_def(quick: bool, say: Callable[[str], Any]) -> list[dict[str, Any]]:
 
 
 def beta_gamma(quick: bool, say: Callable[[str], Any]) -> list[dict[str, Any]]:
-    """The beta-gamma matrix factorisation of binarised digits: held-out pixels, G-REP beside BBVI for equal time."""
+    """The beta-gamma matrix factorisation of binarised digits: held-out pixels by G-REP and BBVI for equal time."""
     x, components = factorisation.digits(quick), 2 if quick else 100
     held = np.random.default_rng(0).random(x.shape) < factorisation.HELD_OUT
     rate = np.clip(np.where(held, 0, x).sum(0) / np.maximum((~held).sum(0), 1), 1e-3, 1 - 1e-3)

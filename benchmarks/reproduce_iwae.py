@@ -1,5 +1,6 @@
-"""IWAE with five draws against the VAE (Burda, Grosse & Salakhutdinov 2016, table 1), in 40 passes instead of
-3 280; and what more draws do to its gradient: signal over noise by the number of draws (Rainforth et al. 2018)."""
+"""IWAE with five draws compared with the VAE (Burda, Grosse & Salakhutdinov 2016, table 1), in 40 passes instead of
+3,280;
+and the signal-to-noise ratio of its gradient by the number of draws (Rainforth et al. 2018)."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from tinyvae.engine.noise import Noise
 from tinyvae.inference import bounds
 
 STAGES = ((1e-3, 20), (0.3e-3, 12), (0.1e-3, 8))  # learning rates and passes
-DRAWS = 5000  # of log p(x), as in the paper
+DRAWS = 5000  # the number of draws that estimate log p(x), as in the paper
 CONTESTANTS: dict[str, dict[str, Any]] = {
     "VAE": {}, "IWAE-5": {"bound": "iwae", "importance_samples": 5}}
 
 
 def iwae(quick: bool, say: Callable[[str], Any], seed: int = 0) -> list[dict[str, Any]]:
-    """784-200-200-50, tanh, Adam, batch 100: the same net trained by both bounds."""
+    """Train 784-200-200-50 with tanh, Adam and batch 100 by both bounds, and compare log p(x) and active units."""
     data = tv.data.load("digits-dynamic" if quick else "mnist-dynamic")
     found, rows = {}, []
     for name, bound in CONTESTANTS.items():
@@ -55,8 +56,8 @@ def _row(name: str, result: Any, seconds: float, seed: int) -> dict[str, Any]:
 
 
 WIDTHS = (1, 4, 16, 64)  # importance samples, K
-GROUPS, REPEATS = 8, 50  # independent estimates of the gradient: so many groups of so many
-# Of part and gradient: what is claimed of the power p in SNR ~ K^p, and when a slope agrees.
+GROUPS, REPEATS = 8, 50  # the number of groups, and of independent estimates of the gradient in each group
+# The claim about the power p in SNR ~ K^p for each part and gradient, and whether a slope agrees with it.
 CLAIMS: dict[tuple[str, str], tuple[str, Callable[[float], bool]]] = {
     ("encoder", "path"): ("-0.5 for large K: it falls", lambda slope: slope < -0.1),
     ("encoder", "dreg"): ("it does not fall", lambda slope: slope > -0.1),
@@ -65,11 +66,11 @@ CLAIMS: dict[tuple[str, str], tuple[str, Callable[[float], bool]]] = {
 
 
 def signal_to_noise(quick: bool, say: Callable[[str], Any], seed: int = 0) -> list[dict[str, Any]]:
-    """|mean| / standard deviation of each weight's gradient, the median over a layer's weights, and its power of K."""
+    """Measure SNR = |mean| / standard deviation of each weight's gradient, and fit SNR ~ K^p to a layer's median."""
     data, widths, repeats = tv.data.load("digits"), WIDTHS[:2] if quick else WIDTHS, 5 if quick else REPEATS
     start = time.perf_counter()
     net = tv.VAE(data.dimensions, 50, 5, dtype="float64", seed=seed)
-    tv.fit(net, data, epochs=1 if quick else 3, seed=seed)  # somewhat trained: the gradient still has a mean
+    tv.fit(net, data, epochs=1 if quick else 3, seed=seed)  # after little training the gradient still has a mean
     x = tv.Tensor(np.round(data.test[:10] / data.scale).astype(np.float64))
     ratios: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in CLAIMS}
     for part, gradient in CLAIMS:
@@ -81,7 +82,7 @@ def signal_to_noise(quick: bool, say: Callable[[str], Any], seed: int = 0) -> li
                 each.append(tv.grad(bound.mean(), weight).data)
             groups = np.array(each).reshape(GROUPS, repeats, -1)
             spread = groups.std(1, ddof=1)
-            moving = (spread > 0).all(0)  # not the weights of units that no datum switches on
+            moving = (spread > 0).all(0)  # leave out the weights of units that no datum activates
             ratio = np.median(np.abs(groups.mean(1)[:, moving]) / spread[:, moving], axis=-1)
             ratios[part, gradient].append(ratio)
             say(f"  {part}, {gradient}, K = {k}: {ratio.mean():.3g} ± {ratio.std(ddof=1) / np.sqrt(GROUPS):.2g}")

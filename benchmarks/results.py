@@ -1,4 +1,4 @@
-"""A results file: what was measured, on what, from which commit."""
+"""Results files, which hold the measured rows, the machine and the commit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FOLDER = ROOT / "benchmarks" / "results"
 
 
 def commit() -> str:
-    """The commit of the checkout, marked if files were changed since; "unknown" outside of one."""
+    """The commit of the checkout, marked if files have changed since; "unknown" outside of a checkout."""
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        # results that were written before are no change of what is measured
+        # new results files do not count as changes
         sources = ("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")
         return git("rev-parse", "--short=12", "HEAD") + ("-changed" if git(*sources) else "")
     except (OSError, subprocess.CalledProcessError):
@@ -27,7 +27,7 @@ def commit() -> str:
 
 
 def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """One JSON file: the rows, the commit, the machine."""
+    """Write a JSON file with the rows, the commit and the machine."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     head = {"name": name, "commit": commit(), **more}
@@ -36,5 +36,5 @@ def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path
 
 
 def read(name: str) -> dict[str, Any]:
-    """A committed results file."""
+    """The content of a committed results file."""
     return checkpoint.read_json(FOLDER / f"{name}.json")

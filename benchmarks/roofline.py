@@ -1,4 +1,4 @@
-"""The kernels under the machine's roofs: GFLOP/s over FLOP a byte, both axes logarithmic, as SVG."""
+"""The roofline plot of the kernels: GFLOP/s over FLOP per byte with logarithmic axes, as SVG."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from tinyvae.measure.hardware import Peaks, readable_bytes
 
-MARGIN = 1.7  # as a factor, between the outermost points and the edges
+MARGIN = 1.7  # the factor between the outermost points and the edges
 
 
 def plot(rows: list[dict[str, Any]], peaks: Peaks, path: Path) -> Path:
-    """Write the picture; the same rows and peaks give the same bytes."""
+    """Write the plot; the same rows and peaks give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "tinyvae"}):
         draw(rows, peaks).savefig(path, format="svg", metadata={"Date": None})
@@ -24,7 +24,7 @@ def plot(rows: list[dict[str, Any]], peaks: Peaks, path: Path) -> Path:
 
 
 def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
-    """`rows` as in kernels.json: operation, case, flops, bytes, gigaflops; all float32."""
+    """The plot of float32 rows with the keys of kernels.json: operation, case, flops, bytes, gigaflops."""
     figure = Figure(figsize=(9, 7), layout="none")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.075, 0.19, 0.6, 0.76))
@@ -36,7 +36,7 @@ def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
     product = peaks.product_gigaflops["float32"]
     ridge = product / min(level.gigabytes_per_second for level in peaks.levels)
     low, high = min(x for x, _, _ in points) / MARGIN, max([ridge, *(x for x, _, _ in points)]) * MARGIN
-    heights = [y for _, y, _ in points]  # one may lie above the roof, if that was measured on a busier machine
+    heights = [y for _, y, _ in points]  # a point can lie above a roof that was measured while the machine was busier
     axes.set(xlim=(low, high), ylim=(min(heights) / MARGIN, max([product, *heights]) * MARGIN))
     blues = matplotlib.colormaps["Blues"](np.linspace(1, 0.4, len(peaks.levels)))
     for level, colour in zip(peaks.levels, blues, strict=True):
@@ -52,12 +52,12 @@ def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
 
 
 def name(row: dict[str, Any]) -> str:
-    """The operation and what tells the case from its others."""
+    """The name of a case: its operation and its label."""
     return f"{row['operation']} {row['case']}".strip()
 
 
 def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
-    """Names in a column beside the axes, in the order of the points, each with a thin line to its point."""
+    """Write the names in a column beside the axes, in the order of the points, each with a line to its point."""
     ordered = sorted(points, key=lambda point: (point[1], point[0]))
     colours = matplotlib.colormaps["tab10"]
     for i, (x, y, text) in enumerate(ordered):

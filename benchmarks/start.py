@@ -1,4 +1,4 @@
-"""What a first use costs: a training's first step where no kernel is compiled yet, and in the next process."""
+"""Timing the first step of a training: when no kernel is compiled, and in the next process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tinyvae.measure import timing
 
 ROUNDS = 5
 COLD, WARM = "nothing compiled yet", "from the cache"
-# The step of 784-400-20 in float32: 22 of the kernels, Numba's import and the start of the threads among it.
+# The first step of 784-400-20 in float32, which uses 22 kernels and includes the import of Numba and the start of
+# threads.
 STEP = """
 import time
 import numpy as np
@@ -35,14 +36,14 @@ print(time.perf_counter() - start)
 
 
 def first_step(cache: str) -> float:
-    """Seconds of the first step of a new process that keeps its compiled kernels in `cache`."""
+    """The seconds of the first step in a new process that stores its compiled kernels in `cache`."""
     environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def run(quick: bool, out: Path) -> None:
-    """Print the table; write start.json."""
+    """Time all rounds, print the table, and write start.json."""
     found: dict[str, list[float]] = {COLD: [], WARM: []}
     for number in range(1 if quick else ROUNDS):
         with tempfile.TemporaryDirectory() as cache:

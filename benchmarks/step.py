@@ -1,4 +1,4 @@
-"""A training step, as `tv.fit` takes it: replayed against eager, kernels against twins. Checked first, timed second."""
+"""Timing the training step of `tv.fit`, replayed and eager, with kernels and with twins, after a check of its bits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ the loss's value, check loss and gradient for NaN and infinity, Adam"""
 
 
 def check_bits(net: Net, steps: int) -> None:
-    """Train twice, by replay and eagerly: every step must leave the same bits in every array of the state."""
+    """Train twice, by replay and eagerly; SystemExit at the first step after which the bits of any array differ."""
     replayed, eager = nets.training(net), nets.training(net)
     takes = [nets.repeatable(replayed, net, replayed.step),
              nets.repeatable(eager, net, lambda: eager.step_now().eager(net.batch))]
@@ -32,7 +32,7 @@ def check_bits(net: Net, steps: int) -> None:
 
 
 def candidates(net: Net) -> dict[str, Step]:
-    """The same step in three ways, and its products alone; each repeatable for ever."""
+    """The forms of the same step, and its products alone; each can be repeated without end."""
     def eagerly(kernels: bool) -> Step:
         ready = nets.training(net)
 
@@ -45,18 +45,18 @@ def candidates(net: Net) -> dict[str, Step]:
     with nets.dense():
         _, step, tape = nets.replayed(net)
     found = {FLOOR: nets.floor(net, tape), REPLAYED: step}
-    if net.data == nets.MNIST:  # only real digits are dark enough for a first layer that leaves zeros out
+    if net.data == nets.MNIST:  # only real digits have enough zeros for a sparse first layer
         found[SPARSE] = nets.replayed(net)[1]
     return found | {KERNELS: eagerly(True), TWINS: eagerly(False)}
 
 
 def steps_to_compare(net: Net, quick: bool) -> int:
-    """As many as take some seconds."""
+    """The number of compared steps, which take some seconds."""
     return 20 if quick or net.batch >= 1000 else 1000 if net.size == nets.SMALL.size else 100
 
 
 def measure(net: Net, quick: bool) -> list[Row]:
-    """Check, then time; a row a candidate."""
+    """Check the step, then time its forms; a row for each."""
     steps, rounds = steps_to_compare(net, quick), 5 if quick else 20
     check_bits(net, steps)
     tables.say(f"{net}: replay and eager left the same bits in each of {steps:,} steps; timing {rounds} rounds")
@@ -65,7 +65,7 @@ def measure(net: Net, quick: bool) -> list[Row]:
 
 
 def run(quick: bool, out: Path) -> None:
-    """Print the table; write step.json and step.svg."""
+    """Measure all nets, print the table, and write step.json and step.svg."""
     rows = [row for net in nets.chosen(quick) for row in measure(net, quick)]
     tables.show(WORK, {**tables.NET, "step": lambda row: row["step"], **tables.TIME}, rows, tables.NOTE,
                 "checked before: replay and eager left the same bits in every step compared")

@@ -1,4 +1,4 @@
-"""How a replayed step grows: over the batch at one net, and over the hidden width at one batch."""
+"""Timing the replayed step over the batch for one net, and over the hidden width for one batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.tables import FLOOR, Row
 from tinyvae.measure import timing
 
 NET, BATCHES, WIDTHS = Net(784, 500, 20, 100), (20, 50, 100, 200, 500, 1000, 2000), (64, 128, 256, 512, 1024, 2048)
-STEPS = 5  # that are compared at each size; `step` compares more
+STEPS = 5  # the number of compared steps at each size; `step` compares more
 
 
 def measure(net: Net, quick: bool, by: str) -> list[Row]:
-    """Check, then time: the replayed step and its products."""
+    """Check the replayed step, then time it and its products."""
     check_bits(net, STEPS)
     with nets.dense():
         _, step, tape = nets.replayed(net)
@@ -27,7 +27,7 @@ def measure(net: Net, quick: bool, by: str) -> list[Row]:
 
 
 def run(quick: bool, out: Path) -> None:
-    """Print the table; write sweep.json and sweep.svg."""
+    """Measure all sizes, print the table, and write sweep.json and sweep.svg."""
     net, batches, widths = (nets.SMALL, BATCHES[:2], WIDTHS[:2]) if quick else (NET, BATCHES, WIDTHS)
     rows = []
     for by, sizes in (("batch", batches), ("hidden", widths)):
@@ -36,6 +36,6 @@ def run(quick: bool, out: Path) -> None:
             tables.say(f"{by} {size:,}: {rows[-1]['microseconds']:,.0f} us a step")
     columns = {**tables.NET, **tables.TIME, "us/image": lambda row: f"{row['microseconds_an_image']:.2f}"}
     tables.show("a training step, replayed, over batch and over hidden width", columns,
-                [row for row in rows if row["step"] == REPLAYED], tables.NOTE, "of us/image lower is better")
+                [row for row in rows if row["step"] == REPLAYED], tables.NOTE, "us/image: lower is better")
     path = results.write("sweep", out, rows, quick=quick)
     print(f"written: {path}, {plots.sweep(path)}")

@@ -1,4 +1,4 @@
-"""What the tables of the steps share: a row of numbers with their units in the names, and how a row is shown."""
+"""The tables of steps: rows with units in their keys, and the printing of tables."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TIME: Columns = {
     "images/s": lambda row: f"{row['images_per_second']:,.0f}",
     "floor/step": lambda row: f"{row['share_of_floor']:.0%}",
 }
-LEFT = ("net", "data, pixels", "step", "kernel", "precision")  # columns of text
-NOTE = """of us/step lower is better, of images/s and floor/step higher
-floor/step: the time of the step's matrix products alone over that of the step, in the same rounds; these products are
-NumPy's, over the step's own arrays, by its BLAS with its default threads: above 100 % a step beats them"""
+LEFT = ("net", "data, pixels", "step", "kernel", "precision")  # columns of text, aligned to the left
+NOTE = """us/step: lower is better; images/s and floor/step: higher is better
+floor/step: the time of the step's matrix products alone over that of the step, in the same rounds; NumPy computes these
+products over the step's arrays, by its BLAS with its default threads; above 100 % a step is faster than they are"""
 
 
 def row(net: Net, name: str, timing: Timing, floor: Timing, **more: Any) -> Row:
-    """What one candidate took, in microseconds a step, and against the floor of the same rounds."""
+    """The row of one candidate: its microseconds per step, and its ratio to the floor in the same rounds."""
     low, high = timing.quartiles
     return {
         **net.as_dict(), "step": name, "microseconds": timing.median * 1e6, "lower_quartile": low * 1e6,
@@ -44,7 +44,7 @@ def row(net: Net, name: str, timing: Timing, floor: Timing, **more: Any) -> Row:
 
 
 def show(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
-    """Print a table of steps, the net only where it changes, and what its columns mean."""
+    """Print a table of steps with an explanation of its columns; a net is printed only in its first row."""
     lines: list[list[str]] = []
     before: list[str] = []
     for shown in rows:
@@ -56,7 +56,7 @@ def show(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
 
 
 def plain(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
-    """Print a table, and what its columns mean."""
+    """Print a table with an explanation of its columns."""
     _print(title, columns, [[read(shown) for read in columns.values()] for shown in rows], _rounds(rows), *notes)
 
 
@@ -77,5 +77,5 @@ def _print(title: str, columns: Columns, lines: list[list[str]], *notes: str) ->
 
 
 def say(message: str) -> None:
-    """Progress, for whoever waits."""
+    """Print a line about the progress on standard error."""
     print(f"  {message}", file=sys.stderr, flush=True)

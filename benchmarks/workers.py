@@ -1,14 +1,14 @@
-"""Contestants in processes of their own, so that no library's threads and settings disturb another's.
+"""Contestants in separate processes, so that the threads and settings of one library do not disturb another.
 
-Each lives in a worker that waits, without using a processor, until it is asked; only one is asked at a time. A class
-can take part if it is made from a `Net` (and where a GPU is asked for, from `device` and `tf32`, too) and has these
-methods; all draws are its own, by its own generator:
+Each contestant lives in a worker, which waits without using a processor until it is called; only one is called at a
+time. The class of a contestant is made from a `Net` (and on a GPU also from `device` and `tf32`), uses its own random
+generator, and has these methods:
 
-    about() -> dict                                  versions, threads
-    first_batch() -> (x, eps)                        what its first step gathers (and draws), and its normals
-    loss_and_gradients(x, eps) -> (float, dict)      at the first weights, in our names and shapes
-    losses(count) -> list                            trains on from the first weights: the loss of each step
-    epoch()                                          trains on for an epoch and waits until it is done
+    about() -> dict                                  versions and threads
+    first_batch() -> (x, eps)                        the pixels and the normals of its first step
+    loss_and_gradients(x, eps) -> (float, dict)      at the initial weights, in tinyvae's names and shapes
+    losses(count) -> list                            trains from the initial weights; the loss of each step
+    epoch()                                          trains for an epoch, and waits until it is done
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from benchmarks import nets
 from benchmarks.nets import Net
 from tinyvae.measure.timing import Timing
 
-SETTINGS = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # or JAX takes most of a GPU's memory from the others
+SETTINGS = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX would otherwise reserve most of the GPU's memory
 
 
 def serve(pipe: Any, place: str, net: Net, options: dict[str, Any]) -> None:
-    """What a worker does: make the contestant, then answer until told to stop."""
+    """The main function of a worker: make the contestant, then answer calls until None comes."""
     os.environ.update(SETTINGS)
     try:
         module, name = place.split(":")
@@ -41,13 +41,13 @@ def serve(pipe: Any, place: str, net: Net, options: dict[str, Any]) -> None:
             answer = timed if method == "timed" else getattr(contestant, method)
             pipe.send(("done", answer(contestant, *arguments) if answer is timed else answer(*arguments)))
     except EOFError:
-        pass  # whoever asked is gone
+        pass  # the calling process has ended
     except Exception as fault:
         pipe.send(("failed", f"{type(fault).__name__}: {fault}"))
 
 
 def timed(contestant: Any, method: str, calls: int) -> float:
-    """Seconds that so many calls of a method take."""
+    """The seconds of `calls` calls of a method."""
     run = getattr(contestant, method)
     gc.disable()
     try:
@@ -61,11 +61,11 @@ def timed(contestant: Any, method: str, calls: int) -> float:
 
 
 class Worker:
-    """A contestant in a process of its own."""
+    """A contestant in a separate process."""
 
     def __init__(self, name: str, place: str, net: Net, options: dict[str, Any]) -> None:
         self.name = name
-        context = multiprocessing.get_context("spawn")  # a forked process would inherit pools without their threads
+        context = multiprocessing.get_context("spawn")  # a fork would copy thread pools without their threads
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=serve, args=(other, place, net, options), daemon=True)
         self._process.start()
@@ -94,7 +94,7 @@ class Worker:
         try:
             self._pipe.send(None)
         except OSError:
-            pass  # ended already
+            pass  # the process has already ended
         self._process.join(5)
         if self._process.is_alive():
             self._process.kill()
@@ -103,7 +103,7 @@ class Worker:
 
 @contextmanager
 def team(places: dict[str, str], net: Net, **options: Any) -> Iterator[dict[str, Worker]]:
-    """Workers by name, each made with the same options; they start side by side and end with the block."""
+    """Workers by name, all with the same options; they start at the same time and end with the block."""
     with ExitStack() as stack:
         workers = {}
         for name, place in places.items():
@@ -116,10 +116,10 @@ def team(places: dict[str, str], net: Net, **options: Any) -> Iterator[dict[str,
 
 def measure(turns: dict[str, tuple[Worker, str]], net: Net, rounds: int, least: float, pause: float
             ) -> dict[str, Timing]:
-    """Time each method in alternation, a worker at a time; seconds a step.
+    """Time the methods in alternation, one worker at a time, in seconds per step.
 
-    Each begins a round in its turn and rests `pause` seconds before, so that the threads of the one before, which wait
-    for more work in a busy loop for a while, have gone to sleep.
+    The methods take turns in beginning a round. Before each turn there is a rest of `pause` seconds, after which the
+    busy threads of the worker before sleep.
     """
     steps, names = nets.steps_an_epoch(net), list(turns)
     calls, seconds = {}, {name: [] for name in names}

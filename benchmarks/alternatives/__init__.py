@@ -1,7 +1,7 @@
-"""The ladder's losing alternatives: earlier or tempting forms of a kernel, kept runnable with what they taught.
+"""Slower alternatives of kernels, kept runnable, with what they teach.
 
-Each module has OPERATION, the row it is a form of, CASES, the labels of the cases (cases.py) in which it has something
-to say, and `value`, a function with the signature of that row's value.
+Each module has OPERATION, the name of the operation; CASES, the labels of the cases (cases.py) for which it is
+measured; and `value`, a function with the signature of the operation's value.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ NAMES = (
 
 
 def of(operation: str, case: str) -> dict[str, ModuleType]:
-    """The alternatives of an operation in one of its cases, by name; imported here, for they compile."""
+    """The alternatives of an operation in one of its cases, by name. The import is here because it compiles kernels."""
     modules = {name: importlib.import_module(f"benchmarks.alternatives.{name}") for name in NAMES}
     return {name: module for name, module in modules.items() if module.OPERATION == operation and case in module.CASES}

@@ -1,4 +1,4 @@
-"""What the alternatives of Adam share: the row's reading of flag, clip factor, rates and count around a loop."""
+"""The common part of the alternatives of Adam: a loop within the row that reads flag, clip factor, rates and count."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Adam that lets its moments fade into denormal numbers, as those of weights behind dark pixels do. Taught: some
-processors take ten times as long over them; on one thread a quarter of the weights idle costs about a fifth here."""
+"""Adam whose moments can become denormal numbers, like those of weights whose pixels stay dark.
+
+Lesson: denormal numbers take some processors ten times as long. On one thread of this machine, a quarter of idle
+weights costs about a fifth of the time.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Bernoulli log p(x) with Numba's own exp and log1p: calls into the C library, one number at a time. Taught: elementary
-functions must be arithmetic that LLVM vectorises; on one thread this form takes about 20 times as long here."""
+"""Bernoulli log p(x) with Numba's own exp and log1p, which call the C library for one number at a time.
+
+Lesson: elementary functions must be arithmetic that LLVM can vectorise: on one thread of this machine this form takes
+about 20 times as long.
+"""
 
 from __future__ import annotations
 

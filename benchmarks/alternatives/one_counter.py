@@ -1,5 +1,8 @@
-"""Pixels drawn by Philox one counter after the other: ten dependent rounds of multiplications, then the next. Taught:
-a round done for many counters at once is vectorised; on one thread this form takes about 5 times as long here."""
+"""Pixels drawn by Philox with ten rounds for one counter after the other.
+
+Lesson: a round for many counters at once can be vectorised: on one thread of this machine this form takes about 5 times
+as long.
+"""
 
 from __future__ import annotations
 

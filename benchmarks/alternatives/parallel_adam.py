@@ -1,5 +1,8 @@
-"""Adam on all cores by Numba's `parallel=True`. Taught: alone it is as fast as a kernel can be; between two products
-with threads of their own the three take about 4 times as long here, for two pools take each other's cores."""
+"""Adam on all cores by Numba's `parallel=True`.
+
+Lesson: alone it is as fast as a kernel can be. Between two products with threads of their own, the three take about 4
+times as long on this machine, because two thread pools compete for the cores.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Adam over float32 with its numbers as Python has them, float64: whatever they take part in is widened, too. Taught:
-each constant in a kernel needs the type of the data; on one thread this form takes about 3 times as long here."""
+"""Adam over float32 with Python's numbers, which are float64 and widen every operation.
+
+Lesson: each constant in a kernel needs the type of the data: on one thread of this machine this form takes about 3
+times as long.
+"""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_every_rung_belongs_to_a_case():
     found = {name: module for case in EVERY for name, module in alternatives.of(case.operation, case.label).items()}
     assert set(found) == set(alternatives.NAMES)
     for name, module in found.items():
-        assert "Taught:" in module.__doc__, name
+        assert "Lesson:" in module.__doc__, name
         assert set(module.CASES) <= {case.label for case in EVERY if case.operation == module.OPERATION}, name
 
 

@@ -464,7 +464,8 @@ def test_nothing_heavy_is_imported_for_the_digits():
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [
-    ({"scale": 0}, "found scale=0 of mine; expected a number above 0"), ({"scale": "gray"}, "found scale='gray'"),
+    ({"scale": 0}, "found scale=0 of mine; expected a finite number above 0"),
+    ({"scale": "gray"}, "found scale='gray'"),
     ({"train": [[1.0]]}, "found train data of mine of list"), ({"train": np.zeros((0, 6))}, r"of shape \(0, 6\)"),
     ({"test": np.zeros((2, 5))}, "found 5 pixels a datum in the test data of mine, and images of 2 x 3"),
     ({"shape": (3, 3)}, "found 6 pixels a datum in the train data of mine, and images of 3 x 3"),

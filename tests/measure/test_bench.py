@@ -35,8 +35,8 @@ def test_every_number_has_its_unit(seen):
     """The page: machine, BLAS, peaks, what was checked, the step, the launches; units, directions, rounds."""
     text = str(seen)
     for part in (environment.cpu_model(), "BLAS", "GB/s", "GFLOP/s", str(PEAKS), "12-6-5-2, batch 10, float32",
-                 "same bits in each of 25 steps", "medians of 3 rounds", "medians of 6 rounds", "of us lower is better",
-                 "of images/s higher", "roofline", "binarised_rows", "adam"):
+                 "same bits in each of 25 steps", "medians of 3 rounds", "medians of 6 rounds", "us: lower is better",
+                 "images/s: higher is better", "roofline", "binarised_rows", "adam"):
         assert part in text
     lines = text.splitlines()
     head = next(line for line in lines if line.startswith("step "))

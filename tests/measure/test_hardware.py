@@ -79,7 +79,7 @@ def test_the_roof_by_hand():
 def test_what_is_no_number_is_refused(bad):
     for call in (lambda: made_up().least_seconds(bad, 1), lambda: made_up().least_seconds(1, bad),
                  lambda: made_up().attainable_gigaflops(1, 1, held=bad), lambda: made_up().gigabytes_per_second(bad)):
-        with pytest.raises(ValueError, match="expected a number from 0 on"):
+        with pytest.raises(ValueError, match="expected a finite number, at least 0"):
             call()
     for call in (lambda: made_up(rates=(1.0, bad, 1.0)), lambda: made_up(products=(bad, 1.0))):
         with pytest.raises(ValueError, match="expected positive finite rates"):

@@ -88,5 +88,5 @@ def test_an_empty_profile_prints():
 
 
 def test_nan_is_no_share():
-    with pytest.raises(ValueError, match="expected a number"):
+    with pytest.raises(ValueError, match="expected a finite number"):
         PEAKS.least_seconds(math.nan, 1)

@@ -101,9 +101,9 @@ def test_quantiles_of_the_prior():
 
     x = np.array([-1.0, 0.0, 1.0])
     below = np.array([0.15866, 0.5, 0.84134])
-    assert np.abs(gamma(0.3, scale=1 / 0.3).cdf(gallery.prior_at(vae("gamma"), x, 1)) - below).max() < 0.02
-    assert np.abs(beta(1, 1).cdf(gallery.prior_at(vae("beta"), x, 0)) - below).max() < 0.02
-    assert gallery.prior_at(vae("normal"), x, 0) is x
+    assert np.abs(gamma(0.3, scale=1 / 0.3).cdf(gallery.prior_quantiles(vae("gamma"), x, 1)) - below).max() < 0.02
+    assert np.abs(beta(1, 1).cdf(gallery.prior_quantiles(vae("beta"), x, 0)) - below).max() < 0.02
+    assert gallery.prior_quantiles(vae("normal"), x, 0) is x
     rows = gallery.moved(vae("dirichlet"), np.array([0.2, 0.3, 0.5]), 0, np.array([0.6, 0.2]))
     assert np.abs(rows - [[0.6, 0.15, 0.25], [0.2, 0.3, 0.5]]).max() < 1e-12
 

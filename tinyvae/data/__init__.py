@@ -4,9 +4,9 @@
     data = tv.data.load("mnist-dynamic")      # or a path: tv.data.load("faces.npy-gray")
     print(data)                               # mnist-dynamic: 60000 train, 10000 test, 28 x 28, ...
 
-`dataset` says what a data set is and what its name says about its pixels; `files` reads the formats;
-`sources` is the catalogue of the named sets, `readers` reads each, `folders` finds their files and
-`download` fetches the two that have public mirrors; `loading` joins them.
+`dataset` defines a data set and the treatments of its pixels; `files` reads the file formats; `sources` is the
+catalogue of the named sets; `readers` reads each of them, `folders` finds their files, and `download` fetches the two
+sets that have public mirrors; `loading` puts these together.
 """
 
 from tinyvae.data.dataset import PIXELS, DataError, DataSet

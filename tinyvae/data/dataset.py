@@ -1,16 +1,15 @@
-"""What a data set is, and what its name says about its pixels.
+"""A data set, and the treatments of its pixels.
 
-The same images give other numbers when their pixels are treated in another way (a Bernoulli on grey values
-is not on the scale of a Bernoulli on bits), so the treatment is part of the name and every result line
-prints it:
+The treatment of the pixels changes every result (the likelihood of grey values under a Bernoulli is not on the scale of
+that of bits), so the treatment is a part of the data set's name, and every result prints it:
 
-    -dynamic     a pixel is 1 with probability grey, drawn anew at each use (the training code draws; here it
-                 stays grey)
-    -static      the same, drawn once, the same for everyone: bits
-    -threshold   1 where grey > 1/2: bits
+    -dynamic     a pixel is 1 with probability grey, and every use draws it again (the data set stores grey values; the
+                 training draws)
+    -static      a pixel is 1 with probability grey, drawn once, with the same draw for everyone
+    -threshold   a pixel is 1 if grey > 1/2
     -gray        the grey values themselves
 
-Grey values are kept in the type of their file (bytes stay bytes); grey = stored / scale.
+Grey values are stored in the type of their file (bytes stay bytes): grey = stored / scale.
 """
 
 from __future__ import annotations
@@ -21,15 +20,13 @@ import numpy as np
 
 from tinyvae.engine import noise
 
-# The suffixes of a name, and the likelihood that each means by default. Where a pixel is 0 in every image, as at the
-# border of a digit, a Gaussian with a free variance has no largest likelihood: grey means the continuous Bernoulli, but
-# for the two sets of faces, which mean the Gaussian of AEVB.
+# The suffixes of a name, each with its default likelihood. If a pixel is 0 in every image, as at the border of digits,
+# the likelihood of a Gaussian with a free variance is unbounded. Therefore the default for grey values is the
+# continuous Bernoulli, except for the two sets of faces, whose default is the Gaussian of AEVB.
 PIXELS = {"dynamic": "bernoulli", "static": "bernoulli", "threshold": "bernoulli", "gray": "continuous-bernoulli"}
 
-# "The same for everyone": these draws never depend on the seed of a run.
-SEED = 0
-# Rows drawn at a time are chosen to hold about this many pixels; the draws do not depend on it.
-CHUNK = 2**18
+SEED = 0  # of static draws and of splits, which are the same for everyone and never depend on the seed of a run
+CHUNK = 2**18  # about the number of pixels that are drawn at a time; the draws do not depend on it
 
 
 class DataError(ValueError):
@@ -38,7 +35,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images as rows of pixels, split into train and test.
+    """Images as rows of pixels, split into training and test data.
 
     Attributes
     ----------
@@ -46,10 +43,10 @@ class DataSet:
     train, test : (count, pixels), uint8 or float32, C-contiguous; grey value = stored / scale, in [0, 1]
     shape : (rows, columns) of one image; a row of `train` reshaped to it is the picture
     scale : 255 for bytes, 16 for digits, 1 for bits and for floats
-    pixels : "dynamic", "static", "threshold" or "gray": see the head of this file
-    likelihood : what name and treatment mean by default: "bernoulli", "continuous-bernoulli" or "gaussian"
-    train_labels, test_labels : (count,) int64, or None where the source has none
-    valid, valid_labels : like `train`, only where the source has a validation part of its own, or one is held out
+    pixels : the treatment, "dynamic", "static", "threshold" or "gray"; see the head of this file
+    likelihood : the default likelihood: "bernoulli", "continuous-bernoulli" or "gaussian"
+    train_labels, test_labels : (count,) int64, or None if the source has no labels
+    valid, valid_labels : a validation part like `train`, or None if the source has none and none was held out
     """
 
     name: str
@@ -67,8 +64,8 @@ class DataSet:
     def __post_init__(self) -> None:
         scale = self.scale if isinstance(self.scale, (int, float, np.number)) else 0
         if not 0 < scale < np.inf:
-            raise DataError(f"found scale={self.scale!r} of {self.name}; expected a number above 0, for grey is stored "
-                            "over scale")
+            raise DataError(f"found scale={self.scale!r} of {self.name}; expected a finite number above 0, since "
+                            "grey = stored / scale")
         for part in ("train", "test", "valid"):
             stored = getattr(self, part)
             if stored is None and part == "valid":
@@ -106,7 +103,7 @@ class DataSet:
 
 
 def split_suffix(name: str) -> tuple[str, str | None]:
-    """("mnist", "static") of "mnist-static"; (name, None) where the name ends in none of the suffixes."""
+    """Split "mnist-static" into ("mnist", "static"); (name, None) for a name without one of the suffixes."""
     for pixels in PIXELS:
         if name.endswith("-" + pixels):
             return name.removesuffix("-" + pixels), pixels
@@ -114,9 +111,9 @@ def split_suffix(name: str) -> tuple[str, str | None]:
 
 
 def treated(data: DataSet, pixels: str) -> DataSet:
-    """The grey data set with its pixels treated as `pixels` says. Name and labels are kept."""
+    """The grey data set `data` with another treatment of its pixels, and the same name and labels."""
     data = replace(data, pixels=pixels, likelihood=PIXELS[pixels])
-    if pixels in ("dynamic", "gray") or data.is_bits:  # bits are their own static draw and threshold
+    if pixels in ("dynamic", "gray") or data.is_bits:  # a static draw or a threshold leaves bits unchanged
         return data
 
     def bits(part: np.ndarray, site: int) -> np.ndarray:
@@ -132,16 +129,16 @@ def treated(data: DataSet, pixels: str) -> DataSet:
 
 
 def above_half(images: np.ndarray, scale: float) -> np.ndarray:
-    """1 where grey > 1/2, as (count, pixels) uint8.
+    """1 where grey > 1/2, else 0, as (count, pixels) uint8.
 
-    "Greater", as in the usual data loaders. Of bytes none is equal (127.5 is between two), but 8 of the
-    digits' 16 is.
+    A grey value of exactly 1/2 gives 0, as in the usual data loaders. No byte has this value (127.5), but 8 of 16 in
+    the digits has.
     """
     return (images > scale / 2).view(np.uint8)
 
 
 def draw_static(images: np.ndarray, scale: float, site: int, chunk: int = CHUNK) -> np.ndarray:
-    """Each pixel drawn once: 1 with probability stored / scale, as (count, pixels) uint8.
+    """Draw each pixel once: 1 with probability stored / scale, as (count, pixels) uint8.
 
     The draw of pixel p of image n has the address (seed 0, stream "binarise-static", step 0, site, index
     n * pixels + p), site 0 for train, 1 for test and 2 for valid. So it depends neither on the chunk, which
@@ -153,15 +150,16 @@ def draw_static(images: np.ndarray, scale: float, site: int, chunk: int = CHUNK)
     for first in range(0, count, rows):
         stored = images[first : first + rows]
         u = noise.uniform(SEED, "binarise-static", 0, site, stored.shape, first=first * width)
-        # uniform lies in [0, 1): a grey value of 0 is never 1, and a grey value of 1 always
+        # u lies in [0, 1), so a pixel is never 1 if grey = 0, and always 1 if grey = 1
         bits[first : first + rows] = u < stored.astype(np.float32) / np.float32(scale)
     return bits
 
 
 def held_out(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of train and of test, `size` of the `count` drawn at random for test, each in increasing order.
+    """The indices of the training and of the test data, with `size` of `count` drawn for the test, each in rising
+    order.
 
-    The same for everyone: seed 0, stream "split".
+    The split is the same for everyone: seed 0, stream "split".
     """
     order = noise.permutation(SEED, "split", 0, count)
     return np.sort(order[size:]), np.sort(order[:size])

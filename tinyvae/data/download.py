@@ -1,7 +1,7 @@
-"""Downloads, for the sets that have public mirrors: MNIST and Fashion-MNIST.
+"""Downloads of the sets that have public mirrors: MNIST and Fashion-MNIST.
 
-pooch writes to a temporary file, checks its SHA-256 and renames it, so a file is either whole and right or
-not there. TINYVAE_OFFLINE=1 forbids the network.
+pooch writes to a temporary file, verifies its SHA-256 and renames it, so a file is either complete or absent.
+TINYVAE_OFFLINE=1 forbids downloads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tinyvae.data.sources import Source, SourceFile
 
 
 def fetch(source: Source, folder: Path) -> None:
-    """Fetch the files of a set into a folder, each from the first mirror that has it. Raises DataError."""
+    """Fetch the files of a set into a folder, each from the first mirror that has it; DataError if none has it."""
     if os.environ.get("TINYVAE_OFFLINE", "") not in ("", "0"):
         raise DataError(
             f"{source.name} was not found and TINYVAE_OFFLINE forbids fetching it. Unset TINYVAE_OFFLINE, or "
@@ -36,7 +36,7 @@ def _fetch_file(source: Source, file: SourceFile, folder: Path) -> None:
     failures = []
     for mirror in source.mirrors:
         try:
-            # returns at once where the file is there already with the right hash
+            # this returns at once if the file exists with the right hash
             path = pooch.retrieve(mirror + file.name, "sha256:" + file.sha256, fname=file.name, path=folder)
         except (OSError, ValueError) as error:  # ValueError: a wrong hash
             failures.append(f"\n  {mirror + file.name}: {error}")

@@ -1,7 +1,7 @@
 """Readers of image files: .npy, .npz, IDX (compressed or not), .mat, and folders of images.
 
-A file is known by its first bytes, not by its name. Loading never runs code: pickled objects are refused.
-Every failure is a DataError of one or two sentences: what was found, what was expected, what to do.
+The first bytes of a file, not its name, determine its format. Loading never runs code: pickled objects are refused.
+Every failure is a DataError of one or two sentences: what was found, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x
 GZIP, NUMPY, ZIP, PICKLE = b"\x1f\x8b", b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 FORMATS = "an .npy, .npz or IDX(.gz) file or a folder of images"
 
-# Pillow's modes that become grey bytes without loss of range; "I;16" and "F" hold more than a byte can.
+# The modes of Pillow whose values fit into grey bytes; those of "I;16" and "F" do not.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file or folder by name; an array that has no name is called "images"."""
+    """The arrays of a file or folder by name; an array without a name is called "images"."""
     if path.is_dir():
         return read_folder(path)
     with path.open("rb") as file:
@@ -74,14 +74,14 @@ def read_idx(path: Path) -> np.ndarray:
             f"{path} holds {found} bytes after its header; expected {expected}, for the header says shape "
             f"{shape}. It is truncated or damaged: get it again."
         )
-    # astype copies out of `content`, into native byte order
+    # astype copies the bytes from `content` into the native byte order
     return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of an .npy file, memory-mapped: only the pages that are used are read.
+    """The array of an .npy file, memory-mapped, so that only the pages in use are read.
 
-    Copy-on-write, so that it is an ordinary array to its users and the file still cannot be changed.
+    The mapping is copy-on-write: the array is writable, but the file never changes.
     """
     try:
         array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
@@ -93,13 +93,13 @@ def read_npy(path: Path) -> np.ndarray:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file by name; arrays of strings are left out, objects are refused."""
     try:
-        # opened here, for np.load leaves a damaged file open
+        # this opens the file itself, because np.load leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:  # as in read_npy, and BadZipFile, zlib.error, NotImplementedError, ...
+    except Exception as error:  # as in read_npy, also BadZipFile, zlib.error, NotImplementedError, ...
         raise _numpy_error(path, error) from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise DataError(f"{path} is a zip archive with other files than arrays; expected one of np.savez.")
+        raise DataError(f"{path} is a zip archive with other files than arrays; expected an archive of np.savez.")
     return {key: array for key, array in arrays.items() if array.dtype.kind not in "SU"}
 
 
@@ -113,12 +113,12 @@ def _numpy_error(path: Path, error: Exception) -> DataError:
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    """One array of a MATLAB 5 file. SciPy's reader can crash on a damaged one: compare its SHA-256 first."""
+    """One array of a MATLAB 5 file. SciPy's reader can crash on a damaged file, so its SHA-256 is compared first."""
     import scipy.io
 
     try:
         arrays = scipy.io.loadmat(path, variable_names=[key])
-    except Exception as error:  # SciPy's reader raises what it stumbles over, MatReadError among others
+    except Exception as error:  # SciPy's reader raises MatReadError and many other errors
         raise DataError(f"{path} is not a MATLAB 5 file, as expected ({error}); get it again.") from error
     if key not in arrays:
         raise DataError(f"{path} has no array {key!r}; get the original file again.")
@@ -128,11 +128,11 @@ def read_mat(path: Path, key: str) -> np.ndarray:
 def read_folder(path: Path) -> dict[str, np.ndarray]:
     """A folder of images as {"images": (count, rows, columns) uint8}, in the order of their file names.
 
-    Colour becomes grey by Pillow's luma (0.299 R + 0.587 G + 0.114 B) and transparency is ignored. All images
-    must have one size. Hidden files are skipped; anything else that is no image is an error.
+    Colours become grey by Pillow's luma (0.299 R + 0.587 G + 0.114 B), and transparency is ignored. All images must
+    have the same size. Hidden files are skipped; any other file that is not an image is an error.
 
-    A folder that holds train.npy and test.npy (or these two and others ending in .npy) is read as these
-    arrays, memory-mapped: the way to use more data than fits in memory.
+    A folder that holds only .npy files, such as train.npy and test.npy, is read as these arrays, memory-mapped. In this
+    way a data set can be larger than the memory.
     """
     files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
     if not files:
@@ -165,4 +165,4 @@ def _read_image(file: Path) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise DataError(f"{file} is no readable image ({error}); expected only images, remove it.") from error
+        raise DataError(f"{file} is no readable image ({error}); expected only images: remove it.") from error

@@ -1,8 +1,8 @@
-"""Where the files of the named sets are looked for.
+"""The folders of the named sets.
 
-A data folder has one folder a set (`mnist/`, `freyfaces/`, ...). It is looked for in `data_dir`, in
-$TINYVAE_DATA and in the user's cache, in this order. Loading checks the size of a file, which is free;
-`verify` its SHA-256.
+A data folder has a folder for each set (`mnist/`, `freyfaces/`, ...). A set is searched in `data_dir`, in $TINYVAE_DATA
+and in the user's cache, in this order. Loading checks the sizes of the files, which costs no time; `verify` checks
+their SHA-256.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Folder = str | os.PathLike[str] | None
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/tinyvae, else ~/.cache/tinyvae, else (no home) a folder among the temporary files."""
+    """$XDG_CACHE_HOME/tinyvae, else ~/.cache/tinyvae, else (without a home) a folder for temporary files."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(tempfile.gettempdir() if cache.startswith("~") else cache) / "tinyvae"
 
 
 def search_folders(source: Source, data_dir: Folder = None) -> list[Path]:
-    """The folders in which a set is looked for, in order; the last one is in the user's cache."""
+    """The folders in which a set is searched, in order; the last one is in the user's cache."""
     named = [Path(folder).expanduser() for folder in (data_dir, os.environ.get("TINYVAE_DATA")) if folder]
     return [folder / source.folder for folder in (*named, cache_folder())]
 
@@ -40,7 +40,7 @@ def locate(source: Source, data_dir: Folder = None) -> Path | None:
 
 
 def check_sizes(source: Source, folder: Path) -> None:
-    """Raise DataError at the first file whose size is not the known one."""
+    """Raise DataError at the first file with another size than that of the catalogue."""
     for file in () if source.derived else source.files:
         size = (folder / file.name).stat().st_size
         if size != file.size:
@@ -51,7 +51,7 @@ def check_sizes(source: Source, folder: Path) -> None:
 
 
 def not_found(source: Source, data_dir: Folder = None) -> DataError:
-    """The error that says what was looked for, where, and what to do."""
+    """The error for a missing set: the expected files, the searched folders, and what to do."""
     folders = search_folders(source, data_dir)
     wanted = "".join(f"\n  {file.name} ({file.size} bytes, SHA-256 {file.sha256})" for file in source.files)
     return DataError(
@@ -61,13 +61,13 @@ def not_found(source: Source, data_dir: Folder = None) -> DataError:
 
 
 def find(name: str, data_dir: Folder = None) -> dict[str, Any]:
-    """Where the files of a named set are, without reading them: for `tinyvae doctor`.
+    """Search the files of a named set without reading them; `tinyvae doctor` uses it.
 
-    Returns a dictionary that is ready for JSON: `name`; `found`; `folder`, or None (the digits come with
-    scikit-learn and have none); `searched`, the folders; `fetched`, whether `load` fetches the set where it
-    is not found; `advice`, what to do where it is not found, else "".
+    Returns a dictionary that JSON can hold: `name`; `found`; `folder`, or None (the digits come with scikit-learn and
+    have no folder); `searched`, the searched folders; `fetched`, whether `load` fetches a missing set; and `advice`,
+    what to do about a missing set, else "".
 
-    Raises DataError for an unknown name, never for files that are missing or of the wrong size.
+    Raises DataError for an unknown name, but not for missing files or files of the wrong size.
     """
     source, problem = get(name), None
     folder = locate(source, data_dir)

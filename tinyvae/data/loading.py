@@ -1,4 +1,4 @@
-"""`load`: a data set by its name or by the path of its files."""
+"""Loading a data set by its name or by the path of its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyvae.data.dataset import PIXELS, DataError, DataSet, held_out, split_suf
 from tinyvae.data.rows import as_grey, as_rows
 from tinyvae.data.sources import NAMES, SOURCES
 
-# What the arrays of an .npz file (or the .npy files of a folder) may be called.
+# The accepted names of the arrays of an .npz file, or of the .npy files of a folder.
 TRAIN = ("train", "x_train", "X_train", "train_x", "train_images")
 TEST = ("test", "x_test", "X_test", "test_x", "test_images")
 VALID = ("valid", "x_valid", "X_valid", "valid_x", "valid_images")
@@ -32,39 +32,36 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     Parameters
     ----------
     name
-        A named set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file or of a folder of images;
-        then, if wanted, the treatment of the pixels: -dynamic, -static, -threshold or -gray (see
-        `dataset.py`).
+        The name of a set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file or of a folder of images. A
+        suffix can choose the treatment of the pixels: -dynamic, -static, -threshold or -gray (see `dataset.py`).
 
-        Without one, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti -gray,
-        and mnist-binarized is what it is. Of a path, values that are only 0 and 1 are -static, all others
-        -gray.
+        Without a suffix, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti are -gray, and
+        mnist-binarized has fixed bits. The data of a path are -static if all values are 0 or 1, else -gray.
     data_dir
-        Where the named sets are looked for first; then in $TINYVAE_DATA and in the user's cache. MNIST and
-        Fashion-MNIST are fetched into the cache if they are in none of them.
+        The folder in which a named set is searched first, before $TINYVAE_DATA and the user's cache. MNIST and
+        Fashion-MNIST are fetched into the cache if they are not found.
 
     Notes
     -----
-    Splits: digits 1497 / 300 at random, frey-faces by time, olivetti by person, the others as published (see
-    `readers.py`). Of a path, an .npz with `train` and `test` (also `x_train`, `train_images`, ...) or a
-    folder with train.npy and test.npy is taken as it is; otherwise a tenth, at least one image, is held out
-    at random. Splits and static draws are the same for everyone.
+    The digits are split at random into 1497 and 300, frey-faces by time, olivetti by person, and the others as
+    published (see `readers.py`). An .npz with `train` and `test` (also `x_train`, `train_images`, ...) or a folder with
+    train.npy and test.npy keeps its split. Of other data a tenth, but at least one image, becomes the test part at
+    random. Splits and static draws are the same for everyone.
 
-    An .npy is memory-mapped: the two of a folder are used where they lie (if uint8, or float32), a single
-    one is read once for the split. Integers are taken for 0..255 unless they are only 0 and 1; floats must
-    be in [0, 1].
+    .npy files are memory-mapped. Those of a folder are used without a copy (if uint8 or float32); a single .npy is read
+    once for the split. Integers are grey values from 0 to 255, unless all are 0 or 1; floats must be in [0, 1].
 
     Raises
     ------
     DataError
-        An unknown name or suffix, missing files, or data that cannot be used. A sentence says what was
-        found, what was expected and what to do.
+        For an unknown name or suffix, missing files, or data that cannot be used; the message says what was found, what
+        was expected and what to do.
     """
     full = os.fspath(name)
     base, pixels = _parts(full)
     if base in SOURCES:
         return _load_named(base, pixels, data_dir)
-    # a path that ends like a suffix but exists as it stands is that path
+    # an existing path that ends like a suffix takes precedence over the path without the suffix
     for text, wanted in ((full, None), (base, pixels)):
         if text and (path := Path(text).expanduser()).exists():
             data = _load_path(path)
@@ -74,7 +71,7 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
 
 
 def anywhere(name: str) -> str:
-    """A name that means the same in every folder: a relative path becomes an absolute one, its suffix kept."""
+    """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
     base, _ = _parts(name)
     if base in SOURCES:
         return name
@@ -86,16 +83,16 @@ def anywhere(name: str) -> str:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a run must know of its data before it reads them."""
+    """What a new run needs to know about its data before it reads them."""
 
     name: str
     shape: tuple[int, int]
-    count: int  # training data
+    count: int  # the number of training data
     likelihood: str
 
 
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
-    """The outline of a data set: of a named one without reading its files, of a path by loading it."""
+    """The outline of a data set; a named set is not read for it, the data of a path are."""
     base, pixels = _parts(os.fspath(name))
     if base not in SOURCES:
         data = load(name, data_dir)
@@ -106,18 +103,18 @@ def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | Non
 
 
 def _parts(name: str) -> tuple[str, str | None]:
-    """The name or path without its suffix, and the suffix; DataError where a named set cannot have it."""
+    """The name or path without its suffix, and the suffix; DataError if the named set cannot have this suffix."""
     base, pixels = (name, None) if name in SOURCES else split_suffix(name)
     if base == "mnist-binarized" and pixels not in (None, "static"):
         raise DataError(
-            f"{name} cannot be, for its file holds bits that its author drew once, no grey values; "
-            f"expected mnist-binarized, or mnist-{pixels}, which starts from grey."
+            f"{name} does not exist, because its file holds bits that its author drew once, and no grey values; "
+            f"expected mnist-binarized, or mnist-{pixels}, which has grey values."
         )
     return base, pixels
 
 
 def _full_name(base: str, pixels: str) -> str:
-    # the fixed bits of mnist-binarized are one thing with or without "-static", and keep one name
+    # mnist-binarized has the same fixed bits with and without "-static", so it has only one name
     return base if base == "mnist-binarized" else f"{base}-{pixels}"
 
 
@@ -140,7 +137,7 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
 
 
 def _load_path(path: Path) -> DataSet:
-    """The grey data set of a file or folder."""
+    """The data set of a file or folder, with grey values."""
     try:
         arrays = files.read(path)
     except OSError as error:
@@ -193,13 +190,13 @@ def _labels(path: Path, labels: np.ndarray | None, images: np.ndarray) -> np.nda
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "bui":
         raise DataError(
             f"{path} has {labels.dtype} labels of shape {labels.shape}; expected integers of shape "
-            f"{images.shape[:1]}, one an image (one-hot labels become that by labels.argmax(1))."
+            f"{images.shape[:1]}, one for each image (for one-hot labels, labels.argmax(1))."
         )
     return labels.astype(np.int64)
 
 
 def _unknown(name: str) -> DataError:
-    """The error for a name that is neither a set nor a path: what was it meant to be?"""
+    """The error for a name that is neither a set nor a path, with the most similar name."""
     known = [*NAMES, *(f"{base}-{pixels}" for base in NAMES for pixels in PIXELS)]
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""

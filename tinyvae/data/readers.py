@@ -1,4 +1,4 @@
-"""How each named set is read from its folder, grey and split into train and test."""
+"""Readers of the named sets; each returns grey values, split into training and test data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MNIST_FILES = (
 def read_digits(folder: Path) -> DataSet:
     """The 8x8 digits bundled with scikit-learn: grey values 0..16, 1497 for training and 300 for test.
 
-    scikit-learn ships them as a table of 64 pixels and the label a row. It is read without importing
-    scikit-learn, which takes more than a second; a scikit-learn that keeps the table elsewhere is asked
-    instead. `folder` is not used: nothing is looked for, nothing is fetched.
+    scikit-learn stores them as a table with 64 pixels and the label in each row. The table is read without importing
+    scikit-learn, which would take more than a second. If the table is not in its usual place, scikit-learn itself loads
+    it. `folder` is not used.
     """
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
@@ -55,8 +55,9 @@ def read_mnist(name: str, folder: Path) -> DataSet:
 def read_omniglot(folder: Path) -> DataSet:
     """Omniglot at 28x28: 19280 images of 30 alphabets for training, 13180 of 20 other alphabets for test.
 
-    Ink is 255 on 0, as in MNIST. The test alphabets never occur in training, which is harder than the usual
-    random split, so log-likelihoods do not compare with those published. Labels are the character, 0..1622.
+    Ink is 255 on a ground of 0, as in MNIST. No test alphabet occurs in the training data. This is harder than the
+    usual random split, so log likelihoods cannot be compared with published ones. The labels are the characters,
+    0..1622.
     """
     train, train_labels, test, test_labels = _arrays(
         folder / "omniglot_28x28.npz",
@@ -69,8 +70,8 @@ def read_omniglot(folder: Path) -> DataSet:
 def read_frey_faces(folder: Path) -> DataSet:
     """Brendan Frey's face, 1965 consecutive frames of a video, 28x20: the last 465 are the test set.
 
-    Neighbouring frames are nearly equal, so a random split would put near-copies of the test set into
-    training.
+    Neighbouring frames are nearly equal, so a random split would put near copies of the test data into the training
+    data.
     """
     path = folder / "frey_rawface.mat"
     frames = _expect(files.read_mat(path, "ff"), (560, 1965), path).T
@@ -80,7 +81,7 @@ def read_frey_faces(folder: Path) -> DataSet:
 def read_olivetti(folder: Path) -> DataSet:
     """Olivetti faces, 64x64, ten of each of 40 people: 32 people for training, 8 others (80 faces) for test.
 
-    Split by person (stream "split"), so that nobody is on both sides. Labels are the person, 0..39.
+    The split is by person (stream "split"), so nobody is in both parts. The labels are the persons, 0..39.
     """
     images, person = _arrays(folder / "olivetti_faces.npz", images=(400, 64, 64), target=(400,))
     test = np.isin(person, noise.permutation(SEED, "split", 0, 40)[:8])
@@ -88,9 +89,9 @@ def read_olivetti(folder: Path) -> DataSet:
 
 
 def read_mnist_binarized(folder: Path) -> DataSet:
-    """Larochelle's fixed binarisation of MNIST, 50000 train, 10000 valid and 10000 test, without labels.
+    """Larochelle's fixed binarisation of MNIST: 50000 for training, 10000 for validation and 10000 for test, no labels.
 
-    The rows are in another order than MNIST's, and the test set is sorted by class.
+    The order of the rows differs from that of MNIST, and the test data are sorted by class.
     """
     path = folder / "binarized_mnist_packed.npz"
     packed = _arrays(path, train=(50000, 98), valid=(10000, 98), test=(10000, 98))
@@ -99,7 +100,7 @@ def read_mnist_binarized(folder: Path) -> DataSet:
 
 
 def _expect(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """The array, if it has this shape and holds bytes (labels: unsigned integers)."""
+    """The array, if it has this shape and holds bytes (or unsigned integers, for labels); else DataError."""
     images = len(shape) > 1
     if array.shape != shape or array.dtype.kind != "u" or (images and array.dtype != np.uint8):
         raise DataError(f"{path} has {array.dtype} of shape {array.shape}; expected uint8 of shape {shape}.")
@@ -124,7 +125,7 @@ def _grey(
     labels: tuple[np.ndarray, np.ndarray] | None = None,
     valid: np.ndarray | None = None,
 ) -> DataSet:
-    """The data set of images in any axes, as rows of pixels."""
+    """A data set of images with any number of axes, as rows of pixels."""
 
     def rows(images: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(images).reshape(len(images), -1)

@@ -1,4 +1,4 @@
-"""Arrays of any origin, checked and made into rows of pixels."""
+"""Checking arrays of images, and turning them into rows of pixels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tinyvae.data.dataset import DataError
 def as_rows(array: np.ndarray, what: str) -> tuple[np.ndarray, tuple[int, int]]:
     """An array of images as (count, pixels), and the (rows, columns) of one image.
 
-    Takes (N, D), (N, H, W), (N, H, W, 1) and (N, 1, H, W). A D that is a perfect square is taken for a square
-    image, else for one row. `what` names the array in errors. Raises DataError.
+    The accepted shapes are (N, D), (N, H, W), (N, H, W, 1) and (N, 1, H, W). If D is a perfect square, the images are
+    square; else they have one row. `what` names the array in errors. Raises DataError.
     """
     if array.dtype.kind not in "buif":
         raise DataError(f"{what} holds {array.dtype}; expected integers from 0 to 255 or floats in [0, 1].")
@@ -36,17 +36,17 @@ def as_rows(array: np.ndarray, what: str) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def as_grey(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], float]:
-    """Rows of pixels as C-contiguous uint8 or float32 with their scale; the parts are judged together.
+    """Rows of pixels as C-contiguous uint8 or float32, with one scale for all parts.
 
-    Integers from 0 to 255 become bytes (scale 255), or bits where none is above 1 (scale 1). Floats in [0, 1]
-    become float32 (scale 1), or bits where all are 0 or 1. An array that needs no conversion is not copied.
-    Raises DataError for NaN and for anything out of range, with the line that cures it.
+    Integers from 0 to 255 become bytes (scale 255), or bits if none is above 1 (scale 1). Floats in [0, 1] become
+    float32 (scale 1), or bits if all are 0 or 1. An array that needs no conversion is not copied. Raises DataError for
+    NaN and for values out of range, with a line of Python that cures it.
     """
     floats = {part.dtype.kind == "f" for part in parts}
     if len(floats) == 2:
         types = " and ".join(str(part.dtype) for part in parts)
         raise DataError(f"{what} mixes {types}; expected train and test to be both integers or both floats.")
-    # min and max of an array with a NaN are NaN, and no temporary array is made
+    # the minimum and maximum of an array with a NaN are NaN
     low, high = (function([function(part) for part in parts]) for function in (np.min, np.max))
     if floats == {True}:
         if not (low >= 0 and high <= 1):

@@ -26,16 +26,16 @@ class Source:
 
     Attributes
     ----------
-    pixels : the treatment that the name means without a suffix
-    shape, count : (rows, columns) of an image and the number of training images, known without reading
-    read : takes the folder of the files and returns the grey data set
-    folder : its folder within a data folder
-    origin : where a person gets the files
-    mirrors : addresses that the file names are appended to, in the order in which they are tried
-    derived : the files were repacked from the original. Another packing of the same pixels is as good, so
-        loading checks the arrays and not the size.
-    grey_likelihood : what its grey pixels mean by default
-    fragile : the reader can crash on a damaged file, so loading checks SHA-256 and not only the size
+    pixels : the treatment of the pixels if the name has no suffix
+    shape, count : (rows, columns) of an image, and the number of training images
+    read : a function of the folder of the files that returns the data set with grey values
+    folder : the name of its folder within a data folder
+    origin : where the files can be found
+    mirrors : addresses, to which the file names are appended, in the order in which they are tried
+    derived : whether the files were packed from the original files. Other packings hold the same pixels, so loading
+        checks the arrays and not the sizes of the files.
+    grey_likelihood : the default likelihood of its grey pixels
+    fragile : whether the reader can crash on a damaged file, so that loading checks the SHA-256 besides the size
     """
 
     name: str
@@ -52,7 +52,7 @@ class Source:
     grey_likelihood: str = PIXELS["gray"]
 
     def likelihood(self, pixels: str) -> str:
-        """What a treatment of the pixels means by default."""
+        """The default likelihood for a treatment of the pixels."""
         return self.grey_likelihood if pixels == "gray" else PIXELS[pixels]
 
 
@@ -92,7 +92,7 @@ FASHION_MNIST = Source(
     origin="https://github.com/zalandoresearch/fashion-mnist",
     mirrors=(
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # SHA-256 makes up for the plain http
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # the SHA-256 makes http safe
     ),
 )
 
@@ -156,7 +156,7 @@ NAMES = tuple(SOURCES)
 
 
 def get(name: str) -> Source:
-    """The source of a name without suffix; DataError where there is none."""
+    """The source of a name without suffix; DataError for an unknown name."""
     if name not in SOURCES:
         raise DataError(f"unknown data set {name!r}; expected one of {', '.join(NAMES)}.")
     return SOURCES[name]

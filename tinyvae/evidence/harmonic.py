@@ -4,9 +4,9 @@ Bayes' rule gives 1 / p(x) = p(z|x) / p(x, z) for every z. So for any density q
 
     1 / p(x) = E[q(z) / p(x, z)],    z ~ p(z|x),
 
-a harmonic mean. With q = p(z) it is the notorious harmonic mean estimator, whose variance is infinite: the prior is far
-wider than the posterior, so a few draws that hardly ever occur dominate the mean. A q close to the posterior makes the
-ratio nearly constant. q is fitted to other draws than those of the mean, so the expectation holds exactly.
+a harmonic mean. With q = p(z) it is the notorious harmonic mean estimator, whose variance is often infinite: the prior
+is far wider than the posterior, so a few draws that hardly ever occur dominate the mean. A q close to the posterior
+makes the ratio nearly constant. q is fitted to other draws than those of the mean, so the expectation holds exactly.
 """
 
 from __future__ import annotations

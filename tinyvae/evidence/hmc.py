@@ -53,7 +53,7 @@ class Chains:
         The initial positions, (chains, batch, latent), on the device of the arrays that `log_density` reads.
     noise
         The source of momenta and of acceptance decisions, with two draws in each transition. The chains are a function
-        of the noise's seed, stream and step.
+        of the seed, stream, step and first site of the noise.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 LIMIT = 0.7  # the largest k with which a mean counts as reliable
-SMALLEST = 20  # the smallest number of weights that are fitted; with fewer, the prior of the fit has half the weight
+SMALLEST = 20  # the smallest number of weights that are fitted; with fewer, the prior of the fit has too much weight
 
 
 def tail_size(samples: int) -> int:

@@ -144,7 +144,7 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     z = posterior.sample(noise, samples * importance_samples)  # (L K, batch, latent)
     if gradient == "dreg":
         # dL_K/dlog w_k = w~_k. On its way through z_k to q the gradient is multiplied by w~_k once more, which gives
-        # w~_k^2 (DReG, Tucker et al. 2019, eq. 8); the gradient with respect to p keeps the factor w~_k.
+        # w~_k^2 (DReG, Tucker et al. 2019); the gradient with respect to p keeps the factor w~_k.
         z = posterior.from_stable(apply("scale_gradient", posterior.to_stable(z), by=weights))
     reconstruction, kl = _sampled(p, posterior, z, x, gradient)
     log_w = (reconstruction - kl).reshape(samples, importance_samples, z.shape[1])
@@ -181,11 +181,11 @@ def free_bits_kl(posterior: Distribution, prior: Distribution, floor: float) -> 
     Raises
     ------
     ValueError
-        Where no closed form of KL(posterior || prior) is known: draws do not tell what each dimension pays.
+        If KL(posterior || prior) has no closed form, because a sampled KL is not split into dimensions.
     """
     if not has_closed_kl(posterior, prior):
         raise ValueError(f"found free_bits={floor:g} with KL({type(posterior).__name__} || {type(prior).__name__}); "
-                         "expected a KL divergence in closed form, which says what each dimension pays: leave "
+                         "expected a KL divergence in closed form, which has a part for each dimension: leave "
                          "free_bits out, or take another posterior")
     return kl_per_dimension(posterior, prior).mean(0).maximum(floor).sum()
 

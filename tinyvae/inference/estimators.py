@@ -60,7 +60,7 @@ MAPS: dict[str, Callable[[Distribution, Tensor], MappedDraw]] = {
 
 
 def choices(family: type[Distribution]) -> list[str]:
-    """The estimators that a family has, from the lowest variance to the highest."""
+    """The estimators that a family has, beginning with the recommended one."""
     own = [family.path] if family.path is not None else []
     standardised = family._moments is not Distribution._moments or family.standardise is not Distribution.standardise
     return [*own, *(["grep"] if standardised else []), "score"]

@@ -1,4 +1,4 @@
-"""What this machine can do, and how long things take."""
+"""Measuring time: of functions, of recorded programs and of training steps; and the peaks of this machine."""
 
 from tinyvae.measure.profiles import Profile, profile
 

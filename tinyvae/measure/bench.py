@@ -1,7 +1,8 @@
-"""A quick look at speed: this machine's peaks, and where one net's training step stands below them.
+"""A short benchmark: this machine's peaks, and the time of a net's training step compared with them.
 
-First checked, then timed: a replayed step must leave the same bits as an eager one. The data are made up: a quarter of
-the pixels are on, more than in digits. The floor of a step is its matrix products alone, by NumPy's BLAS.
+The step is checked before it is timed: a replayed step must leave the same bits as an eager one. The data are made up;
+a quarter of the pixels are on, which is more than in digits. The floor of a step is the time of its matrix products
+alone, by NumPy's BLAS.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 
 Step = Callable[[], None]
-STEPS = 20  # batches in an epoch of the made-up data, and steps that are compared
-BELIEVED = 1.5  # times a step that its products may take alone: BLAS is slower than our kernels by less than that
+STEPS = 20  # the number of batches in an epoch of the made-up data, and of compared steps
+# The largest believable ratio of the floor to a step. It can exceed 1, because the BLAS can be slower than our kernels.
+BELIEVED = 1.5
 TWINS, KERNELS, REPLAYED, FLOOR = "eager, twins", "eager, kernels", "replayed, kernels", "matrix products alone"
 
 
 class Net(NamedTuple):
-    """The sizes that decide how long a step takes."""
+    """The sizes that determine the time of a step."""
 
     pixels: int = 784
     hidden: tuple[int, ...] = (400,)
@@ -43,8 +45,8 @@ class Net(NamedTuple):
 
 
 def training(net: Net) -> Training:
-    """A net's training on made-up images, mostly dark, whose pixels are drawn at each use; at its first step."""
-    model, settings = VAE(net.pixels, list(net.hidden), net.latent), Settings(batch=net.batch)  # refuse wrong sizes
+    """The training of a net before its first step, on made-up, mostly dark images with dynamic pixels."""
+    model, settings = VAE(net.pixels, list(net.hidden), net.latent), Settings(batch=net.batch)
     grey = np.random.default_rng(0).random((STEPS * net.batch, net.pixels)) ** 3
     stored = (255 * grey).astype(np.uint8)
     data = DataSet("made-up", stored, stored[: net.batch], (1, net.pixels), 255.0, "dynamic", "bernoulli")
@@ -54,7 +56,7 @@ def training(net: Net) -> Training:
 
 
 def repeatable(ready: Training, step: Step) -> Step:
-    """The step from the start of the epoch, so that it can be run for ever."""
+    """The step, always with the first batch of the epoch, so that it can be repeated without end."""
     def call() -> None:
         rewind(ready)
         step()
@@ -63,12 +65,12 @@ def repeatable(ready: Training, step: Step) -> Step:
 
 
 def rewind(ready: Training) -> None:
-    """Back to the first batch; the step's number, which addresses the noise, goes on."""
+    """Go back to the first batch; the number of the step, which addresses the noise, keeps rising."""
     ready.counters[CURSOR] = ready.counters[BATCH] = 0
 
 
 def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) -> None:
-    """Train twice, by replay and eagerly; TapeError at the first step that leaves other bits in any array."""
+    """Train twice, by replay and eagerly; TapeError at the first step after which the bits of any array differ."""
     replayed, eager = make(net), make(net)
     state, expected = replayed.state(), eager.state()
     for number in range(1, steps + 1):
@@ -82,14 +84,14 @@ def check_replay(make: Callable[[Net], Training], net: Net, steps: int = STEPS) 
 
 
 def products(net: Net) -> list[Launch]:
-    """The matrix products of a step, as launches of NumPy's product over arrays of their own."""
+    """The matrix products of a step, as launches of NumPy's product over their own arrays."""
     with fused(False):
         tape = training(net).step_now().program.record(net.batch)[0]
     return [launch for launch in tape.working() if launch.rule.name == "matmul"]
 
 
 def in_turn(launches: list[Launch]) -> Step:
-    """The launches one after the other."""
+    """A function that runs the launches one after the other."""
     calls = [bound(launch) for launch in launches]
 
     def run() -> None:
@@ -100,7 +102,7 @@ def in_turn(launches: list[Launch]) -> Step:
 
 
 def candidates(net: Net) -> tuple[dict[str, Step], Training, Tape]:
-    """The same step eagerly with twins, with kernels, and replayed; with the training and the tape of the last."""
+    """The same step eagerly with twins, eagerly with kernels, and replayed; with the replayed training and its tape."""
     def eagerly(kernels: bool) -> Step:
         ready = training(net)
 
@@ -119,17 +121,17 @@ def candidates(net: Net) -> tuple[dict[str, Step], Training, Tape]:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen; printed, it is a page."""
+    """The result of `look`; `print` shows it as a page."""
 
     net: Net
     peaks: hardware.Peaks
-    steps: int  # that were compared
-    products: int  # matrix products of a step
+    steps: int  # the number of compared steps
+    products: int  # the number of matrix products in a step
     times: dict[str, timing.Timing]
     profile: profiles.Profile
 
     def rows(self) -> list[dict[str, Any]]:
-        """For a JSON file: a dict a candidate, with the units in the names."""
+        """A dictionary for each candidate for a JSON file, with the units in the names."""
         found = []
         for name, t in self.times.items():
             low, high = t.quartiles
@@ -142,11 +144,11 @@ class Look:
         return found
 
     def disturbed(self) -> str:
-        """A warning if the products took far longer than any step does without another process beside it, else ""."""
+        """A warning if the products alone took much longer than a step, because another process was busy; else ""."""
         share = max(row["share_of_floor"] for row in self.rows() if row["step"] != FLOOR)
         return "" if share <= BELIEVED else (
-            f"\nnot to be trusted: the products alone took {share:.1f} times as long as a step that holds them, so\n"
-            "another process had the processors meanwhile; close what else runs and look again\n")
+            f"\nnot to be trusted: the products alone took {share:.1f} times as long as a step that contains them, so\n"
+            "another process used the processors meanwhile; close other programs and measure again\n")
 
     def __str__(self) -> str:
         cells = [("step", "us", "quartiles", "images/s", "floor/step")]
@@ -162,8 +164,8 @@ data: made up, each pixel drawn at each use, a quarter of them on
 checked: replay and eager left the same bits in each of {self.steps} steps
 {self.disturbed()}
 {table.lines(cells)}
-medians of {len(self.times[FLOOR].seconds)} rounds; of us lower is better, of images/s higher
-floor/step: what the step's {self.products} matrix products take alone, through what the step takes; higher is better
+medians of {len(self.times[FLOOR].seconds)} rounds; us: lower is better; images/s: higher is better
+floor/step: the time of the step's {self.products} matrix products alone, divided by that of the step; higher is better
 
 the replayed step, launch by launch
 
@@ -171,7 +173,7 @@ the replayed step, launch by launch
 
 
 def this_machine() -> str:
-    """Processor, versions and BLAS in one line."""
+    """The processor, the versions of packages, and the BLAS, in one line."""
     found, blas = environment.environment(), environment.blas()
     packages = " ".join(f"{name} {found['packages'][name]}" for name in ("numpy", "numba") if name in found["packages"])
     parts = (blas["library"] or "unknown", blas["version"], blas["kernel"] and f"{blas['kernel']} kernel",
@@ -181,9 +183,9 @@ def this_machine() -> str:
 
 
 def look(net: Net, steps: int = STEPS, rounds: int = 15, least: float = 0.05) -> Look:
-    """Check that replay is exact, then time the step in alternation with its products, and profile the replayed one.
+    """Check that replay is exact, time the step in alternation with its products, and profile the replayed step.
 
-    A round of a candidate takes at least `least` seconds. TapeError if a replayed step leaves other bits.
+    Each candidate runs for at least `least` seconds in a round. TapeError if a replayed step leaves other bits.
     """
     check_replay(training, net, steps)
     peaks = hardware.peaks()

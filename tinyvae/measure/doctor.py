@@ -1,8 +1,8 @@
-"""What this machine offers to tinyvae, what is wrong with it, and what to do about it.
+"""A report on this machine and installation: what tinyvae can use, what is wrong, and what to do about it.
 
-Each probe looks at one part and gives a line: `status` is "ok", "note" (it works, but slower or with less
-than could be) or "fault"; `found` says what is there, `cure` what to do; `details`, if any, are for programs.
-A probe may meet any kind of broken installation, so whatever it raises becomes a fault of its own.
+Each probe checks one part and returns a line. Its `status` is "ok", "note" (the part works, but more slowly or with
+fewer features than possible) or "fault". `found` describes the part, `cure` says what to do, and `details` are for
+programs. A probe can meet any kind of broken installation, so an exception in a probe becomes a fault.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from tinyvae.training import environment
 Line = dict[str, Any]
 Report = dict[str, Line]
 
-CUPY = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")  # the same module under many names
-LOW_DISK, TIGHT_DISK = 2**26, 2**30  # bytes: no room for a run; room for a few
+CUPY = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")  # packages that install the same module
+LOW_DISK, TIGHT_DISK = 2**26, 2**30  # bytes of free space: below the first a fault, below the second a note
 
 
 def report(data_dir: str | os.PathLike[str] | None = None) -> Report:
-    """One line for each part, by name. Ready for JSON; never raises."""
+    """The line of each part by name, for JSON. Never raises an error."""
     lines = {}
     for name, probe in PROBES.items():
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the line says what matters
+                warnings.simplefilter("ignore")  # the line reports what matters
                 lines[name] = probe(data_dir) if probe is _data else probe()
-        except Exception as error:  # a fault that no probe foresaw is still a fault, and the others go on
+        except Exception as error:  # an unexpected error is a fault of this part, and the other probes go on
             cure = "reinstall tinyvae, or report this line"
             lines[name] = _fault(f"the check failed: {_reason(error)}", cure)
     return lines
 
 
 def faults(lines: Report) -> list[str]:
-    """The names of the parts that are at fault; none means that all is well."""
+    """The names of the parts with a fault."""
     return [name for name, line in lines.items() if line["status"] == "fault"]
 
 
@@ -60,13 +60,13 @@ def show(lines: Report, console: Any = None) -> None:
     for heading in ("part", "status", "found", "what to do"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("part", "status"))
     for name, line in lines.items():
-        # As Text, for rich would take the brackets of "cupy-cuda13x[ctk]" for a colour.
+        # Text keeps rich from reading the brackets of "cupy-cuda13x[ctk]" as a style.
         status = Text(line["status"], style=colours[line["status"]])
         table.add_row(Text(name), status, Text(line["found"]), Text(line.get("cure", "")))
     (console or Console()).print(table)
 
 
-# ---- lines -------------------------------------------------------------------------------------------------
+# ---- lines -----------------------------------------------------------------------------------------------------------
 
 
 def _line(status: str, found: str, cure: str = "", details: Any = None) -> Line:
@@ -96,7 +96,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-# ---- Python and NumPy --------------------------------------------------------------------------------------
+# ---- Python and NumPy ------------------------------------------------------------------------------------------------
 
 
 def _python() -> Line:
@@ -130,7 +130,7 @@ def _blas() -> Line:
     return _ok(found, blas)
 
 
-# ---- Numba -------------------------------------------------------------------------------------------------
+# ---- Numba -----------------------------------------------------------------------------------------------------------
 
 
 def _numba() -> Line:
@@ -159,7 +159,7 @@ def _add(a: int, b: int) -> int:
 
 
 def _cache() -> Line:
-    """Numba keeps compiled kernels in $NUMBA_CACHE_DIR, else beside the source, else in the user's cache."""
+    """The folder of compiled kernels: $NUMBA_CACHE_DIR, else the source's folder, else the user's cache."""
     folders = [Path(os.environ["NUMBA_CACHE_DIR"])] if os.environ.get("NUMBA_CACHE_DIR") else []
     kernels = importlib.util.find_spec("tinyvae_kernels")
     if kernels is None:
@@ -180,17 +180,17 @@ def _writable(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        with tempfile.TemporaryFile(dir=folder):  # the only honest test: root passes every other
+        with tempfile.TemporaryFile(dir=folder):  # a test of the permissions would be wrong for root
             return True
     except OSError:
         return False
 
 
-# ---- CuPy and the GPU --------------------------------------------------------------------------------------
+# ---- CuPy and the GPU ------------------------------------------------------------------------------------------------
 
 
 def _driver_state() -> tuple[int | None, str]:
-    """The CUDA version of the NVIDIA driver (13000 is 13.0) or None, and what hinders its use or ""."""
+    """The CUDA version of the NVIDIA driver (13000 is 13.0) or None, and the hindrance to its use or ""."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
@@ -205,7 +205,7 @@ def _driver_state() -> tuple[int | None, str]:
 
 
 def _import_cupy() -> tuple[Any, str]:
-    """CuPy and "", or None and why not; the reason is empty if it is not installed at all."""
+    """CuPy and "", or None and the reason; the reason is "" if CuPy is not installed."""
     try:
         return importlib.import_module("cupy"), ""
     except Exception as error:
@@ -222,7 +222,7 @@ def _driver() -> Line:
     if hindrance:
         if _import_cupy()[0] is None:
             return _note(hindrance, "nothing to do for the CPU")
-        return _fault(hindrance, "install the NVIDIA driver, or go on with the CPU: CuPy cannot work without")
+        return _fault(hindrance, "install the NVIDIA driver, or use the CPU: CuPy needs the driver")
     assert version is not None
     return _ok(f"CUDA {version // 1000}.{version % 1000 // 10}", {"version": version})
 
@@ -261,7 +261,7 @@ def _nvrtc() -> Line:
 
 
 def _gpu() -> Line:
-    """Compile and run a kernel, on the default stream: a Stream made in vain complains at its end."""
+    """Compile and run a kernel on the default stream, because a new stream can fail once more when it is deleted."""
     cupy, _ = _import_cupy()
     hindrance = "CuPy is not there" if cupy is None else _driver_state()[1]
     if hindrance:
@@ -278,7 +278,7 @@ def _gpu() -> Line:
     return _ok(f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, runs kernels")
 
 
-# ---- data, disk, terminal ----------------------------------------------------------------------------------
+# ---- data, disk, terminal --------------------------------------------------------------------------------------------
 
 
 def _data(data_dir: str | os.PathLike[str] | None = None) -> Line:

@@ -1,9 +1,12 @@
-"""What this machine can do at best, measured: the roofs under which every operation stands.
+"""The measured peaks of this machine: its memory bandwidth and its arithmetic rate.
 
-An operation that moves B bytes and computes F numbers takes at least the longer of B / bandwidth and F / product rate
-(the roofline model; Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model").
-Both are measured here with NumPy alone, on all cores that the process may use, so they owe nothing to the kernels that
-are held against them: bandwidth by adding one array to another in place, arithmetic by the BLAS's largest product rate.
+An operation that moves B bytes and makes F arithmetic operations takes at least
+
+    max(B / bandwidth, F / product rate)
+
+(the roofline model; Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model"). Both
+peaks are measured with NumPy alone, on all cores that the process may use, and so do not depend on the kernels of this
+package: the bandwidth by adding one array to another in place, the arithmetic rate by the BLAS's fastest product.
 """
 
 from __future__ import annotations
@@ -22,21 +25,22 @@ from tinyvae.measure import timing
 from tinyvae.training import environment
 
 KILO, MEGA = 2**10, 2**20
-# Bytes a core: in its own cache, then in the cache that cores share; beyond caches the larger of the last two.
+# Working sets in bytes per core, within its own cache and within the shared cache; beyond the caches, the larger of a
+# total and of a number per core.
 IN_CACHE = 256 * KILO, MEGA, 2 * MEGA, 4 * MEGA, 8 * MEGA
 BEYOND, BEYOND_A_CORE = 128 * MEGA, 16 * MEGA
-MOVED = 400_000_000  # bytes a measurement, so that starting threads (some 0.1 ms) does not count
-SIDES = (256, 512, 768)  # of the square matrices
+MOVED = 400_000_000  # bytes in a measurement, so many that the start of threads (some 0.1 ms) does not matter
+SIDES = (256, 512, 768)  # the sides of the square matrices
 ROUNDS = 7
-REST = 0.05  # seconds, in which the threads of a BLAS that was just used stop spinning
+REST = 0.05  # seconds after which the threads of a BLAS sleep again
 
 
 @dataclass(frozen=True)
 class Level:
-    """How fast working sets of up to so many bytes are read and written, all cores together."""
+    """The bandwidth of all cores together for working sets of up to `working_set_bytes`."""
 
     working_set_bytes: int
-    gigabytes_per_second: float  # bytes read and bytes written counted: one array read, one read and written
+    gigabytes_per_second: float  # counts bytes read and bytes written
 
     def __str__(self) -> str:
         return f"{self.gigabytes_per_second:.3g} GB/s at {readable_bytes(self.working_set_bytes)}"
@@ -44,11 +48,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Peaks:
-    """A machine's peaks; each is a median over `rounds`, higher is better."""
+    """The peaks of a machine; each is a median over `rounds`, and higher is better."""
 
     levels: tuple[Level, ...]  # from the smallest working set to the largest
     product_gigaflops: dict[str, float]  # by type, "float32" and "float64": 2 m k n operations a product
-    threads: int  # of the bandwidths; the products use the BLAS's own number
+    threads: int  # for the bandwidth; the products use the BLAS's own number of threads
     rounds: int
 
     def __post_init__(self) -> None:
@@ -60,9 +64,9 @@ class Peaks:
             raise ValueError(f"found levels of {sizes} bytes; expected at least one, and growing sizes")
 
     def gigabytes_per_second(self, size: float) -> float:
-        """The bandwidth of the level in which `size` bytes fit, or of the last.
+        """The bandwidth of the smallest level into which `size` bytes fit, or of the last level.
 
-        What holds more bytes holds these too, so no level counts as slower than a larger one.
+        A larger level holds these bytes as well, so the result is at least the bandwidth of every larger level.
         """
         _refuse(size)
         fitting = [i for i, level in enumerate(self.levels) if size <= level.working_set_bytes]
@@ -70,9 +74,10 @@ class Peaks:
         return max(level.gigabytes_per_second for level in self.levels[first:])
 
     def least_seconds(self, flops: float, moved: float, held: float | None = None, dtype: Any = np.float32) -> float:
-        """The time that so many operations on `moved` bytes take at least: whichever roof is the lower.
+        """The least time of `flops` operations on `moved` bytes: max(moved / bandwidth, flops / product rate).
 
-        `held` is the size of the arrays that the bytes belong to, where some are read and written.
+        `held`, the size of the arrays, selects the level of the bandwidth; by default it is `moved`. The two differ if
+        arrays are both read and written.
         """
         _refuse(flops)
         _refuse(moved)
@@ -81,12 +86,12 @@ class Peaks:
 
     def attainable_gigaflops(self, flops: float, moved: float, held: float | None = None,
                              dtype: Any = np.float32) -> float:
-        """The roofline: min(product rate, intensity x bandwidth), the intensity being flops / moved."""
+        """The roofline: min(product rate, intensity * bandwidth) with the intensity flops / moved."""
         seconds = self.least_seconds(flops, moved, held, dtype)
         return flops / seconds / 1e9 if seconds else self.product_gigaflops[np.dtype(dtype).name]
 
     def as_dict(self) -> dict[str, Any]:
-        """For a JSON file; the units are in the names."""
+        """The peaks for a JSON file, with the units in the names."""
         return {"levels": [vars(level) for level in self.levels], "product_gigaflops": self.product_gigaflops,
                 "threads": self.threads, "rounds": self.rounds}  # fmt: skip
 
@@ -98,18 +103,22 @@ class Peaks:
 
 def _refuse(amount: float) -> None:
     if not 0 <= amount < math.inf:  # NaN fails
-        raise ValueError(f"found {amount} operations or bytes; expected a number from 0 on")
+        raise ValueError(f"found {amount} operations or bytes; expected a finite number, at least 0")
 
 
 @cache
 def peaks() -> Peaks:
-    """This machine's peaks, measured at the first call of a process (about a second) and kept."""
+    """This machine's peaks, measured at the first call in a process, which takes about a second."""
     return measure()
 
 
 def measure(rounds: int = ROUNDS, in_cache: tuple[int, ...] = IN_CACHE, beyond: int | None = None,
             moved: int = MOVED, sides: tuple[int, ...] = SIDES) -> Peaks:
-    """Measure anew: `in_cache` are bytes a core, `beyond` and `moved` bytes of all, `sides` those of the matrices."""
+    """Measure the peaks.
+
+    `in_cache` holds working sets in bytes per core; `beyond` is one for all cores together; `moved` is the number of
+    bytes in a measurement, and `sides` holds the sides of the matrices.
+    """
     time.sleep(REST)
     threads = environment.usable_cores()
     beyond = beyond or max(BEYOND, threads * BEYOND_A_CORE)
@@ -128,11 +137,11 @@ def measure(rounds: int = ROUNDS, in_cache: tuple[int, ...] = IN_CACHE, beyond: 
 
 
 def _stream(pool: ThreadPoolExecutor, threads: int, size: int, moved: int) -> tuple[Callable[[], Any], int]:
-    """A call that goes through a working set of `size` bytes again and again, and how many bytes it moves."""
+    """A function that goes through a working set of `size` bytes again and again, and the number of bytes it moves."""
     length = size // (2 * threads * 4)
     passes = max(2, 2 * moved // (3 * size))
-    # A sum over an outer axis of stride 0 is one call of many passes, for which NumPy gives up its lock. In place, for
-    # else a cache reads each line that is to be written, which nobody counts.
+    # A sum over an outer axis of stride 0 makes many passes in one call, and NumPy releases its lock during the call.
+    # The sum is in place, because a cache would otherwise also read the lines that are only written.
     views = [np.lib.stride_tricks.as_strided(np.ones(length, np.float32), (passes, length), (0, 4))
              for _ in range(threads)]
     sums = [np.ones(length, np.float32) for _ in range(threads)]
@@ -149,5 +158,5 @@ def _product(dtype: str, side: int) -> Callable[[], Any]:
 
 
 def readable_bytes(size: float) -> str:
-    """256 kB, 4 MB: in powers of 1024, as caches are sold."""
+    """A size such as 256 kB or 4 MB, in powers of 1024."""
     return f"{size / MEGA:.3g} MB" if size >= MEGA else f"{size / KILO:.3g} kB"

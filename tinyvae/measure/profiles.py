@@ -1,4 +1,4 @@
-"""A recorded program with times: where a step's time goes, and how much of the machine's measured peak is used."""
+"""The profile of a recorded program: the time of each launch, and its share of the machine's measured peak."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tinyvae.measure import hardware
 
 
 class Profile(list):
-    """Each working launch of a tape with its median time in seconds: a list of (launch, seconds).
+    """The working launches of a tape with their median times, as a list of (launch, seconds).
 
-    Printed, it is a table with the share of this machine's measured peak (hardware.py): the time that the launch would
-    take at the roof, through the time it takes. `rounds` holds the seconds of every round, (rounds, launches).
+    `print` shows a table with the share of this machine's measured peak: the least time of the launch in the roofline
+    model (hardware.py), divided by its time. `rounds` holds the seconds of every round, (rounds, launches).
     """
 
     def __init__(self, launches: Sequence[Launch], rounds: np.ndarray) -> None:
@@ -26,7 +26,7 @@ class Profile(list):
         self.rounds = rounds
 
     def rows(self, peaks: hardware.Peaks) -> list[dict[str, Any]]:
-        """For a JSON file: a dict a launch, with the units in the names."""
+        """A dictionary for each launch for a JSON file, with the units in the names."""
         quartiles = np.percentile(self.rounds, (25, 75), axis=0).T if len(self) else []
         found = []
         for (launch, seconds), (low, high) in zip(self, quartiles, strict=True):
@@ -41,7 +41,7 @@ class Profile(list):
         return found
 
     def table(self, peaks: hardware.Peaks) -> str:
-        """One line a launch, the sums below, and what the columns mean."""
+        """One line for each launch, the sums, and an explanation of the columns."""
         rows = self.rows(peaks)
         cells = [("", "operation", "inputs", "outputs", "us", "quartiles", "ns/element", "GB/s", "GFLOP/s", "of peak")]
         for i, row in enumerate(rows):
@@ -54,17 +54,17 @@ class Profile(list):
         whole = rates(took / 1e6, operations, size, least / 1e6)
         cells.append(("", f"{len(rows)} launches", "", "", f"{took:.1f}", "", "", *_rates_as_text(whole)))
         return (f"{lines(cells, left=(1, 2, 3))}\n"
-                f"medians of {len(self.rounds)} rounds, each launch called by itself; of us and ns lower is better\n"
-                "of peak: of what this machine attains at most for such bytes and FLOP (roofline); higher is better; "
-                "above 100 %:\nit was busier while its peaks were measured")
+                f"medians of {len(self.rounds)} rounds, each launch called by itself; us and ns: lower is better\n"
+                "of peak: the share of this machine's peak for so many bytes and FLOP (roofline); higher is better; "
+                "above\n100 %: the machine was busier when its peaks were measured")
 
     def __repr__(self) -> str:
         return f"{self.table(hardware.peaks())}\npeaks: {hardware.peaks()}"
 
 
 def rates(seconds: float, operations: float, size: float, least: float) -> dict[str, float]:
-    """GB/s, GFLOP/s and the share of the peak of work that took so long and takes `least` seconds at the roof."""
-    seconds = max(seconds, 1e-9)  # the clock's grain
+    """GB/s, GFLOP/s and the share of the peak, for work that took `seconds` and takes at least `least` seconds."""
+    seconds = max(seconds, 1e-9)  # the resolution of the clock
     return {"gigabytes_per_second": size / seconds / 1e9, "gigaflops": operations / seconds / 1e9,
             "share_of_peak": least / seconds}  # fmt: skip
 
@@ -74,13 +74,13 @@ def _rates_as_text(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _float_type(launch: Launch) -> Any:
-    """The type that a launch computes in."""
+    """The floating-point type in which a launch computes."""
     arrays = [*launch.outputs, *(tensor.data for tensor in launch.inputs)]
     return next((array.dtype for array in arrays if array.dtype.name in ("float32", "float64")), np.dtype(np.float32))
 
 
 def profile(tape: Tape, rounds: int = 50, reset: Callable[[], Any] = lambda: None) -> Profile:
-    """Time each working launch by itself over `rounds` runs through the program, `reset` called before each."""
+    """Time each working launch in `rounds` runs of the program; `reset` is called before each run."""
     calls = [(launch, bound(launch)) for launch in tape.working()]
     seconds = np.empty((rounds, len(calls)))
     with np.errstate(all="ignore"):

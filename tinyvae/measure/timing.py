@@ -1,8 +1,8 @@
-"""How long things take: the one clock of all benchmarks.
+"""Timing functions in alternation; all benchmarks use it.
 
-A machine that others use, too, drifts: candidates timed one after the other are timed on different machines.
-`measure` therefore alternates them round by round and keeps every round, so that two candidates can be
-compared within the rounds; it reports the median and the quartiles, never the best.
+The speed of a machine changes over time, for example because of other processes. Candidates that are timed one after
+the other therefore meet different conditions. `measure` alternates the candidates round by round and keeps every round,
+so that two candidates can be compared within the rounds. It reports the median and the quartiles, never the best round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """What one candidate took: `seconds` a call, one number a round, each a mean over `calls` calls."""
+    """The times of one candidate: seconds per call, one number for each round, which is a mean over `calls` calls."""
 
     name: str
     seconds: tuple[float, ...]
@@ -36,13 +36,13 @@ class Timing:
         return lower, upper
 
     def times_faster_than(self, other: Timing) -> float:
-        """By what factor this is faster than `other`: the median over the rounds they ran side by side."""
+        """The factor by which this is faster than `other`: the median of the ratios within the rounds."""
         if len(self.seconds) != len(other.seconds):
             raise ValueError(f"{len(self.seconds)} and {len(other.seconds)} rounds; compare within one")
         return statistics.median(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
 
     def as_dict(self) -> dict[str, Any]:
-        """For a JSON file; every number in seconds a call."""
+        """The times for a JSON file, in seconds per call."""
         lower, upper = self.quartiles
         return {"name": self.name, "median_s": self.median, "lower_quartile_s": lower,
                 "upper_quartile_s": upper, "rounds": len(self.seconds), "calls": self.calls}  # fmt: skip
@@ -60,17 +60,17 @@ def measure(
     synchronize: Callable[[], Any] | None = None,
     pause: float = 0.0,
 ) -> dict[str, Timing]:
-    """Time `functions` in alternation; what they return is dropped.
+    """Time `functions` in alternation, without their results.
 
     Parameters
     ----------
-    functions : the candidates by name, each a call without arguments.
-    rounds : how often each is timed. A round runs all of them, and each begins with another one.
-    calls : how many calls make one round of a candidate, for all or by name; by default as many as take
-        `least` seconds. Each is called once before the first round, so that compilation is not counted.
-    synchronize : waits until a device has finished; called before the clock is read.
-    pause : seconds of rest before each candidate's turn. A BLAS lets its helper threads spin for some 26 ms after a
-        product, and they would take the next candidate's cores; 0.05 is enough for them to go to sleep.
+    functions : the candidates by name; they take no arguments.
+    rounds : the number of rounds. Each round runs all candidates, and begins with the next one in their order.
+    calls : the number of calls of a candidate in a round, for all or by name; by default as many as take `least`
+        seconds. Each candidate is called once before the first round, so that compilation is not counted.
+    synchronize : a function that waits until a device has finished; it is called before the time is read.
+    pause : seconds to wait before each candidate. The threads of a BLAS run a busy loop for some 26 ms after a product,
+        and would slow down the next candidate; after 0.05 s they sleep.
     """
     if not functions or rounds < 1:
         raise ValueError(f"{len(functions)} functions, {rounds} rounds; give at least one of each")
@@ -87,7 +87,7 @@ def measure(
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
-    gc.disable()  # a collection would be charged to whoever happens to run
+    gc.disable()  # the time of a collection would count for the candidate that runs just then
     try:
         for number in range(rounds):
             first = number % len(names)
@@ -113,7 +113,7 @@ def _run(function: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> fl
 
 
 def _enough(function: Callable[[], Any], wait: Callable[[], Any], least: float) -> int:
-    """How many calls take `least` seconds, found by doubling."""
+    """The number of calls that take `least` seconds, found by doubling."""
     calls = 1
     while (took := _run(function, calls, wait)) < least and calls < 2**20:
         calls = max(2 * calls, int(calls * least / max(took, 1e-9)) // 2)
@@ -122,7 +122,7 @@ def _enough(function: Callable[[], Any], wait: Callable[[], Any], least: float) 
 
 @dataclass
 class Stopwatch:
-    """`with Stopwatch() as watch: ...` leaves the block's seconds in `watch.seconds`, also after an error."""
+    """`with Stopwatch() as watch: ...` stores the seconds of the block in `watch.seconds`, also after an error."""
 
     seconds: float = 0.0
     _begin: float = field(default=0.0, repr=False)
@@ -136,7 +136,7 @@ class Stopwatch:
 
 
 def readable(seconds: float) -> str:
-    """A duration in three digits and a fitting unit: 1.38 ms, 96.0 us, 12.1 s."""
+    """A duration with three digits and a suitable unit: 1.38 ms, 96.0 us, 12.1 s."""
     if seconds == 0 or abs(seconds) >= 999.5:
         return f"{seconds:.0f} s"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):

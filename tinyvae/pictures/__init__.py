@@ -1,1 +1,1 @@
-"""What a trained model shows of itself."""
+"""Pictures of a trained model and of its training."""

@@ -1,4 +1,4 @@
-"""Charts of a run: where data lie in latent space, and the bound over the epochs."""
+"""Charts of a run: the posterior means in latent space, and the bound over the epochs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ def latents(
     means: np.ndarray, labels: np.ndarray | None, path: PathLike, per_dimension_kl: np.ndarray | None = None,
     normal: bool = True,
 ) -> Path:  # fmt: skip
-    """Where the data lie in latent space, as PNG.
+    """Draw the posterior means of data, as PNG.
 
-    A scatter of the posterior means in the two most active dimensions, coloured by label, over circles at one
-    and two standard deviations of a `normal` prior; beside it the KL divergence of each dimension, if given.
+    The scatter plot shows the two most active dimensions, coloured by label, with circles at one and two standard
+    deviations if the prior is `normal`. Bars beside it show the KL divergence of each dimension, if given.
 
     Parameters
     ----------
-    means : (count, latent) posterior means.
-    labels : (count,) class of each datum, or None.
-    per_dimension_kl : (latent,) KL(q(z_j|x) || p(z_j)) in nats, mean over the data. It says which dimensions
-        are active; without it the variance of the means does.
+    means : (count, latent) posterior means. labels : (count,) class of each datum, or None. per_dimension_kl :
+    (latent,) KL(q(z_j|x) || p(z_j)) in nats, the mean over the data, which orders the dimensions by activity.
+        Without it, the variance of the posterior means orders them.
     """
     means = np.asarray(means)
     if means.ndim != 2 or not means.size or not np.isfinite(means).all():
@@ -44,11 +43,11 @@ def latents(
 
 
 def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
-    """The course of a training as PNG: ELBO of training and test data, and the two terms of the latter.
+    """Draw the ELBO of the training and test data over the epochs, and the two terms of the test ELBO, as PNG.
 
-    `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `test_reconstruction`, `test_kl`, in nats
-    per datum; what is missing or None leaves a gap. The last one with a true `best` is the epoch whose parameters
-    were kept; a ring marks it on the test curve (marking the best test value would choose by the test data).
+    `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `test_reconstruction` and `test_kl`, in nats per
+    datum; a missing value leaves a gap. The last record with a true `best` is the epoch whose parameters were saved; a
+    ring marks it on the test curve. (A ring at the best test value would choose the epoch by the test data.)
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -85,7 +84,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
         plain_axes(part, titles[key])
     for part in figure.axes:
         part.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-        if len(set(epochs)) < 4:  # leave a short axis room for whole epochs
+        if len(set(epochs)) < 4:  # widen a short axis, so that its ticks are whole epochs
             part.set_xlim(min(epochs) - 0.6, max(epochs) + 0.6)
     for part in {figure.axes[0], figure.axes[-1]}:
         part.set_xlabel("epoch", fontsize=8.5, color=INK)
@@ -100,7 +99,7 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
         raise ValueError(f"labels are {named.shape}; expected one label for each of {len(means)} means")
     classes, index = np.unique(named, return_inverse=True)
     x = means[:, pair[0]]
-    # With a single latent dimension a class is a row, in which the order of the data spreads the points.
+    # With a single latent dimension, y separates the classes and spreads the points of a class in their order.
     y = means[:, pair[1]] if len(pair) == 2 else index + np.linspace(-0.35, 0.35, len(means))
     size = float(np.clip(9000 / len(means), 2.5, 18))
     colours = np.array(LABELS)[index % len(LABELS)]
@@ -108,7 +107,7 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
     for radius in (1, 2) if circles else ():
         style = {"fill": False, "color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
         axes.add_patch(Circle((0, 0), radius, **style))
-    axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order: no class on top
+    axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order, not by class
     plain_axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if circles else ""))
     axes.set_xlabel(f"$z_{{{pair[0]}}}$", fontsize=10, color=INK)
     if len(pair) == 2:
@@ -118,10 +117,10 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
         axes.set_yticks(range(len(classes)), classes if len(classes) > 1 else [""])
         axes.invert_yaxis()
     if not 2 <= len(classes) <= len(LABELS):
-        return  # one class needs no legend, and a legend of many helps nobody
+        return  # a legend of one class or of very many classes is of no use
     for number, name in enumerate(classes):
         mine = index == number
-        if len(pair) == 2:  # the name stands where the class is, for those who do not go by colour
+        if len(pair) == 2:  # the names in the plot serve readers who cannot tell the colours apart
             badge = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": LABELS[number]}
             middle = np.median(x[mine]), np.median(y[mine])
             axes.text(*middle, str(name), fontsize=8, ha="center", va="center", color=INK, bbox=badge)
@@ -131,7 +130,7 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
 
 
 def _bars(axes: Any, kl: np.ndarray, order: np.ndarray, pair: np.ndarray) -> None:
-    """KL of each dimension in nats, the most active on top, the two of the scatter in full colour."""
+    """Draw the KL of each dimension in nats, the most active on top, with the two of the scatter plot highlighted."""
     shown = order[:40]
     colours = [TRAIN if j in pair else "#9db8cc" for j in shown]
     axes.barh(np.arange(len(shown)), kl[shown], color=colours, height=0.75)

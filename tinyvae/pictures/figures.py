@@ -1,11 +1,8 @@
-"""Pictures of a trained model: generated data, what a latent dimension means, where the data lie.
+"""Grids of images as files: samples, reconstructions, traversals, interpolations, manifolds and animations.
 
-Every function takes NumPy arrays of images, values in [0, 1] (0 is drawn black, 1 white), one image a row of
-`rows * columns` pixels, writes one file in one step, and returns its path. Pixels become crisp squares: an
-image is enlarged by a whole number and put into the page pixel by pixel, never resampled.
-
-Matplotlib is used through its objects (`Figure`), so that no backend is chosen and no global state touched,
-and it is imported on use, for that takes long. The same input gives the same bytes.
+Every function takes NumPy arrays of images with values in [0, 1] (0 is black, 1 is white), where the last axis holds
+the `rows * columns` pixels of an image. It writes one file in one step and returns its path. Images are enlarged by a
+whole factor, so pixels stay sharp squares. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from tinyvae.training.checkpoint import write_bytes
 def samples(
     images: np.ndarray, shape: Shape, path: PathLike, columns: int | None = None, title: str = "Samples"
 ) -> Path:
-    """A grid of `images` (count, pixels), left to right and top to bottom, as PNG."""
+    """Draw a grid of `images` (count, pixels), left to right and top to bottom, as PNG."""
     images = _images("images", images, shape)
     columns = columns or _columns(len(images))
     grid = _mosaic(images, columns, _scale(shape, columns))
@@ -34,15 +31,15 @@ def samples(
 def reconstructions(
     originals: np.ndarray, reconstructed: np.ndarray, shape: Shape, path: PathLike, columns: int = 10
 ) -> Path:
-    """`originals` (count, pixels) above what the model makes of them, strips of `columns` pairs, as PNG."""
+    """Draw `originals` (count, pixels) above their reconstructions, in strips of `columns` pairs, as PNG."""
     if np.shape(originals) != np.shape(reconstructed):
         found = f"{np.shape(originals)} and {np.shape(reconstructed)}"
-        raise ValueError(f"originals and reconstructions are {found}; give pairs")
+        raise ValueError(f"originals and reconstructions are {found}; expected the same shape")
     pairs = np.stack([_images("originals", originals, shape), _images("reconstructed", reconstructed, shape)])
     count = pairs.shape[1]
     columns = min(columns, count)
     strips = -(-count // columns)
-    # (2, count, ...) -> (strips, 2, columns, ...); the last strip is filled up with white, like the page.
+    # (2, count, ...) -> (strips, 2, columns, ...); white images fill the last strip.
     pairs = np.pad(pairs, ((0, 0), (0, strips * columns - count), (0, 0), (0, 0)), constant_values=1)
     rows = pairs.reshape(2, strips, columns, *shape).swapaxes(0, 1).reshape(2 * strips, columns, *shape)
     names = ["data", "reconstruction"] * strips
@@ -53,14 +50,14 @@ def traversal(
     frames: np.ndarray, shape: Shape, path: PathLike, values: Sequence[float | str] | None = None,
     dimensions: Sequence[int] | None = None, unit: str = "",
 ) -> Path:  # fmt: skip
-    """What each latent dimension does: a row a dimension, a column a value of it, the others held, as PNG.
+    """Draw a row of images for each latent dimension, which varies along the row while the others are fixed, as PNG.
 
     Parameters
     ----------
     frames : (latents, steps, pixels).
-    values : the `steps` values that the dimension takes, in sd of the prior or in `unit`, or texts; they label the
-        columns.
-    dimensions : the `latents` numbers of the dimensions, by default 0, 1, ...; they label the rows.
+    values : the labels of the columns: texts, or the values of the dimension in standard deviations of the prior or in
+        `unit`.
+    dimensions : the labels of the rows: the numbers of the dimensions, by default 0, 1, ...
     """
     frames = _images("frames", frames, shape, axes=3)
     heads = None if values is None else [v if isinstance(v, str) else _value(v) for v in values]
@@ -70,7 +67,7 @@ def traversal(
 
 
 def interpolation(frames: np.ndarray, shape: Shape, path: PathLike) -> Path:
-    """From one datum to another through latent space: `frames` (pairs, steps, pixels), a pair a row, PNG."""
+    """Draw interpolations between pairs of data: `frames` (pairs, steps, pixels), one row for each pair, as PNG."""
     frames = _images("frames", frames, shape, axes=3)
     heads = [f"{t:.2f}".rstrip("0").rstrip(".") for t in np.linspace(0, 1, frames.shape[1])]
     return _table(frames, path, "From one datum to another, fraction of the way", None, heads)
@@ -79,17 +76,17 @@ def interpolation(frames: np.ndarray, shape: Shape, path: PathLike) -> Path:
 def animation(
     frames: np.ndarray, shape: Shape, path: PathLike, seconds: float = 4.0, columns: int | None = None
 ) -> Path:
-    """A GIF for ever running forth and back through `frames` (steps, tiles, pixels), once in `seconds`."""
+    """Write a GIF that runs forth and back through `frames` (steps, tiles, pixels) within `seconds`, without end."""
     from PIL import Image
 
     frames = _images("frames", frames, shape, axes=3)
     columns = columns or _columns(frames.shape[1])
     scale = _scale(shape, columns)
     mosaics = [np.pad(_mosaic(tiles, columns, scale), GAP, constant_values=1.0) for tiles in frames]
-    # 64 levels of grey look the same as 256 and make a smaller file.
+    # 64 levels of grey look like 256 and make a smaller file
     forth = [Image.fromarray((np.rint(63 * mosaic) * (255 / 63)).astype(np.uint8)) for mosaic in mosaics]
     pages = forth + forth[-2:0:-1]
-    # A GIF counts in hundredths of a second, and viewers slow down what is faster than two of them.
+    # A GIF counts in hundredths of a second, and viewers slow down frames of less than two hundredths.
     duration = 10 * max(2, round(100 * seconds / len(pages)))
     buffer = io.BytesIO()
     pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=duration, loop=0)
@@ -98,10 +95,10 @@ def animation(
 
 
 def normal_grid(side: int) -> np.ndarray:
-    """Latents on an even grid of the unit square mapped through the inverse normal CDF, as (side * side, 2).
+    """Latents on an even grid of the unit square, mapped through the inverse normal CDF, (side * side, 2).
 
-    The prior puts equal mass on each cell (AEVB, Figure 4). Row by row as the picture shows them: the first
-    coordinate grows to the right, the second upwards.
+    z = Phi^-1(u), so each cell has the same probability under the prior (AEVB, figure 4). The rows are in the order of
+    the picture: the first coordinate grows to the right, the second grows upwards.
     """
     from scipy.special import ndtri
 
@@ -113,8 +110,10 @@ def manifold(
     images: np.ndarray, shape: Shape, path: PathLike, side: int, dimensions: tuple[int, int] = (0, 1),
     normal: bool = True,
 ) -> Path:  # fmt: skip
-    """The decoder's `images` (side * side, pixels) at `normal_grid(side)`, without gaps, as PNG; where the prior is not
-    normal, at the same quantiles of it, which then label the axes."""
+    """Draw the decoder's `images` (side * side, pixels) at `normal_grid(side)`, without gaps, as PNG.
+
+    For another prior the latents are its quantiles at the same probabilities, which then label the axes.
+    """
     from scipy.special import ndtr, ndtri
 
     images = _images("images", images, shape)
@@ -123,7 +122,7 @@ def manifold(
     scale = _scale(shape, side, tile=TILE * 2 // 3)
     grid = _mosaic(images, side, scale, gap=0)
     figure, axes = page(grid, "The data manifold", left=125, bottom=110)
-    # A cell's middle is at the probability of its latent, so z stands at ndtr(z) of the way along the axis.
+    # The picture is even in the probability u = Phi(z), so the tick of z is at the fraction Phi(z) of the axis.
     z = np.array([-2, -1, -0.5, 0, 0.5, 1, 2])
     z = z[np.abs(z) <= ndtri(1 - 0.5 / side) + 0.1]
     axes.set_axis_on()
@@ -153,24 +152,24 @@ def _images(name: str, images: np.ndarray, shape: Shape, axes: int = 2) -> np.nd
 
 
 def _columns(count: int) -> int:
-    """A number of columns that gives a full grid, a little wider than high, if there is one."""
+    """The number of columns of a nearly square grid without empty places, if there is one."""
     square = math.ceil(math.sqrt(count))
     return next((c for c in range(square, 2 * square + 1) if count % c == 0), square)
 
 
 def _scale(shape: Shape, columns: int, tile: int = TILE) -> int:
-    """By which whole number to enlarge images of `shape` that stand `columns` side by side."""
+    """The whole factor by which images of `shape` are enlarged, `columns` side by side."""
     return max(1, min(round(tile / max(shape)), WIDEST // (columns * shape[1])))
 
 
 def _tops(rows: int, high: int, gap: int, strip: int) -> np.ndarray:
-    """Where each row of images begins, in pixels; after every `strip` rows (0: never) the gap is wider."""
+    """The top of each row of images in pixels; the gap after every `strip` rows (0: never) is wider."""
     row = np.arange(rows)
     return row * (high + gap) + (3 * gap * (row // strip) if strip else 0)
 
 
 def _mosaic(images: np.ndarray, columns: int, scale: int, gap: int = GAP, strip: int = 0) -> np.ndarray:
-    """Images (count, rows, columns) enlarged and laid out on white, as one array."""
+    """Images (count, rows, columns), enlarged and laid out on a white ground, as one array."""
     count, height, width = images.shape
     high, wide = height * scale, width * scale
     tops = _tops(-(-count // columns), high, gap, strip)
@@ -185,7 +184,7 @@ def _table(
     images: np.ndarray, path: PathLike, title: str, names: list[str] | None, heads: list[str] | None,
     left: int = 0, strip: int = 0,
 ) -> Path:  # fmt: skip
-    """Images (rows, steps, height, width) with names in `left` pixels beside rows, heads above columns."""
+    """Draw images (rows, steps, height, width) with names in the `left` pixels beside rows, and heads above columns."""
     rows, steps, height, width = images.shape
     for what, labels, count in (("row", names, rows), ("column", heads, steps)):
         if labels is not None and len(labels) != count:
@@ -202,5 +201,5 @@ def _table(
 
 
 def _value(number: float) -> str:
-    """A short number with a true minus sign."""
+    """A number with one decimal and a true minus sign."""
     return f"{number:.1f}".replace("-0.0", "0.0").replace("-", "−")

@@ -1,6 +1,6 @@
-"""The pictures of a trained model: which images each one needs; figures.py and charts.py draw them.
+"""The pictures of a trained model: this file computes the images, figures.py and charts.py draw them.
 
-Every function takes a model, a data set and a folder, and returns the files it wrote.
+Every picture takes a model, a data set and a folder, and returns the files that it wrote.
 """
 
 from __future__ import annotations
@@ -17,54 +17,56 @@ from tinyvae.evidence.evaluation import batches_of, evaluate
 from tinyvae.pictures import charts, figures
 from tinyvae.progress import watched
 
-SPAN = np.linspace(-3, 3, 13)  # what a traversal covers, in standard deviations of a normal prior
-DRAWS = 20_000  # of another prior, by whose order its quantiles are known
+SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
+DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior
 
 
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
-    """`count` test images as the model sees them, (count, pixels), chosen at random, and their labels."""
+    """`count` random test images in the model's treatment, (count, pixels), and their labels."""
     images = np.concatenate([batch.x.numpy() for batch in batches_of(model, data, seed)])
     chosen = permutation(seed, "gallery", 0, len(images))[:count]
     return images[chosen], None if data.test_labels is None else data.test_labels[chosen]
 
 
-def nats(model: Any, data: DataSet) -> np.ndarray | None:
-    """The mean KL of each latent dimension over the test data; None if all dimensions are one latent (Dirichlet)."""
+def kl_of_dimensions(model: Any, data: DataSet) -> np.ndarray | None:
+    """The KL of each latent dimension in nats, the mean over the test data; None if they share one KL (Dirichlet)."""
     found = np.array(evaluate(model, data).kl_per_dimension)
     return found if len(found) == model.latent else None
 
 
 def by_activity(model: Any, data: DataSet) -> np.ndarray:
-    """The latent dimensions, the most used first: by their mean KL, or else by how much their mean varies."""
-    used = nats(model, data)
-    if used is None:
-        used = np.concatenate([model.encode(batch.x.numpy())[0] for batch in batches_of(model, data, 0)]).var(0)
-    return np.argsort(used)[::-1]
+    """The latent dimensions, the most active first: by their KL, or by the variance of their posterior mean."""
+    activity = kl_of_dimensions(model, data)
+    if activity is None:
+        activity = np.concatenate([model.encode(batch.x.numpy())[0] for batch in batches_of(model, data, 0)]).var(0)
+    return np.argsort(activity)[::-1]
 
 
 def is_normal(model: Any) -> bool:
-    """Is the prior N(0, 1)?"""
+    """Whether the prior is N(0, I)."""
     return isinstance(model.generator(None).prior, Normal)
 
 
-def below(x: np.ndarray) -> np.ndarray:
-    """How much of a standard normal number lies below x."""
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    """Phi(x), the distribution function of N(0, 1)."""
     from scipy.special import ndtr
 
     return ndtr(x)
 
 
-def prior_at(model: Any, x: np.ndarray, j: int) -> np.ndarray:
-    """The values of latent j, as many as x, with as much of the prior below as a standard normal number has below x."""
+def prior_quantiles(model: Any, x: np.ndarray, j: int) -> np.ndarray:
+    """F_j^-1(Phi(x)), shaped like x, with the prior's distribution function F_j of latent j; x itself for N(0, 1)."""
     if is_normal(model):
         return x
     draws = model.generator(None).prior.sample(Noise(0, "gallery", model.xp.zeros(1, np.int64)), DRAWS).numpy()[:, j]
-    return np.quantile(draws, below(x))
+    return np.quantile(draws, normal_cdf(x))
 
 
 def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
-    """The latent vector z (latent,) with each of the values at j: (values, latent). On the simplex the others make
-    room, in proportion."""
+    """The latent vector z (latent,) with each of the values in place of z_j: (values, latent).
+
+    On the simplex the other elements are scaled by a common factor, so that the sum stays 1.
+    """
     rows = np.tile(z, (len(values), 1))
     if model.generator(None).prior.support == "simplex":
         rows *= ((1 - values) / (1 - z[j]))[:, None]
@@ -73,34 +75,35 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
 
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
-    """The generator's own: images decoded from draws of the prior."""
+    """Images decoded from draws of the prior."""
     return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
 
 
 def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 40) -> list[Path]:
-    """Test images above what the model makes of them."""
+    """Test images above their reconstructions."""
     images, _ = chosen_images(model, data, count, seed)
     return [figures.reconstructions(images, model.reconstruct(images), data.shape, folder / "reconstructions.png")]
 
 
 def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions: int = 10) -> list[Path]:
-    """One image as one feature varies: a row for each of the most used latents, as a table and as an animation."""
+    """An image while one latent varies: a row for each of the most active latents, as a table and an animation."""
     images, _ = chosen_images(model, data, 1, seed)
-    used = by_activity(model, data)[:dimensions]
+    active = by_activity(model, data)[:dimensions]
     begin = model.encode(images)[0][0]
-    z = np.stack([moved(model, begin, j, prior_at(model, SPAN, j)) for j in used])
-    frames = model.decode(z.reshape(-1, model.latent)).reshape(len(used), len(SPAN), -1)
+    z = np.stack([moved(model, begin, j, prior_quantiles(model, SPAN, j)) for j in active])
+    frames = model.decode(z.reshape(-1, model.latent)).reshape(len(active), len(SPAN), -1)
     if is_normal(model):
-        table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), used.tolist())
+        table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), active.tolist())
     else:
-        table = figures.traversal(frames, data.shape, folder / "traversal.png", [f"{p:.1%}" for p in below(SPAN)],
-                                  used.tolist(), "quantile of the prior")
+        heads = [f"{p:.1%}" for p in normal_cdf(SPAN)]
+        table = figures.traversal(frames, data.shape, folder / "traversal.png", heads, active.tolist(),
+                                  "quantile of the prior")
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "traversal.gif")]
 
 
 def interpolate(model: Any, data: DataSet, folder: Path, seed: int = 0, pairs: int = 10) -> list[Path]:
-    """From one test image to another, along the straight line between their posterior means."""
+    """Images along the straight line between the posterior means of two test images."""
     count = min(2 * pairs, 2 * (len(data.test) // 2))
     if count < 2:
         raise ValueError(f"{data.name} has {len(data.test)} test image; an interpolation needs two")
@@ -114,26 +117,27 @@ def interpolate(model: Any, data: DataSet, folder: Path, seed: int = 0, pairs: i
 
 
 def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Path]:
-    """AEVB Figure 4: the unit square pushed through the prior's inverse distribution function, and decoded.
+    """AEVB figure 4: an even grid of the unit square, mapped through the prior's inverse distribution function and
+    decoded.
 
-    With more than two latents the two most used ones vary, and the others are at their prior's mean.
+    With more than two latents the two most active ones vary, and the others have the mean of the prior.
     """
     if model.generator(None).prior.support == "simplex":
         raise ValueError("two numbers of a latent on the simplex cannot fill a square, for all sum to 1: use traverse")
-    used = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
+    active = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
     if model.latent < 2:
         raise ValueError("the model has 1 latent dimension; a manifold needs two: use traverse")
     z = np.tile(model.generator(None).prior.mean.numpy(), (side * side, 1))
-    for place, j in enumerate(used):
-        z[:, j] = prior_at(model, figures.normal_grid(side)[:, place], j)
-    return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (used[0], used[1]),
+    for column, j in enumerate(active):
+        z[:, j] = prior_quantiles(model, figures.normal_grid(side)[:, column], j)
+    return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (active[0], active[1]),
                              is_normal(model))]
 
 
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
-    """Where test images lie in latent space, and how many nats each dimension carries."""
+    """The posterior means of test images, and the KL of each dimension."""
     images, labels = chosen_images(model, data, count, seed)
-    return [charts.latents(model.encode(images)[0], labels, folder / "latents.png", nats(model, data),
+    return [charts.latents(model.encode(images)[0], labels, folder / "latents.png", kl_of_dimensions(model, data),
                             is_normal(model))]
 
 
@@ -143,7 +147,7 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
 
 
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """What a finished run shows of itself."""
+    """All pictures of a finished run that the model allows."""
     folder.mkdir(parents=True, exist_ok=True)
     if not model.has_pictures:
         return curves(records, folder)
@@ -161,7 +165,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
 
 
 def _smooth(model: Any, z: np.ndarray) -> np.ndarray:
-    """An animation along the same path in finer steps: (steps, tiles, pixels) from z (tiles, steps, latent)."""
+    """Frames (steps, tiles, pixels) for an animation: the path z (tiles, steps, latent) in finer steps, decoded."""
     tiles, steps, latent = z.shape
     at = np.linspace(0, steps - 1, 3 * steps - 2)
     left = np.minimum(at.astype(int), steps - 2)

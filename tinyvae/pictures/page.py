@@ -1,7 +1,7 @@
-"""What all figures share: size, colours, a page around an image, axes without ornament, and how a PNG is written.
+"""The common parts of all figures: sizes, colours, a page around an image, plain axes, and writing a PNG.
 
-Matplotlib is used through its objects (`Figure`), so that no backend is chosen and no global state touched, and is
-imported when the first figure is drawn.
+The figures use Matplotlib's objects (`Figure`), which choose no backend and change no global state. Matplotlib is
+imported when the first figure is drawn, because its import takes long.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from tinyvae.training.checkpoint import write_bytes
 
 DPI = 200
-TILE = 88  # the side of an enlarged image in pixels, about: 11 mm on paper
-WIDEST = 2400  # pixels; a grid that would be wider is enlarged less
-GAP = 4  # pixels between two images
+TILE = 88  # the approximate side of an enlarged image in pixels, 11 mm on paper
+WIDEST = 2400  # the largest width of a grid in pixels
+GAP = 4  # the number of pixels between two images
 INK, PALE = "#222222", "#8a8a8a"
-TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, told apart by everyone (Okabe and Ito)
-# Ten colours apart for the colour-blind too: Paul Tol's "muted" scheme, its pale grey made dark.
+TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, which the colour-blind can tell apart (Okabe and Ito)
+# Ten colours that the colour-blind can tell apart: Paul Tol's "muted" scheme with a darker grey.
 LABELS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
           "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
 
@@ -30,7 +30,7 @@ Shape = tuple[int, int]  # (rows, columns) of pixels
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty white page of `width` x `height` inches that belongs to nobody."""
+    """An empty white figure of `width` x `height` inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,13 +40,14 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: int = 0) -> tuple[Any, Any]:
-    """A page with `grid` on it, pixel by pixel, and invisible axes that measure it in pixels, downwards.
+    """A figure with the pixels of `grid`, and invisible axes over it whose unit is a pixel and whose y points
+    downwards.
 
-    `left`, `bottom` and `above` are the room for labels in pixels, beside a margin.
+    `left`, `bottom` and `above` are the space for labels in pixels, in addition to the margin.
     """
     margin, head = 40, 60
     height, width = grid.shape
-    wide = max(width + left, 22 * len(title)) + 2 * margin  # the title fits, too
+    wide = max(width + left, 22 * len(title)) + 2 * margin  # wide enough for the title
     high = height + bottom + above + head + 2 * margin
     figure = new_figure(wide / DPI, high / DPI)
     x, y = margin + left, margin + bottom
@@ -59,19 +60,20 @@ def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: in
 
 
 def note(axes: Any, text: str, point: tuple[float, float], offset: tuple[int, int], **kind: Any) -> None:
+    """Write a text at an offset in points from a point of the axes."""
     axes.annotate(text, point, offset, textcoords="offset points", color=INK, annotation_clip=False, **kind)
 
 
 def save_png(figure: Any, path: PathLike) -> Path:
     """Write a figure as PNG in one step; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})  # no version, no date
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})  # without the version and the date
     write_bytes(path, buffer.getvalue())
     return Path(path)
 
 
 def plain_axes(axes: Any, title: str, x: str = "", y: str = "") -> None:
-    """Axes with a title above them on the left, the names of x and y, and a pale grid behind the data."""
+    """Give axes a title on the left, names of x and y, and a pale grid behind the data."""
     axes.set_title(title, loc="left", fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)

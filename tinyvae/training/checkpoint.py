@@ -156,7 +156,7 @@ def _kind(shape: tuple[int, ...], dtype: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    """What JSON writes for a NumPy scalar."""
+    """The Python number of a NumPy scalar, for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} {value!r} has no place in JSON; convert it first")
