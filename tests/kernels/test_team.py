@@ -81,7 +81,7 @@ def work_with(monkeypatch):
 class Written:
     """A kernel written in Python: `function(part, parts)`."""
 
-    name, parameters = "written", ()
+    name, parameters, typed = "written", (), None
 
     def __init__(self, function):
         self.call = KERNEL(lambda p, n, s, part, parts: function(part, parts))

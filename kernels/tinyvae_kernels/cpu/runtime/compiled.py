@@ -33,6 +33,7 @@ from tinyvae_kernels.cpu.runtime import memory
 from tinyvae_kernels.cpu.runtime.cache import keep
 from tinyvae_kernels.cpu.runtime.helpers import HELPER
 
+ANY_TYPE = np.dtype(np.float32)  # of kernels without numbers of a type of their own
 TYPES = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 SHARED = ("part", "parts")
 
@@ -41,7 +42,7 @@ class Parameter(NamedTuple):
     """One parameter of a kernel: `kind` is a class of memory.py, int or float; `dtype` is None for the kernel's own."""
 
     name: str
-    kind: type
+    kind: Any
     dtype: np.dtype | None = None
 
 
@@ -64,7 +65,7 @@ def unpacked(function: Callable, parameters: Sequence[Parameter]) -> Callable:
             real += 1
             continue
         place = f"_n[{whole}]"
-        if issubclass(kind, memory.Memory) and not issubclass(kind, memory.Address):
+        if issubclass(kind, memory.Memory) and not kind.whole:
             if dtype is None:
                 place, arrays = f"_p[{arrays}]", arrays + 1
             else:
@@ -92,6 +93,9 @@ class Kernel:
 
     def __init__(self, function: Callable, fastmath: set[str], parameters: Sequence[Parameter] = ()) -> None:
         self.function, self.name, self.parameters = function, function.__name__.strip("_"), parameters
+        # which argument has the kernel's own type
+        self.typed = next((i for i, (_, kind, dtype) in enumerate(parameters)
+                           if issubclass(kind, memory.Memory) and dtype is None), None)  # fmt: skip
         self.options: dict[str, Any] = {"error_model": "numpy", "fastmath": fastmath}
         self._compiled: dict[Any, Any] = {}
 
@@ -133,25 +137,22 @@ def packed(kernel: Kernel, arguments: Sequence[Any]) -> tuple[np.dtype, np.ndarr
     if len(arguments) != len(kernel.parameters):
         names = ", ".join(parameter.name for parameter in kernel.parameters)
         raise TypeError(f"{kernel.name} found {len(arguments)} arguments; expected {names}")
-    own = next((a.dtype for (_, kind, dtype), a in zip(kernel.parameters, arguments, strict=True)
-                if issubclass(kind, memory.Memory) and dtype is None), np.dtype(np.float32))  # fmt: skip
+    own = ANY_TYPE if kernel.typed is None else arguments[kernel.typed].dtype
     p: list[int] = []
     n: list[int] = []
     s: list[float] = []
     for (name, kind, dtype), value in zip(kernel.parameters, arguments, strict=True):
-        if not issubclass(kind, memory.Memory):
-            (s if kind is float else n).append(value)
+        if kind is int or kind is float:
+            (n if kind is int else s).append(value)
             continue
         if value.dtype != (dtype or own):
             raise TypeError(f"{kernel.name} found {name} of type {value.dtype}; expected {dtype or own}")
         if kind.unbroken and not value.flags.c_contiguous:
             raise ValueError(f"found an array of strides {value.strides}; a kernel needs unbroken (C-contiguous) "
                              "memory")
-        (p if dtype is None and not issubclass(kind, memory.Address) else n).append(address(value))
-        if kind is memory.Vector:
-            n.append(value.size)
-        elif kind is memory.Matrix:
-            n += rows_of(value)
+        (p if dtype is None and not kind.whole else n).append(address(value))
+        if kind.sizes:
+            n += (value.size,) if kind.sizes == 1 else rows_of(value)
     return own, np.array(p, np.int64), np.array(n, np.int64), np.array(s, np.float64)
 
 

@@ -21,6 +21,7 @@ class Memory(Generic[T]):
 
     sizes = 0  # how many sizes travel with the address
     unbroken = True  # only C-contiguous arrays are taken
+    whole = False  # the kernel counts with the address
     shape: Any
     size: Any
     dtype: Any
@@ -57,6 +58,8 @@ class Matrix(Memory[T]):
 
 class Address(Memory[T]):
     """A whole number: where an array begins, for code that counts in bytes."""
+
+    whole = True
 
     def __add__(self, other: Any) -> Any: ...
 
