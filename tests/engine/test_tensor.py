@@ -312,5 +312,18 @@ def test_a_wrong_row_of_a_user_is_found(own_rows):
 
 
 def test_an_unknown_row():
-    with pytest.raises(ValueError, match="there is no operation 'sinh'; there are add, sub"):
-        leaf([1.0]).apply("sinh")
+    with pytest.raises(ValueError, match="there is no operation 'no-such-row'; there are add, sub"):
+        leaf([1.0]).apply("no-such-row")
+
+
+def test_a_row_is_a_method_by_its_name():
+    """A row that was just added, too; a name that is no row is an AttributeError, so `hasattr` works."""
+    tv.rule("tripled", lambda xp, a, out, by=3: xp.multiply(a, by, out=out), (lambda g, y, a, by=3: g * by,))
+    try:
+        x = leaf([1.0, 2.0])
+        assert_same_bits(x.tripled().numpy(), np.array([3.0, 6.0]))
+        assert_same_bits(x.tripled(by=5).numpy(), np.array([5.0, 10.0]))
+        assert_same_bits(tv.grad(x.tripled().sum(), x).numpy(), np.array([3.0, 3.0]))
+        assert not hasattr(x, "no_such_row")
+    finally:
+        del TABLE["tripled"]

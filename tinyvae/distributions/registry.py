@@ -49,8 +49,8 @@ def _check_free(name: str, cls: type, others: dict[str, type], what: str) -> Non
     """ValueError if another class has the name. The same class may come again, as when a notebook's cell is rerun."""
     other = others.get(name, cls)
     if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"found a second {what} of the name {name!r}, {cls.__qualname__} beside {other.__qualname__}; "
-                         "choose another name")
+        raise ValueError(f"found a second {what} of the name {name!r}: {cls.__qualname__} in {cls.__module__}, beside "
+                         f"{other.__qualname__} in {other.__module__}; choose another name")
 
 
 def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -61,6 +62,14 @@ class Tensor:
     ndim = property(lambda self: self.data.ndim)
     size = property(lambda self: self.data.size)
     device = property(lambda self: namespace_of(self.data).device)
+
+    if not TYPE_CHECKING:  # so that mypy still finds a method that does not exist
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            """Any row of the table is a method by its name: `a.sinh()`, once there is a row "sinh"."""
+            if name not in TABLE:
+                raise AttributeError(f"a tensor has no method or operation {name!r}")
+            return partial(self.apply, name)
 
     def __len__(self) -> int:
         return len(self.data)

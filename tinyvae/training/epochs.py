@@ -54,6 +54,10 @@ class Training:
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
         self._turn = 0  # the number of the step, which selects the phase if phases alternate
+        if settings.data_mean_bias:  # refused here, before anything is written, where the model cannot
+            before = model.parameters.flat.copy()
+            model.start_at(np.full(model.pixels, 0.5))
+            model.parameters.flat[...] = before
 
     def _batches(self) -> Batches:
         def drawn() -> Noise | None:
