@@ -175,7 +175,8 @@ def test_what_a_wrong_registration_says():
     with pytest.raises(ValueError, match=r"found a second family of the name 'gamma': Normal in .* beside Gamma in"):
         register(Normal)
     assert register(Gamma) is Gamma  # a cell that runs again
-    with pytest.raises(ValueError, match=r"found a second likelihood of the name 'bernoulli': Normal in .* beside Bernoulli"):
+    sentence = r"found a second likelihood of the name 'bernoulli': Normal in .* beside Bernoulli"
+    with pytest.raises(ValueError, match=sentence):
         likelihood("bernoulli", pixels="real")(Normal)
     with pytest.raises(ValueError, match="found pixels 'colour' of the likelihood mine; expected one of binary, grey"):
         likelihood("mine", pixels="colour")
