@@ -35,7 +35,7 @@ from tinyvae.engine.rules import Interval, rule
 from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
-from tinyvae.inference.bounds import Draw, Joint, Terms, elbo
+from tinyvae.inference.bounds import Draw, Joint, Terms, elbo, terms_of
 from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE, Batch, Model, Phase, use
@@ -47,5 +47,5 @@ __all__ = [
     "VAE", "Batch", "CheckpointError", "DataError", "DataSet", "Draw", "Evaluation", "Factor", "Inference", "Interval",
     "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms", "apply", "data",
     "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
-    "models", "noise", "resume", "rule", "stack", "testing", "tf32", "use",
+    "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip

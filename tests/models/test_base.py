@@ -1,6 +1,7 @@
 """The contract: models of one file each train, resume to the same bits and are judged; no other file is edited."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.models.conditional import ConditionalVAE
 from tests.models.semi_supervised import M2
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import MODELS, Model, Phase, build_model
+from tinyvae.training import checkpoint
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 
@@ -137,6 +139,78 @@ def test_phases_that_take_turns_each_step():
         training.step()
         changed.append({name.split(".")[0] for name, t in parameters.tensors.items() if (t.data != before[name]).any()})
     assert changed == [{"encoder"}, {"decoder"}] * 4
+
+
+def test_the_best_epoch_is_chosen_within_the_last_phase(tmp_path):
+    """Another phase raises other terms; its parameters must not be lost because an earlier phase scored higher."""
+    class Half(tv.VAE, kind="half"):
+        def phases(self):
+            return (Phase("bound", self.terms, ("encoder",), epochs=2), Phase("half", self.smaller, ("decoder",)))
+
+        def smaller(self, batch, draw):
+            return Terms(half=2.0 * self.terms(batch, draw)["reconstruction"])
+
+    try:
+        records = tv.fit(Half(64, 20, 3), digits(), out=tmp_path / "run", epochs=4)
+        assert max(records, key=lambda r: r["train_elbo"])["epoch"] <= 2
+        assert checkpoint.load(tmp_path / "run" / "best.safetensors")[1]["record"]["epoch"] > 2
+    finally:
+        del MODELS["half"]
+
+
+def test_phases_have_names_of_their_own():
+    class Twice(tv.VAE, kind="twice"):
+        def phases(self):
+            return (Phase("a", self.terms, ("encoder",)), Phase("a", self.terms, ("decoder",)))
+
+    with pytest.raises(ValueError, match="found phases 'a', 'a' of a twice; expected a different name for each"):
+        Training(Twice(64, 20, 3), digits(), Settings())
+
+
+# ---- terms of one's own ----------------------------------------------------------------------------------------------
+
+
+class WithNorm(tv.VAE, kind="with-norm"):
+    """The bound, and one more term: how far the posterior's mean is from 0."""
+
+    weights: ClassVar = {"kl": -1.0, "norm": -0.1}
+
+    def terms(self, batch, draw):
+        mean = self.q(batch.x).mean
+        return super().terms(batch, draw) | Terms(norm=(mean * mean).sum(-1))
+
+
+@pytest.mark.parametrize("settings", [{}, {"free_bits": 0.1}, {"bound": "iwae", "importance_samples": 3}])
+def test_a_term_of_ones_own_beside_those_of_any_bound(settings):
+    records = tv.fit(WithNorm(64, 20, 3), digits(), epochs=2, quiet=True, **settings)
+    assert records[-1]["train_norm"] > 0
+    assert records[-1]["train_kl"] > 0
+    assert ("train_bound" in records[-1]) == ("bound" in settings)
+
+
+def test_terms_put_together():
+    a, b, shown = (tv.Tensor(np.full(3, float(i))) for i in range(3))
+    charged = Terms({"kl": shown}, kl=a)
+    both = charged | Terms(own=b)
+    assert (dict(both), both.reported) == ({"kl": a, "own": b}, {"kl": shown, "own": b})
+    assert (dict(charged), charged.reported) == ({"kl": a}, {"kl": shown})
+    charged |= {"own": b}
+    assert charged.reported == {"kl": shown, "own": b}
+
+
+@pytest.mark.parametrize(("made", "sentence"), [
+    (lambda t: dict(t), "found dict from the terms of a faulty; expected tv.Terms"),
+    (lambda t: t | Terms(own=1.0), "found a term 'own' of type float from a faulty; expected a tensor")])  # fmt: skip
+def test_terms_that_are_none_get_a_sentence(made, sentence):
+    class Faulty(tv.VAE, kind="faulty"):
+        def terms(self, batch, draw):
+            return made(super().terms(batch, draw))
+
+    try:
+        with pytest.raises(TypeError, match=sentence):
+            Training(Faulty(64, 5, 2), digits(), Settings())
+    finally:
+        del MODELS["faulty"]
 
 
 # ---- wrong use -------------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def train(
         path = begin(context, data, data_dir, out, model, of_model, option or [], init, dtype, device, settings)
     try:
         run, training = runs.prepare(path, epochs=settings["epochs"], data_dir=data_dir, device=device)
-    except ValueError:  # data and options do not fit together: nothing was begun, so nothing is left behind
+    except Exception:  # nothing was begun, so nothing is left behind
         if resume is None:
             runs.RunFolder(path).discard()
         raise
@@ -140,8 +140,13 @@ def begin(context: Any, data: str, data_dir: str | None, out: Path | None, kind:
         known = ", ".join(list(takes)[1:]) or "none"
         name = f"option {refused[0]}" if refused[0] in own else refused[0]
         raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}")
+    for name, value in own.items():
+        default = takes[name].default
+        if type(default) in (int, float) and type(value) not in (int, float):
+            raise ValueError(f"found --option {name}={value}; expected a number, as {name}={default}")
     of_model["likelihood"] = of_model["likelihood"] or outline.likelihood
-    config = {name: value for name, value in of_model.items() if name in takes} | own
+    config = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
+              and (name in asked or name == "likelihood" or takes[name].default is inspect.Parameter.empty)} | own
     settings = dict(settings)
     if settings["epochs"] is None:
         settings["epochs"] = max(10, round(150_000 / outline.count))

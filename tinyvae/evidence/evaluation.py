@@ -115,7 +115,8 @@ class Evaluation:
         units = self.latent_units or len(self.kl_per_dimension)
         found.append(Quantity("active units", self.active_units, None, f"of {units}",
                               f"posterior mean's variance > {self.active_threshold:g}"))
-        return found + [Quantity(f"KL of z{j}", value, error, NATS, "information used") for j, (value, error)
+        name = "KL of all latents" if self.latent_units else "KL of z{}"
+        return found + [Quantity(name.format(j), value, error, NATS, "information used") for j, (value, error)
                         in enumerate(zip(self.kl_per_dimension, self.kl_per_dimension_stderr, strict=True))]
 
     def remarks(self) -> str:

@@ -255,13 +255,30 @@ class Terms(dict[str, Tensor]):
     """The named terms, in nats, whose weighted sum is a model's objective. A bound that is not a sum is one term.
 
     A term of shape (rows,) has one number for each row of its part of the batch and enters the objective by its mean;
-    terms may have different numbers of rows. A term of shape () belongs to the whole model. `reported` holds the terms
-    that records show, if these differ from the terms that are optimised.
+    terms may have different numbers of rows. A term of shape () belongs to the whole model. `reported`, if given, is
+    what records show in place of these terms. Terms can be put together by `|`.
     """
 
     def __init__(self, reported: dict[str, Tensor] | None = None, **terms: Tensor) -> None:
         super().__init__(terms)
-        self.reported: dict[str, Tensor] = reported or self
+        self._shown, self._replaced = reported or {}, set(terms) if reported else set()
+
+    @property
+    def reported(self) -> dict[str, Tensor]:
+        """The terms that records show, by name."""
+        return self._shown | {name: term for name, term in self.items() if name not in self._replaced}
+
+    def __or__(self, other: Any) -> Terms:  # type: ignore[override]
+        made = Terms()
+        made |= self
+        made |= other
+        return made
+
+    def __ior__(self, other: Any) -> Terms:  # type: ignore[override]
+        self.update(other)
+        if isinstance(other, Terms):
+            self._shown, self._replaced = self._shown | other._shown, self._replaced | other._replaced
+        return self
 
 
 def terms_of(p: Generator, q: Callable[[Tensor], Any], x: Tensor, draw: Draw) -> Terms:

@@ -17,6 +17,7 @@ from typing import Any
 
 from tinyvae.models.base import MODELS, Model
 
+PATHS: dict[str, Path] = {}  # by SHA-256, where each file that was run was found
 USED: dict[str, str] = {}  # the names of the files that were executed, by their SHA-256
 
 
@@ -43,7 +44,7 @@ def use(path: str | Path) -> None:
         lines = [frame.lineno for frame in traceback.extract_tb(fault.__traceback__) if frame.filename == str(path)]
         where = f" in line {lines[-1]}" if lines else ""
         raise ValueError(f"{path} ended{where} with {type(fault).__name__}: {fault}") from fault
-    USED[digest] = path.name
+    USED[digest], PATHS[digest] = path.name, path
 
 
 def own_files(model: Model) -> list[dict[str, str]]:

@@ -51,6 +51,10 @@ class Training:
         self.interval = 1 if self.xp is CPU else CHECK_INTERVAL
         self.batches = self._batches()
         self.phases: list[Phase] = list(model.phases())
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"found phases {', '.join(map(repr, names))} of a {model.kind}; expected a different name "
+                             "for each, under which its state is saved")
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
         self._turn = 0  # the number of the step, which selects the phase if phases alternate
@@ -103,14 +107,17 @@ class Training:
 
     def step_now(self) -> Step:
         """The step of the current phase: by the epoch if phases have lengths; else the phases alternate."""
-        if self.in_turn():
-            return self.steps_of[self._turn % len(self.steps_of)]
+        return self.steps_of[self._turn % len(self.steps_of)] if self.in_turn() else self.steps_of[
+            self.phase_at(self.epoch)]
+
+    def phase_at(self, epoch: int) -> int:
+        """The number of the phase that an epoch, counted from 0, belongs to, where phases follow each other."""
         end = 0
-        for phase, step in zip(self.phases, self.steps_of, strict=True):
-            end += math.inf if phase.epochs is None else phase.epochs  # type: ignore[assignment]
-            if self.epoch < end:
-                return step
-        return self.steps_of[-1]
+        for number, phase in enumerate(self.phases):
+            end += epoch + 1 if phase.epochs is None else phase.epochs
+            if epoch < end:
+                return number
+        return len(self.phases) - 1  # the last phase goes on
 
     def finished(self) -> bool:
         """Whether all epochs are completed, or the bound has not improved for `patience` epochs."""
@@ -265,6 +272,9 @@ class Training:
             step.totals[...] = 0
         part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
         score = record[f"{part}_{bound}"]
+        phases = [0 if self.in_turn() else self.phase_at(epoch - 1) for epoch in (self.best_epoch, self.epoch)]
+        if self.best_epoch and phases[0] != phases[1]:
+            self.best = -math.inf  # another phase raises other terms, and its parameters go into the model, too
         record["best"] = bool(score > self.best)
         if record["best"]:
             self.best, self.best_epoch = score, self.epoch

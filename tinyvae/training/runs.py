@@ -184,8 +184,9 @@ class RunFolder:
                     raise
                 if interrupted():
                     self.save_last(training)
+                    uses = "".join(f" --use {path}" for path in extensions.PATHS.values())
                     raise Interrupted("interrupted; the state is saved, go on with: "
-                                      f"tinyvae train --resume {self.path}")
+                                      f"tinyvae train --resume {self.path}{uses}")
 
 
 def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,

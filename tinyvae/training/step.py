@@ -61,7 +61,13 @@ class Step:
             batch, _ = self.batches.next(min(2, self.batches.count))
             terms = self.phase.terms(batch, self.draw)
         self.noise.restart()
-        for name, term in (terms | terms.reported).items():
+        if not isinstance(terms, Terms):
+            raise TypeError(f"found {type(terms).__name__} from the terms of a {self.model.kind}; expected "
+                            "tv.Terms(name=tensor, ...)")
+        for name, term in (dict(terms) | terms.reported).items():
+            if not isinstance(term, Tensor):
+                raise TypeError(f"found a term {name!r} of type {type(term).__name__} from a {self.model.kind}; "
+                                "expected a tensor")
             if term.ndim > 1:
                 raise ValueError(f"found a term {name!r} of shape {term.shape} from a {self.model.kind}; expected "
                                  "(rows,), one number for each datum, or () for the whole model")
