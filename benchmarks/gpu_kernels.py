@@ -73,7 +73,7 @@ COLUMNS: Columns = {
     "of a copy": lambda row: f"{row['share_of_copy']:.0%}",
 }
 CPU: Columns = {"us on the CPU": lambda row: f"{row['cpu_microseconds']:,.1f}"}
-NOTE = """us: lower is better; GB/s and "of a copy", the share of a 16 M numbers copy's bandwidth: higher is better
+NOTE = """us: lower is better; GB/s and of a copy: higher is better; of a copy: the share of a copy's bandwidth
 error: the largest difference from the twin in float64, in rounding units; it was checked before the kernel was timed"""
 
 

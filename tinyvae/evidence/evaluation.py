@@ -102,7 +102,7 @@ class Evaluation:
                         "hmc": f"{self.fresh_draws} draws"}
             found += [Quantity(f"log p(x), {how}", self.log_evidence, self.log_evidence_stderr, NATS,
                                f"{HIGHER}; {'high' if self.method == 'hmc' else 'low'} on average"),
-                      Quantity("of it, by the draws", self.log_evidence_sampling_stderr or 0.0, None,
+                      Quantity("sampling error of log p(x)", self.log_evidence_sampling_stderr or 0.0, None,
                                "nats, std. error", LOWER),
                       Quantity("effective samples", self.effective_samples, self.effective_samples_stderr,
                                f"of {averaged[self.method]}", HIGHER)]
