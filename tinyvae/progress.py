@@ -1,4 +1,4 @@
-"""A progress bar for long work, in a terminal or a notebook, but never in a pipe or a file."""
+"""The progress of long work, in a terminal or a notebook, but never in a pipe or a file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ Update = Callable[..., None]
 def is_interactive() -> bool:
     """Whether standard error goes to a terminal, or this process runs a notebook."""
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+
+
+def stage(what: str) -> None:
+    """Write the name of the stage that begins on standard error, where a person sees it.
+
+    Unlike a bar it needs no second thread, which would take time from what is measured.
+    """
+    if is_interactive():
+        print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tinyvae import progress
 from tinyvae.cli import main as cli
 from tinyvae.engine.tape import TapeError
 from tinyvae.measure import bench, hardware, profiles, timing
@@ -29,6 +30,15 @@ def seen():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hardware, "peaks", lambda: PEAKS)
         return bench.look(TINY, steps=25, rounds=3, least=1e-4)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_the_stages_and_a_file_none(terminal, monkeypatch, capsys):
+    """A person sees within the first second what is measured; a file receives the page alone."""
+    monkeypatch.setattr(progress, "is_interactive", lambda: terminal)
+    bench.look(TINY, steps=2, rounds=1, least=1e-5)
+    stages = capsys.readouterr().err.splitlines()
+    assert [line[-12:] for line in stages] == [f", {n} of 4 ..." for n in (1, 2, 3, 4)] * terminal
 
 
 def test_every_number_has_its_unit(seen):

@@ -20,6 +20,7 @@ from tinyvae.engine.program import Tape, bound
 from tinyvae.engine.tape import Launch, TapeError
 from tinyvae.measure import hardware, profiles, timing
 from tinyvae.models import VAE
+from tinyvae.progress import stage
 from tinyvae.training import environment
 from tinyvae.training.batches import BATCH, CURSOR
 from tinyvae.training.epochs import Training
@@ -187,10 +188,14 @@ def look(net: Net, steps: int = STEPS, rounds: int = 15, least: float = 0.05) ->
 
     Each candidate runs for at least `least` seconds in a round. TapeError if a replayed step leaves other bits.
     """
+    stage("comparing replayed with eager steps, 1 of 4")
     check_replay(training, net, steps)
+    stage("measuring the peaks of this machine, 2 of 4")
     peaks = hardware.peaks()
     floor = products(net)
     found, ready, tape = candidates(net)
+    stage("timing the step, 3 of 4")
     times = timing.measure({**found, FLOOR: in_turn(floor)}, rounds, least=least, pause=hardware.REST)
+    stage("profiling the replayed step, 4 of 4")
     profile = profiles.profile(tape, 2 * rounds, lambda: rewind(ready))
     return Look(net, peaks, steps, len(floor), times, profile)
