@@ -38,8 +38,8 @@ from scipy.special import gammaln
 from tinyvae.distributions import Distribution, LogTensor, family
 from tinyvae.distributions.rejection import log_gamma
 
-@family("student-t", prior=("student-t", 0.0, 1.0))
-class StudentT(Distribution):
+@family("tests-student", prior=("tests-student", 0.0, 1.0))
+class OwnStudent(Distribution):
     path, nu = "reparam", 5.0
 
     def __init__(self, mu, scale):
@@ -87,7 +87,7 @@ def student():
     """The class of a user's own file."""
     names = {"__name__": "my_family"}
     exec(compile(STUDENT, "my_family.py", "exec"), names)
-    return names["StudentT"]
+    return names["OwnStudent"]
 
 
 # ---- a user's own ----------------------------------------------------------------------------------------------------
@@ -95,19 +95,19 @@ def student():
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_new_family_passes_the_checks_of_all(student, check):
-    assert FAMILIES["student-t"] is student
+    assert FAMILIES["tests-student"] is student
     check(student)
 
 
 def test_a_new_family_is_a_posterior(student):
-    assert posteriors()["student-t"] is student
-    prior = prior_of("student-t", 3, np.float32, CPU)
+    assert posteriors()["tests-student"] is student
+    prior = prior_of("tests-student", 3, np.float32, CPU)
     assert type(prior) is student
     assert prior.scale.numpy().tolist() == [1, 1, 1]
     q = member(student, 1)
     assert not has_closed_kl(q, prior)
     x = Tensor(np.random.default_rng(0).integers(0, 2, (20, 6)).astype(np.float32))
-    model = tv.VAE(6, 4, 3, posterior="student-t")
+    model = tv.VAE(6, 4, 3, posterior="tests-student")
     z, kl = model.q(x).sample_with_kl(model.prior, Noise(0), 5)
     assert (z.shape, kl.shape) == ((5, 20, 3), (20,))
     for bound in ("elbo-a", "elbo-b"):
@@ -119,8 +119,8 @@ def test_a_new_family_is_a_posterior(student):
 def test_free_bits_without_a_closed_form_are_refused_before_training(student):
     pixels = np.random.default_rng(0).integers(0, 255, (20, 6)).astype(np.uint8)
     data = tv.DataSet("made-up", pixels, pixels[:5], (2, 3), 255.0, "dynamic", "bernoulli")
-    model = tv.VAE(6, 4, 3, posterior="student-t")
-    with pytest.raises(ValueError, match=r"found free_bits=0.1 with KL\(StudentT \|\| StudentT\); expected a KL"):
+    model = tv.VAE(6, 4, 3, posterior="tests-student")
+    with pytest.raises(ValueError, match=r"found free_bits=0.1 with KL\(OwnStudent \|\| OwnStudent\); expected a KL"):
         Training(model, data, Settings(free_bits=0.1))
 
 
@@ -140,7 +140,7 @@ def test_a_divergence_without_a_closed_form_is_sampled(student):
 def test_a_file_in_the_folder_is_a_family(tmp_path):
     """Nothing else is edited: Python, the model and the sentence about a wrong choice know it."""
     shutil.copytree(ROOT / "tinyvae", tmp_path / "tinyvae", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "tinyvae" / "distributions" / "student_t.py").write_text(
+    (tmp_path / "tinyvae" / "distributions" / "tests_student.py").write_text(
         STUDENT.replace("from tinyvae.distributions import Distribution, LogTensor, family",
                         "from tinyvae.distributions.base import Distribution\n"
                         "from tinyvae.distributions.registry import family\n"
@@ -149,12 +149,12 @@ def test_a_file_in_the_folder_is_a_family(tmp_path):
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import tinyvae as tv
-from tinyvae.distributions import StudentT
-assert type(tv.VAE(6, 4, 3, posterior="student-t").prior) is StudentT
+from tinyvae.distributions import OwnStudent
+assert type(tv.VAE(6, 4, 3, posterior="tests-student").prior) is OwnStudent
 tv.VAE(6, 4, 3, posterior="cauchy")
 """)
     assert "found posterior 'cauchy'; expected one of" in done.stderr
-    assert "student-t" in done.stderr
+    assert "tests-student" in done.stderr
 
 
 # ---- what is registered ----------------------------------------------------------------------------------------------

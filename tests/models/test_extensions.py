@@ -19,7 +19,7 @@ import tinyvae as tv
 from tinyvae.distributions import Bernoulli, Normal, family, likelihood
 from tinyvae.distributions.base import Distribution
 
-@family("student", prior=("normal", 0.0, 0.0))
+@family("tests-student", prior=("normal", 0.0, 0.0))
 class Student(Distribution):
     """Student's t with 5 degrees of freedom: mu + sigma eps / sqrt(g / 5), g ~ chi^2(5)."""
     path = "reparam"
@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
     """The file, and a run of two epochs with its posterior and its likelihood."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.py").write_text(OWN)
-    code, _, err = program(folder, "train", "digits", "--use", "own.py", "--posterior", "student", "--likelihood",
+    code, _, err = program(folder, "train", "digits", "--use", "own.py", "--posterior", "tests-student", "--likelihood",
                            "soft-bernoulli", "--hidden", 30, "--latent", 3, "--epochs", 2, "--out", "run",
                            "--no-pictures")  # fmt: skip
     assert code == 0, err
@@ -87,9 +87,9 @@ def folder(tmp_path_factory):
 def test_what_a_file_registers_is_a_choice_and_in_the_help(folder):
     code, out, _ = program(folder, "train", "--use", "own.py", "--help")
     assert code == 0
-    for name in ("student", "soft-bernoulli", "plain"):
+    for name in ("tests-student", "soft-bernoulli", "plain"):
         assert name in out
-    assert "student" not in program(folder, "train", "--help")[1]
+    assert "tests-student" not in program(folder, "train", "--help")[1]
 
 
 def test_a_run_records_the_file_and_asks_for_it_again(folder):
@@ -109,9 +109,9 @@ def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
     code, out, err = program(folder, "train", "--resume", "run", "--use", "own.py", "--epochs", 3, "--json",
                              "--no-pictures")  # fmt: skip
     assert code == 0, err
-    code, whole, err = program(folder, "train", "digits", "--use=own.py", "--posterior", "student", "--likelihood",
-                               "soft-bernoulli", "--hidden", 30, "--latent", 3, "--epochs", 3, "--out", "whole",
-                               "--no-pictures", "--json")  # fmt: skip
+    code, whole, err = program(folder, "train", "digits", "--use=own.py", "--posterior", "tests-student",
+                               "--likelihood", "soft-bernoulli", "--hidden", 30, "--latent", 3, "--epochs", 3,
+                               "--out", "whole", "--no-pictures", "--json")  # fmt: skip
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["fingerprint"] == json.loads(whole.splitlines()[-1])["fingerprint"]
     changed = folder / "changed"
@@ -171,7 +171,7 @@ def test_a_posterior_without_a_closed_kl_trains_by_every_bound(settings):
     module = types.ModuleType("own_posterior")
     name = "student-in-process"
     if name not in tv.distributions.FAMILIES:
-        exec(OWN.partition("@likelihood")[0].replace('"student"', f'"{name}"'), vars(module))
+        exec(OWN.partition("@likelihood")[0].replace('"tests-student"', f'"{name}"'), vars(module))
     model = tv.VAE(64, 20, 3, posterior=name)
     records = tv.fit(model, "digits", epochs=3, quiet=True, **settings)
     assert records[-1]["train_elbo"] > records[0]["train_elbo"] + 1
