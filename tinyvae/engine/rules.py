@@ -121,20 +121,39 @@ rule("sub", elementwise("subtract"), (lambda g, y, a, b: g, lambda g, y, a, b: -
 rule("mul", elementwise("multiply"), (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a), (ANY, ANY))
 rule("div", elementwise("divide"), (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b), (ANY, NONZERO))
 rule("neg", elementwise("negative"), (lambda g, y, a: -g,))
-# The derivative of a^b by b is log(a) a^b. Its limit at a = 0 is 0 (b > 0), where log(a) a^b would be -inf * 0.
+
+
+def _log_of_base(y: Any, a: Any, b: Any) -> Any:
+    # log(a), but 0 where a^b = 0, because a^b log(a) -> 0 there; and where a = b = 0, which has no limit
+    return ((y == 0).where(0.0, (a == 0).where(b, 1.0)) == 0).where(1.0, a).log()
+
+
+# The derivatives of a^b are b a^(b-1) by a, and a^b log(a) by b.
 rule("pow", elementwise("power"),
-     (lambda g, y, a, b: g * b * a ** (b - 1),
-      lambda g, y, a, b: g * y * (a == 0).where(1.0, a).log()), (POSITIVE, ANY))
-rule("sqrt", elementwise("sqrt"), (lambda g, y, a: g * 0.5 / y,), (POSITIVE,))
+     (lambda g, y, a, b: g * b.apply("scaled_pow", a, b - 1),
+      lambda g, y, a, b: g * y * _log_of_base(y, a, b)), (POSITIVE, ANY))
+# c a^b, and 0 where c = 0, also at a = 0 with b < 0. So the third derivative of a^2, which is 2 * 1 * 0 * a^-1, is 0.
+rule("scaled_pow", lambda xp, c, a, b, out: xp.multiply(c, a ** xp.where(c == 0, xp.zeros_like(b), b), out=out),
+     (lambda g, y, c, a, b: g * a**b,
+      lambda g, y, c, a, b: g * (c * b).apply("scaled_pow", a, b - 1),
+      lambda g, y, c, a, b: g * y * _log_of_base(y, a, b)), (ANY, POSITIVE, ANY))
+
+
+def _per(g: Any, a: Any) -> Any:
+    """g / a, a derivative that is infinite at a = 0; but where no gradient arrives (g = 0) none leaves."""
+    return g / ((a == 0).where(g, 1.0) == 0).where(1.0, a)
+
+
+rule("sqrt", elementwise("sqrt"), (lambda g, y, a: _per(g * 0.5, y),), (POSITIVE,))
 rule("abs", elementwise("absolute"), (lambda g, y, a: g * a.sign(),), (NONZERO,))
 rule("sign", elementwise("sign"), (None,), (NONZERO,))
 
 # ---- exponentials ----------------------------------------------------------------------------------------------------
 
 rule("exp", elementwise("exp"), (lambda g, y, a: g * y,))
-rule("log", elementwise("log"), (lambda g, y, a: g / a,), (POSITIVE,))
+rule("log", elementwise("log"), (lambda g, y, a: _per(g, a),), (POSITIVE,))
 rule("expm1", elementwise("expm1"), (lambda g, y, a: g * (y + 1),))
-rule("log1p", elementwise("log1p"), (lambda g, y, a: g / (a + 1),), (ABOVE_MINUS_ONE,))
+rule("log1p", elementwise("log1p"), (lambda g, y, a: _per(g, a + 1),), (ABOVE_MINUS_ONE,))
 rule("tanh", elementwise("tanh"), (lambda g, y, a: g * (1 - y * y),))
 rule("tan", elementwise("tan"), (lambda g, y, a: g * (1 + y * y),), (UNIT,))
 
@@ -154,15 +173,21 @@ rule("softplus", lambda xp, a, out: xp.add(xp.maximum(a, 0), xp.log1p(xp.exp(-xp
      (lambda g, y, a: g * a.sigmoid(),))
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
-# Where two values tie, each gets half of the gradient.
+# Where two values tie, each gets half of the gradient. A NaN propagates: nothing is chosen then, so the value is NaN and
+# the gradient of each candidate is NaN.
 
-rule("relu", lambda xp, a, out: xp.maximum(a, 0, out=out), (lambda g, y, a: (a > 0).where(g, 0.0),), (NONZERO,))
+
+def _chosen(g: Any, a: Any, b: Any) -> Any:
+    """The gradient of a, which is chosen where a > b."""
+    return (a > b).where(g, (a == b).where(0.5 * g, (a < b).where(0.0, g * float("nan"))))
+
+
+# y = max(a, 0) is 0 where a is not chosen, and NaN at a NaN: what the gradient is there
+rule("relu", lambda xp, a, out: xp.maximum(a, 0, out=out), (lambda g, y, a: (a > 0).where(g, y),), (NONZERO,))
 rule("maximum", elementwise("maximum"),
-     (lambda g, y, a, b: g * ((a > b).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype)),
-      lambda g, y, a, b: g * ((b > a).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype))), (ANY, ANY))
+     (lambda g, y, a, b: _chosen(g, a, b), lambda g, y, a, b: _chosen(g, b, a)), (ANY, ANY))
 rule("minimum", elementwise("minimum"),
-     (lambda g, y, a, b: g * ((a < b).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype)),
-      lambda g, y, a, b: g * ((b < a).cast(g.dtype) + 0.5 * (a == b).cast(g.dtype))), (ANY, ANY))
+     (lambda g, y, a, b: _chosen(g, b, a), lambda g, y, a, b: _chosen(g, a, b)), (ANY, ANY))
 
 
 def _where(xp: Any, flag: Any, a: Any, b: Any, out: Any) -> Any:
@@ -203,27 +228,61 @@ def _max_grad(g: Any, y: Any, a: Any, axis: tuple[int, ...], keepdims: bool) -> 
     return _spread(g, a, axis) * winners / _spread(winners.sum(axis), a, axis)
 
 
-def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    # log sum exp(a) = m + log sum exp(a - m) with m = max a, so exp never overflows; where m is infinite, m = 0 gives
-    # the right limits
+LONG = 256  # numbers of float32 that NumPy may add one after the other; each addition may lose half a rounding unit
+
+
+def _sum(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    # The sum of 2^20 equal numbers, added one by one in float32, is wrong by a hundredth; so long ones take float64.
+    wide = xp.float64 if _count(a, axis) > LONG else None
+    total = xp.sum(a, axis=axis, keepdims=keepdims, dtype=wide, out=out)
+    return total if out is not None or wide is None else total.astype(a.dtype)
+
+
+def _mean(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    wide = xp.float64 if _count(a, axis) > LONG else None
+    mean = xp.mean(a, axis=axis, keepdims=keepdims, dtype=wide, out=out)
+    return mean if out is not None or wide is None else mean.astype(a.dtype)
+
+
+def _exponentials(xp: Any, a: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    # m = max a; a - m, whose exponential never overflows; and the sum of exp(a - m). a - m is 0 where a reaches m, also
+    # an infinite one: that is the limit of terms that go to infinity side by side, where all others count nothing.
     top = xp.amax(a, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    total = xp.sum(xp.exp(a - top), axis=axis, keepdims=keepdims)
-    return xp.add(xp.log(total), top if keepdims else xp.squeeze(top, axis=axis), out=out)
+    tie, zeros = a == top, xp.zeros_like(a)
+    below = xp.where(tie, zeros, a) - xp.where(tie, zeros, top)
+    return top, below, _sum(xp, xp.exp(below), None, axis, True)
 
 
-rule("sum", lambda xp, a, out, axis, keepdims: xp.sum(a, axis=axis, keepdims=keepdims, out=out),
-     (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))
-rule("mean", lambda xp, a, out, axis, keepdims: xp.mean(a, axis=axis, keepdims=keepdims, out=out),
-     (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
+def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    # log sum exp(a) = m + log sum exp(a - m)
+    top, _, total = _exponentials(xp, a, axis)
+    value = xp.add(xp.log(total), top)
+    return into(out, value if keepdims else xp.squeeze(value, axis=axis))
+
+
+def _softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
+    _, below, total = _exponentials(xp, a, axis)
+    return xp.divide(xp.exp(below), total, out=out)
+
+
+def _log_softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
+    top, below, total = _exponentials(xp, a, axis)
+    value = below - xp.log(total)
+    return into(out, xp.where(top == -float("inf"), xp.full_like(a, float("nan")), value))  # -inf alone is no law
+
+
+rule("sum", _sum, (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))
+rule("mean", _mean, (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
 rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
-# y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = exp(a_k - y)
+# y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = softmax(a)_k. Where all a_j are -inf, this is 1/n each,
+# as for equal numbers that fall together; so it is finite, and 0 where no gradient arrives.
 rule("logsumexp", _logsumexp,
-     (lambda g, y, a, axis, keepdims: _spread(g, a, axis) * (a - _spread(y, a, axis)).exp(),))
-# y_i = a_i - log sum_j exp(a_j) has dy_i/da_k = [i = k] - exp(y_k), so sum_i g_i dy_i/da_k = g_k - exp(y_k) sum_i g_i
-rule("log_softmax",
-     lambda xp, a, out, axis: xp.subtract(a, _logsumexp(xp, a, None, axis, True), out=out),
-     (lambda g, y, a, axis: g - y.exp() * g.sum(axis, keepdims=True),))
+     (lambda g, y, a, axis, keepdims: _spread(g, a, axis) * a.apply("softmax", axis=axis),))
+# y_i = a_i - log sum_j exp(a_j) has dy_i/da_k = [i = k] - softmax(a)_k, so sum_i g_i dy_i/da_k = g_k - y_k sum_i g_i
+# with y = softmax(a); and softmax_i has the derivative y_i ([i = k] - y_k)
+rule("log_softmax", _log_softmax,
+     (lambda g, y, a, axis: g - a.apply("softmax", axis=axis) * g.sum(axis, keepdims=True),))
+rule("softmax", _softmax, (lambda g, y, a, axis: y * (g - (y * g).sum(axis, keepdims=True)),))
 
 # ---- products --------------------------------------------------------------------------------------------------------
 # The last two axes are multiplied, the others are batches: (..., m, k) @ (..., k, n) = (..., m, n).

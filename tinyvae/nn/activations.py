@@ -36,7 +36,7 @@ def activation(name: str, value: Callable[[Tensor], Tensor], slope: Callable[[Te
 
 activation("identity", lambda a: a)  # its gradient is that of a sum, without a slope
 activation("tanh", lambda a: a.tanh(), lambda y: 1 - y * y)
-activation("relu", lambda a: a.relu(), lambda y: (y > 0).cast(y.dtype))
+activation("relu", lambda a: a.relu(), lambda y: y.sign())  # y is 0 or more, or NaN
 # y = log(1 + exp(a)) gives exp(a) = exp(y) - 1, so the slope sigmoid(a) = exp(a) / (1 + exp(a)) is 1 - exp(-y)
 activation("softplus", lambda a: a.softplus(), lambda y: -((-y).expm1()))
 

@@ -74,7 +74,7 @@ void backward(const real* g, const real* y, real* before, real* sums, whole rows
           #pragma unroll
           for (int l = 0; l < N; l++) {
             real& by = d[k].v[l];
-            if (KIND == RELU) by = value[k].v[l] > 0 ? by : real(0);
+            if (KIND == RELU) by = value[k].v[l] > 0 ? by : value[k].v[l];  // which is 0, or NaN at a NaN
             else if (KIND != IDENTITY) by *= slope<KIND>(value[k].v[l]);
             sum.v[l] += by;
           }

@@ -8,7 +8,9 @@ from tinyvae_kernels.cuda.runtime.arguments import in_pieces, new_like, rows_of,
 from tinyvae_kernels.cuda.runtime.jobs import Array, Job, Launcher, Plan, blocks
 from tinyvae_kernels.launching import chosen
 
-ROWS = 128  # that a block sums for a bias gradient, at least, and such sums at most: the order depends on shapes only
+# A block sums this many rows for a bias gradient; more where that would leave more sums than this, but never so many
+# that the digits of a long sum are lost. The order depends on shapes only.
+ROWS, MOST = 128, 2048
 _FORWARD = {"identity": "identity", "relu": "relu", "tanh": "hyperbolic", "softplus": "softplus"}
 _BACKWARD = {kind: f"{name}_grad" for kind, name in _FORWARD.items() if kind != "identity"}
 
@@ -33,7 +35,7 @@ def bias_activation(pre: Array, bias: Array, out: Array | None, kind: str) -> Pl
 
 def _sum_columns(kernel: str, first: tuple[Array, ...], bias: Array, like: Array) -> list[Job]:
     (rows, width), dtype = rows_of(like), same_type(*first, bias)
-    chunk = max(ROWS, -(-rows // ROWS))
+    chunk = min(MOST, max(ROWS, -(-rows // ROWS)))
     chunks = max(1, -(-rows // chunk))
     sums = bias if chunks == 1 else new_like(bias, (chunks, width))
     pieces = in_pieces(width, *first, sums)

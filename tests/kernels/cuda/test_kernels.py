@@ -20,7 +20,16 @@ from tinyvae_kernels.cuda.runtime import jobs
 
 import tinyvae as tv
 from tests.engine.test_rules import inputs_for
-from tests.kernels.test_kernels import FORMULAS, KINDS, as_tuple, check_infinite_logits, check_launcher, check_nan, make
+from tests.kernels.test_kernels import (
+    FORMULAS,
+    KINDS,
+    as_tuple,
+    check_infinite_logits,
+    check_launcher,
+    check_long_sums,
+    check_nan,
+    make,
+)
 from tests.kernels.test_steps import METHODS, check_accumulate, check_grey_rows, check_guard, check_optimizer
 from tinyvae.engine import noise
 from tinyvae.engine.rules import TABLE
@@ -102,6 +111,10 @@ def test_pieces_only_where_rows_are_whole_pieces(name, dtype):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_nan_propagates(name, dtype):
     check_nan(cuda, name, dtype)
+
+
+def test_long_sums():
+    check_long_sums(cuda, 2**19 + 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
