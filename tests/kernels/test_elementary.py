@@ -26,7 +26,18 @@ def of_turn(shift):
     return exact
 
 
-HELPERS = {"exp": np.exp, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
+def exp_remainder(x):
+    """exp(x) - 1 - x by halves: with u = exp(x/2) - 1 it is u^2 + 2 (exp(x/2) - 1 - x/2), all of one sign."""
+    x = np.asarray(x, np.longdouble)
+    total = np.zeros_like(x)
+    for k in range(24):
+        total += 2**k * np.expm1(x / 2 ** (k + 1)) ** 2
+    rest = x / 2**24
+    return total + 2**24 * rest**2 * (np.longdouble(1) / 2 + rest / 6 + rest**2 / 24)
+
+
+HELPERS = {"exp": np.exp, "expm1": np.expm1, "exp_remainder": exp_remainder,
+           "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
            "sine_of_turn": of_turn(0), "cosine_of_turn": of_turn(1)}  # fmt: skip
 
 
@@ -61,7 +72,8 @@ def points(name, dtype):
         near = 1 + 10.0 ** rng.uniform(-16, 0, 30_000) * rng.choice([-1, 1], 30_000)
         x = np.concatenate([spread, near]).astype(dtype)
         return x[(x >= limits.tiny) & (x <= limits.max)]
-    low, high = {"exp": EXP_ENDS[dtype], "tanh": (-25, 25)}.get(name, (0, 1))
+    low, high = {"exp": EXP_ENDS[dtype], "expm1": EXP_ENDS[dtype], "exp_remainder": EXP_ENDS[dtype],
+                 "tanh": (-25, 25)}.get(name, (0, 1))  # fmt: skip
     tiny = 10.0 ** rng.uniform(-44 if dtype == np.float32 else -320, 0, 20_000)
     eighths = np.arange(9)[:, None] / 8 + np.concatenate([-tiny[:500], tiny[:500]])  # the borders of a turn's pieces
     x = np.concatenate([np.linspace(low, high, 100_001), rng.uniform(max(low, -1), min(high, 1), 30_000), tiny, -tiny,
@@ -72,6 +84,8 @@ def points(name, dtype):
 
 # zeros, infinities, NaN and large numbers, where a function promises something there
 FAR = {"exp": [0.0, -0.0, math.inf, -math.inf, math.nan, 1e3, -1e3, 1e30, -1e30], "log": [1.0],
+       "expm1": [0.0, -0.0, math.inf, -math.inf, math.nan, 1e3, -1e3],
+       "exp_remainder": [0.0, -0.0, math.nan, -1e3],
        "log1p": [0.0, -0.0, 1.0, math.nan], "tanh": [0.0, -0.0, math.inf, -math.inf, math.nan, 1e3, -1e3, 1e30],
        "sine_of_turn": [0.0, 0.25, 0.5, 0.75, 1.0, math.nan],
        "cosine_of_turn": [0.0, 0.25, 0.5, 0.75, 1.0, math.nan]}  # fmt: skip
@@ -109,7 +123,7 @@ def check_helper_far(name, function, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", HELPERS)
 def test_elementary_functions(name, dtype):
-    check_helper(name, compiled(name, dtype), dtype)
+    check_helper(name, compiled(name, dtype), dtype, {"expm1": 4, "exp_remainder": 4}.get(name, 2))
     check_helper_far(name, compiled(name, dtype), dtype)
 
 
@@ -138,6 +152,8 @@ def wrong_helpers(dtype):
     eps, turn = np.finfo(dtype).eps, dtype(2 * math.pi)
     return [
         ("exp", lambda x: np.exp(x) * dtype(1 + 4 * eps)), ("log1p", lambda x: np.log(1 + x)),
+        ("expm1", lambda x: np.exp(x) - 1), ("exp_remainder", lambda x: np.exp(x) - 1 - x),
+        ("exp_remainder", lambda x: np.where(abs(x) < 1, x * x / 2 * (1 + x / 3), np.exp(x) - 1 - x)),
         ("tanh", lambda x: (np.exp(2 * x) - 1) / (np.exp(2 * x) + 1)),
         ("exp", lambda x: np.where(x > 80, np.inf, np.exp(x))),
         ("log", lambda x: np.log(x + eps)), ("log", lambda x: np.log(x.astype(np.float16).astype(dtype))),

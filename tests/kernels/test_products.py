@@ -171,6 +171,23 @@ def test_rounding(form, dtype):
     check_rounding(form, dtype, cpu.matmul)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("steps", [4096, 4097, 3 * 4096 + 5, 2**20])
+def test_long_sums_keep_their_digits(form, steps):
+    """Equal terms in float32: of 2^20 that are added one by one, a hundredth is lost."""
+    a, b = factors(form, 2, steps, 3, np.float32, draw=lambda *shape: np.full(shape, 0.1 ** 0.5))
+    np.testing.assert_allclose(cpu.matmul(a, b, None), np.full((2, 3), 0.1 * steps), rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_long_sums_are_right(form, monkeypatch):
+    monkeypatch.setattr(products, "LONG", 16)
+    for steps in (15, 16, 17, 64, 77):
+        a, b = factors(form, 13, steps, 40, np.float32)
+        check_product(a, b)
+        check_parts(a, b)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_denormals_are_kept(dtype):
     """Nothing is flushed to zero."""

@@ -14,6 +14,7 @@ from tinyvae.engine import fusion
 
 pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
 cpu = tinyvae_kernels.kernels_for("cpu")
+sparse = importlib.import_module("tinyvae_kernels.cpu.sparse")
 tiles = importlib.import_module("tinyvae_kernels.cpu.runtime.tiles")
 if not tiles.VECTOR:
     pytest.skip("optional: no processor with AVX2 or AVX-512", allow_module_level=True)
@@ -80,6 +81,23 @@ def test_sparse_products(dtype, rows, inputs, width, share, seed):
     rng = np.random.default_rng(seed)
     check_sparse(data(rng, rows, inputs, share, dtype), rng.normal(size=(inputs, width)).astype(dtype),
                  rng.normal(size=(rows, width)).astype(dtype))
+
+
+def test_long_sums_over_a_batch(monkeypatch):
+    """In the pieces of the dense product, with its bits; of 2^20 equal numbers added one by one a hundredth is lost."""
+    products = importlib.import_module("tinyvae_kernels.cpu.products")
+    rng = np.random.default_rng(0)
+    for long in (16, products.LONG):
+        monkeypatch.setattr(products, "LONG", long)
+        monkeypatch.setattr(sparse, "LONG", long)
+        for rows in (16, 17, 64, 77):
+            x, g = data(rng, rows, 9, 0.4, np.float32), rng.normal(size=(rows, 5)).astype(np.float32)
+            index = cpu.sparse_matmul(x, np.ones((9, 5), np.float32), None)[1]
+            assert_same_bits(cpu.sparse_matmul_grad(g, index, x, None) + 0, cpu.matmul(x.T, g, None) + 0)
+    x, g = np.zeros((2**19, 2), np.float32), np.full((2**19, 3), 0.1, np.float32)
+    x[:, 1] = 1
+    index = cpu.sparse_matmul(x, np.ones((2, 3), np.float32), None)[1]
+    np.testing.assert_allclose(cpu.sparse_matmul_grad(g, index, x, None), [[0] * 3, [0.1 * 2**19] * 3], rtol=1e-4)
 
 
 def check_kinds(forward, dtype, seed):

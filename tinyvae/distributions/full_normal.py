@@ -86,7 +86,8 @@ rule("solve_lower", _solve_lower, _solve_lower_grads, (POSITIVE, ANY))
 class FullNormal(Distribution):
     """N(mu, L L^T), with mu (batch, n), logvar (batch, n) and lower (batch, n (n - 1) / 2).
 
-    `logvar` is the logarithm of the squares on L's diagonal, `lower` holds the numbers below it, row by row.
+    `logvar` is the logarithm of the squares on L's diagonal, `lower` holds the numbers below it, row by row. What
+    divides by L needs a sigma that does not underflow: a logvar above -170 in float32, above -1400 in float64.
     """
 
     path = "reparam"
@@ -152,18 +153,22 @@ class FullNormal(Distribution):
 def _kl(q: FullNormal, p: Normal) -> Tensor:
     # By the chain rule, KL(q || p) is the sum over j of E[KL(q(z_j | z_1 .. z_(j-1)) || p(z_j))], with p_j = N(m, s^2).
     # The conditional has the variance L_jj^2 and the mean mu_j + sum_(k<j) L_jk eps_k, whose mean squared distance to m
-    # is (mu_j - m)^2 + sum_(k<j) L_jk^2. So with the KL of two normals (normal.py) element j contributes
-    # 1/2 (sum_(k<=j) L_jk^2 / s^2 + (mu_j - m)^2 / s^2 - 1 - log(L_jj^2 / s^2)) >= 0.
-    d, ratio, precision = q.mu - p.mu, q.logvar - p.logvar, (-p.logvar).exp()
-    return 0.5 * ((q.variance + d * d) * precision - 1 - ratio)
+    # is (mu_j - m)^2 + sum_(k<j) L_jk^2. So with the KL of two normals (normal.py) and t = log(L_jj^2 / s^2) element j
+    # contributes 1/2 ((exp(t) - 1 - t) + sum_(k<j) L_jk^2 / s^2 + (mu_j - m)^2 / s^2), no term of which is negative.
+    n, s = q.mu.shape[-1], p.sigma
+    z, below = (q.mu - p.mu) / s, apply("strict_lower", q.lower, n=n) / s.reshape(*s.shape, 1)
+    return 0.5 * ((q.logvar - p.logvar).apply("exp_remainder") + (below * below).sum(-1) + z * z)
 
 
 @closed_form(FullNormal, FullNormal)
 def _kl_full(q: FullNormal, p: FullNormal) -> Tensor:
     # A change of variable leaves a KL as it is. In eps = L_p^-1 (z - mu_p), p is N(0, I) and q is normal with the mean
-    # d = L_p^-1 (mu_q - mu_p) and the factor M = L_p^-1 L_q, which is solved column by column; then as above.
+    # d = L_p^-1 (mu_q - mu_p) and the factor M = L_p^-1 L_q, which is solved column by column; then as above. Row k of
+    # m is column k of M, of which the elements j > k lie below the diagonal.
     factor = q.factor
     columns = factor.transpose((factor.ndim - 1, *range(factor.ndim - 1)))
     m = p.factor.apply("solve_lower", columns, transposed=False)
-    d = p.standardise(q.mu)
-    return 0.5 * ((m * m).sum(0) + d * d - 1 - (q.logvar - p.logvar))
+    d, n = p.standardise(q.mu), q.mu.shape[-1]
+    xp = namespace_of(m.data)
+    below = m * Tensor(xp.triu(xp.ones((n, n), m.dtype), 1).reshape(n, *[1] * (m.ndim - 2), n))
+    return 0.5 * ((q.logvar - p.logvar).apply("exp_remainder") + (below * below).sum(0) + d * d)

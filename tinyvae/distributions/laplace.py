@@ -80,6 +80,10 @@ class Laplace(Distribution):
 def _kl(q: Laplace, p: Laplace) -> Tensor:
     # log q - log p = log(b_p / b_q) + |z - mu_p| / b_p - |z - mu_q| / b_q. With d = mu_q - mu_p, integrating |z - mu_p|
     # on both sides of mu_p gives E_q|z - mu_p| = |d| + b_q exp(-|d| / b_q), and E_q|z - mu_q| = b_q. So
-    # KL = |d| / b_p + b_q / b_p exp(-|d| / b_q) - 1 - log(b_q / b_p)
-    d, ratio = abs(q.mu - p.mu), q.scale.log() - p.scale.log()
-    return d / p.scale + (ratio - d / q.scale).exp() - 1 - ratio
+    #     KL = |d| / b_p + b_q / b_p exp(-|d| / b_q) - 1 - log(b_q / b_p)
+    # and with R(t) = exp(t) - 1 - t >= 0, t = log(b_q / b_p) and s = |d| / b_q it is R(t) + |d| / b_p R(-s) / s. The
+    # last quotient goes to 1 for large s, and does not matter at s = 0, where d = 0.
+    d = abs(q.mu - p.mu)
+    s = d / q.scale
+    s = (s == 0).where(1.0, s).minimum(1e30)
+    return (q.scale.log() - p.scale.log()).apply("exp_remainder") + d / p.scale * ((-s).apply("exp_remainder") / s)

@@ -8,6 +8,7 @@ square in the integral of exp(t w) N(w; mu, sigma^2) gives E[z^t] = exp(t mu + t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from tinyvae.distributions.base import Distribution
@@ -46,11 +47,12 @@ class LogNormal(Distribution):
     @property
     def variance(self) -> Tensor:  # type: ignore[override]
         """(exp(sigma^2) - 1) E[z]^2."""
-        return self.logvar.exp().expm1() * self.mean**2
+        return self.logvar.exp().expm1() * self.mean * self.mean
 
     def log_prob(self, x: Tensor) -> Tensor:
+        # At the edge x = 0, w is -inf and -w is infinite, but log N(w) is -inf faster: there the density is 0.
         w = x.log()
-        return (self.log_density(w) - w).sum(-1)
+        return (self.log_density(w) - (w > -math.inf).where(w, 0.0)).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # composition, the third of AEVB's recipes (section 2.4): the exponential of a location-scale draw

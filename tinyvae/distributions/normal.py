@@ -5,7 +5,11 @@ The parameter is logvar = log sigma^2, everywhere under this name. With log q(z)
 
     E_q[log q(z) - log p(z)] = 1/2 (sigma^2 / s^2 + (mu - m)^2 / s^2 - 1 - log(sigma^2 / s^2))
 
-and for p = N(0, 1) it is 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) (AEVB appendix B).
+and for p = N(0, 1) it is 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) (AEVB appendix B). With t = log(sigma^2 / s^2) and
+z = (mu - m) / s it is computed as 1/2 ((exp(t) - 1 - t) + z^2), whose two terms are not negative (divergence.py).
+
+A deviation is divided by sigma before it is squared, and sigma is a number known by its logarithm (stable.py), so
+densities, KLs and their derivatives are right at every finite logvar at which they do not overflow themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form, kl
 from tinyvae.distributions.pixel_rows import pixel_log_prob
 from tinyvae.distributions.registry import family, likelihood
+from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import CPU, Namespace, namespace_of, to_host
 from tinyvae.engine.rules import ANY, of_shapes, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -55,7 +60,7 @@ class Normal(Distribution):
     @property
     def sigma(self) -> Tensor:
         """The standard deviation."""
-        return (0.5 * self.logvar).exp()
+        return LogTensor(0.5 * self.logvar)
 
     def is_standard(self) -> bool:
         """Is this N(0, 1) itself: zeros that nothing computed and that nothing trains?"""
@@ -81,8 +86,8 @@ class Normal(Distribution):
         return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
 
     def log_density(self, w: Tensor) -> Tensor:
-        d = w - self.mu
-        return -0.5 * (LOG_2PI + self.logvar + d * d * (-self.logvar).exp())
+        z = (w - self.mu) / self.sigma
+        return -0.5 * (LOG_2PI + self.logvar + z * z)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         return self.mu, self.sigma
@@ -95,9 +100,8 @@ class Normal(Distribution):
 
 @closed_form(Normal, Normal)
 def _kl(q: Normal, p: Normal) -> Tensor:
-    # the formula at the head of this file, with ratio = log(sigma^2 / s^2)
-    d, ratio = q.mu - p.mu, q.logvar - p.logvar
-    return 0.5 * (ratio.exp() + d * d * (-p.logvar).exp() - 1 - ratio)
+    z = (q.mu - p.mu) / p.sigma
+    return 0.5 * ((q.logvar - p.logvar).apply("exp_remainder") + z * z)
 
 
 # ---- a sample and KL(q(z|x) || N(0, 1)) in one pass ------------------------------------------------------------------

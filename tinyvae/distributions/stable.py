@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tinyvae.engine.tensor import Tensor
 
 
@@ -31,6 +33,15 @@ class LogTensor(Tensor):
 
     def sqrt(self) -> Tensor:
         return self**0.5
+
+    def __rtruediv__(self, a: Any) -> Tensor:
+        """a / z as a / sqrt(z) / sqrt(z): right also where 1 / z overflows, and 0 for a = 0 whatever z is.
+
+        Where even 1 / sqrt(z) would overflow it is the largest number instead, and the quotient still overflows.
+        """
+        most = float(np.log(np.finfo(self.dtype).max)) - 0.02
+        root = (-0.5 * self._log).minimum(most).maximum(-most).exp()
+        return a * root * root
 
     def _with(self, z: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """z, which is this tensor in another shape, with the logarithm in that shape."""

@@ -173,13 +173,13 @@ rule("softplus", lambda xp, a, out: xp.add(xp.maximum(a, 0), xp.log1p(xp.exp(-xp
      (lambda g, y, a: g * a.sigmoid(),))
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
-# Where two values tie, each gets half of the gradient. A NaN propagates: nothing is chosen then, so the value is NaN and
-# the gradient of each candidate is NaN.
+# Where two values tie, each gets half of the gradient. A NaN propagates: nothing is chosen then, so the value is NaN
+# and so is the gradient of each candidate.
 
 
 def _chosen(g: Any, a: Any, b: Any) -> Any:
     """The gradient of a, which is chosen where a > b."""
-    return (a > b).where(g, (a == b).where(0.5 * g, (a < b).where(0.0, g * float("nan"))))
+    return (a > b).where(g, (a == b).where(0.5 * g, (a < b).where(0.0, (g * float("nan")).detach())))
 
 
 # y = max(a, 0) is 0 where a is not chosen, and NaN at a NaN: what the gradient is there
@@ -245,8 +245,8 @@ def _mean(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> A
 
 
 def _exponentials(xp: Any, a: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    # m = max a; a - m, whose exponential never overflows; and the sum of exp(a - m). a - m is 0 where a reaches m, also
-    # an infinite one: that is the limit of terms that go to infinity side by side, where all others count nothing.
+    # m = max a; a - m, whose exponential never overflows; and the sum of exp(a - m). a - m is 0 where a reaches m,
+    # also an infinite one: so terms that go to infinity side by side share the sum, and all others count nothing.
     top = xp.amax(a, axis=axis, keepdims=True)
     tie, zeros = a == top, xp.zeros_like(a)
     below = xp.where(tie, zeros, a) - xp.where(tie, zeros, top)
@@ -274,8 +274,8 @@ def _log_softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
 rule("sum", _sum, (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))
 rule("mean", _mean, (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
 rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
-# y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = softmax(a)_k. Where all a_j are -inf, this is 1/n each,
-# as for equal numbers that fall together; so it is finite, and 0 where no gradient arrives.
+# y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = softmax(a)_k. Where all a_j are -inf, this is 1/n
+# each, as for equal numbers that fall together; so it is finite, and 0 where no gradient arrives.
 rule("logsumexp", _logsumexp,
      (lambda g, y, a, axis, keepdims: _spread(g, a, axis) * a.apply("softmax", axis=axis),))
 # y_i = a_i - log sum_j exp(a_j) has dy_i/da_k = [i = k] - softmax(a)_k, so sum_i g_i dy_i/da_k = g_k - y_k sum_i g_i

@@ -34,9 +34,10 @@ def _bernoulli(logits: Matrix, x: Matrix, sums: Vector, residual: Matrix, memory
 
 @kernel()
 def _gaussian(raw: Matrix, x: Matrix, sums: Vector, residual: Matrix, memory: Matrix, part: int, parts: int) -> None:
-    # log N(x; mean, exp(logvar)) = -(log(2 pi) + logvar + (x - mean)^2 / exp(logvar)) / 2 with mean = sigmoid(a)
+    # log N(x; mean, sigma^2) = -(log(2 pi) + logvar + z^2) / 2 with z = (x - mean) / sigma and mean = sigmoid(a).
+    # 1 / sigma is applied as the square of a root that overflows later; a deviation of 0 stays 0 whatever sigma is.
     (count, width), rows, terms = x.shape, len(raw), memory[part]
-    zero, half, one = raw.dtype.type(0), raw.dtype.type(0.5), raw.dtype.type(1)
+    zero, half, one, quarter = raw.dtype.type(0), raw.dtype.type(0.5), raw.dtype.type(1), raw.dtype.type(0.25)
     log2pi = raw.dtype.type(1.8378770664093453)
     first, last = share(rows, part, parts)
     for i in range(first, last):
@@ -46,11 +47,13 @@ def _gaussian(raw: Matrix, x: Matrix, sums: Vector, residual: Matrix, memory: Ma
             e = exp(-abs(a))
             mean = (e if a < zero else one) / (one + e)
             slope = e / ((one + e) * (one + e))
-            precision = exp(-logvar)
+            root = exp(-quarter * logvar)
             d = x[k, j] - mean
-            terms[j] = half * (-log2pi - logvar - d * d * precision)
-            residual[i, j] = d * precision * slope
-            residual[i, width + j] = half * (d * d * precision - one)
+            z = zero if d == zero else d * root * root
+            by_mean = z * slope
+            terms[j] = half * (-log2pi - logvar - z * z)
+            residual[i, j] = zero if by_mean == zero else by_mean * root * root
+            residual[i, width + j] = half * (z * z - one)
         sums[i] = total(terms)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import kernel
-from tinyvae_kernels.cpu.runtime.elementary import exp
+from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Vector, total
 from tinyvae_kernels.cpu.runtime.shares import share
@@ -17,16 +17,17 @@ from tinyvae_kernels.cpu.runtime.shares import share
 def _sample_kl(raw: Matrix, eps: Matrix, z: Matrix, kl: Vector, memory: Matrix, samples: int, part: int,
                parts: int) -> None:
     # z = mu + sigma eps (AEVB eq. 4); KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - logvar) / 2 summed (AEVB
-    # appendix B). The loops over latents stand innermost, each by itself, so that they run in vectors.
+    # appendix B), as mu^2 + (exp(logvar) - 1 - logvar), neither of which is negative. The loops over latents stand
+    # innermost, each by itself, so that they run in vectors.
     batch, width = len(raw), eps.shape[1]
     terms, sigma = memory[2 * part], memory[2 * part + 1]
-    half, one = raw.dtype.type(0.5), raw.dtype.type(1)
+    half = raw.dtype.type(0.5)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(width):
             mu, logvar = raw[b, j], raw[b, width + j]
             sigma[j] = exp(half * logvar)
-            terms[j] = mu * mu + sigma[j] * sigma[j] - one - logvar
+            terms[j] = mu * mu + exp_remainder(logvar)
         for sample in range(samples):
             for j in range(width):
                 z[sample * batch + b, j] = raw[b, j] + sigma[j] * eps[sample * batch + b, j]
@@ -38,7 +39,7 @@ def _sample_kl_grad(dz: Matrix, dkl: Vector, raw: Matrix, eps: Matrix, out: Matr
                     parts: int) -> None:
     # by mu: the sum of dz, + dkl mu; by logvar: (sigma times the sum of dz eps, + dkl (sigma^2 - 1)) / 2
     batch, width = len(raw), eps.shape[1]
-    half, one = raw.dtype.type(0.5), raw.dtype.type(1)
+    half = raw.dtype.type(0.5)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(2 * width):
@@ -49,9 +50,9 @@ def _sample_kl_grad(dz: Matrix, dkl: Vector, raw: Matrix, eps: Matrix, out: Matr
                 out[b, j] += by_z
                 out[b, width + j] += by_z * eps[sample * batch + b, j]
         for j in range(width):
-            sigma = exp(half * raw[b, width + j])
+            logvar = raw[b, width + j]
             out[b, j] += dkl[b] * raw[b, j]
-            out[b, width + j] = half * (out[b, width + j] * sigma + dkl[b] * (sigma * sigma - one))
+            out[b, width + j] = half * (out[b, width + j] * exp(half * logvar) + dkl[b] * expm1(logvar))
 
 
 @Launcher

@@ -4,10 +4,14 @@ The result is made of tiles that stay in registers while k runs from first to la
 summed in one fixed order: its bits depend neither on the number of threads nor on the place of a tile's border.
 Networks of this kind need no packing of blocks: their matrices fit into a processor's caches. At batches of 20 to 1 000
 a core reaches nine tenths or more of its peak here, where OpenBLAS reaches a third to nine tenths.
+
+Sums of more than LONG terms, as over a very large batch, are made of the sums of LONG terms each: of 2^20 equal float32
+numbers that are added one by one, a hundredth is lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,8 +19,8 @@ import numpy as np
 from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
-from tinyvae_kernels.cpu.runtime.memory import Address, Pointer, StridedAddress, StridedPointer
-from tinyvae_kernels.cpu.runtime.shares import GROUP, grouped
+from tinyvae_kernels.cpu.runtime.memory import Address, Pointer, StridedAddress, StridedPointer, Vector
+from tinyvae_kernels.cpu.runtime.shares import GROUP, grouped, share
 from tinyvae_kernels.cpu.runtime.tiles import (
     ROWS,
     VECTOR,
@@ -36,6 +40,7 @@ from tinyvae_kernels.cpu.runtime.tiles import (
 # Sums of so few terms, in products of so few multiply-adds that one thread does them, lose more to adding up lanes than
 # it costs to transpose b first.
 SHORT, SMALL = 64, 2**20
+LONG = 4096
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 
 
@@ -108,6 +113,22 @@ def _transpose(b: StridedPointer, out: Pointer, rows: int, width: int, stride: i
             out[i * width + j] = b[j * stride + i]
 
 
+@kernel()
+def _add(a: Vector, out: Vector, part: int, parts: int) -> None:
+    first, last = share(out.size, part, parts)
+    for i in range(first, last):
+        out[i] += a[i]
+
+
+def in_pieces(steps: int, out: Array, product: Callable[[int, int, Array], list[Job]]) -> list[Job]:
+    """The jobs of a product: `product(first, last, out)` gives those for the terms first .. last of its sums."""
+    jobs = product(0, min(LONG, steps), out)
+    piece = np.empty_like(out) if steps > LONG else out
+    for first in range(LONG, steps, LONG):
+        jobs += [*product(first, min(first + LONG, steps), piece), Job(_add, piece, out, work=out.size)]
+    return jobs
+
+
 @Launcher.question
 def multiplies(a: Array, b: Array) -> bool:
     """Are these two matrices that `matmul` can take: each unbroken along rows or along columns, not a.T @ b.T?"""
@@ -134,14 +155,19 @@ def matmul(a: Array, b: Array, out: Array | None) -> Plan:
     out = np.empty((rows, width), a.dtype) if out is None else out
     if out.shape != (rows, width):
         raise ValueError(f"found a result of shape {out.shape}; expected {(rows, width)}")
+    return out, in_pieces(steps, out, lambda first, last, piece: _product(a[:, first:last], b[first:last], piece))
+
+
+def _product(a: Array, b: Array, out: Array) -> list[Job]:
+    (rows, steps), width = a.shape, b.shape[1]
     work, first = rows * width * steps / MULTIPLY_ADDS, []
     long = steps > SHORT or rows * width * steps > SMALL or b.strides[1] % b.itemsize
     if not _along(b) and long:
         bytes_a, bytes_b = a.strides[0], b.strides[1]
-        return out, [Job(_dot_product, out, a, b, out, rows, width, steps, bytes_a, bytes_b, out.strides[0], work=work)]
+        return [Job(_dot_product, out, a, b, out, rows, width, steps, bytes_a, bytes_b, out.strides[0], work=work)]
     if not _along(b):
         transposed = np.empty((steps, width), b.dtype)
         first = [Job(_transpose, b, transposed, steps, width, b.strides[1] // b.itemsize)]
         b = transposed
     strides = (a.strides[0], a.strides[1], b.strides[0], out.strides[0])
-    return out, [*first, Job(_rows_product, out, a, b, out, rows, width, steps, *strides, work=work)]
+    return [*first, Job(_rows_product, out, a, b, out, rows, width, steps, *strides, work=work)]

@@ -3,7 +3,8 @@
     x @ w, w (inputs, n)      row b: the sum of the rows of w at which x[b] is not 0
     x.T @ g, g (batch, n)     row p: the sum of the rows of g for which x[:, p] is not 0
 
-Each sum runs in the order of the dense product's, so for finite factors the bits are the same. A NaN or an infinity in
+Each sum of up to LONG terms (products.py) runs in the order of the dense product's, so for finite factors the bits are
+the same; longer sums over a batch are made of such pieces, too. A NaN or an infinity in
 a factor is not left out: every sum starts from 0 times all rows, which is 0, or NaN if one of them is not finite.
 """
 
@@ -15,6 +16,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import types
 
+from tinyvae_kernels.cpu.products import LONG, in_pieces
 from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.helpers import integer, intrinsic
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
@@ -157,6 +159,11 @@ def sparse_matmul(x: Array, w: Array, out: tuple[Array, Array] | None) -> Plan:
 def sparse_matmul_grad(g: Array, index: Array, x: Array, out: Array | None) -> Plan:
     """x.T (inputs, rows) @ g (rows, n), with the index of x."""
     out = np.empty((x.shape[1], g.shape[1]), g.dtype) if out is None else out
-    lines = np.empty((x.shape[1], len(x) + 1), np.int32)
-    return out, [Job(_index_columns, index, lines, work=0.5 * x.size),
-                 *_jobs(x, lines, x.itemsize, x.strides[0], g, out)]
+    lines = np.empty((x.shape[1], min(LONG, len(x)) + 1), np.int32)
+
+    def product(first: int, last: int, piece: Array) -> list[Job]:
+        rows = slice(first, last)
+        return [Job(_index_columns, index[rows], lines, work=0.5 * x[rows].size),
+                *_jobs(x[rows], lines, x.itemsize, x.strides[0], g[rows], piece)]
+
+    return out, in_pieces(len(x), out, product)

@@ -19,11 +19,13 @@ struct Bernoulli {
 struct Gaussian {
   static const int EACH = 2;  // the mean's logit, then as many numbers on the log-variance
   static __device__ __forceinline__ real pixel(const real (&a)[EACH], real x, real (&by)[EACH]) {
-    const real e = EXP(-FABS(a[0])), r = 1 / (1 + e), precision = EXP(-a[1]);
-    const real d = x - (a[0] < 0 ? e * r : r);
-    by[0] = d * precision * (e * r * r);  // sigmoid has the slope e / (1 + e)^2
-    by[1] = real(0.5) * (d * d * precision - 1);
-    return real(0.5) * (real(-1.8378770664093453) - a[1] - d * d * precision);
+    // z = (x - mean) / sigma, by the square of 1 / sqrt(sigma), which overflows later; a deviation of 0 stays 0
+    const real e = EXP(-FABS(a[0])), r = 1 / (1 + e), root = EXP(real(-0.25) * a[1]);
+    const real d = x - (a[0] < 0 ? e * r : r), z = d == 0 ? d : d * root * root;
+    const real by_mean = z * (e * r * r);  // sigmoid has the slope e / (1 + e)^2
+    by[0] = by_mean == 0 ? by_mean : by_mean * root * root;
+    by[1] = real(0.5) * (z * z - 1);
+    return real(0.5) * (real(-1.8378770664093453) - a[1] - z * z);
   }
 };
 

@@ -3,6 +3,14 @@
 #include "runtime/common.cu"
 #include "runtime/philox.cu"
 
+// exp(x) - 1 - x, by its series x^2/2 (1 + x/3 (1 + x/4 (1 + ...))) where the difference would cancel
+__device__ __forceinline__ real exp_remainder(real x) {
+  real series = 1;
+  #pragma unroll
+  for (int k = SINGLE ? 11 : 18; k > 2; k--) series = FMA(series, x * (real(1) / k), real(1));
+  return FABS(x) < 1 ? real(0.5) * x * x * series : EXPM1(x) - x;
+}
+
 // Where a launch draws its own noise.
 struct Address { unsigned step, seed, stream, site; };
 
@@ -19,8 +27,8 @@ void forward(const Address address, const real* raw, Eps* eps, real* z, real* kl
     const int j = begin + lane;
     const real logvar = j < latent ? mu[latent + j] : real(0), m = j < latent ? mu[j] : real(0);
     const real sigma = EXP(real(0.5) * logvar);
-    sum += FMA(m, m, FMA(sigma, sigma, -1 - logvar));  // AEVB appendix B; 0 beyond the last latent
-    for (int s = 0; s < samples; s++) {                // AEVB eq. (4): z = mu + sigma eps
+    sum += FMA(m, m, exp_remainder(logvar));  // AEVB appendix B, no term negative; 0 beyond the last latent
+    for (int s = 0; s < samples; s++) {       // AEVB eq. (4): z = mu + sigma eps
       const unsigned at = (s * batch + b) * latent + j;
       if (j < latent) {
         if constexpr (DRAWN) eps[at] = standard_normal(at, address.site, address.step, address.seed, address.stream);
@@ -58,6 +66,6 @@ sample_kl_grad(const real* dz, const real* dkl, const real* raw, const real* eps
       by_sigma = FMA(d, eps[there], by_sigma);
     }
     out[at] = FMA(dkl[b], raw[at], by_z);
-    out[at + latent] = real(0.5) * FMA(by_sigma, sigma, dkl[b] * FMA(sigma, sigma, real(-1)));
+    out[at + latent] = real(0.5) * FMA(by_sigma, sigma, dkl[b] * EXPM1(raw[at + latent]));
   }
 }

@@ -1,4 +1,4 @@
-"""exp, log, log1p, tanh and the sine and cosine of a turn, as arithmetic that LLVM vectorises.
+"""exp, expm1, log, log1p, tanh and the sine and cosine of a turn, as arithmetic that LLVM vectorises.
 
 Numba's own are scalar calls, ten times slower. Each is within 2 rounding units of the exact value; NaN and
 infinities go through. The polynomials are those of Cephes (S. L. Moshier, "Methods and Programs for Mathematical
@@ -49,6 +49,64 @@ def _exp64(x: Any) -> Any:
     half = k >> np.int64(1)
     first = as_float64((half + np.int64(1023)) << np.int64(52))
     return (1.0 + 2.0 * (p / (q - p))) * first * as_float64((k - half + np.int64(1023)) << np.int64(52))
+
+
+# exp(x) - 1 and exp(x) - 1 - x. For |x| < 1, where digits would cancel, by the series of the latter.
+
+
+@helper
+def _series32(x: Any) -> Any:
+    # x^2 (1/2! + x/3! + ... + x^9/11!)
+    f = np.float32
+    p = f(1 / 39916800)
+    p = p * x + f(1 / 3628800)
+    p = p * x + f(1 / 362880)
+    p = p * x + f(1 / 40320)
+    p = p * x + f(1 / 5040)
+    p = p * x + f(1 / 720)
+    p = p * x + f(1 / 120)
+    p = p * x + f(1 / 24)
+    p = p * x + f(1 / 6)
+    p = p * x + f(1 / 2)
+    return p * x * x
+
+
+@helper
+def _series64(x: Any) -> Any:
+    p = 1 / 6402373705728000
+    p = p * x + 1 / 355687428096000
+    p = p * x + 1 / 20922789888000
+    p = p * x + 1 / 1307674368000
+    p = p * x + 1 / 87178291200
+    p = p * x + 1 / 6227020800
+    p = p * x + 1 / 479001600
+    p = p * x + 1 / 39916800
+    p = p * x + 1 / 3628800
+    p = p * x + 1 / 362880
+    p = p * x + 1 / 40320
+    p = p * x + 1 / 5040
+    p = p * x + 1 / 720
+    p = p * x + 1 / 120
+    p = p * x + 1 / 24
+    p = p * x + 1 / 6
+    p = p * x + 1 / 2
+    return p * x * x
+
+
+def _expm132(x: Any) -> Any:
+    return x + _series32(x) if abs(x) < np.float32(1.0) else exp(x) - np.float32(1.0)
+
+
+def _expm164(x: Any) -> Any:
+    return x + _series64(x) if abs(x) < 1.0 else exp(x) - 1.0
+
+
+def _exp_remainder32(x: Any) -> Any:
+    return _series32(x) if abs(x) < np.float32(1.0) else exp(x) - np.float32(1.0) - x
+
+
+def _exp_remainder64(x: Any) -> Any:
+    return _series64(x) if abs(x) < 1.0 else exp(x) - 1.0 - x
 
 
 def _log1p32(x: Any) -> Any:
@@ -245,6 +303,8 @@ def _for_both_types(single: Callable, double: Callable) -> Callable:
 
 
 exp = _for_both_types(_exp32, _exp64)
+expm1 = _for_both_types(_expm132, _expm164)
+exp_remainder = _for_both_types(_exp_remainder32, _exp_remainder64)
 log = _for_both_types(_log32, _log64)  # of positive normal numbers
 log1p = _for_both_types(_log1p32, _log1p64)  # of numbers from 0 to 1
 tanh = _for_both_types(_tanh32, _tanh64)
