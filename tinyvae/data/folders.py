@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tinyvae.data.dataset import DataError
+from tinyvae.data.checks import DataError
 from tinyvae.data.sources import Source, get
 
 Folder = str | os.PathLike[str] | None
