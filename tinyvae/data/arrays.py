@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.data.checks import DataError, all_same, number
+from tinyvae.data.checks import DataError, number, sameness
 from tinyvae.data.dataset import DataSet, held_out
 from tinyvae.data.formats import Arrays, Stored
 from tinyvae.data.rows import as_grey, as_rows
@@ -67,11 +67,8 @@ def data_set_of(path: Path, arrays: Arrays) -> DataSet:
         raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
     grey, scale = as_grey(list(rows), str(path))
     found = dict(zip(given, grey, strict=True))
-    if all_same(found["train"]) and len(found["train"]) > 1:
-        flat = found["train"][0]
-        each = f"every pixel is {number(flat[0])}" if flat.min() == flat.max() else "copies of one"
-        warnings.warn(f"{path} has {len(found['train'])} images that are all the same ({each}): there is nothing to "
-                      "learn from them", stacklevel=2)
+    if same := sameness(found["train"]):
+        warnings.warn(f"{path} has nothing to learn from: {same}", stacklevel=2)
     if "test" not in found:
         found, labels = _split(path, found, labels)
     return DataSet(

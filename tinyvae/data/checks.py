@@ -25,6 +25,11 @@ def check_rows(rows: Any, what: str, scale: float = 1.0) -> None:
         found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else f"type {type(rows).__name__}"
         raise DataError(f"found {what} of {found}; expected an array (count, pixels) that is not empty")
     check_type(rows, what)
+    check_range(rows, what, scale)
+
+
+def check_range(rows: np.ndarray, what: str, scale: float = 1.0) -> None:
+    """Raise DataError unless all numbers of `rows`, (count, pixels) and not empty, are from 0 to `scale`."""
     low, high = limits([rows])
     if not (low >= 0 and high <= scale):  # NaN fails
         expected = "numbers from 0 to 1" if scale == 1 else f"numbers from 0 to the scale, {scale:g}"
@@ -87,16 +92,23 @@ def cure(parts: Sequence[np.ndarray]) -> str:
 
 
 def sameness(rows: np.ndarray) -> str:
-    """Why images (count, pixels) are too much alike to learn a density from; "" if they are not."""
-    if len(rows) < 2:
-        return ""
-    if all_same(rows):
-        same = rows[0].min() == rows[0].max()
-        return f"every pixel of every image is {number(rows[0, 0])}" if same else f"all {len(rows)} images are the same"
+    """In words, that all images (count, pixels) are copies of one; "" if they are not, or if there is only one."""
+    if len(rows) < 2 or not all((rows[first : first + BLOCK] == rows[0]).all() for first in range(0, len(rows), BLOCK)):
+        return ""  # found in the first block with another image
+    if rows[0].min() == rows[0].max():
+        return f"every pixel of all {len(rows)} images is {number(rows[0, 0])}"
+    return f"all {len(rows)} images are the same"
+
+
+def degeneracy(rows: np.ndarray) -> str:
+    """In words, why a density has no bound on images (count, pixels); "" if no reason is seen.
+
+    Copies of few images, or a pixel that never changes, let the density of a continuous likelihood grow on them alone.
+    """
+    if found := sameness(rows):
+        return found
     different = len({hash(row.tobytes()) for row in rows})
-    return f"only {different} of {len(rows)} images differ from each other" if 2 * different <= len(rows) else ""
-
-
-def all_same(rows: np.ndarray) -> bool:
-    """Whether all images are copies of one; it stops at the first block with another image."""
-    return all(bool((rows[first : first + BLOCK] == rows[0]).all()) for first in range(0, len(rows), BLOCK))
+    if 2 * different <= len(rows):
+        return f"only {different} of {len(rows)} images differ from each other"
+    fixed = int((rows.min(0) == rows.max(0)).sum()) if len(rows) > 1 else 0
+    return f"{fixed} of {rows.shape[1]} pixels are the same in every image" if fixed else ""

@@ -7,9 +7,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
-from tinyvae.data.checks import DataError
+from tinyvae.data.checks import DataError, check_rows, only
 from tinyvae.data.dataset import PIXELS, DataSet, split_suffix, treated
 from tinyvae.data.sources import NAMES, SOURCES
 
@@ -58,6 +60,22 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
             chosen = wanted or ("static" if data.is_bits else "gray")
             return treated(replace(data, name=f"{text}-{chosen}"), chosen)
     raise _unknown(full)
+
+
+def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str = "the array") -> DataSet:
+    """What a function was given as data: a data set, the name of one, or an array (count, pixels) of numbers in [0, 1].
+
+    An array, which `what` names in errors, becomes the training part and the test part. DataError for data that no
+    training could use.
+    """
+    if isinstance(data, DataSet):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return load(data)
+    rows = np.ascontiguousarray(data)
+    check_rows(rows, what)
+    bits = only([rows], 0, 1)
+    return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
 
 
 def anywhere(name: str) -> str:
