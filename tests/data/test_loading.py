@@ -398,7 +398,7 @@ def test_find_of_the_digits_and_of_an_unknown_set():
 @pytest.mark.parametrize("size", [0, 1000, 2000000])
 def test_a_file_of_another_size_is_refused(tmp_path, size):
     plant(tmp_path, "frey-faces", size)
-    with pytest.raises(data.DataError, match=rf"mat has {size} bytes; expected 1100584: .* Delete it"):
+    with pytest.raises(data.DataError, match=rf"mat has {size} bytes; expected 1100584: .* Put the original"):
         data.load("frey-faces", tmp_path)
     found = data.find("frey-faces", tmp_path)
     assert found["found"] is False

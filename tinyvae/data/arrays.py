@@ -6,19 +6,19 @@ A name is read by its words: one may name a part (`train`, `test`, `val`, ...), 
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tinyvae.data.checks import DataError, number, sameness
-from tinyvae.data.dataset import DataSet, held_out
+from tinyvae.data.dataset import PARTS, DataSet, held_out
 from tinyvae.data.formats import Arrays, Stored
-from tinyvae.data.rows import as_grey, as_rows
+from tinyvae.data.rows import as_grey, image_shape
 
-PARTS = {"train": "train", "training": "train", "tr": "train", "test": "test", "testing": "test", "te": "test",
+WORDS = {"train": "train", "training": "train", "tr": "train", "test": "test", "testing": "test", "te": "test",
          "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}  # fmt: skip
 ROLES = {
     **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "pixels", "feature", "features", "input", "inputs"),
@@ -38,9 +38,9 @@ def role_of(name: str) -> Role | None:
         name = name.replace(alias, plain)
     name = re.sub("^([xyXY])(?=tr|te|val)", r"\1_", name)  # "xtrain"
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
-    parts = {PARTS[word] for word in words if word in PARTS}
+    parts = {WORDS[word] for word in words if word in WORDS}
     roles = {ROLES[word] for word in words if word in ROLES}
-    if not (parts or roles) or len(parts) > 1 or not all(word in (*PARTS, *ROLES, *IGNORED) for word in words):
+    if not (parts or roles) or len(parts) > 1 or not all(word in (*WORDS, *ROLES, *IGNORED) for word in words):
         return None
     return parts.pop() if parts else "", "labels" if "labels" in roles else "images"
 
@@ -51,28 +51,26 @@ def data_set_of(path: Path, arrays: Arrays) -> DataSet:
     Data without a test part are split at random. Raises DataError.
     """
     roles = _roles(path, arrays)
-    parts = {part: roles[part, "images"] for part in ("train", "test", "valid") if (part, "images") in roles}
-    given = {part: arrays[key].read() for part, key in parts.items()}
-    keys = {part: roles.get((part, "labels")) for part in parts}
-    counts = {part: len(array) if array.ndim else 0 for part, array in given.items()}
-    labels, names = _labels(path, {part: (arrays[key].read(), counts[part]) for part, key in keys.items() if key})
+    parts = {part: roles[part, "images"] for part in PARTS if (part, "images") in roles}
+    keys = {part: roles[part, "labels"] for part in parts if (part, "labels") in roles}
+    shapes = {key: image_shape(arrays[key], f"{path} ({key})") for key in parts.values()}
+    if len(set(shapes.values())) > 1:
+        sizes = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
+    labels, names = _labels(path, {part: (arrays[key], arrays[parts[part]].shape[0]) for part, key in keys.items()})
     used = {*parts.values(), *keys.values()}
     if unused := [f"{key} {_described(stored)}" for key, stored in arrays.items() if key not in used]:
         warnings.warn(f"{path} has arrays that are not used: {', '.join(unused)}; used are "
                       f"{', '.join(key for key in arrays if key in used)}", stacklevel=2)
-    what = {part: f"{path} ({key})" for part, key in parts.items()}
-    rows, shapes = zip(*(as_rows(array, what[part]) for part, array in given.items()), strict=True)
-    if len(set(shapes)) > 1:
-        sizes = ", ".join(f"{key} {shape}" for key, shape in zip(parts.values(), shapes, strict=True))
-        raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
-    grey, scale = as_grey(list(rows), str(path))
-    found = dict(zip(given, grey, strict=True))
+    rows = [arrays[key].read().reshape(arrays[key].shape[0], -1) for key in parts.values()]
+    grey, scale = as_grey(rows, str(path))
+    found = dict(zip(parts, grey, strict=True))
     if same := sameness(found["train"]):
         warnings.warn(f"{path} has nothing to learn from: {same}", stacklevel=2)
     if "test" not in found:
         found, labels = _split(path, found, labels)
     return DataSet(
-        str(path), found["train"], found["test"], shapes[0], scale, train_labels=labels.get("train"),
+        str(path), found["train"], found["test"], shapes[parts["train"]], scale, train_labels=labels.get("train"),
         test_labels=labels.get("test"), valid=found.get("valid"), valid_labels=labels.get("valid"), class_names=names,
     )
 
@@ -123,17 +121,17 @@ def _split(path: Path, found: Parts, labels: Parts) -> tuple[Parts, Parts]:
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
-def _labels(path: Path, found: dict[str, tuple[np.ndarray, int]]) -> tuple[Parts, tuple[str, ...] | None]:
+def _labels(path: Path, found: dict[str, tuple[Stored, int]]) -> tuple[Parts, tuple[str, ...] | None]:
     """Labels of each part as (count,) int64; and the names of the classes, in the order of their numbers, of strings.
 
     `found` has the array and the number of images of each part. Whole numbers may have any type.
     """
     flat = {}
     for part, (labels, count) in found.items():
-        if labels.shape[:1] != (count,) or labels.size != count:
+        if labels.shape[:1] != (count,) or math.prod(labels.shape) != count:
             raise DataError(f"{path} has {labels.dtype} labels of shape {labels.shape}; expected one for each image, "
                             f"shape {(count,)}.{_from_one_hot(labels, count)}")
-        flat[part] = labels.reshape(count)
+        flat[part] = labels.read().reshape(count)
     strings = {part: labels.dtype.kind in "SU" for part, labels in flat.items()}
     if not any(strings.values()):
         return {part: _whole(path, labels) for part, labels in flat.items()}, None
@@ -159,8 +157,10 @@ def _whole(path: Path, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _from_one_hot(labels: Any, count: int) -> str:
+def _from_one_hot(labels: Stored, count: int) -> str:
     """The cure, if each row of the labels has a single 1."""
-    one_hot = labels.ndim == 2 and len(labels) == count and labels.dtype.kind in "buif" and (
-        ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
+    if len(labels.shape) != 2 or labels.shape[0] != count or labels.dtype.kind not in "buif":
+        return ""
+    rows = labels.read()
+    one_hot = ((rows == 0) | (rows == 1)).all() and (rows.sum(1) == 1).all()
     return " They are one-hot: store labels.argmax(1)." if one_hot else ""

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+OBJECTS = ("holds Python objects, which could run code when loaded; expected numbers: save np.stack(list(images)), "
+           "which is one array, and strings with astype(str).")
 ROUNDING = 0.01  # values that lie out of range by at most this much are taken for rounding, or for compression
 BLOCK = 4096  # the number of images that are looked at together
 
@@ -24,7 +26,7 @@ def check_rows(rows: Any, what: str, scale: float = 1.0) -> None:
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not rows.size:
         found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else f"type {type(rows).__name__}"
         raise DataError(f"found {what} of {found}; expected an array (count, pixels) that is not empty")
-    check_type(rows, what)
+    check_type(rows.dtype, what)
     check_range(rows, what, scale)
 
 
@@ -37,10 +39,12 @@ def check_range(rows: np.ndarray, what: str, scale: float = 1.0) -> None:
                         f"{cure([rows]) if scale == 1 else ''}".strip())
 
 
-def check_type(array: np.ndarray, what: str) -> None:
-    """Raise DataError unless the array holds real numbers."""
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{what} holds {array.dtype}; expected integers from 0 to 255 or floats in [0, 1].")
+def check_type(dtype: np.dtype, what: str) -> None:
+    """Raise DataError unless this is a type of real numbers."""
+    if dtype.hasobject:
+        raise DataError(f"{what} {OBJECTS}")
+    if dtype.kind not in "buif":
+        raise DataError(f"{what} holds {dtype}; expected integers from 0 to 255 or floats in [0, 1].")
 
 
 def limits(parts: Sequence[np.ndarray]) -> tuple[Any, Any]:

@@ -118,10 +118,11 @@ class DataSet:
         return digest.hexdigest()
 
     def __str__(self) -> str:
+        stored = "bits" if self.is_bits else f"{self.train.dtype} / {self.scale:g}"
         valid = "" if self.valid is None else f"{len(self.valid)} valid, "
         return (
             f"{self.name}: {len(self.train)} train, {valid}{len(self.test)} test, "
-            f"{self.shape[0]} x {self.shape[1]}, {self.train.dtype} / {self.scale:g}, {self.likelihood}"
+            f"{self.shape[0]} x {self.shape[1]}, {stored}, {self.likelihood}"
         )
 
     __repr__ = __str__

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from typing import Any
 
 import numpy as np
 
 from tinyvae.data.checks import DataError, check_type, cure, found_range, limits, number, only
 
 
-def as_rows(array: np.ndarray, what: str) -> tuple[np.ndarray, tuple[int, int]]:
-    """An array of images as (count, pixels), and the (rows, columns) of one image.
+def image_shape(array: Any, what: str) -> tuple[int, int]:
+    """The (rows, columns) of the images of an array, which need not have been read: its shape and type are enough.
 
     The accepted shapes are (N, D), (N, H, W), (N, H, W, 1) and (N, 1, H, W). If D is a perfect square, the images are
     square; else they have one row. `what` names the array in errors. Raises DataError.
     """
-    check_type(array, what)
-    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
-        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
-    if array.ndim not in (2, 3):
+    check_type(array.dtype, what)
+    shape, (count, *rest) = array.shape, array.shape or (0,)
+    if len(rest) == 3 and 1 in (rest[0], rest[2]):
+        rest = rest[1:] if rest[0] == 1 else rest[:2]
+    if len(rest) not in (1, 2):
         raise DataError(
-            f"{what} has shape {array.shape}; expected (count, pixels), (count, rows, columns) or one grey "
-            f"channel, (count, rows, columns, 1).{_reshaped(array)}"
+            f"{what} has shape {shape}; expected (count, pixels), (count, rows, columns) or one grey "
+            f"channel, (count, rows, columns, 1).{_reshaped(shape, array.dtype)}"
         )
-    if array.size == 0:
-        raise DataError(f"{what} has shape {array.shape}, without any pixel; expected at least one image.")
-    if array.ndim == 3:
-        shape = (array.shape[1], array.shape[2])
-    else:
-        side = round(array.shape[1] ** 0.5)
-        shape = (side, side) if side * side == array.shape[1] else (1, array.shape[1])
-    return array.reshape(len(array), -1), shape
+    if not count or not math.prod(rest):
+        raise DataError(f"{what} has shape {shape}, without any pixel; expected at least one image.")
+    if len(rest) == 2:
+        return rest[0], rest[1]
+    side = math.isqrt(rest[0])
+    return (side, side) if side * side == rest[0] else (1, rest[0])
 
 
-def _reshaped(array: np.ndarray) -> str:
+def _reshaped(shape: tuple[int, ...], dtype: np.dtype) -> str:
     """The cure for an array with more axes: grey from colours, or all images along one axis."""
-    if array.ndim < 4:
+    if len(shape) < 4:
         return ""
-    axis = next((axis for axis in (-1, 1) if array.ndim == 4 and array.shape[axis] == 3), None)
+    axis = next((axis for axis in (-1, 1) if len(shape) == 4 and shape[axis] == 3), None)
     if axis is None:
-        rows, columns = array.shape[-2:]
-        return f" Store images.reshape(-1, {rows}, {columns}), if the last two axes are rows and columns."
+        return f" Store images.reshape(-1, {shape[-2]}, {shape[-1]}), if the last two axes are rows and columns."
     grey = f"images.mean({axis})"
-    return f" Store {grey if array.dtype.kind == 'f' else f'np.uint8({grey})'} to make these colours grey."
+    return f" Store {grey if dtype.kind == 'f' else f'np.uint8({grey})'} to make these colours grey."
 
 
 def as_grey(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], float]:

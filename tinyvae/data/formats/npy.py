@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.data.checks import DataError
+from tinyvae.data.checks import OBJECTS, DataError
 from tinyvae.data.formats.registry import Arrays, Stored, reads
 
 
@@ -39,8 +39,5 @@ def header_of(stream: Any) -> tuple[tuple[int, ...], np.dtype]:
 def numpy_error(path: Path, error: Exception) -> DataError:
     """The error for a file that NumPy refuses to read."""
     if "bject" in str(error):  # NumPy's words: "Object arrays cannot be loaded", "Python objects in dtype"
-        return DataError(
-            f"{path} holds Python objects, which could run code when loaded; expected numbers: save "
-            "np.stack(list(images)), which is one array, and strings with astype(str)."
-        )
+        return DataError(f"{path} {OBJECTS}")
     return DataError(f"{path} cannot be read ({error}): truncated, damaged or too large; write it again.")
