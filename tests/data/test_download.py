@@ -152,7 +152,7 @@ def test_load_fetches_into_the_cache_and_then_reads(network, monkeypatch, tmp_pa
         content[name] = gzip.compress(body, mtime=0)
 
     def read(folder):
-        train, train_labels, test, test_labels = (readers.files.read_idx(folder / file) for file in content)
+        train, train_labels, test, test_labels = (readers.read_idx(folder / file) for file in content)
         return readers._grey("mnist", train, test, (2, 2), labels=(train_labels, test_labels))
 
     monkeypatch.setitem(loading.SOURCES, "mnist", source(content, read))

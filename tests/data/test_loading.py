@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from scipy import stats
 
 import tinyvae.data as data
 from tinyvae.data import folders, readers
-from tinyvae.data.dataset import DataError, DataSet, above_half, draw_static, held_out, treated
+from tinyvae.data.checks import DataError
+from tinyvae.data.dataset import DataSet, above_half, draw_static, held_out, treated
 from tinyvae.data.loading import Outline, outline
 from tinyvae.data.sources import SOURCES
 from tinyvae.engine import noise
@@ -178,7 +180,7 @@ def test_the_outline_is_known_without_the_files(name):
 
 
 def test_the_outline_of_a_path_is_that_of_its_data(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((20, 5, 7)))
+    np.save(tmp_path / "a.npy", np.arange(700.0).reshape(20, 5, 7) % 2)
     path = str(tmp_path / "a.npy")
     assert outline(path) == Outline(f"{path}-static", (5, 7), 18, "bernoulli")
     assert outline(path + "-gray") == Outline(f"{path}-gray", (5, 7), 18, "continuous-bernoulli")
@@ -396,7 +398,7 @@ def test_find_of_the_digits_and_of_an_unknown_set():
 @pytest.mark.parametrize("size", [0, 1000, 2000000])
 def test_a_file_of_another_size_is_refused(tmp_path, size):
     plant(tmp_path, "frey-faces", size)
-    with pytest.raises(data.DataError, match=rf"mat has {size} bytes; expected 1100584: .* Delete it"):
+    with pytest.raises(data.DataError, match=rf"mat has {size} bytes; expected 1100584: .* Put the original"):
         data.load("frey-faces", tmp_path)
     found = data.find("frey-faces", tmp_path)
     assert found["found"] is False
@@ -466,13 +468,49 @@ def test_nothing_heavy_is_imported_for_the_digits():
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"scale": 0}, "found scale=0 of mine; expected a finite number above 0"),
     ({"scale": "gray"}, "found scale='gray'"),
-    ({"train": [[1.0]]}, "found train data of mine of list"), ({"train": np.zeros((0, 6))}, r"of shape \(0, 6\)"),
+    ({"train": [[1.0]]}, "found the train data of mine of type list"),
+    ({"train": np.zeros((0, 6))}, r"of shape \(0, 6\)"),
     ({"test": np.zeros((2, 5))}, "found 5 pixels a datum in the test data of mine, and images of 2 x 3"),
     ({"shape": (3, 3)}, "found 6 pixels a datum in the train data of mine, and images of 3 x 3"),
-    ({"train": np.full((2, 6), 255.0)}, "found values from 255.0 to 255.0 .* expected 0 to the scale, 1"),
-    ({"valid": np.full((2, 6), np.nan)}, "found values from nan to nan in the valid data")])  # fmt: skip
+    ({"train": np.eye(2, 6) * 255}, r"found values from 0 to 255 .* expected numbers from 0 to 1. .*images / 255\)"),
+    ({"train": np.eye(2, 6) * 17, "scale": 16}, "values from 0 to 17 .* expected numbers from 0 to the scale, 16"),
+    ({"valid": np.full((2, 6), np.nan)}, "found NaN in 2 of 2 images in the valid data"),
+    ({"pixels": "grey"}, "found pixels='grey' of mine; expected one of dynamic, static, threshold, gray"),
+    ({"pixels": "static", "train": np.full((4, 6), 0.5)}, "found grey values in the train data .* pixels are static"),
+    ({"train_labels": np.arange(3)}, r"found train labels of mine of shape \(3,\) and type int64; expected a whole"),
+    ({"valid": np.eye(2, 6), "valid_labels": np.zeros(2)}, r"valid labels of mine of shape \(2,\) and type float64"),
+])
 def test_a_data_set_of_ones_own_is_checked(changes, sentence):
     right = {"name": "mine", "train": np.zeros((4, 6)), "test": np.ones((2, 6)), "shape": (2, 3), "scale": 1.0}
     DataSet(**right)
     with pytest.raises(DataError, match=sentence):
         DataSet(**right | changes)
+
+
+# ---- its fingerprint -----------------------------------------------------------------
+
+
+def test_the_fingerprint_is_the_sha256_of_the_content():
+    """Against the digest of the same bytes put together by hand."""
+    train, labels = np.arange(12, dtype=np.uint8).reshape(2, 6), np.array([1, 0])
+    mine = DataSet("mine", train, train[:1], (2, 3), 16.0, train_labels=labels)
+    types = '{"train": ["|u1", [2, 6]], "train_labels": ["<i8", [2]], "test": ["|u1", [1, 6]]}'
+    head = f'["gray", 16.0, [2, 3], null, {types}]'
+    content = head.encode() + train.tobytes() + labels.astype("<i8").tobytes() + train[:1].tobytes()
+    assert mine.fingerprint == hashlib.sha256(content).hexdigest()
+
+
+def test_every_part_of_the_content_changes_the_fingerprint():
+    part, labels = np.zeros((4, 6), np.uint8), np.arange(4)
+    one = DataSet("a", part, part, (2, 3), 1.0, train_labels=labels, test_labels=labels, valid=part,
+                  valid_labels=labels)
+    other, turned = np.eye(4, 6, dtype=np.uint8), labels[::-1].copy()
+    changes = [{"train": other}, {"test": other}, {"valid": other}, {"train_labels": turned}, {"test_labels": turned},
+               {"valid_labels": turned}, {"valid_labels": None}, {"shape": (3, 2)}, {"scale": 2.0}, {"train": part[:3],
+               "train_labels": labels[:3]}, {"pixels": "static"}, {"train": part.astype(np.float32)},
+               {"valid": None, "valid_labels": None}]  # fmt: skip
+    found = [one.fingerprint, *(replace(one, **change).fingerprint for change in changes)]
+    assert len(set(found)) == len(found)
+    assert replace(one, name="b", train=part.copy()).fingerprint == one.fingerprint
+    part[3, 5] = 1  # a change in place counts, too
+    assert one.fingerprint not in found

@@ -442,17 +442,21 @@ def test_what_cannot_be_evaluated_is_refused():
         evaluate(model, data, -1)
     with pytest.raises(ValueError, match="made-static has no part 'valid'"):
         evaluate(model, data, part="valid")
-    for shape in ((5, 8), (0, 9), (9,)):
-        with pytest.raises(ValueError, match=r"this model takes \(count, 9\)"):
+    with pytest.raises(ValueError, match="made-static has no part 'tset'"):
+        evaluate(model, data, part="tset")
+    with pytest.raises(ValueError, match="the array has 8 pixels a datum; the model takes 9"):
+        evaluate(model, np.zeros((5, 8)))
+    for shape in ((0, 9), (9,)):
+        with pytest.raises(ValueError, match=r"found the array of shape \(.*\); expected an array \(count, pixels\)"):
             evaluate(model, np.zeros(shape))
 
 
-@pytest.mark.parametrize("wrong", [255.0, -0.1, np.nan])
-def test_pixels_of_an_array_outside_0_to_1_are_refused(wrong):
+@pytest.mark.parametrize(("wrong", "cure"), [(255.0, r"images / 255\)"), (-0.1, "np.interp"), (np.nan, "Drop")])
+def test_pixels_of_an_array_outside_0_to_1_are_refused(wrong, cure):
     """Bytes given by mistake would get a number that looks like a bound."""
     images = np.zeros((3, 9), np.float32)
     images[1, 2] = wrong
-    with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]: divide bytes by 255"):
+    with pytest.raises(ValueError, match=f"in the array; expected numbers from 0 to 1. .*{cure}"):
         evaluate(vae(), images)
 
 
@@ -460,7 +464,7 @@ def test_an_evaluation_prints_as_a_table():
     model, x = tv.VAE(6, 5, 2, dtype="float64"), np.random.default_rng(0).integers(0, 2, (30, 6)).astype(float)
     found = tv.evaluate(model, x, method="ais", count=4, chains=2, temperatures=3)
     title, heads, *rows, remark = str(found).split("\n")
-    assert title == "array, the first 4 of 30 data, one draw of z each"
+    assert title == "the array, the first 4 of 30 data, one draw of z each"
     assert re.split("  +", heads) == ["quantity", "value", "std. error", "unit", "direction"]
     cells = {row[0]: row[1:] for row in (re.split("  +", line) for line in rows)}
     assert cells["ELBO"] == [f"{found.elbo:.3f}", f"{found.elbo_stderr:.3f}", "nats per datum", "higher is better"]

@@ -677,7 +677,7 @@ def real(name):
 def test_training_learns_mnist():
     # after two passes over a tenth of it, far above the pixels' means, which give -205.78 nats
     data = real("mnist-dynamic")
-    part = dataclasses.replace(data, train=data.train[:6000], test=data.test[:2000])
+    part = tv.DataSet(data.name, data.train[:6000], data.test[:2000], data.shape, data.scale, "dynamic", "bernoulli")
     with threadpool_limits(1):  # two BLAS threads wait for each other where the cores are busy: 20 times slower
         records = tv.fit(tv.VAE(784, hidden=100, latent=10), part, epochs=2, batch=50, lr=2e-3)
     p = np.clip(data.train.mean(0) / 255, 1e-6, 1 - 1e-6)

@@ -86,6 +86,7 @@ def picture(name: str) -> Any:
         if not model.has_pictures:
             raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
                              "pictures are for models that do, as a vae")
+        model.check(data_set)
         folder = out or (run if run.is_dir() else run.parent) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
         draw = getattr(gallery, name)

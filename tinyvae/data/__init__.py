@@ -4,14 +4,17 @@
     data = tv.data.load("mnist-dynamic")      # or a path: tv.data.load("faces.npy-gray")
     print(data)                               # mnist-dynamic: 60000 train, 10000 test, 28 x 28, ...
 
-`dataset` defines a data set and the treatments of its pixels; `files` reads the file formats; `sources` is the
-catalogue of the named sets; `readers` reads each of them, `folders` finds their files, and `download` fetches the two
-sets that have public mirrors; `loading` puts these together.
+`checks` holds what all images must fulfil; `dataset` defines a data set and the treatments of its pixels. The folder
+`formats` reads files, one module a format; `arrays` finds out which array of a file is what, and `rows` brings images
+into one form. `sources` is the catalogue of the named sets; `readers` reads each of them, `folders` finds their files,
+and `download` fetches the two sets that have public mirrors. `loading` puts these together.
 """
 
-from tinyvae.data.dataset import PIXELS, DataError, DataSet
+from tinyvae.data.checks import DataError
+from tinyvae.data.dataset import PIXELS, DataSet
 from tinyvae.data.folders import find, verify
-from tinyvae.data.loading import Outline, anywhere, load, outline
+from tinyvae.data.loading import Outline, anywhere, as_data_set, load, outline
 from tinyvae.data.sources import NAMES
 
-__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "find", "load", "outline", "verify"]
+__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "as_data_set", "find", "load", "outline",
+           "verify"]

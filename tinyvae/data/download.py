@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tinyvae.data.dataset import DataError
+from tinyvae.data.checks import DataError
 from tinyvae.data.sources import Source, SourceFile
 
 

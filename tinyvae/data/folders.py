@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tinyvae.data.dataset import DataError
+from tinyvae.data.checks import DataError
 from tinyvae.data.sources import Source, get
 
 Folder = str | os.PathLike[str] | None
@@ -46,7 +46,7 @@ def check_sizes(source: Source, folder: Path) -> None:
         if size != file.size:
             raise DataError(
                 f"{folder / file.name} has {size} bytes; expected {file.size}: truncated, or another file. "
-                f"Delete it and get it again: {source.origin}."
+                f"Put the original in its place: {source.origin}."
             )
 
 
@@ -105,6 +105,6 @@ def verify(name: str, data_dir: Folder = None) -> dict[str, str]:
         if digest != file.sha256:
             raise DataError(
                 f"{path} has SHA-256 {digest}; expected {file.sha256}. "
-                f"Delete it and get it again: {source.origin}."
+                f"Put the original in its place: {source.origin}."
             )
     return found

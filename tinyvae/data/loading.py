@@ -9,19 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvae.data import download, files, folders
-from tinyvae.data.dataset import PIXELS, DataError, DataSet, held_out, split_suffix, treated
-from tinyvae.data.rows import as_grey, as_rows
+from tinyvae.data import download, folders, formats
+from tinyvae.data.arrays import data_set_of
+from tinyvae.data.checks import DataError, check_rows, only
+from tinyvae.data.dataset import PIXELS, DataSet, split_suffix, treated
 from tinyvae.data.sources import NAMES, SOURCES
-
-# The accepted names of the arrays of an .npz file, or of the .npy files of a folder.
-TRAIN = ("train", "x_train", "X_train", "train_x", "train_images")
-TEST = ("test", "x_test", "X_test", "test_x", "test_images")
-VALID = ("valid", "x_valid", "X_valid", "valid_x", "valid_images")
-TRAIN_LABELS = ("train_labels", "y_train", "Y_train", "train_y", "labels_train")
-TEST_LABELS = ("test_labels", "y_test", "Y_test", "test_y", "labels_test")
-ALL = ("images", "data", "x", "X", "arr_0")
-ALL_LABELS = ("labels", "target", "targets", "y", "Y")
 
 SUFFIXES = ", ".join("-" + pixels for pixels in PIXELS)
 
@@ -68,6 +60,22 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
             chosen = wanted or ("static" if data.is_bits else "gray")
             return treated(replace(data, name=f"{text}-{chosen}"), chosen)
     raise _unknown(full)
+
+
+def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str = "the array") -> DataSet:
+    """What a function was given as data: a data set, the name of one, or an array (count, pixels) of numbers in [0, 1].
+
+    An array, which `what` names in errors, becomes the training part and the test part. DataError for data that no
+    training could use.
+    """
+    if isinstance(data, DataSet):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return load(data)
+    rows = np.ascontiguousarray(data)
+    check_rows(rows, what)
+    bits = only([rows], 0, 1)
+    return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
 
 
 def anywhere(name: str) -> str:
@@ -139,60 +147,12 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
 def _load_path(path: Path) -> DataSet:
     """The data set of a file or folder, with grey values."""
     try:
-        arrays = files.read(path)
+        return data_set_of(path, formats.read(path))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}); expected {files.FORMATS}.") from error
-
-    def pick(names: tuple[str, ...]) -> np.ndarray | None:
-        return next((arrays[key] for key in names if key in arrays), None)
-
-    train, test, valid = pick(TRAIN), pick(TEST), pick(VALID)
-    if train is not None and test is not None:
-        parts = [("train", train), ("test", test)] + ([] if valid is None else [("valid", valid)])
-        labels = [_labels(path, pick(TRAIN_LABELS), train), _labels(path, pick(TEST_LABELS), test)]
-    else:
-        images = pick(ALL + TRAIN) if len(arrays) > 1 else next(iter(arrays.values()), None)
-        if images is None:
-            raise DataError(
-                f"{path} has the arrays {', '.join(arrays) or '(none)'}; expected train and test, or images."
-            )
-        parts, labels = [("images", images)], [_labels(path, pick(ALL_LABELS + TRAIN_LABELS), images)]
-    rows, shapes = zip(*(as_rows(array, f"{path} ({key})") for key, array in parts), strict=True)
-    if len(set(shapes)) > 1:
-        sizes = ", ".join(f"{key} {shape}" for (key, _), shape in zip(parts, shapes, strict=True))
-        raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
-    grey, scale = as_grey(list(rows), str(path))
-    if len(parts) == 1:
-        return _split(path, grey[0], shapes[0], scale, labels[0])
-    return DataSet(
-        str(path), grey[0], grey[1], shapes[0], scale, train_labels=labels[0], test_labels=labels[1],
-        valid=None if valid is None else grey[2],
-    )
-
-
-def _split(
-    path: Path, images: np.ndarray, shape: tuple[int, int], scale: float, labels: np.ndarray | None
-) -> DataSet:
-    count = len(images)
-    if count < 2:
-        raise DataError(f"{path} holds {count} image; expected at least 2, one to train and one to test.")
-    train, test = held_out(count, max(1, count // 10))
-    return DataSet(
-        str(path), images[train], images[test], shape, scale,
-        train_labels=None if labels is None else labels[train],
-        test_labels=None if labels is None else labels[test],
-    )
-
-
-def _labels(path: Path, labels: np.ndarray | None, images: np.ndarray) -> np.ndarray | None:
-    if labels is None:
-        return None
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "bui":
-        raise DataError(
-            f"{path} has {labels.dtype} labels of shape {labels.shape}; expected integers of shape "
-            f"{images.shape[:1]}, one for each image (for one-hot labels, labels.argmax(1))."
-        )
-    return labels.astype(np.int64)
+        raise DataError(f"{path} cannot be read ({error}); expected {formats.expected()}.") from error
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into the memory that is free; store it as train.npy and test.npy in a "
+                        "folder, which are read in parts.") from error
 
 
 def _unknown(name: str) -> DataError:
@@ -204,7 +164,7 @@ def _unknown(name: str) -> DataError:
     if base in SOURCES or (base and Path(base).expanduser().exists()):
         return DataError(f"unknown suffix -{suffix} of {base}; expected {SUFFIXES}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
-        return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {files.FORMATS}.")
+        return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {formats.expected()}.")
     return DataError(
-        f"unknown data set {name!r}; expected {', '.join(NAMES)}, or the path of {files.FORMATS}.{hint}"
+        f"unknown data set {name!r}; expected {', '.join(NAMES)}, or the path of {formats.expected()}.{hint}"
     )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tinyvae.data import files
-from tinyvae.data.dataset import SEED, DataError, DataSet, held_out
+from tinyvae.data.checks import DataError
+from tinyvae.data.dataset import SEED, DataSet, held_out
+from tinyvae.data.formats.idx import read_idx
+from tinyvae.data.formats.mat import read_mat
+from tinyvae.data.formats.npz import read_npz
 from tinyvae.engine import noise
 
 MNIST_FILES = (
@@ -46,7 +50,7 @@ def read_mnist(name: str, folder: Path) -> DataSet:
     """The four IDX files of MNIST or Fashion-MNIST: 60000 for training, 10000 for test, 28x28."""
     shapes = ((60000, 28, 28), (60000,), (10000, 28, 28), (10000,))
     train, train_labels, test, test_labels = (
-        _expect(files.read_idx(folder / file), shape, folder / file)
+        _expect(read_idx(folder / file), shape, folder / file)
         for file, shape in zip(MNIST_FILES, shapes, strict=True)
     )
     return _grey(name, train, test, (28, 28), labels=(train_labels, test_labels))
@@ -74,7 +78,7 @@ def read_frey_faces(folder: Path) -> DataSet:
     data.
     """
     path = folder / "frey_rawface.mat"
-    frames = _expect(files.read_mat(path, "ff"), (560, 1965), path).T
+    frames = _expect(read_mat(path, "ff"), (560, 1965), path).T
     return _grey("frey-faces", frames[:1500], frames[1500:], (28, 20))
 
 
@@ -99,8 +103,8 @@ def read_mnist_binarized(folder: Path) -> DataSet:
     return _grey("mnist-binarized", train, test, (28, 28), 1.0, valid=valid)
 
 
-def _expect(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """The array, if it has this shape and holds bytes (or unsigned integers, for labels); else DataError."""
+def _expect(array: Any, shape: tuple[int, ...], path: Path) -> Any:
+    """The array, read or not; DataError unless it has this shape and bytes (for labels, unsigned integers)."""
     images = len(shape) > 1
     if array.shape != shape or array.dtype.kind != "u" or (images and array.dtype != np.uint8):
         raise DataError(f"{path} has {array.dtype} of shape {array.shape}; expected uint8 of shape {shape}.")
@@ -109,11 +113,13 @@ def _expect(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray
 
 def _arrays(path: Path, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """The named arrays of an .npz file, each of the shape it must have."""
-    arrays = files.read_npz(path)
+    arrays = read_npz(path)
     for key in shapes:
         if key not in arrays:
             raise DataError(f"{path} has no array {key!r}, only {', '.join(arrays)}; make it again.")
-    return [_expect(arrays[key], shape, path) for key, shape in shapes.items()]
+    for key, shape in shapes.items():
+        _expect(arrays[key], shape, path)
+    return [arrays[key].read() for key in shapes]
 
 
 def _grey(

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from tinyvae.data import readers
-from tinyvae.data.dataset import PIXELS, DataError, DataSet
+from tinyvae.data.checks import DataError
+from tinyvae.data.dataset import PIXELS, DataSet
 
 
 @dataclass(frozen=True)

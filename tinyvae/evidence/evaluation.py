@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.data import DataSet
+from tinyvae.data import DataSet, as_data_set
+from tinyvae.data.dataset import PARTS
 from tinyvae.distributions import has_closed_kl, kl_per_dimension
 from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
@@ -134,11 +135,11 @@ class Evaluation:
 
 
 @np.errstate(all="ignore")  # the result shows values that are not finite; NumPy need not warn
-def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0, seed: int = 0, part: str = "test",
-             method: str | None = None, count: int | None = None, *, chains: int | None = None,
+def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: int = 0, seed: int = 0,
+             part: str = "test", method: str | None = None, count: int | None = None, *, chains: int | None = None,
              temperatures: int | None = None, leapfrog: int | None = None, draws: int | None = None,
              start: str | None = None, progress: Callable[[float], Any] = lambda share: None) -> Evaluation:
-    """Evaluate a model on a part of a data set, or on an array (count, pixels) in [0, 1].
+    """Evaluate a model on a part of a data set, of a named one ("digits"), or on an array (count, pixels) in [0, 1].
 
     Pixels that are drawn at each use come from a stream of their own, so every call draws the same pixels.
 
@@ -158,8 +159,9 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
     Raises
     ------
     ValueError
-        For data that do not fit the model, an unknown method, or settings that the method does not take.
+        For data that the model cannot be trained on, an unknown method, or settings that the method does not take.
     """
+    data = as_data_set(data)
     if importance_samples < 0:
         raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
     name, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
@@ -170,7 +172,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
                          f"{' or '.join(chosen_method.needs)}: take another method, or evaluate the bound alone")
     if name == "hmc":
         harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])
-    available = len(_stored(model, data, part))
+    available = len(_stored(data, part))
     if count is not None and not 1 <= count <= available:
         raise ValueError(f"found a count of {count} data; expected 1 to {available}, as many as there are")
     used = min(available, (chosen_method and chosen_method.count) or available) if count is None else count
@@ -192,7 +194,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray, importance_samples: int = 0
             columns.setdefault(column_name, []).append(values.astype(np.float64))
     column = {key: np.concatenate(values) for key, values in columns.items()}
     elbo, elbo_error = mean_and_error(column["elbo"])
-    return Evaluation(data.name if isinstance(data, DataSet) else "array", used, elbo, elbo_error,
+    return Evaluation(data.name, used, elbo, elbo_error,
                       bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
                       data_available=available if used < available else None,
                       **bound_fields(column), **{"importance_samples": 0} | settings,
@@ -237,11 +239,11 @@ def bound_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:
     return dict(zip(fields, values, strict=True)) | {"latent_units": None if mu.shape[1] == len(each) else mu.shape[1]}
 
 
-def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "test",
+def batches_of(model: Any, data: DataSet, seed: int, part: str = "test",
                count: int | None = None) -> Iterator[Batch]:
     """All data, or the first `count`, in their order, in batches of `BATCH` rows of the model's type."""
-    end, draw = len(_stored(model, data, part)), None
-    if isinstance(data, DataSet) and data.pixels == "dynamic":
+    end, draw = len(_stored(data, part)), None
+    if data.pixels == "dynamic":
         draw = Noise(seed, f"evaluate-binarise-{part}", model.xp.zeros(1, np.int64))
     rows, end = rows_of(model, data, part, draw), end if count is None else count
     for number, start in enumerate(range(0, end, BATCH)):
@@ -250,20 +252,11 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
         yield rows.at(Tensor(model.xp.arange(start, min(start + BATCH, end))))
 
 
-def _stored(model: Any, data: DataSet | np.ndarray, part: str) -> np.ndarray:
-    """The rows of a part of a data set, or of an array; ValueError if the model cannot take them."""
-    if isinstance(data, DataSet):
-        stored = getattr(data, part)
-        if stored is None:
-            raise ValueError(f"{data.name} has no part {part!r}; take another part, such as test")
-    else:
-        stored = np.ascontiguousarray(data)
-        if stored.size and not (stored.min() >= 0 and stored.max() <= 1):  # NaN fails too
-            raise ValueError(f"found pixels from {stored.min()} to {stored.max()}; expected numbers in [0, 1]: divide "
-                             "bytes by 255 first, or give a data set of tv.data.load")
-    if stored.ndim != 2 or stored.shape[1] != model.pixels or not len(stored):
-        raise ValueError(f"found data of shape {stored.shape}; this model takes (count, {model.pixels}), with at least "
-                         "one row")
+def _stored(data: DataSet, part: str) -> np.ndarray:
+    """The rows of a part of a data set; ValueError if it has no such part."""
+    stored = getattr(data, part) if part in PARTS else None
+    if stored is None:
+        raise ValueError(f"{data.name} has no part {part!r}; take another part, such as test")
     return stored
 
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyvae.data import DataSet
+from tinyvae.data.checks import check_range
 from tinyvae.distributions import Distribution
 from tinyvae.engine.devices import Namespace, namespace
 from tinyvae.engine.noise import Noise
@@ -147,14 +148,24 @@ class Model:
     # ----------------------------------------------------------
 
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1]."""
-        posterior = self.posterior(Batch(self.tensor(x, self.pixels, "x")))
+        """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1].
+
+        A grey value stands for the probability of a pixel that is drawn, so every model takes it. DataError for numbers
+        outside [0, 1].
+        """
+        batch = Batch(self.tensor(x, self.pixels, "x"))
+        if np.size(x):
+            check_range(np.asarray(x), "x")
+        posterior = self.posterior(batch)
         logvar = posterior.logvar if hasattr(posterior, "logvar") else posterior.variance.log()
         return posterior.mean.numpy(), logvar.numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
-        return self.generator(None).likelihood(self.tensor(z, self.latent, "z")).mean.numpy()
+        found = self.tensor(z, self.latent, "z")
+        if not np.isfinite(np.asarray(z)).all():
+            raise ValueError("found NaN or infinite numbers in z; expected finite ones")
+        return self.generator(None).likelihood(found).mean.numpy()
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """The mean image decoded from the posterior mean, (batch, pixels)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.data import DataSet
+from tinyvae.data import DataSet, as_data_set
 from tinyvae.engine.devices import Namespace, namespace_of, read
 from tinyvae.engine.noise import Noise, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
@@ -105,9 +105,11 @@ class Rows:
         return Batch(x, labelled=labelled, **beside)
 
 
-def rows_of(model: Any, data: DataSet | np.ndarray, part: str, draw: Noise | None = None,
+def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise | None = None,
             only: np.ndarray | None = None) -> Rows:
-    """The rows of a part of a data set, or of an array, with the further fields that the model needs (`Model.needs`).
+    """The rows of a part of a data set, with the further fields that the model needs (`Model.needs`).
+
+    `data` is a data set, the name of one, or an array (count, pixels) of numbers in [0, 1].
 
     Parameters
     ----------
@@ -117,23 +119,27 @@ def rows_of(model: Any, data: DataSet | np.ndarray, part: str, draw: Noise | Non
     Raises
     ------
     ValueError
-        If the model needs labels or a mask that the data do not have.
+        For data that the model cannot take (`Model.check`), and if it needs labels or a mask that they do not have.
     """
+    data = as_data_set(data)
+    model.check(data)
     chosen = slice(None) if only is None else only
-    if not isinstance(data, DataSet):
-        stored, scale, name = np.ascontiguousarray(data), 1.0, "an array"
-    else:
-        stored, scale, name = getattr(data, part), data.scale, data.name
     beside = {}
     for field in FIELDS:
         if field in model.needs and field != "labelled":
             array = getattr(data, f"{part}_{'labels' if field == 'y' else field}", None)
             if array is None:
                 what = "labels" if field == "y" else "a mask"
-                raise ValueError(f"a {model.kind} needs {what} for each datum, and {name} has none: take a data set "
-                                 f"with {what}, or another model")
-            beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
-    return Rows(stored[chosen], scale, model.dtype, model.xp, draw, beside)
+                raise ValueError(f"a {model.kind} needs {what} for each datum, and {data.name} has none: take a data "
+                                 f"set with {what}, or another model")
+            if field == "y":
+                classes = model.config["classes"]
+                if not -1 <= array.min() <= array.max() < classes:
+                    raise ValueError(f"found labels from {array.min()} to {array.max()} in {data.name}; a {model.kind} "
+                                     f"with classes={classes} takes 0 to {classes - 1}, and -1 for an unknown one")
+                array = one_hot(array, classes)
+            beside[field] = array[chosen]
+    return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
+from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Generator
@@ -86,13 +87,17 @@ class VAE(Model, kind="vae"):
 
     def check(self, data: DataSet) -> None:
         super().check(data)
-        kind = "grey" if data.pixels == "gray" else "binary"
-        if fault := misfit(self.config["likelihood"], kind, data.name):
-            raise ValueError(f"{fault}{'; or take its -dynamic, -static or -threshold form' if kind == 'grey' else ''}")
+        if fault := misfit(self.config["likelihood"], data.kind, data.name):
+            suffixes = "; or take its -dynamic, -static or -threshold form" if data.name.endswith("-gray") else ""
+            raise ValueError(fault + suffixes)
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's output bias so that with zero weights the mean image is `data_mean`."""
-        mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
+        mean = np.asarray(data_mean, np.float64)
+        if mean.shape != (self.pixels,):
+            raise ValueError(f"found data_mean of shape {mean.shape}; expected ({self.pixels},), a mean for each pixel")
+        check_range(mean[None], "data_mean")
+        mean = np.clip(mean, 1e-3, 1 - 1e-3)
         # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
         start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
         self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)

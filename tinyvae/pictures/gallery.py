@@ -76,6 +76,7 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
     """Images decoded from draws of the prior."""
+    model.check(data)
     return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
 
@@ -122,6 +123,7 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 
     With more than two latents the two most active ones vary, and the others have the mean of the prior.
     """
+    model.check(data)
     if model.generator(None).prior.support == "simplex":
         raise ValueError("two numbers of a latent on the simplex cannot fill a square, for all sum to 1: use traverse")
     active = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())

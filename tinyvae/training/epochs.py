@@ -18,7 +18,15 @@ from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.training.checkpoint import fingerprint
-from tinyvae.training.faults import NonFiniteError, check_memory, device_faults, diverged, not_finite
+from tinyvae.training.faults import (
+    NonFiniteError,
+    blame,
+    check_memory,
+    check_variety,
+    device_faults,
+    diverged,
+    not_finite,
+)
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
 from tinyvae.training.settings import SCHEDULES, Settings
 from tinyvae.training.step import Step
@@ -38,6 +46,7 @@ class Training:
             raise TypeError(f"found data of type {type(data).__name__}; expected a DataSet: tv.data.load(name) or "
                             "tv.DataSet(name, train, test, shape, scale)")
         model.check(data)
+        check_variety(model, data)
         check_memory(model, settings)
         self.model, self.settings = model, settings
         self.data = hold_out(data, settings.validation, settings.seed)
@@ -180,7 +189,8 @@ class Training:
         number, cursor, batch = to_host(self.counters).tolist()
         return not_finite(step.tape_of_loss(size), step.gradient, {
             "epoch": self.epoch + 1, "batch": batch, "step": number, "seed": self.settings.seed,
-            "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()})  # fmt: skip
+            "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()},
+            blame(self.model, self.data))  # fmt: skip
 
     def tf32_error(self) -> tuple[float, float]:
         """The relative errors of the loss and of the gradient (in norm) of the next batch with TF32."""
@@ -246,7 +256,7 @@ class Training:
         factor, first = 1 if self.now(STEP) >= OVERSHOOT_STEPS else 100, step.first_loss
         margin = factor * max(abs(first) / 2, 0.1 * self.model.pixels)
         if self.settings.on_nonfinite == "stop" and mean > first + margin:
-            raise diverged(self.epoch + 1, mean, first)
+            raise diverged(self.epoch + 1, mean, first, blame(self.model, self.data))
 
     def end_epoch(self) -> dict[str, Any]:
         """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from tinyvae.data import DataSet
+from tinyvae.data.checks import degeneracy, only, sameness
+from tinyvae.distributions import LIKELIHOODS
 from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, to_host
 from tinyvae.engine.program import Tape
 from tinyvae.models import Model
@@ -35,10 +39,40 @@ class DivergedError(TrainingError):
     """The objective is far worse than that of the untrained model."""
 
 
-def not_finite(tape: Tape, gradient: Any, where: dict[str, Any]) -> NonFiniteError:
+def density_of(model: Model) -> str:
+    """The name of the model's likelihood if it is the density of continuous data, else ""."""
+    name = model.config.get("likelihood", "")
+    return "" if name not in LIKELIHOODS or LIKELIHOODS[name].data in ("binary", "counts") else name
+
+
+def check_variety(model: Model, data: DataSet) -> None:
+    """Look for data on which the density of the likelihood has no bound, whatever the learning rate.
+
+    ValueError if all training images are the same; a warning if their pixels are only 0 and 1.
+    """
+    if not (name := density_of(model)):
+        return
+    if same := sameness(data.train):
+        raise ValueError(f"{same} in {data.name}, where the density of the likelihood {name} may have no bound: there "
+                         "is nothing to learn; take other data")
+    if only([data.train], 0, data.scale):
+        warnings.warn(f"all pixels of {data.name} are 0 or 1, where the density of the likelihood {name} has no bound: "
+                      "its ELBO can rise without end; take the likelihood bernoulli", stacklevel=2)
+
+
+def blame(model: Model, data: DataSet) -> str:
+    """A sentence with the fault of the data on which a training failed; "" if none is seen."""
+    name = density_of(model)
+    found = degeneracy(data.train) if name else ""
+    return f"The data are the cause: {found} in {data.name}, where the density of the likelihood {name} may have no " \
+        "bound; take other data, or another likelihood" if found else ""
+
+
+def not_finite(tape: Tape, gradient: Any, where: dict[str, Any], cause: str = "") -> NonFiniteError:
     """The error for a recorded step that is not finite; it names the first operation whose result is not finite.
 
-    `where` identifies the step by epoch, batch, step, seed and indices, and becomes a part of the report.
+    `where` identifies the step by epoch, batch, step, seed and indices, and becomes a part of the report. `cause` is
+    the fault of the data, if one is known.
     """
     launch, values = tape.first_nonfinite() or (None, gradient)
     values = to_host(values)
@@ -46,18 +80,18 @@ def not_finite(tape: Tape, gradient: Any, where: dict[str, Any]) -> NonFiniteErr
     shown = f"finite part from {finite.min():.3g} to {finite.max():.3g}" if finite.size else "nothing finite"
     report = where | {"operation": str(launch or "the gradient's norm"), "nan": int(np.isnan(values).sum()),
                       "inf": int(np.isinf(values).sum()), "size": int(values.size)}
+    advice = cause or "A smaller --lr or --clip 100 helps most often; --on-nonfinite skip leaves such batches out"
     return NonFiniteError(
         f"not finite in epoch {report['epoch']}, batch {report['batch']} (step {report['step']}): first in "
         f"{report['operation']}, {report['nan']} NaN and {report['inf']} infinite of {report['size']} values, "
-        f"{shown}; no parameter was changed by this step. A smaller --lr or --clip 100 helps most often; "
-        "--on-nonfinite skip leaves such batches out", report)
+        f"{shown}; no parameter was changed by this step. {advice}", report)
 
 
-def diverged(epoch: int, mean: float, first: float) -> DivergedError:
+def diverged(epoch: int, mean: float, first: float, cause: str = "") -> DivergedError:
     """The error for an epoch with a mean objective far above that of the untrained model, both in nats per datum."""
     return DivergedError(
         f"diverged in epoch {epoch}: the objective was {mean:.4g} nats per datum on average (lower is better), "
-        f"that of the untrained model {first:.4g}; this epoch was not saved. Try a smaller --lr",
+        f"that of the untrained model {first:.4g}; this epoch was not saved. {cause or 'Try a smaller --lr'}",
         {"epoch": epoch, "objective": mean, "first_objective": first})
 
 

@@ -1,0 +1,166 @@
+"""Which array of a file is what, by its name; and labels of any kind as whole numbers.
+
+A name is read by its words: one may name a part (`train`, `test`, `val`, ...), one a role (`x`, `images`, `labels`,
+`y`, ...). So "x_train", "trainX", "train_images" and "train" all name the training images.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from tinyvae.data.checks import DataError, number, sameness
+from tinyvae.data.dataset import PARTS, DataSet, held_out
+from tinyvae.data.formats import Arrays, Stored
+from tinyvae.data.rows import as_grey, image_shape
+
+WORDS = {"train": "train", "training": "train", "tr": "train", "test": "test", "testing": "test", "te": "test",
+         "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}  # fmt: skip
+ROLES = {
+    **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "pixels", "feature", "features", "input", "inputs"),
+                    "images"),
+    **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes"), "labels"),
+}  # fmt: skip
+IGNORED = ("idx", "ubyte", "1", "3")  # of the file names of MNIST
+ALIASES = {"t10k": "test", "arr_0": "images"}  # the test part of MNIST; the first array of np.savez without a name
+
+Parts = dict[str, np.ndarray]  # an array of each part
+Role = tuple[str, str]  # the part, "" if the name says none, and "images" or "labels"
+
+
+def role_of(name: str) -> Role | None:
+    """The part and the role that the words of a name say; None if there is another word among them."""
+    for alias, plain in ALIASES.items():
+        name = name.replace(alias, plain)
+    name = re.sub("^([xyXY])(?=tr|te|val)", r"\1_", name)  # "xtrain"
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
+    parts = {WORDS[word] for word in words if word in WORDS}
+    roles = {ROLES[word] for word in words if word in ROLES}
+    if not (parts or roles) or len(parts) > 1 or not all(word in (*WORDS, *ROLES, *IGNORED) for word in words):
+        return None
+    return parts.pop() if parts else "", "labels" if "labels" in roles else "images"
+
+
+def data_set_of(path: Path, arrays: Arrays) -> DataSet:
+    """The data set of the arrays of a file or folder, with grey values; only the arrays that it needs are read.
+
+    Data without a test part are split at random. Raises DataError.
+    """
+    roles = _roles(path, arrays)
+    parts = {part: roles[part, "images"] for part in PARTS if (part, "images") in roles}
+    keys = {part: roles[part, "labels"] for part in parts if (part, "labels") in roles}
+    shapes = {key: image_shape(arrays[key], f"{path} ({key})") for key in parts.values()}
+    if len(set(shapes.values())) > 1:
+        sizes = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
+    labels, names = _labels(path, {part: (arrays[key], arrays[parts[part]].shape[0]) for part, key in keys.items()})
+    used = {*parts.values(), *keys.values()}
+    if unused := [f"{key} {_described(stored)}" for key, stored in arrays.items() if key not in used]:
+        warnings.warn(f"{path} has arrays that are not used: {', '.join(unused)}; used are "
+                      f"{', '.join(key for key in arrays if key in used)}", stacklevel=2)
+    rows = [arrays[key].read().reshape(arrays[key].shape[0], -1) for key in parts.values()]
+    grey, scale = as_grey(rows, str(path))
+    found = dict(zip(parts, grey, strict=True))
+    if same := sameness(found["train"]):
+        warnings.warn(f"{path} has nothing to learn from: {same}", stacklevel=2)
+    if "test" not in found:
+        found, labels = _split(path, found, labels)
+    return DataSet(
+        str(path), found["train"], found["test"], shapes[parts["train"]], scale, train_labels=labels.get("train"),
+        test_labels=labels.get("test"), valid=found.get("valid"), valid_labels=labels.get("valid"), class_names=names,
+    )
+
+
+def _roles(path: Path, arrays: Arrays) -> dict[Role, str]:
+    """The name of the array in each role; the images always have the part "train"."""
+    roles: dict[Role, str] = {}
+    for key in arrays:
+        role = role_of(key)
+        if role is not None:
+            if role in roles:
+                what = " ".join(filter(None, role))
+                raise DataError(f"{path} has two arrays of {what}, {roles[role]} and {key}; expected one: store the "
+                                "set again without the other.")
+            roles[role] = key
+    for kind in ("images", "labels"):  # an array without a part is that of the training data
+        if plain := roles.pop(("", kind), None):
+            roles.setdefault(("train", kind), plain)
+    if ("train", "images") not in roles:
+        others = [key for key, stored in arrays.items() if key not in roles.values()]
+        likely = [key for key in others if len(arrays) == 1 or (len(arrays[key].shape) > 1 and
+                                                                arrays[key].dtype.kind in "buif")]
+        if len(likely) != 1 or ("test", "images") in roles:
+            there = ", ".join(f"{key} {_described(stored)}" for key, stored in arrays.items()) or "(none)"
+            raise DataError(f"{path} has the arrays {there}; expected train and test, or images: store the set again "
+                            "with such names.")
+        roles["train", "images"] = likely[0]
+    return roles
+
+
+def _described(stored: Stored) -> str:
+    return f"{stored.shape} {stored.dtype}"
+
+
+def _split(path: Path, found: Parts, labels: Parts) -> tuple[Parts, Parts]:
+    """A tenth of the training data, but at least one image, becomes the test part at random."""
+    count = len(found["train"])
+    if count < 2:
+        raise DataError(f"{path} holds {count} image; expected at least 2, one to train and one to test.")
+    split = dict(zip(("train", "test"), held_out(count, max(1, count // 10)), strict=True))
+
+    def parted(of: Parts) -> Parts:
+        return of | {part: of["train"][index] for part, index in split.items()} if "train" in of else of
+
+    return parted(found), parted(labels)
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _labels(path: Path, found: dict[str, tuple[Stored, int]]) -> tuple[Parts, tuple[str, ...] | None]:
+    """Labels of each part as (count,) int64; and the names of the classes, in the order of their numbers, of strings.
+
+    `found` has the array and the number of images of each part. Whole numbers may have any type.
+    """
+    flat = {}
+    for part, (labels, count) in found.items():
+        if labels.shape[:1] != (count,) or math.prod(labels.shape) != count:
+            raise DataError(f"{path} has {labels.dtype} labels of shape {labels.shape}; expected one for each image, "
+                            f"shape {(count,)}.{_from_one_hot(labels, count)}")
+        flat[part] = labels.read().reshape(count)
+    strings = {part: labels.dtype.kind in "SU" for part, labels in flat.items()}
+    if not any(strings.values()):
+        return {part: _whole(path, labels) for part, labels in flat.items()}, None
+    if not all(strings.values()):
+        raise DataError(f"{path} has labels that are strings and labels that are numbers; expected one kind.")
+    texts = {part: np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels
+             for part, labels in flat.items()}
+    names = np.unique(np.concatenate(list(texts.values())))
+    numbers = {part: np.searchsorted(names, labels).astype(np.int64) for part, labels in texts.items()}
+    return numbers, tuple(names.tolist())
+
+
+def _whole(path: Path, labels: np.ndarray) -> np.ndarray:
+    if labels.dtype.kind not in "buif":
+        raise DataError(f"{path} has {labels.dtype} labels; expected whole numbers, or strings that name the classes.")
+    if np.isnan(labels).any():
+        raise DataError(f"{path} has {int(np.isnan(labels).sum())} labels that are NaN; expected whole numbers, -1 for "
+                        "an unknown one: store np.where(np.isnan(labels), -1, labels).")
+    low, high = labels.min(), labels.max()
+    if not (-(2**31) <= low and high < 2**31 and (labels == np.floor(labels)).all()):
+        raise DataError(f"{path} has {labels.dtype} labels from {number(low)} to {number(high)}; expected whole "
+                        "numbers below 2^31, or strings that name the classes.")
+    return labels.astype(np.int64)
+
+
+def _from_one_hot(labels: Stored, count: int) -> str:
+    """The cure, if each row of the labels has a single 1."""
+    if len(labels.shape) != 2 or labels.shape[0] != count or labels.dtype.kind not in "buif":
+        return ""
+    rows = labels.read()
+    one_hot = ((rows == 0) | (rows == 1)).all() and (rows.sum(1) == 1).all()
+    return " They are one-hot: store labels.argmax(1)." if one_hot else ""

@@ -1,0 +1,60 @@
+"""Folders: of image files, or of arrays in files of their own, such as train.npy and test.npy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyvae.data.checks import DataError
+from tinyvae.data.formats import idx, npy
+from tinyvae.data.formats.images import read_file, read_images
+from tinyvae.data.formats.registry import Arrays, Stored, expected, head_of, recognised
+from tinyvae.data.formats.text import is_text, refuse_text
+
+ARRAYS = (npy.read_npy, idx.read, idx.read_gzip)  # the readers of files that hold one array
+SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
+RUN = ("config.json", "last.safetensors", "best.safetensors", "metrics.jsonl")  # the files of a training's run folder
+
+
+def read(path: Path) -> Arrays:
+    """The arrays of a file or folder by name; an array without a name is called "images"."""
+    if path.is_dir():
+        return read_folder(path)
+    head = head_of(path)
+    if not head:
+        raise DataError(f"{path} is empty; expected {expected()}.")
+    if (found := recognised(head)) is not None:
+        return found.read(path)
+    if is_text(head):
+        return refuse_text(path)
+    raise DataError(f"{path} begins with the bytes {head[:8].hex(' ')}; expected {expected()}.")
+
+
+def read_folder(path: Path) -> Arrays:
+    """A folder of images as one array, in the order of their file names; or a folder of arrays, by their file names.
+
+    All images must have the same size. Hidden files are skipped, and those that systems leave; any other file that is
+    not an image is an error. The .npy files of a folder of arrays are memory-mapped, so a data set can be larger than
+    the memory.
+    """
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.name.lower() not in SYSTEM)
+    if not files:
+        raise DataError(f"{path} has no images; expected images of one size, or train.npy and test.npy.")
+    if any(file.name in RUN[:2] for file in files) and any(file.name in RUN[1:] for file in files):
+        raise DataError(f"{path} is the folder of a tinyvae run and holds no images; expected {expected()}. If a run "
+                        "was trained on data made in Python, give them again: tv.resume(run, data).")
+    kinds = []
+    for file in files:
+        if file.is_dir():
+            raise DataError(f"{file} is a folder; expected only images there: name the folder that holds them.")
+        kinds.append(recognised(head_of(file)))
+    if all((kind is not None and kind.read in ARRAYS) or file.suffix == ".npy" for kind, file in zip(kinds, files,
+                                                                                                    strict=True)):
+        found = {}
+        for file in files:
+            name = file.name.removesuffix(".gz").removesuffix(".npy")
+            found[name] = Stored.of(npy.map_npy(file)) if file.suffix == ".npy" else read(file)["images"]
+        return found
+    for kind, file in zip(kinds, files, strict=True):
+        if kind is not None and kind.read is not read_file:
+            raise DataError(f"{file} is {kind.name}; expected only images there: move it elsewhere.")
+    return {"images": Stored.of(read_images(path, files))}

@@ -1,0 +1,118 @@
+"""The formats by the bytes with which their files begin: a file of this folder that registers one makes it readable.
+
+    @reads("an .npy file", b"\\x93NUMPY")
+    def read_npy(path): ...                            returns the arrays of the file by name
+
+    refuses("an HDF5 file", "read it with h5py, ...", b"\\x89HDF")      a format that is named, with what to do
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyvae.data.checks import DataError
+
+HEAD = 512  # the number of bytes by which a format is recognised; tar has its mark at 257
+GZIP = b"\x1f\x8b"
+# A byte of deflate, the compression of gzip and of zip, expands to at most 1032 bytes.
+EXPANSION = 1032
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in a file: its shape and type, which its header says, and a function that reads it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Stored:
+        """An array that has been read already."""
+        return cls(array.shape, array.dtype, lambda: array)
+
+
+Arrays = dict[str, Stored]
+Reader = Callable[[Path], Arrays]
+Mark = bytes | tuple[bytes, int]
+
+
+class Format(NamedTuple):
+    """A format: its name, the bytes of its files with their place, and the function that reads a file."""
+
+    name: str
+    mark: bytes
+    at: int
+    read: Callable[[Path], Arrays]
+    is_data_set: bool  # whether a file of it is a data set
+
+
+FORMATS: list[Format] = []
+
+
+def reads(name: str, *marks: Mark, is_data_set: bool = True) -> Callable[[Reader], Reader]:
+    """Register the function below as the reader of a format; a mark is its first bytes, or bytes with their place.
+
+    `is_data_set` says whether such a file is a data set, so that errors name it among those that are expected.
+    """
+
+    def register(read: Reader) -> Reader:
+        places = (mark if isinstance(mark, tuple) else (mark, 0) for mark in marks)
+        FORMATS.extend(Format(name, mark, at, read, is_data_set) for mark, at in places)
+        return read
+
+    return register
+
+
+def refuses(name: str, advice: str, *marks: Mark) -> None:
+    """Register a format that is not read; the error names it and says what to do."""
+
+    def read(path: Path) -> Arrays:
+        raise DataError(f"{path} is {name}; expected {expected()}: {advice}.")
+
+    reads(name, *marks, is_data_set=False)(read)
+
+
+def expected() -> str:
+    """The formats that are read, in words."""
+    names = sorted({fmt.name.removeprefix("an ").removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
+    return f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images"
+
+
+def recognised(head: bytes) -> Format | None:
+    """The format whose mark stands in the first bytes of a file; of several, the one with the longest mark."""
+    found = [fmt for fmt in FORMATS if head[fmt.at : fmt.at + len(fmt.mark)] == fmt.mark]
+    return max(found, key=lambda fmt: (len(fmt.mark), fmt.at), default=None)
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def unpacked_head(path: Path) -> bytes:
+    """The first bytes of what a gzip file holds; DataError if it is damaged."""
+    try:
+        with gzip.open(path) as file:
+            return file.read(HEAD)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} is truncated or damaged ({error}); get it again.") from error
+
+
+def check_memory(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise DataError if an array of a file is larger than this machine's memory; call it before the array is made."""
+    size = math.prod(shape) * dtype.itemsize
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+    if size > there:
+        raise DataError(f"{path} holds an array of shape {shape}, {size / 2**30:,.0f} GiB; this machine has "
+                        f"{there / 2**30:,.0f}: store train.npy and test.npy in a folder, which are read in parts.")
