@@ -16,7 +16,8 @@ The rooms, from the bottom; each imports only from those before it:
     inference       the ELBO and its relatives; estimators of gradients; inference without a VAE
     models          the contract for models, and one file a model
     evidence        bounds and log p(x) of a trained model, with standard errors
-    training        steps, epochs, run folders
+    training        steps and epochs
+    runs            run folders: checkpoints, logs, how a training goes on after any interruption
     measure         times, this machine's peaks, what is wrong with it
     pictures        what a trained model shows
     lessons         the article's chapters as tables and pictures
@@ -39,8 +40,7 @@ from tinyvae.inference.bounds import Draw, Joint, Terms, elbo, terms_of
 from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE, Batch, Model, Phase, use
-from tinyvae.training.checkpoint import CheckpointError
-from tinyvae.training.runs import fit, load, resume
+from tinyvae.runs import CheckpointError, fit, load, resume
 
 __version__ = "0.2.0"
 __all__ = [

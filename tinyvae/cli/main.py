@@ -74,7 +74,7 @@ def use_files(arguments: list[str]) -> None:
 def main() -> None:
     """The entry point: errors that are the user's to mend become one sentence."""
     from tinyvae.engine.tape import TapeError
-    from tinyvae.training.checkpoint import CheckpointError
+    from tinyvae.runs import CheckpointError
     from tinyvae.training.faults import TrainingError
 
     for stream in (sys.stdout, sys.stderr):
