@@ -26,6 +26,18 @@ The rooms, from the bottom; each imports only from those before it:
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
+
+# ruff: noqa: E402 - before the imports
+# While the program is being imported, Ctrl-C ends it as it ends any other program, and not with a traceback;
+# cli/main.py answers from then on. This does not concern other programs that import tinyvae.
+_called = Path(sys.argv[0]).stem if getattr(sys, "argv", None) else ""
+_module = sys.orig_argv[-len(sys.argv)] if _called == "-m" else ""  # python -m tinyvae
+if "tinyvae" in (_called, _module) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from tinyvae import data, distributions, measure, models
 from tinyvae.data import DataError, DataSet
 from tinyvae.engine import fusion, noise, testing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
@@ -42,6 +43,9 @@ class Training:
         check_memory(model, settings)
         self.model, self.settings = model, settings
         self.data = hold_out(data, settings.validation, settings.seed)
+        if settings.batch > len(self.data.train):
+            warnings.warn(f"found batch={settings.batch:,}, and there are {len(self.data.train):,} training data: each "
+                          "step takes all of them", RuntimeWarning, stacklevel=3)
         if settings.patience and self.data.valid is None:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
