@@ -216,7 +216,9 @@ def check_options(config: dict[str, Any], file: Any, cure: str) -> None:
 def _alike(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
-    return isinstance(value, str) if isinstance(default, str) else _is_number(value)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    return all(map(_is_number, value if isinstance(value, list) else [value]))  # one width, or several
 
 
 def shown(value: Any) -> str:

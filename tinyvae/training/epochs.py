@@ -43,7 +43,7 @@ class Training:
         check_memory(model, settings)
         self.model, self.settings = model, settings
         self.data = hold_out(data, settings.validation, settings.seed)
-        if settings.batch > len(self.data.train):
+        if settings.batch > len(self.data.train) and settings.batch != Settings.batch:
             warnings.warn(f"found batch={settings.batch:,}, and there are {len(self.data.train):,} training data: each "
                           "step takes all of them", RuntimeWarning, stacklevel=3)
         if settings.patience and self.data.valid is None:
