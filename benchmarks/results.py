@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.training import checkpoint, environment
+from tinyvae.runs import environment, files
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
@@ -31,10 +31,10 @@ def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     head = {"name": name, "commit": commit(), **more}
-    checkpoint.write_json(path, head | {"rows": rows, "environment": environment.environment()})
+    files.write_json(path, head | {"rows": rows, "environment": environment.environment()})
     return path
 
 
 def read(name: str) -> dict[str, Any]:
     """The content of a committed results file."""
-    return checkpoint.read_json(FOLDER / f"{name}.json")
+    return files.read_json(FOLDER / f"{name}.json")

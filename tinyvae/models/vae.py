@@ -82,8 +82,7 @@ class VAE(Model, kind="vae"):
     def posterior(self, batch: Batch) -> Distribution:
         return self.q(batch.x)
 
-    # ---- its demands on data, and its initial bias
-    # --------------------------------------------------------------------
+    # ---- its demands on data, and its initial bias -------------------------------------------------------------------
 
     def check(self, data: DataSet) -> None:
         super().check(data)
@@ -92,7 +91,8 @@ class VAE(Model, kind="vae"):
             raise ValueError(fault + suffixes)
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias so that with zero weights the mean image is `data_mean`."""
+        """Set the decoder's output bias so that with zero weights the mean image is `data_mean`, kept within
+        [0.001, 0.999]: the bias of a pixel that is always 0 would be infinite."""
         mean = np.asarray(data_mean, np.float64)
         if mean.shape != (self.pixels,):
             raise ValueError(f"found data_mean of shape {mean.shape}; expected ({self.pixels},), a mean for each pixel")

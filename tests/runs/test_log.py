@@ -1,0 +1,44 @@
+"""A log keeps its whole lines, whatever was cut short or damaged."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tinyvae.runs import log
+
+
+def test_log(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert log.read_lines(file) == []
+    log.cut_lines(file, lambda record: True)
+    assert not file.exists()
+    for epoch in range(5):
+        elbo = float("nan") if epoch == 2 else np.float32(-100.5)
+        log.append_line(file, {"epoch": epoch, "elbo": elbo})
+    assert file.read_text().splitlines()[2] == '{"epoch": 2, "elbo": null}'
+    assert [r["epoch"] for r in log.read_lines(file)] == list(range(5))
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    for epoch in range(3):
+        log.append_line(file, {"epoch": epoch})
+    whole = file.read_bytes()
+    for length in range(len(whole) - 13, len(whole)):
+        file.write_bytes(whole[:length])
+        log.append_line(file, {"epoch": 9})
+        assert [r["epoch"] for r in log.read_lines(file)][-1] == 9
+        assert [r["epoch"] for r in log.read_lines(file)][:2] == [0, 1]
+        log.cut_lines(file, lambda record: record["epoch"] <= 1)
+        assert file.read_bytes() == b'{"epoch": 0}\n{"epoch": 1}\n'
+    file.write_bytes(whole + b"\xff\x00 {" + b"[" * 100_000)
+    log.cut_lines(file, lambda record: True)
+    assert file.read_bytes() == whole
+
+
+def test_a_log_that_needs_no_cut_is_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    log.append_line(file, {"epoch": 0})
+    inode = file.stat().st_ino
+    log.cut_lines(file, lambda record: True)
+    assert file.stat().st_ino == inode
