@@ -239,7 +239,6 @@ LEAKING = """
 import numpy as np
 import pytest
 import tinyvae as tv
-from tinyvae.engine.devices import CPU
 from tinyvae.engine.rules import TABLE
 
 def test_error_state():
@@ -255,7 +254,7 @@ def test_row():
     tv.rule("leak", lambda xp, a, out: a)
 
 def test_clean():
-    assert "leak" not in TABLE and CPU.kernels and np.geterr()["divide"] == "warn"
+    assert "leak" not in TABLE and tv.fused.setting.get() and np.geterr()["divide"] == "warn"
 """
 
 

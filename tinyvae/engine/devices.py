@@ -27,7 +27,6 @@ class Namespace:
 
     def __init__(self, device: str, library: str, special: str) -> None:
         self.device = device
-        self.kernels = True  # do rows run their kernels on arrays of this library? `tinyvae.fused` switches it
         self._library, self._special = importlib.import_module(library), special
         # for `take` where all indices are known to be in bounds: with "wrap", NumPy needs no second buffer; CuPy always
         # wraps

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tinyvae.engine.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
-from tinyvae.engine.fusion import kernel_of, serves, tf32
+from tinyvae.engine.fusion import fused, kernel_of, serves, tf32
 from tinyvae.engine.rules import TABLE, Rule
 from tinyvae.engine.tape import Launch, TapeError, history, key, recording, walk
 
@@ -232,7 +232,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul found shapes {a.shape} and {b.shape}; expected (..., m, k) and (..., k, n)")
     if a.ndim > 1 and b.ndim > 1:
-        return apply("matmul", a, b, **({"tf32": True} if tf32.on and a.device == "cuda" else {}))
+        return apply("matmul", a, b, **({"tf32": True} if tf32.setting.get() and a.device == "cuda" else {}))
     product = matmul(a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     # without the axes of length 1 that were added
     return product[(..., *[0] * (a.ndim == 1), *[slice(None) if b.ndim > 1 else 0])]
@@ -250,7 +250,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
     if row is None:
         raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
     tensors, xp = _ready(row, inputs)
-    call = kernel_of(row, xp) if xp.kernels else None
+    call = kernel_of(row, xp) if fused.setting.get() else None
     if call is not None and not _served(row, tensors, xp, attributes):
         call = None
     if call is None and row.twin is not None:

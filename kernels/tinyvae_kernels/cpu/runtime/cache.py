@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +31,18 @@ CACHE = next((os.path.join(home, "kernels") for home in _HOMES if os.path.isabs(
 NOTICE = "compiling the CPU kernels, once: about 10 s"
 _checked: set[Path] = set()
 _announced: list[str] = []
+# One thread compiles at a time: what `keep` changes meanwhile (the garbage collector, Numba's options, the filters of
+# warnings) belongs to the whole process, and two threads would restore each other's values.
+COMPILING = threading.RLock()
 
 
 def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
+    with COMPILING:
+        return _keep(compile, function)
+
+
+def _keep(compile: Callable[..., Any], function: Callable) -> Any:
     collecting, level, folder = gc.isenabled(), config.OPT, config.CACHE_DIR  # type: ignore[attr-defined]
     gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
     # level 1 is as fast as level 3, with helpers that must be inlined
