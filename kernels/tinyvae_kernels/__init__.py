@@ -18,7 +18,6 @@ from typing import Any
 
 from tinyvae_kernels import launching
 
-
 _importing = threading.RLock()  # so that a second thread waits until all files are there
 
 

@@ -203,6 +203,12 @@ def _max_grad(g: Any, y: Any, a: Any, axis: tuple[int, ...], keepdims: bool) -> 
     return _spread(g, a, axis) * winners / _spread(winners.sum(axis), a, axis)
 
 
+def _mean(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if _count(a, axis):
+        return xp.mean(a, axis=axis, keepdims=keepdims, out=out)
+    return into(out, xp.sum(a, axis=axis, keepdims=keepdims) * a.dtype.type("nan"))  # of no numbers, without a warning
+
+
 def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     # log sum exp(a) = m + log sum exp(a - m) with m = max a, so exp never overflows; where m is infinite, m = 0 gives
     # the right limits
@@ -214,8 +220,7 @@ def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool)
 
 rule("sum", lambda xp, a, out, axis, keepdims: xp.sum(a, axis=axis, keepdims=keepdims, out=out),
      (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))
-rule("mean", lambda xp, a, out, axis, keepdims: xp.mean(a, axis=axis, keepdims=keepdims, out=out),
-     (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
+rule("mean", _mean, (lambda g, y, a, axis, keepdims: _spread(g * (1 / max(1, _count(a, axis))), a, axis),))
 rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
 # y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = exp(a_k - y)
 rule("logsumexp", _logsumexp,

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from tinyvae.engine.program import Tape
     from tinyvae.engine.tensor import Tensor
 
-# The tapes whose `with` block runs now, the innermost last. Each thread has its own, because a context variable belongs to
-# a thread (or to a task of asyncio): a thread never records the operations of another.
+# The tapes whose `with` block runs now, the innermost last. Each thread has its own, because a context variable belongs
+# to a thread (or to a task of asyncio): a thread never records the operations of another.
 RECORDING: ContextVar[tuple[Tape, ...]] = ContextVar("tapes that record", default=())
 _serial = itertools.count()
 Key = tuple[int, int]
