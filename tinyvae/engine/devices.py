@@ -42,6 +42,9 @@ class Namespace:
         """As the function `read` below; rules.py, which imports nothing, reaches it here."""
         return read(array)
 
+    def __reduce__(self) -> Any:
+        return namespace, (self.device,)  # a copy, or what `pickle` loads, is the one namespace of the device
+
     def __repr__(self) -> str:
         return f"Namespace({self.device!r})"
 

@@ -244,10 +244,11 @@ def batches_of(model: Any, data: DataSet | np.ndarray, seed: int, part: str = "t
     if isinstance(data, DataSet) and data.pixels == "dynamic":
         draw = Noise(seed, f"evaluate-binarise-{part}", model.xp.zeros(1, np.int64))
     rows, end = rows_of(model, data, part, draw), end if count is None else count
-    for number, start in enumerate(range(0, end, BATCH)):
-        if draw is not None:
-            draw.restart(number)
-        yield rows.at(Tensor(model.xp.arange(start, min(start + BATCH, end))))
+    with model.parameters.used():
+        for number, start in enumerate(range(0, end, BATCH)):
+            if draw is not None:
+                draw.restart(number)
+            yield rows.at(Tensor(model.xp.arange(start, min(start + BATCH, end))))
 
 
 def _stored(model: Any, data: DataSet | np.ndarray, part: str) -> np.ndarray:

@@ -275,16 +275,17 @@ SETTINGS
     """
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
-    training = Training(model, data, chosen)
-    run = None if out is None else RunFolder.create(out, model, data.name, chosen)
-    with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
-        if run is not None:
-            run.train(training, step, epoch)
-            return checkpoint.read_lines(run.metrics)
-        records = []
-        while not training.finished():
-            records.append(_epoch(training, lambda: False, step, epoch, None))
-        return [record for record in records if record is not None]
+    with model.parameters.trained():
+        training = Training(model, data, chosen)
+        run = None if out is None else RunFolder.create(out, model, data.name, chosen)
+        with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
+            if run is not None:
+                run.train(training, step, epoch)
+                return checkpoint.read_lines(run.metrics)
+            records = []
+            while not training.finished():
+                records.append(_epoch(training, lambda: False, step, epoch, None))
+            return [record for record in records if record is not None]
 
 
 fit.__doc__ = (fit.__doc__ or "").replace("SETTINGS", described("        "))
