@@ -11,7 +11,7 @@ import pytest
 
 from tinyvae.engine import tape
 from tinyvae.engine.devices import NAMESPACES, Namespace
-from tinyvae.engine.fusion import tf32
+from tinyvae.engine.fusion import fused, tf32
 from tinyvae.engine.rules import TABLE
 
 hypothesis.settings.register_profile(
@@ -30,9 +30,10 @@ hypothesis.settings.load_profile("tinyvae")
 
 def _global_state():
     return {
-        "tapes that record": list(tape.RECORDING),
-        "TF32": tf32.on,
-        "the switch of the fused kernels": {name: xp.kernels for name, xp in NAMESPACES.items()},
+        "tapes that record": tape.RECORDING.get(),
+        "TF32": tf32.setting.get(),
+        "the switch of the fused kernels": fused.setting.get(),
+        "the namespaces": dict(NAMESPACES),
         "NumPy's error handling": np.geterr(),
         "the rows of the table": dict(TABLE),
     }
@@ -40,12 +41,11 @@ def _global_state():
 
 def _restore(state):
     """So that one leak fails one test, not all that follow."""
-    tape.RECORDING[:] = state["tapes that record"]
-    for name in set(NAMESPACES) - set(state["the switch of the fused kernels"]):
-        del NAMESPACES[name]
-    for name, on in state["the switch of the fused kernels"].items():
-        NAMESPACES[name].kernels = on
-    tf32.on = state["TF32"]
+    tape.RECORDING.set(state["tapes that record"])
+    fused(state["the switch of the fused kernels"])
+    tf32(state["TF32"])
+    NAMESPACES.clear()
+    NAMESPACES.update(state["the namespaces"])
     np.seterr(**state["NumPy's error handling"])
     TABLE.clear()
     TABLE.update(state["the rows of the table"])

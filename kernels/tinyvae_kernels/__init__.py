@@ -11,11 +11,14 @@ import functools
 import importlib
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from tinyvae_kernels import launching
+
+_importing = threading.RLock()  # so that a second thread waits until all files are there
 
 
 @functools.cache
@@ -24,9 +27,10 @@ def kernels_for(device: str) -> Any:
     if device not in launching.REGISTRY:
         raise ImportError(f"found no kernels for {device!r}; expected one of {', '.join(launching.REGISTRY)}")
     folder = importlib.import_module(f"{__name__}.{device}")
-    for file in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
-        if not file.ispkg:
-            importlib.import_module(file.name)
+    with _importing:
+        for file in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
+            if not file.ispkg:
+                importlib.import_module(file.name)
     return SimpleNamespace(**launching.REGISTRY[device])
 
 

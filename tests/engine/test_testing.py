@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyvae as tv
-from tinyvae.engine.devices import CPU
+from tinyvae.engine.fusion import fused
 from tinyvae.engine.rules import ANY, TABLE
 from tinyvae.engine.testing import GradientError, check_gradients
 
@@ -157,7 +157,7 @@ def test_fused_rows_are_checked_as_fused_and_twice_as_twins():
     """First order through the kernel, second order through its twin; the switch is back afterwards."""
     pre, bias = points((2, 3))[0], points(3)[1]
     check_gradients(lambda p, b: tv.apply("bias_activation", p, b, kind="softplus"), pre, bias, order=2)
-    assert CPU.kernels
+    assert fused.setting.get()
 
 
 @pytest.mark.parametrize("order", [0, 3, 1.5])

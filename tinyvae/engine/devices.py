@@ -27,7 +27,6 @@ class Namespace:
 
     def __init__(self, device: str, library: str, special: str) -> None:
         self.device = device
-        self.kernels = True  # do rows run their kernels on arrays of this library? `tinyvae.fused` switches it
         self._library, self._special = importlib.import_module(library), special
         # for `take` where all indices are known to be in bounds: with "wrap", NumPy needs no second buffer; CuPy always
         # wraps
@@ -42,6 +41,9 @@ class Namespace:
     def read(self, array: Array) -> Any:
         """As the function `read` below; rules.py, which imports nothing, reaches it here."""
         return read(array)
+
+    def __reduce__(self) -> Any:
+        return namespace, (self.device,)  # a copy, or what `pickle` loads, is the one namespace of the device
 
     def __repr__(self) -> str:
         return f"Namespace({self.device!r})"

@@ -5,7 +5,7 @@ stays beside it: its `value`, or its `twin`, a composition of other rows. The ke
 `tinyvae_kernels` and are imported when the first row with a kernel runs:
 
     with tinyvae.fused(False):  ...   # the readable forms, in this block; no Numba needed
-    tinyvae.fused(False)              # or from here on
+    tinyvae.fused(False)              # or from here on, in this thread
 
 A row with a twin gives all its gradients in one launch. It has no second derivative; its twin has.
 """
@@ -16,44 +16,49 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
-from tinyvae.engine.devices import NAMESPACES, Array, Namespace, namespace_of
+from tinyvae.engine.devices import Array, Namespace, namespace_of
 from tinyvae.engine.rules import Rule
 
 
-class fused:
-    """Run fused operations by their kernels (True) or by their readable twins (False), from now on or in a block."""
+class Switch:
+    """A setting of this thread, which a call changes from now on, or a `with` block until its end.
+
+    A new thread begins with the default, whatever the thread that starts it has set, as with `numpy.errstate`. To hand
+    it this thread's settings, let it run in a copy of this thread's context: `contextvars.copy_context().run(work)`.
+    """
+
+    setting: ContextVar[bool]
 
     def __init__(self, on: bool = True) -> None:
-        self._before = {name: xp.kernels for name, xp in NAMESPACES.items()}
-        for xp in NAMESPACES.values():
-            xp.kernels = bool(on)
+        if on not in (True, False):
+            raise TypeError(f"found {type(self).__name__}({on!r}); expected True or False")
+        self._before = self.setting.get()
+        self.setting.set(bool(on))
 
-    def __enter__(self) -> fused:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for name, on in self._before.items():
-            NAMESPACES[name].kernels = on
+        self.setting.set(self._before)
 
 
-class tf32:
+class fused(Switch):
+    """Run fused operations by their kernels (True) or by their readable twins (False), from now on or in a block, in
+    this thread; a new thread begins with True."""
+
+    setting = ContextVar("fused", default=True)
+
+
+class tf32(Switch):
     """Let a GPU's products of float32 matrices round factors to TF32's 11 bits (True) or not (False), from now on or in
-    a block: faster, and a product's error is about 1e-3 of its terms. A recorded step keeps what it was recorded with;
-    the CPU and float64 know no TF32."""
+    a block, in this thread: faster, and a product's error is about 1e-3 of its terms. A new thread begins with False. A
+    recorded step keeps what it was recorded with; the CPU and float64 know no TF32."""
 
-    on = False
-
-    def __init__(self, on: bool = True) -> None:
-        self._before, tf32.on = tf32.on, bool(on)
-
-    def __enter__(self) -> tf32:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        tf32.on = self._before
+    setting = ContextVar("tf32", default=False)
 
 
 @functools.cache

@@ -41,12 +41,12 @@ class Tape:
     def __enter__(self) -> Tape:
         if recording() is self:
             raise TapeError("this tape is recording already; use a second Tape for a second program")
-        RECORDING.append(self)
+        RECORDING.set((*RECORDING.get(), self))
         self.calls = None
         return self
 
     def __exit__(self, *_: Any) -> None:
-        RECORDING.remove(self)
+        RECORDING.set(tuple(tape for tape in RECORDING.get() if tape is not self))
 
     def working(self) -> list[Launch]:
         """The launches that do work when replayed; a view of a fixed buffer stays valid by itself."""

@@ -239,7 +239,10 @@ def _sum(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> An
 
 
 def _mean(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    wide = xp.float64 if _count(a, axis) > LONG else None
+    count = _count(a, axis)
+    if not count:
+        return into(out, xp.sum(a, axis=axis, keepdims=keepdims) * a.dtype.type("nan"))  # NumPy would also warn
+    wide = xp.float64 if count > LONG else None
     mean = xp.mean(a, axis=axis, keepdims=keepdims, dtype=wide, out=out)
     return mean if out is not None or wide is None else mean.astype(a.dtype)
 
@@ -272,7 +275,7 @@ def _log_softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
 
 
 rule("sum", _sum, (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))
-rule("mean", _mean, (lambda g, y, a, axis, keepdims: _spread(g * (1 / _count(a, axis)), a, axis),))
+rule("mean", _mean, (lambda g, y, a, axis, keepdims: _spread(g * (1 / max(1, _count(a, axis))), a, axis),))
 rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
 # y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = softmax(a)_k. Where all a_j are -inf, this is 1/n
 # each, as for equal numbers that fall together; so it is finite, and 0 where no gradient arrives.

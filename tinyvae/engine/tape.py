@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tinyvae.engine.devices import Array
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from tinyvae.engine.program import Tape
     from tinyvae.engine.tensor import Tensor
 
-RECORDING: list[Tape] = []  # the tapes whose `with` block runs now, the innermost last
+# The tapes whose `with` block runs now, the innermost last. Each thread has its own, because a context variable belongs
+# to a thread (or to a task of asyncio): a thread never records the operations of another.
+RECORDING: ContextVar[tuple[Tape, ...]] = ContextVar("tapes that record", default=())
 _serial = itertools.count()
 Key = tuple[int, int]
 
@@ -42,8 +45,9 @@ class TapeError(RuntimeError):
 
 
 def recording() -> Tape | None:
-    """The tape that records now, if any."""
-    return RECORDING[-1] if RECORDING else None
+    """The tape that records in this thread now, if any."""
+    tapes = RECORDING.get()
+    return tapes[-1] if tapes else None
 
 
 class Launch:

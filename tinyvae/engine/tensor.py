@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from tinyvae.engine.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
-from tinyvae.engine.fusion import kernel_of, serves, tf32
+from tinyvae.engine.fusion import fused, kernel_of, serves, tf32
 from tinyvae.engine.rules import TABLE, Rule
 from tinyvae.engine.tape import Launch, TapeError, history, key, recording, walk
+from tinyvae.protocols import Protocols
 
 Axis = int | Sequence[int] | None
 
@@ -24,11 +26,17 @@ def _unary(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def _binary(name: str) -> Callable[[Tensor, Any], Tensor]:
-    return lambda self, other: apply(name, self, other)
+    return lambda self, other: apply(name, self, other) if _is_operand(other) else NotImplemented
 
 
 def _reflected(name: str) -> Callable[[Tensor, Any], Tensor]:
-    return lambda self, other: apply(name, other, self)
+    return lambda self, other: apply(name, other, self) if _is_operand(other) else NotImplemented
+
+
+def _is_operand(value: Any) -> bool:
+    """Whether a value can stand beside a tensor: a number, a list, an array. Python's answer to others, as None, is
+    that they are not equal and have no sum."""
+    return isinstance(value, (Tensor, int, float, list, tuple, complex)) or hasattr(value, "dtype")
 
 
 def _reduction(name: str) -> Callable[..., Tensor]:
@@ -36,7 +44,7 @@ def _reduction(name: str) -> Callable[..., Tensor]:
     return lambda self, axis=None, keepdims=False: apply(name, self, axis=self._axes(axis), keepdims=keepdims)
 
 
-class Tensor:
+class Tensor(Protocols):
     """An array that remembers the launch which made it.
 
     `Tensor(array)` shares memory with the array. With `requires_grad` it is a leaf that derivatives are taken by;
@@ -44,14 +52,14 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "index", "launch", "name", "requires_grad")
-    __array_priority__ = 1000  # so that numpy_array * tensor calls this class
-    __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False, launch: Launch | None = None, index: int = 0,
                  name: str = "") -> None:
         self.data: Array = data if launch is not None else as_array(data)
         self.requires_grad, self.launch, self.index, self.name = requires_grad, launch, index, name
         self.grad: Tensor | None = None
+        if self.data.dtype.kind in "USVMm":
+            raise TypeError(f"found {data!r:.60} for a tensor; expected numbers or truth values")
         if requires_grad and self.data.dtype not in FLOATS:
             raise TypeError(f"a tensor of type {self.data.dtype} has no derivative; make it float32 or float64 first")
 
@@ -71,9 +79,6 @@ class Tensor:
                 raise AttributeError(f"a tensor has no method or operation {name!r}")
             return partial(self.apply, name)
 
-    def __len__(self) -> int:
-        return len(self.data)
-
     def __repr__(self) -> str:
         made = f", made by {self.launch.rule.name}" if self.launch else ", requires_grad=True" * self.requires_grad
         return f"Tensor({np.array2string(to_host(self.data), prefix='Tensor(')}{made})"
@@ -87,22 +92,6 @@ class Tensor:
             raise TapeError(f"the value of a recorded {self.launch.rule.name} was asked for while the tape records: "
                             "it would be frozen into the program; read it after the `with Tape()` block")
         return to_host(self.data)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
-
-    def item(self) -> float:
-        """The value of a tensor with one element, as a Python number."""
-        return self.numpy().item()
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
 
     def __setitem__(self, where: Any, value: Any) -> NoReturn:
         raise TypeError("item assignment would change a value that a derivative may need; build a new tensor with "
@@ -123,10 +112,10 @@ class Tensor:
     sum, mean, max, logsumexp = map(_reduction, ("sum", "mean", "max", "logsumexp"))
 
     def __matmul__(self, other: Any) -> Tensor:
-        return matmul(self, other)
+        return matmul(self, other) if _is_operand(other) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return matmul(other, self)
+        return matmul(other, self) if _is_operand(other) else NotImplemented
 
     def where(self, a: Any, b: Any) -> Tensor:
         """`a` where this tensor of truth values is true, `b` elsewhere."""
@@ -138,6 +127,9 @@ class Tensor:
 
     def polygamma(self, order: int) -> Tensor:
         """The derivative of that order of the digamma function; order 0 is digamma itself."""
+        order, = _whole((order,), "order")
+        if order < 0:
+            raise ValueError(f"found polygamma of order {order}; expected at least 0")
         return apply("polygamma", self, order=order)
 
     def digamma(self) -> Tensor:
@@ -148,7 +140,7 @@ class Tensor:
 
     def _axes(self, axis: Axis) -> tuple[int, ...]:
         """Axes as the rows want them: a sorted tuple without negative numbers."""
-        axes = range(self.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        axes = tuple(range(self.ndim)) if axis is None else _whole((axis,), "axis")
         if not all(-self.ndim <= i < self.ndim for i in axes):
             raise ValueError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
         return tuple(sorted({i % self.ndim for i in axes}))
@@ -156,7 +148,7 @@ class Tensor:
     # ---- shapes ------------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> Tensor:
-        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        wanted = _whole(shape, "shape")
         # scattered memory is copied first, by an operation: a replay repeats it
         return self if wanted == self.shape else apply("reshape", self.contiguous(), shape=wanted)
 
@@ -164,17 +156,19 @@ class Tensor:
         """The same values in unbroken memory: this tensor, or a copy."""
         return self if self.data.flags.c_contiguous else apply("copy", self)
 
-    def transpose(self, axes: Sequence[int] | None = None) -> Tensor:
-        return apply("transpose", self, axes=tuple(range(self.ndim))[::-1] if axes is None else tuple(axes))
+    def transpose(self, *axes: Any) -> Tensor:
+        """Axes in this order, by default from the last to the first."""
+        order = tuple(range(self.ndim))[::-1] if axes in ((), (None,)) else _whole(axes, "axes")
+        return apply("transpose", self, axes=order)
 
     T = property(lambda self: self.transpose())
 
     def swap(self) -> Tensor:
         """The last two axes exchanged: the transposed matrix, or a batch of them."""
-        return self.transpose((*range(self.ndim - 2), self.ndim - 1, self.ndim - 2))
+        return self.transpose(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
 
-    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
-        return apply("broadcast_to", self, shape=tuple(shape))
+    def broadcast_to(self, *shape: Any) -> Tensor:
+        return apply("broadcast_to", self, shape=_whole(shape, "shape"))
 
     def __getitem__(self, where: Any) -> Tensor:
         """A slice, as a view; or rows by a tensor or array of whole numbers, along the first axis."""
@@ -188,10 +182,16 @@ class Tensor:
         return apply("slice", self, key=key if ... in key else (*key, ...))
 
     def concatenate(self, *others: Any, axis: int = 0) -> Tensor:
-        return apply("concatenate", self, *others, axis=self._axes(axis)[0])
+        return self.joined((self, *others), axis)
+
+    def joined(self, tensors: Sequence[Any], axis: int = 0) -> Tensor:
+        """Tensors, of which this is one, side by side along an axis."""
+        return apply("concatenate", *tensors, axis=self._axes(axis)[0])
 
     def split(self, parts: int, axis: int = -1) -> tuple[Tensor, ...]:
         """`parts` equal views along an axis."""
+        if parts < 1:
+            raise ValueError(f"found split into {parts} parts; expected at least 1")
         return apply("split", self, axis=self._axes(axis)[0], parts=parts)
 
     def unslice(self, key: Any, shape: Sequence[int]) -> Tensor:
@@ -218,11 +218,26 @@ class Tensor:
             leaf.grad = Tensor(g.data.copy() if leaf.grad is None else leaf.grad.data + g.data)
 
 
-def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+def _whole(values: Any, what: str) -> tuple[int, ...]:
+    """Whole numbers, given one by one or together, as a tuple of Python's."""
+    try:
+        given = values[0] if len(values) == 1 and isinstance(values[0], Iterable) else values
+        return tuple(map(operator.index, given))
+    except TypeError:
+        found = values[0] if len(values) == 1 else values
+        raise TypeError(f"found {what} {found!r}; expected whole numbers") from None
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
-    first = tensors[0]
-    place = axis % (first.ndim + 1)
-    rows = [t.reshape((*t.shape[:place], 1, *t.shape[place:])) for t in tensors]
+    if not len(tensors):
+        raise ValueError("found no tensors to stack; expected at least one")
+    tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in tensors]
+    place, = _whole((axis,), "axis")
+    if not -tensors[0].ndim - 1 <= place <= tensors[0].ndim:
+        raise ValueError(f"axis {axis} does not exist in a stack of tensors of shape {tensors[0].shape}")
+    place %= tensors[0].ndim + 1
+    rows = [t.reshape(*t.shape[:place], 1, *t.shape[place:]) for t in tensors]
     return rows[0].concatenate(*rows[1:], axis=place)
 
 
@@ -232,7 +247,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul found shapes {a.shape} and {b.shape}; expected (..., m, k) and (..., k, n)")
     if a.ndim > 1 and b.ndim > 1:
-        return apply("matmul", a, b, **({"tf32": True} if tf32.on and a.device == "cuda" else {}))
+        return apply("matmul", a, b, **({"tf32": True} if tf32.setting.get() and a.device == "cuda" else {}))
     product = matmul(a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     # without the axes of length 1 that were added
     return product[(..., *[0] * (a.ndim == 1), *[slice(None) if b.ndim > 1 else 0])]
@@ -250,7 +265,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
     if row is None:
         raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
     tensors, xp = _ready(row, inputs)
-    call = kernel_of(row, xp) if xp.kernels else None
+    call = kernel_of(row, xp) if fused.setting.get() else None
     if call is not None and not _served(row, tensors, xp, attributes):
         call = None
     if call is None and row.twin is not None:
@@ -284,7 +299,7 @@ def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
     tensors: list[Any] = []
     xp, kind = None, None
     for i, value in enumerate(inputs):
-        if isinstance(value, (int, float, list)):
+        if isinstance(value, (int, float, list, tuple, np.integer, np.floating)):
             tensors.append(value)
             continue
         tensors.append(tensor := value if isinstance(value, Tensor) else Tensor(value))
@@ -328,6 +343,8 @@ def _belong(row: Rule, tensors: Sequence[Tensor], tape: Any) -> None:
                             "made outside this tape: a replay would not renew it; compute it inside the `with` block")
 
 
+Tensor.run, Tensor.stacked = staticmethod(apply), staticmethod(stack)
+
 # ---- derivatives -----------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +357,10 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     """
     if isinstance(wanted, Tensor):
         return grad(output, [wanted], seed)[0]
+    for tensor in (output, *wanted):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"grad found {tensor!r:.60} of type {type(tensor).__name__}; expected a tensor and those "
+                            "that derivatives are taken by: tinyvae.grad(loss, [a, b])")
     xp = namespace_of(output.data)
     if seed is None and output.size != 1:
         made = f"made by {output.launch.rule.name}" if output.launch else "a leaf"

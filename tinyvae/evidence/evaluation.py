@@ -246,10 +246,11 @@ def batches_of(model: Any, data: DataSet, seed: int, part: str = "test",
     if data.pixels == "dynamic":
         draw = Noise(seed, f"evaluate-binarise-{part}", model.xp.zeros(1, np.int64))
     rows, end = rows_of(model, data, part, draw), end if count is None else count
-    for number, start in enumerate(range(0, end, BATCH)):
-        if draw is not None:
-            draw.restart(number)
-        yield rows.at(Tensor(model.xp.arange(start, min(start + BATCH, end))))
+    with model.parameters.used():
+        for number, start in enumerate(range(0, end, BATCH)):
+            if draw is not None:
+                draw.restart(number)
+            yield rows.at(Tensor(model.xp.arange(start, min(start + BATCH, end))))
 
 
 def _stored(data: DataSet, part: str) -> np.ndarray:

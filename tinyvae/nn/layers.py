@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -18,18 +22,36 @@ from tinyvae.nn.activations import ACTIVATIONS
 from tinyvae.nn.sparse import sparse_matmul
 
 INITIALS = ("glorot", "aevb")
+IN_TRAINING = ("its parameters change from step to step: wait until fit has returned, or give each thread a model of its "
+               "own, copy.deepcopy(model), made before or in on_epoch")
 ALIGN = 16  # every parameter begins on a multiple of 16 numbers: a cache line of float32
+
+
+class Parameter(Tensor):
+    """A tensor that is a view of the flat vector of `Parameters`. A copy of it belongs to a copy of those."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, data: Any, name: str, owner: Parameters) -> None:
+        super().__init__(data, requires_grad=True, name=name)
+        self._owner = weakref.ref(owner)  # (a reference would close a circle, and memory would wait for the collector)
+
+    def __reduce__(self) -> Any:
+        owner = self._owner()
+        return (Tensor, (self.data, True, None, 0, self.name)) if owner is None else (operator.getitem, (owner, self.name))
 
 
 class Parameters:
     """Named parameters as views of the vector `flat`, and their gradients as views of the vector `gradient`.
 
     An optimizer, a norm and a checkpoint then deal with one array. Every parameter begins at a multiple of `ALIGN`; the
-    numbers between two parameters are zero and stay zero.
+    numbers between two parameters are zero and stay zero. One thread at a time may train parameters (`trained`), and no
+    other may read them meanwhile (`used`).
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
-        self._spans, end = {}, 0
+        self._lock, self._trainer, self._trainings = threading.Lock(), 0, 0
+        self._shapes, self._spans, end = shapes, {}, 0
         for name, shape in shapes.items():
             self._spans[name] = (end, end + math.prod(shape))
             end = -(-self._spans[name][1] // ALIGN) * ALIGN
@@ -39,8 +61,8 @@ class Parameters:
         lay_out(self.flat, matrices)
         lay_out(self.gradient, matrices)
         self._slots = {name: self.gradient[a:b].reshape(shapes[name]) for name, (a, b) in self._spans.items()}
-        self.tensors = {name: Tensor(self.flat[a:b].reshape(shapes[name]), requires_grad=True, name=name)
-                        for name, (a, b) in self._spans.items()}
+        self.tensors: dict[str, Tensor] = {name: Parameter(self.flat[a:b].reshape(shapes[name]), name, self)
+                                           for name, (a, b) in self._spans.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -50,6 +72,37 @@ class Parameters:
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    def __reduce__(self) -> Any:
+        with self.used():  # `pickle` and `copy.deepcopy` build the views anew and copy both vectors
+            return Parameters, (self._shapes, self.flat.dtype, self.xp), (self.flat.copy(), self.gradient.copy())
+
+    def __setstate__(self, vectors: tuple[Any, Any]) -> None:
+        self.flat[...], self.gradient[...] = vectors
+
+    @contextmanager
+    def trained(self) -> Iterator[None]:
+        """Within this block only this thread may train or read the parameters; RuntimeError if another trains them."""
+        me = threading.get_ident()
+        with self._lock:
+            before = self._trainer
+            if before not in (0, me):
+                raise RuntimeError(f"found a second training of the same model; {IN_TRAINING}")
+            self._trainer, self._trainings = me, self._trainings + 1
+        try:
+            yield
+        finally:
+            self._trainer = before
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Within this block this thread reads the parameters; RuntimeError if another thread trains them meanwhile."""
+        begun = self._trainings
+        if self._trainer in (0, threading.get_ident()):
+            yield
+            if begun == self._trainings or self._trainer == threading.get_ident():
+                return
+        raise RuntimeError(f"found a model in use that another thread trains meanwhile; {IN_TRAINING}")
 
     @property
     def count(self) -> int:

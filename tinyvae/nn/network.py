@@ -34,6 +34,7 @@ class Network:
         self.name, self.family, self.activation = name, family, activation
         self.widths = (inputs, *hidden, family.width(size))
         self.mlp: MLP | None = None
+        self.parameters: Parameters | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its parameters."""
@@ -41,18 +42,24 @@ class Network:
 
     def attach(self, parameters: Parameters) -> None:
         """Take its weights from there."""
+        self.parameters = parameters
         self.mlp = MLP(parameters, self.name, len(self.widths) - 1, self.activation)
 
     @property
     def layers(self) -> list[Linear]:
         """Its linear layers, the first one first."""
-        assert self.mlp is not None, f"{self.name} has no parameters yet"
-        return self.mlp.layers
+        return self._attached()[0].layers
 
     def raw(self, *inputs: Tensor) -> Tensor:
         """The numbers that the last layer gives, (..., family.width(size))."""
-        assert self.mlp is not None, f"{self.name} has no parameters yet"
-        return self.mlp(side_by_side(inputs))
+        mlp, parameters = self._attached()
+        with parameters.used():
+            return mlp(side_by_side(inputs))
+
+    def _attached(self) -> tuple[MLP, Parameters]:
+        if self.mlp is None or self.parameters is None:
+            raise RuntimeError(f"the network {self.name} has no parameters yet: they come when build() has returned")
+        return self.mlp, self.parameters
 
     def __call__(self, *inputs: Tensor) -> Any:
         """The distribution given the inputs, each (..., width), side by side; leading axes broadcast."""

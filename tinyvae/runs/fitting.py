@@ -78,19 +78,20 @@ SETTINGS
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
-    training = Training(model, data, chosen)
-    with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
-        if out is not None:
-            run = RunFolder(out)
-            with run.begun(configuration(model, data.name, chosen, **origin)):
-                run.constant = {"data_sha256": data.fingerprint, **origin}
-                run.save_last(training)
-                train(run, training, step, epoch)
-                return log.read_lines(run.metrics, schema.is_record)
-        records = []
-        while not training.finished():
-            records.append(_epoch(training, lambda: False, step, epoch, None))
-        return [record for record in records if record is not None]
+    with model.parameters.trained():
+        training = Training(model, data, chosen)
+        with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
+            if out is not None:
+                run = RunFolder(out)
+                with run.begun(configuration(model, data.name, chosen, **origin)):
+                    run.constant = {"data_sha256": data.fingerprint, **origin}
+                    run.save_last(training)
+                    train(run, training, step, epoch)
+                    return log.read_lines(run.metrics, schema.is_record)
+            records = []
+            while not training.finished():
+                records.append(_epoch(training, lambda: False, step, epoch, None))
+            return [record for record in records if record is not None]
 
 
 fit.__doc__ = (fit.__doc__ or "").replace("SETTINGS", described("        "))

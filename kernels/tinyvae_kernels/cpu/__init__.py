@@ -5,4 +5,7 @@ launcher refuses others. A launcher allocates its results when `out` is None and
 kernel's bits depend on the number of threads.
 """
 
-import numba  # noqa: F401 - where it is missing, the import of this package says so
+from numba import config  # where Numba is missing, the import of this package says so
+
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing")

@@ -110,7 +110,7 @@ def test_tf32_is_asked_for_and_has_its_error(driver):
         assert_same_bits(to_host(found.data), eager, "replayed under another switch")
         return float(np.max(np.abs(eager - a @ b) / scale))
 
-    assert not tv.tf32.on
+    assert not tv.tf32.setting.get()
     assert error(np.float32, False) <= 1e-6
     assert 1e-6 < error(np.float32, True) <= 2.0**-11
     assert error(np.float64, True) <= 1e-14

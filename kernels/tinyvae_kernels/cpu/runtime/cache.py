@@ -16,6 +16,7 @@ import gc
 import hashlib
 import os
 import pickle
+import threading
 import uuid
 import warnings
 from collections.abc import Callable
@@ -38,6 +39,9 @@ NOTICE = "compiling the CPU kernels, once: about 10 s"
 SEAL = hashlib.sha256().digest_size
 _checked: set[Path] = set()
 _announced: list[str] = []
+# One thread compiles at a time: what `keep` changes meanwhile (the garbage collector, Numba's options, the filters of
+# warnings) belongs to the whole process, and two threads would restore each other's values.
+COMPILING = threading.RLock()
 
 
 class SealedFiles:
@@ -85,6 +89,11 @@ class SealedFiles:
 
 def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
+    with COMPILING:
+        return _keep(compile, function)
+
+
+def _keep(compile: Callable[..., Any], function: Callable) -> Any:
     collecting, level, folder = gc.isenabled(), config.OPT, config.CACHE_DIR  # type: ignore[attr-defined]
     gc.disable()  # a compiler makes many objects and hardly any garbage: a tenth of its time
     # level 1 is as fast as level 3, with helpers that must be inlined

@@ -30,7 +30,7 @@ import numpy as np
 from numba import cfunc, types
 
 from tinyvae_kernels.cpu.runtime import memory
-from tinyvae_kernels.cpu.runtime.cache import keep
+from tinyvae_kernels.cpu.runtime.cache import COMPILING, keep
 from tinyvae_kernels.cpu.runtime.helpers import HELPER
 
 ANY_TYPE = np.dtype(np.float32)  # of kernels without numbers of a type of their own
@@ -102,7 +102,15 @@ class Kernel:
     def compiled(self, dtype: Any) -> Any:
         """Numba's C function for one type."""
         dtype = np.dtype(dtype)
-        if dtype not in self._compiled:
+        found = self._compiled.get(dtype)
+        return self._compile(dtype) if found is None else found
+
+    def _compile(self, dtype: np.dtype) -> Any:
+        # A second thread waits for the first one's code: with two copies, the one that is thrown away takes along
+        # machine code whose address a program may hold.
+        with COMPILING:
+            if dtype in self._compiled:
+                return self._compiled[dtype]
             if dtype not in TYPES:
                 raise TypeError(f"{self.name} found numbers of type {dtype}; expected float32 or float64")
             pointer = types.CPointer(types.CPointer(TYPES[dtype]))
@@ -110,7 +118,7 @@ class Kernel:
             signature = types.void(pointer, whole, real, types.int64, types.int64)
             self._compiled[dtype] = keep(lambda **cache: cfunc(signature, **cache, **self.options)(self.function),
                                          self.function)
-        return self._compiled[dtype]
+            return self._compiled[dtype]
 
     def address(self, dtype: Any) -> int:
         """Where the machine code for one type begins."""
