@@ -532,6 +532,7 @@ def test_where_no_gradient_arrives_none_leaves(dtype):
     for f in (lambda x: x.sqrt(), lambda x: x.log(), lambda x: (x - 1).log1p()):
         assert slope(f, [0.0, 4.0], [0, 1])[0] == 0
         assert slope(f, [0.0, 4.0], [1, 1])[0] == inf
+    assert slope(abs, [0.0, -1.0, 1.0], inf).tolist() == [0, -inf, inf]  # a kink: 0 there, whatever arrives
     for a in (-inf, 0.0, inf):
         for f in (lambda x: x.softplus(), lambda x: x.sigmoid(), lambda x: x.tanh(), lambda x: x.relu()):
             assert slope(f, [a], 0).tolist() == [0]

@@ -145,7 +145,8 @@ def _per(g: Any, a: Any) -> Any:
 
 
 rule("sqrt", elementwise("sqrt"), (lambda g, y, a: _per(g * 0.5, y),), (POSITIVE,))
-rule("abs", elementwise("absolute"), (lambda g, y, a: g * a.sign(),), (NONZERO,))
+# At a = 0 the derivative is 0, also where g is infinite; at a NaN it is NaN.
+rule("abs", elementwise("absolute"), (lambda g, y, a: (a > 0).where(g, (a < 0).where(-g, a.detach())),), (NONZERO,))
 rule("sign", elementwise("sign"), (None,), (NONZERO,))
 
 # ---- exponentials ----------------------------------------------------------------------------------------------------
