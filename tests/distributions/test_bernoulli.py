@@ -1,14 +1,16 @@
 """Bernoulli: SciPy, and logits so far out that other formulas round to 0 or to infinity."""
 
+import mpmath
 import numpy as np
 import pytest
 from discrete_families import BITS, LOGITS, Flipped
+from exact import check_relative, exactly
 from integrals import T
 from scipy import special, stats
 from support import DTYPES, assert_close, likely_zero
 
 import tinyvae as tv
-from tinyvae.distributions import Bernoulli, kl
+from tinyvae.distributions import Bernoulli, kl, kl_per_dimension
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor, grad
 
@@ -92,3 +94,66 @@ def test_saturated_bernoulli_logits_are_exact(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinite_bernoulli_logits_have_no_entropy(dtype):
     assert Bernoulli(T([[np.inf, -np.inf]], dtype)).entropy().numpy().tolist() == [0]
+
+
+# ---- divergence and entropy ------------------------------------------------------------------------------------------
+
+
+def exact_kl(a, b):
+    q, rest = 1 / (1 + mpmath.exp(-a)), 1 / (1 + mpmath.exp(a))
+    return q * mpmath.log(q * (1 + mpmath.exp(-b))) + rest * mpmath.log(rest * (1 + mpmath.exp(b)))
+
+
+def exact_entropy(a):
+    p = 1 / (1 + mpmath.exp(-a))
+    return -p * mpmath.log(p) - (1 - p) * mpmath.log(1 - p)
+
+
+def pairs_of_logits(dtype):
+    """Of all sizes, with differences of all sizes."""
+    rng = np.random.default_rng(0)
+    a = (rng.normal(size=300) * rng.choice([0.1, 3, 20], 300)).astype(dtype)
+    return a, (a + rng.normal(size=300) * 10.0 ** rng.uniform(-7, 1.5, 300)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_divergence_keeps_its_digits_and_is_never_negative(dtype):
+    a, b = pairs_of_logits(dtype)
+    q, p = (Tensor(v[:, None], requires_grad=True) for v in (a, b))
+    divergence = kl(Bernoulli(q), Bernoulli(p))
+    by_q, by_p = (g.numpy()[:, 0] for g in grad(divergence.sum(), [q, p]))
+    assert (divergence.numpy() >= 0).all()
+    check_relative("KL", divergence.numpy(), exactly(exact_kl, a, b), 8)
+    sigmoid = lambda v: 1 / (1 + mpmath.exp(-v))
+    check_relative("by q", by_q, exactly(lambda a, b: sigmoid(a) * sigmoid(-a) * (a - b), a, b), 4)
+    check_relative("by p", by_p, exactly(lambda a, b: sigmoid(b) - sigmoid(a), a, b), 4)
+    check_relative("entropy", Bernoulli(q).entropy().numpy(), exactly(exact_entropy, a), 8)
+    with np.errstate(all="ignore"):  # the definition, whose terms cancel
+        q, p = 1 / (1 + np.exp(-a)), 1 / (1 + np.exp(-b))
+        assert (q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)) < 0).any()
+
+
+INFINITE_PAIRS = [  # a, b, KL, its derivatives by a and b
+    (np.inf, np.inf, 0.0, 0.0, 0.0), (-np.inf, -np.inf, 0.0, 0.0, 0.0),
+    (np.inf, 2.0, np.log1p(np.exp(-2.0)), 0.0, -special.expit(-2.0)), (-np.inf, 2.0, np.logaddexp(0, 2.0), 0.0,
+                                                                       special.expit(2.0)),
+    (2.0, np.inf, np.inf, None, special.expit(-2.0)), (2.0, -np.inf, np.inf, None, -special.expit(2.0)),
+    (np.inf, -np.inf, np.inf, 0.0, -1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("a", "b", "nats", "by_q", "by_p"), INFINITE_PAIRS)
+def test_the_divergence_at_infinite_logits_is_the_limit(a, b, nats, by_q, by_p, dtype):
+    q, p = (Tensor(np.array([[v]], dtype), requires_grad=True) for v in (a, b))
+    divergence = kl_per_dimension(Bernoulli(q), Bernoulli(p))
+    slopes = [g.item() for g in grad(divergence.sum(), [q, p])]
+    assert_close(divergence.numpy(), [[nats]], 2)
+    assert_close(np.array(slopes[1], dtype), by_p, 2)
+    assert by_q is None or slopes[0] == by_q
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_entropy_at_infinite_logits(dtype):
+    leaf = Tensor(np.array([[np.inf, -np.inf, 1.0]], dtype), requires_grad=True)
+    assert grad(Bernoulli(leaf).entropy().sum(), leaf).numpy()[0, :2].tolist() == [0, 0]

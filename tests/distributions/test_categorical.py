@@ -1,8 +1,10 @@
 """The categorical distribution: SciPy, impossible categories, the law of its draws."""
 
+import mpmath
 import numpy as np
 import pytest
 from discrete_families import LOGITS, ONES, Unnormalised
+from exact import check_relative
 from integrals import T
 from properties import check_frequencies
 from scipy import special
@@ -114,8 +116,8 @@ def test_no_category_is_no_number(dtype):
     rows = T([[-np.inf, -np.inf], [np.nan, 0], [np.inf, 0], [0, -np.inf]], dtype)
     with np.errstate(invalid="ignore"):
         draws = Categorical(rows).sample(Noise(0), 2).numpy()
-    assert np.isnan(draws[:, :3]).all()
-    assert (draws[:, 3] == [1, 0]).all()
+    assert np.isnan(draws[:, :2]).all()
+    assert (draws[:, 2:] == [1, 0]).all()  # a logit of inf makes a category certain
 
 
 def test_the_ends_of_the_unit_interval():
@@ -123,3 +125,61 @@ def test_the_ends_of_the_unit_interval():
     low, high = (float(open_unit(np.uint64(w), np.uint64(w))) for w in (0, 2**32 - 1))
     assert 0 < low == 1 - high < 2e-16
     assert high < 1
+
+
+# ---- divergence, where it is small or a logit is infinite ------------------------------------------------------------
+
+
+def exact_kl(a, b):
+    a, b = ([mpmath.mpf(float(v)) for v in row] for row in (a, b))
+    size, other = (mpmath.log(sum(map(mpmath.exp, row))) for row in (a, b))
+    return sum(mpmath.exp(x - size) * ((x - size) - (y - other)) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_divergence_keeps_its_digits_and_is_never_negative(dtype):
+    rng = np.random.default_rng(0)
+    a = (rng.normal(size=(200, 5)) * rng.choice([0.1, 3, 20], (200, 1))).astype(dtype)
+    b = (a + rng.normal(size=(200, 5)) * 10.0 ** rng.uniform(-6, 1.5, (200, 1))).astype(dtype)
+    divergence = kl(Categorical(Tensor(a)), Categorical(Tensor(b))).numpy()
+    assert (divergence >= 0).all()
+    with mpmath.workdps(80):
+        expected = np.array([exact_kl(*rows) for rows in zip(a, b, strict=True)], object)
+    check_relative("KL", divergence, expected, 128)
+    log_q, log_p = (special.log_softmax(v, -1) for v in (a, b))
+    assert ((np.exp(log_q) * (log_q - log_p)).sum(-1) < 0).any(), "the check sees no cancellation"
+
+
+INF = np.inf
+CERTAIN = [  # q, p, KL, and its derivative by p, which is p - q
+    ([INF, 0, 1], [INF, 0, 1], 0.0, [0, 0, 0]), ([-INF, 0, 1], [-INF, 0, 1], 0.0, [0, 0, 0]),
+    ([INF, 0, 1], [2, 0, 1], -special.log_softmax([2, 0, 1])[0], special.softmax([2, 0, 1]) - [1, 0, 0]),
+    ([0, -INF, 0], [0, 0, 0], np.log(1.5), [-1 / 6, 1 / 3, -1 / 6]), ([0, 0, 0], [0, -INF, 0], INF, None),
+    ([-INF, -INF, 0], [INF, -INF, 0], INF, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("a", "b", "nats", "slopes"), CERTAIN)
+def test_the_divergence_at_infinite_logits_is_the_limit(a, b, nats, slopes, dtype):
+    q, p = (Tensor(np.array([v], dtype), requires_grad=True) for v in (a, b))
+    divergence = kl(Categorical(q), Categorical(p))
+    assert_close(divergence.numpy(), [nats], 4)
+    if slopes is not None:
+        by_q, by_p = (g.numpy() for g in grad(divergence.sum(), [q, p]))
+        assert_close(by_p, [slopes], 4)
+        assert_close(by_q[~np.isfinite(q.data)], np.zeros((~np.isfinite(q.data)).sum()), 2)
+        assert np.isfinite(by_q).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_logit_of_infinity_makes_a_category_certain(dtype):
+    leaf = Tensor(np.array([[INF, 0, 1]], dtype), requires_grad=True)
+    q = Categorical(leaf)
+    assert q.log_prob(T(np.eye(3)[:, None], dtype)).numpy()[:, 0].tolist() == [0, -INF, -INF]
+    assert q.mean.numpy().tolist() == [[1, 0, 0]]
+    assert q.entropy().item() == 0
+    for value in (q.entropy(), q.log_prob(T([[1, 0, 0]], dtype))):
+        assert grad(value.sum(), leaf).numpy().tolist() == [[0, 0, 0]]
+    two = Categorical(T([[INF, 0, INF]], dtype))
+    assert two.mean.numpy().tolist() == [[0.5, 0, 0.5]]

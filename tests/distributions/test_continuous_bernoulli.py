@@ -2,8 +2,10 @@
 
 from decimal import Decimal, localcontext
 
+import mpmath
 import numpy as np
 import pytest
+from exact import check_relative, exactly
 from integrals import T
 from scipy import integrate, stats
 from support import DTYPES, assert_close, likely
@@ -61,7 +63,7 @@ def test_continuous_bernoulli_integrates_to_1(logit):
         check_continuous_bernoulli(WithoutConstant, logit)
 
 
-def exactly(logit):
+def by_decimals(logit):
     """log C(l) and the mean with 60 digits: log(l / tanh(l / 2)), and 1 / (1 - exp(-l)) - 1 / l."""
     with localcontext() as context:
         context.prec = 60
@@ -71,7 +73,7 @@ def exactly(logit):
 
 
 def check_digits(distribution, logits):
-    constants, means = np.array([exactly(logit) for logit in logits]).T
+    constants, means = np.array([by_decimals(logit) for logit in logits]).T
     assert_close(distribution.log_constant().numpy()[0], constants, 4, "log C")
     # 1 / (1 - exp(-l)) - 1 / l loses up to two digits where the series takes over
     assert_close(distribution.mean.numpy()[0], means, 20, "mean")
@@ -151,3 +153,76 @@ def test_gradients_on_both_sides_of_the_series():
               lambda a: ContinuousBernoulli(a).variance):
         check_gradients(f, logits)
     check_gradients(lambda a: ContinuousBernoulli(a).sample(Noise(1), 3), np.array([[0.5, -0.05, 3.0, -8.0]]))
+
+
+# ---- near 0, and at infinity -----------------------------------------------------------------------------------------
+
+
+def check_near(name, draw_of, dtype):
+    """Draws and their derivatives at |l| from 1e-9 to 10, against eighty digits; u away from the ends."""
+    rng = np.random.default_rng(0)
+    l = (10.0 ** rng.uniform(-9, 1, 300) * rng.choice([-1, 1], 300)).astype(dtype)
+    u = rng.uniform(0.05, 0.95, 300).astype(dtype)
+    leaf = Tensor(l, requires_grad=True)
+    draw = draw_of(leaf, Tensor(u))
+    slope = grad(draw.sum(), leaf).numpy()
+
+    def exact(l, u):
+        return mpmath.log1p(u * mpmath.expm1(l)) / l
+
+    def exact_slope(l, u):
+        return (u * mpmath.exp(l) / (1 + u * mpmath.expm1(l)) - exact(l, u)) / l
+
+    check_relative(f"{name}: draws", draw.numpy(), exactly(exact, l, u), 2, 1)
+    check_relative(f"{name}: their derivatives", slope, exactly(exact_slope, l, u), 32, 0.01)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_draws_near_zero_keep_their_digits(dtype):
+    check_near("the row", lambda l, u: l.apply("continuous_bernoulli_draw", u), dtype)
+    with pytest.raises(AssertionError, match="derivatives"):
+        check_near("the plain formula", lambda l, u: (u * l.expm1()).log1p() / l, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_and_constant_keep_their_digits(dtype):
+    """Mean, variance, log C and their derivatives, to a few units of each value."""
+    rng = np.random.default_rng(1)
+    l = (10.0 ** rng.uniform(-9, 2, 300) * rng.choice([-1, 1], 300)).astype(dtype)
+    leaf = Tensor(l, requires_grad=True)
+    q = ContinuousBernoulli(leaf)
+    mean = exactly(lambda l: 1 / (1 - mpmath.exp(-l)) - 1 / l, l)
+    variance = exactly(lambda l: 1 / l**2 - mpmath.exp(-l) / (1 - mpmath.exp(-l)) ** 2, l)
+    check_relative("mean", q.mean.numpy(), mean, 4)
+    check_relative("variance", q.variance.numpy(), variance, 16)
+    check_relative("the mean's derivative", grad(q.mean.sum(), leaf).numpy(), variance, 16)
+    constant = q.log_constant()
+    check_relative("log C", constant.numpy(), exactly(lambda l: mpmath.log(l / mpmath.tanh(l / 2)), l), 4)
+    check_relative("its derivative", grad(constant.sum(), leaf).numpy(),
+                   exactly(lambda l: 1 / l - 1 / mpmath.sinh(l), l), 8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_infinite_logits(dtype):
+    """All mass at one end: an infinite density there, none elsewhere; mean, variance and draws; finite derivatives."""
+    for logit, end in ((np.inf, 1.0), (-np.inf, 0.0)):
+        leaf = Tensor(np.array([[logit]], dtype), requires_grad=True)
+        q = ContinuousBernoulli(leaf)
+        with np.errstate(invalid="ignore"):  # in the twin of the pixels' row
+            values = [q.log_prob(T([[x]], dtype)) for x in (end, 0.5, 1 - end)]
+            draws = q.sample(Noise(0), 1000)
+            slopes = [grad(value.sum(), leaf).item() for value in (*values[:2], q.mean, q.variance, draws)]
+        assert [value.item() for value in values] == [np.inf, -np.inf, -np.inf]
+        assert [q.mean.item(), q.variance.item()] == [end, 0]
+        assert (draws.numpy() == end).all()
+        assert slopes == [0, 0.5 - end, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("logit", [-1e4, -30.0, -1.0, 1e-3, 1.0, 17.0, 30.0, 1e4, np.inf, -np.inf])
+def test_draws_from_the_ends_of_the_uniform_numbers(logit, dtype):
+    """u = 0, which is drawn once in 2^32, and numbers that 1 - u rounds to 1: never outside [0, 1]."""
+    u = np.array([0, 2.0**-32, 2.0**-26, 0.5, 1 - 2.0**-24], dtype)
+    draws = T(np.full(5, logit), dtype).apply("continuous_bernoulli_draw", Tensor(u)).numpy()
+    assert ((draws >= 0) & (draws <= 1)).all()
+    assert (np.diff(draws) >= 0).all()

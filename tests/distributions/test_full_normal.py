@@ -1,13 +1,16 @@
 """The normal with a full covariance: without correlation, element by element, and its triangular rows."""
 
+import mpmath
 import numpy as np
 import pytest
+from exact import check_relative, exactly
 from integrals import T
 from scipy_families import LOGVAR, LOWER, MU, ROWS, covariance
 from support import DTYPES, assert_close, assert_same_bits
 
 from tinyvae.distributions import FullNormal, Normal, kl, kl_per_dimension
 from tinyvae.engine.noise import Noise
+from tinyvae.engine.tensor import Tensor
 from tinyvae.engine.testing import check_gradients
 
 
@@ -88,3 +91,31 @@ def test_triangular_solve(transposed):
     for shape in ((5, 4, 3), (3,), (1, 3)):  # vectors of a batch, one for all
         check_gradients(lambda L, b: L.apply("solve_lower", b, transposed=transposed), above, rng.normal(size=shape),
                         order=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_divergence_keeps_its_digits_and_is_never_negative(dtype):
+    """Of two dimensions, near and far from each other, from a diagonal normal and from a full one."""
+    rng = np.random.default_rng(0)
+    q, p = (10.0 ** rng.uniform(-6, 1, (2, 200, 5)) * rng.choice([-1, 1], (2, 200, 5))).astype(dtype)
+    full, other = (FullNormal.from_raw(Tensor(v)) for v in (q, p))
+    diagonal = Normal(Tensor(p[:, :2]), Tensor(p[:, 2:4]))
+
+    def exact(m1, m2, l1, l2, c, n1, n2, k1, k2, e):
+        # in eps = L_p^-1 (z - mu_p), with the factor M = L_p^-1 L_q = ((a, 0), (b, d))
+        a, d = mpmath.exp((l1 - k1) / 2), mpmath.exp((l2 - k2) / 2)
+        s = mpmath.exp(k2 / 2)
+        b, first = (c - e * a) / s, (m1 - n1) * mpmath.exp(-k1 / 2)
+        second = (m2 - n2 - e * first) / s
+        return (a**2 + b**2 + d**2 - 2 - (l1 - k1) - (l2 - k2) + first**2 + second**2) / 2
+
+    # the solve's own differences may cancel, so its error is relative to their terms, here below 1e9
+    found = kl_per_dimension(full, other).numpy()
+    assert (found >= 0).all()
+    near = np.abs(p[:, 4]) < 1e-2
+    check_relative("KL of full ones", kl(full, other).numpy()[near],
+                   exactly(exact, *q[near].T, *p[near].T), 2000)
+    found = kl_per_dimension(full, diagonal).numpy()
+    assert (found >= 0).all()
+    check_relative("KL from a diagonal one", kl(full, diagonal).numpy(),
+                   exactly(lambda *v: exact(*v, 0), *q.T, *p[:, :4].T), 64)

@@ -2,8 +2,10 @@
 
 import itertools
 
+import mpmath
 import numpy as np
 import pytest
+from exact import check_relative, exactly
 from scipy import integrate, stats
 from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 
@@ -142,3 +144,39 @@ def test_estimators_are_exact_in_the_mean():
         assert_close(mean_gradient(estimator), expected, 64, estimator)
     with pytest.raises(AssertionError):
         assert_close(mean_gradient("score", Deviation), expected, 64)
+
+
+# ---- near and far ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_divergence_keeps_its_digits_and_is_never_negative(dtype):
+    rng = np.random.default_rng(0)
+    mu, log_q, other, log_p = (10.0 ** rng.uniform(-6, 1, (4, 300)) * rng.choice([-1, 1], (4, 300))).astype(dtype)
+
+    def exact(mu, log_q, other, log_p):
+        d, t = abs(mu - other), log_q - log_p
+        return d * mpmath.exp(-log_p) + mpmath.exp(t - d * mpmath.exp(-log_q)) - 1 - t
+
+    q, p = (Laplace.from_raw(Tensor(np.stack(v, axis=1))) for v in ((mu, log_q), (other, log_p)))
+    found = kl_per_dimension(q, p).numpy()
+    assert (found >= 0).all()
+    check_relative("KL", found[:, 0], exactly(exact, mu, log_q, other, log_p), 64)
+    collapsed = Laplace.from_raw(Tensor(np.stack([0 * mu, log_q * dtype(1e-3)], axis=1)))
+    assert (kl_per_dimension(collapsed, Laplace(T([0.0], dtype), T([1.0], dtype))).numpy() >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("log_scale", [-1000.0, -200.0, -110.0, -89.0, 89.0, 110.0, 1000.0])
+def test_the_density_at_every_scale(log_scale, dtype):
+    """At its location and beside it, also where the scale itself rounds to 0."""
+    for d in (0.0, 1e-30, 1.0, 1e30):
+        leaf = Tensor(np.array([[0.0, log_scale]], dtype), requires_grad=True)
+        with np.errstate(over="ignore"):
+            value = Laplace.from_raw(leaf).log_prob(T([[d]], dtype))
+            by_mu, by_log_scale = grad(value.sum(), leaf).numpy()[0]
+        rate = exactly(lambda v: mpmath.exp(-v), [log_scale])
+        ratio = rate * mpmath.mpf(float(dtype(d)))
+        check_relative("log p", value.numpy(), -np.array([mpmath.log(2) + log_scale]) - ratio, 400)
+        check_relative("by mu", np.array([by_mu]), np.sign(d) * rate, 400)
+        check_relative("by log scale", np.array([by_log_scale]), ratio - 1, 400, 1e-3)

@@ -1,7 +1,9 @@
 """Normal, diagonal, and its squashed form for grey pixels: SciPy, known divergences, the fused row, extremes."""
 
+import mpmath
 import numpy as np
 import pytest
+from exact import check_relative, exactly
 from integrals import T
 from properties import mean_log_ratio
 from scipy import integrate, special, stats
@@ -12,7 +14,7 @@ from support import DTYPES, assert_close, likely, likely_zero
 import tinyvae as tv
 from tinyvae.distributions import GreyNormal, Normal, kl, kl_per_dimension
 from tinyvae.engine.noise import Noise
-from tinyvae.engine.tensor import Tensor
+from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.engine.testing import check_gradients
 
 
@@ -170,3 +172,90 @@ def test_extreme_log_variances(logvar, dtype):
     assert_close(q.log_prob(Tensor(at)).numpy(), [expected], 80)
     assert_close(q.entropy().numpy(), [0.5 * (np.log(2 * np.pi) + 1 + logvar)], 4)
     assert np.isfinite(kl(q, Normal.standard(1, dtype)).numpy()).all()
+
+
+# ---- where exp(-logvar) or exp(logvar) overflows ---------------------------------------------------------------------
+# z^2 = d^2 exp(-logvar) is a number whenever it is one, whatever exp(-logvar) is.
+
+LOGVARS = (-2000.0, -400.0, -178.0, -89.0, -80.0, 0.0, 80.0, 89.0, 178.0, 400.0, 2000.0)
+DEVIATIONS = (0.0, 1e-30, 0.5, 1e30)
+
+
+def exact_log_prob(d, logvar):
+    z = d * mpmath.exp(-logvar / 2)
+    return -(mpmath.log(2 * mpmath.pi) + logvar + z**2) / 2
+
+
+def check_far_log_variances(name, log_prob, dtype):
+    """log p and its derivatives by d = x - mu and by logvar."""
+    d, logvar = np.array([(d, logvar) for d in DEVIATIONS for logvar in LOGVARS], dtype).T
+    leaves = [Tensor(v[:, None], requires_grad=True) for v in (d, logvar)]
+    with np.errstate(over="ignore"):
+        value = log_prob(*leaves)
+        by_d, by_logvar = grad(value.sum(), leaves)
+    least = 1e-3  # an underflow is as good as 0 beside the 1/2 of the derivative by logvar
+    check_relative(f"log p of {name}", value.numpy(), exactly(exact_log_prob, d, logvar), 400)
+    check_relative(f"{name} by logvar", by_logvar.numpy()[:, 0],
+                   exactly(lambda d, logvar: (d**2 * mpmath.exp(-logvar) - 1) / 2, d, logvar), 400, least)
+    check_relative(f"{name} by d", by_d.numpy()[:, 0],
+                   exactly(lambda d, logvar: -d * mpmath.exp(-logvar), d, logvar), 400)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_densities_at_every_log_variance(dtype):
+    check_far_log_variances("normal", lambda d, logvar: Normal(Tensor(0 * d.data), logvar).log_prob(d), dtype)
+
+    def squared(d, logvar):
+        return (-0.5 * (np.log(2 * np.pi) + logvar + d * d * (-logvar).exp())).sum(-1)
+
+    with np.errstate(invalid="ignore"), pytest.raises((AssertionError, ValueError)):
+        check_far_log_variances("0 * inf", squared, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("logvar", LOGVARS)
+def test_grey_pixels_at_every_log_variance(logvar, dtype):
+    """A pixel at its mean, 1/2, and another: with kernels as without, whatever the log-variance is."""
+    both = Tensor(np.array([[0.0, logvar]], dtype), requires_grad=True)
+    for x in (0.5, 0.75):
+        with np.errstate(over="ignore"):
+            value = GreyNormal(both).log_prob(Tensor(np.array([[x]], dtype)))
+            by_a, by_logvar = grad(value.sum(), both).numpy()[0]
+        d = mpmath.mpf(x) - 0.5
+        check_relative("log p", value.numpy(), exactly(lambda v, d=d: exact_log_prob(d, v), [logvar]), 400)
+        check_relative("by a", np.array([by_a]),
+                       exactly(lambda v, d=d: d * mpmath.exp(-v) / 4, [logvar]), 400)  # the sigmoid's slope is 1/4
+        check_relative("by logvar", np.array([by_logvar]),
+                       exactly(lambda v, d=d: (d**2 * mpmath.exp(-v) - 1) / 2, [logvar]), 400, 1e-3)
+
+
+# ---- near collapse ---------------------------------------------------------------------------------------------------
+
+
+def exact_kl(mu, logvar, m=0, other=0):
+    return (mpmath.expm1(logvar - other) - (logvar - other) + (mu - m) ** 2 * mpmath.exp(-other)) / 2
+
+
+def near_and_far(rng, count, dtype):
+    """Numbers of all sizes and both signs."""
+    return (10.0 ** rng.uniform(-6, 1.5, (count, 1)) * rng.choice([-1, 1], (count, 1))).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_divergence_keeps_its_digits_and_is_never_negative(dtype):
+    """A nearly collapsed posterior, of which exp(t) - 1 - t forms a difference of rounding errors, and all others."""
+    rng = np.random.default_rng(0)
+    mu, logvar, m, other = (near_and_far(rng, 200, dtype) for _ in range(4))
+    found = kl(Normal(*map(Tensor, (mu, logvar))), Normal(*map(Tensor, (m, other)))).numpy()
+    check_relative("KL", found, exactly(exact_kl, mu[:, 0], logvar[:, 0], m[:, 0], other[:, 0]), 64)
+    both = Tensor(np.concatenate([mu, logvar], axis=1), requires_grad=True)
+    divergence = Normal.from_raw(both).sample_with_kl(Normal.standard(1, dtype), Noise(0))[1]
+    check_relative("KL of the fused row", divergence.numpy(), exactly(exact_kl, mu[:, 0], logvar[:, 0]), 32)
+    gradient = grad(divergence.sum(), both).numpy()
+    check_relative("its derivative by logvar", gradient[:, 1], exactly(lambda v: mpmath.expm1(v) / 2, logvar[:, 0]), 16)
+    collapsed = (rng.normal(size=(2000, 1)) * np.finfo(dtype).eps ** 0.5).astype(dtype)
+    q = Normal.from_raw(Tensor(np.concatenate([0 * collapsed, collapsed], axis=1)))
+    assert (q.sample_with_kl(Normal.standard(1, dtype), Noise(0))[1].numpy() >= 0).all()
+    assert (kl(q, Normal.standard(1, dtype)).numpy() >= 0).all()
+    naive = 0.5 * (np.exp(collapsed) - 1 - collapsed)
+    assert (naive < 0).any(), "the check sees no cancellation"

@@ -50,6 +50,13 @@ def softmaxes(draw):
 
 
 @st.composite
+def pairs_of_laws(draw):
+    (a, b), n = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=2)).input_shapes, draw(
+        st.integers(1, 4))  # fmt: skip
+    return ((*a, n), (*b, n)), {}
+
+
+@st.composite
 def reshapes(draw):
     a, b, c = (draw(st.integers(0, 3)) for _ in range(3))
     shapes = [(a * b, c), (a, b * c), (a * b * c,), (1, a, b, c), (c, b, a)]
@@ -134,7 +141,7 @@ def casts(draw):
 CASES = {
     "sum": reductions(), "mean": reductions(least=1), "max": reductions(least=1), "logsumexp": reductions(least=1),
     "log_softmax": softmaxes(), "softmax": softmaxes(), "matmul": products(), "reshape": reshapes(),
-    "transpose": transposes(),
+    "transpose": transposes(), "categorical_kl": pairs_of_laws(),
     "broadcast_to": broadcasts(), "slice": slices(), "unslice": unslices(), "split": splits(),
     "concatenate": concatenations(), "gather": gathers(), "scatter": scatters(), "detach": anything(),
     "copy": anything(),
@@ -174,6 +181,8 @@ REFERENCES = {
     ),
     "log_softmax": lambda a, axis: scipy.special.log_softmax(a, axis=axis[0]),
     "softmax": lambda a, axis: scipy.special.softmax(a, axis=axis[0]),
+    "categorical_kl": lambda a, b: scipy.special.rel_entr(
+        scipy.special.softmax(a, -1), scipy.special.softmax(b, -1)).sum(-1, keepdims=True),
     "matmul": lambda a, b: np.einsum("...ij,...jk->...ik", a, b),
     "reshape": lambda a, shape: np.array(list(a.flat)).reshape(shape),
     "transpose": lambda a, axes: np.einsum(a, list(range(a.ndim)), list(axes)),
@@ -523,6 +532,7 @@ def test_where_no_gradient_arrives_none_leaves(dtype):
     for f in (lambda x: x.sqrt(), lambda x: x.log(), lambda x: (x - 1).log1p()):
         assert slope(f, [0.0, 4.0], [0, 1])[0] == 0
         assert slope(f, [0.0, 4.0], [1, 1])[0] == inf
+    assert slope(abs, [0.0, -1.0, 1.0], inf).tolist() == [0, -inf, inf]  # a kink: 0 there, whatever arrives
     for a in (-inf, 0.0, inf):
         for f in (lambda x: x.softplus(), lambda x: x.sigmoid(), lambda x: x.tanh(), lambda x: x.relu()):
             assert slope(f, [a], 0).tolist() == [0]

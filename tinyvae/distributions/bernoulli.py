@@ -1,19 +1,23 @@
-"""Bernoulli pixels, from logits: log(p / (1 - p)). Nothing is clipped; saturated logits stay exact."""
+"""Bernoulli pixels, from logits: log(p / (1 - p)). Nothing is clipped; saturated and infinite logits stay exact."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.pixel_rows import pixel_log_prob
 from tinyvae.distributions.registry import family, likelihood
+from tinyvae.engine.rules import ANY, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
+
+
+FAR = 1e4  # the sigmoid of minus that is 0 in both types, as at minus infinity, and a product with it is not NaN
 
 
 @likelihood("bernoulli", pixels="binary")
@@ -57,10 +61,9 @@ class Bernoulli(Distribution):
         return (u < self.mean).cast(self.logits.dtype)
 
     def entropy(self) -> Tensor:
-        # log(1 + exp(l)) - l sigmoid(l); at l = +-inf the product would be inf * 0, where the entropy is 0
-        finite = (abs(self.logits) < np.inf).where(self.logits, 0.0)
-        term = finite.softplus() - finite * finite.sigmoid()
-        return (abs(self.logits) < np.inf).where(term, 0.0).sum(-1)
+        # -p log p - (1 - p) log(1 - p), with log p = -softplus(-l)
+        l = self.logits.maximum(-FAR).minimum(FAR)
+        return (l.sigmoid() * (-l).softplus() + (-l).sigmoid() * l.softplus()).sum(-1)
 
     def log_density(self, w: Tensor) -> Tensor:
         # A draw w is 0 or 1, so log q(w) is log sigmoid(l) or log sigmoid(-l) = -softplus(l), without the cancellation
@@ -68,11 +71,63 @@ class Bernoulli(Distribution):
         return -((1 - 2 * w) * self.logits).softplus()
 
 
+# ---- KL --------------------------------------------------------------------------------------------------------------
+# q log(q/p) + (1 - q) log((1 - q) / (1 - p)) at q = sigmoid(a), p = sigmoid(b) is, with d = b - a,
+#
+#     softplus(b) - softplus(a) - q d = log(q exp((1 - q) d) + (1 - q) exp(-q d))
+#                                     = log(1 + q R((1 - q) d) + (1 - q) R(-q d)),    R(t) = exp(t) - 1 - t >= 0
+#
+# for the linear terms of the exponentials cancel. The last form loses no digit and is not negative, but R overflows for
+# large d. There the first form serves, at -|a|, where q is at most 1/2 (KL stays as it is when both logits change their
+# sign). Its derivatives are q (1 - q) (a - b) by a, and by b
+#
+#     p - q = tanh(d / 2) (p (1 - q) + q (1 - p))
+
+
+def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
+    q, rest = _sigmoid(xp, a), _sigmoid(xp, -a)
+    same = a == b
+    zero = xp.zeros_like(same, dtype=a.dtype)
+    d = xp.where(same, zero, b) - xp.where(same, zero, a)  # 0 of two infinite logits, too
+    near = xp.where(xp.abs(d) < 1, d, zero)
+    close = xp.log1p(q * exp_remainder(xp, rest * near) + rest * exp_remainder(xp, -q * near))
+    low, other = xp.maximum(-xp.abs(a), -FAR), xp.where(a > 0, -b, b)
+    other = xp.where(xp.isinf(other), zero, other)
+    wide = _softplus(xp, other) - _softplus(xp, low) - _sigmoid(xp, low) * (other - low)
+    wide = xp.where(xp.isinf(b), xp.full_like(zero, np.inf), wide)
+    return into(out, xp.where(xp.abs(d) < 1, close, wide))
+
+
+def _sigmoid(xp: Any, a: Any) -> Any:
+    small = xp.exp(-xp.abs(a))
+    return xp.where(a >= 0, xp.ones_like(small), small) / (1 + small)
+
+
+def _softplus(xp: Any, a: Any) -> Any:
+    return xp.maximum(a, 0) + xp.log1p(xp.exp(-xp.abs(a)))
+
+
+def _kl_by_q(g: Any, y: Any, a: Any, b: Any) -> Any:
+    return g * (a.sigmoid() * (-a).sigmoid() * (_finite(a) - _finite(b)))
+
+
+def _kl_by_p(g: Any, y: Any, a: Any, b: Any) -> Any:
+    slope = (0.5 * (_finite(b) - _finite(a))).tanh()
+    return g * (slope * (b.sigmoid() * (-a).sigmoid() + a.sigmoid() * (-b).sigmoid()))
+
+
+def _finite(a: Any) -> Any:
+    most = float(np.finfo(a.dtype).max) / 4
+    return a.maximum(-most).minimum(most)
+
+
+rule("bernoulli_kl", _kl_value, (_kl_by_q, _kl_by_p), (ANY, ANY),
+     reference=lambda a, b: (np.logaddexp(0, b) - np.logaddexp(0, a) - (b - a) / (1 + np.exp(-a))))
+
+
 @closed_form(Bernoulli, Bernoulli)
 def _kl(q: Bernoulli, p: Bernoulli) -> Tensor:
-    # q log q/p + (1-q) log (1-q)/(1-p), with log sigmoid(l) = -softplus(-l)
-    a, b = q.logits, p.logits
-    return a.sigmoid() * ((-b).softplus() - (-a).softplus()) + (-a).sigmoid() * (b.softplus() - a.softplus())
+    return apply("bernoulli_kl", q.logits, p.logits)
 
 
 def _log_prob(logits: Tensor, x: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import open_unit, philox, stream_number
-from tinyvae.engine.rules import ANY, INDEX, into, rule
-from tinyvae.engine.tensor import Tensor
+from tinyvae.engine.rules import ANY, INDEX, into, log_softmax, logsumexp, rule
+from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
@@ -23,12 +23,14 @@ def _categorical(xp: Any, logits: Any, counters: Any, out: Any, seed: int, strea
     # first. The masses are not normalised: u times their sum is compared.
     *batch, n = logits.shape
     wide = logits.astype(xp.float64)
-    mass = xp.cumsum(xp.exp(wide - xp.amax(wide, axis=-1, keepdims=True)), axis=-1)
+    top = xp.amax(wide, axis=-1, keepdims=True)
+    likeliest, zero = wide == top, xp.zeros_like(wide)
+    mass = xp.cumsum(xp.exp(xp.where(likeliest, zero, wide) - xp.where(likeliest, zero, top)), axis=-1)
     index = xp.arange(samples * math.prod(batch), dtype=xp.uint64).reshape(samples, *batch, 1)
     u = open_unit(*philox((index, site, read(counters[0]), 0), (seed, stream_number(stream)), xp)[:2])
     place = (mass <= u * mass[..., -1:]).sum(axis=-1, keepdims=True)
-    # The largest mass is exp(0) = 1. The sum is below 1 only where all logits are -inf or one is NaN or +inf: no draw.
-    return into(out, xp.where(mass[..., -1:] >= 1, xp.arange(n) == place, xp.nan).astype(logits.dtype))
+    # where all logits are -inf or one is NaN, there is no draw
+    return into(out, xp.where(top > -xp.inf, xp.arange(n) == place, xp.nan).astype(logits.dtype))
 
 
 # one-hot draws (samples, *logits) of the step that `counters` holds; no derivative goes through a choice
@@ -40,7 +42,8 @@ class Categorical(Distribution):
     """One-hot x (batch, n) with p(x_k = 1) = exp(l_k) / sum_j exp(l_j).
 
     The n numbers of the last axis are one variable: log_prob, entropy and KL are of all of them together. A logit of
-    -inf makes a category impossible: it is never drawn, its log_prob is -inf, and its gradient is 0.
+    -inf makes a category impossible: it is never drawn, its log_prob is -inf, and its gradient is 0. A logit of inf
+    makes it certain (several share the certainty). Nothing but -inf is no distribution: then all is NaN.
     """
 
     support = "one-hot"
@@ -81,12 +84,56 @@ class Categorical(Distribution):
         return -(log_p.exp() * _finite(log_p).where(log_p, 0.0)).sum(-1)  # 0 log 0 = 0
 
 
+# ---- KL --------------------------------------------------------------------------------------------------------------
+# sum_k q_k log(q_k / p_k) is, since the p_k and the q_k have the same sum, the sum of
+#
+#     p_k - q_k - q_k t_k = q_k R(t_k),    t_k = log(p_k / q_k),    R(t) = exp(t) - 1 - t >= 0
+#
+# none of which is negative; a category that is impossible under q contributes p_k. With d_k = b_k - a_k and d the d_k
+# of the likeliest category under q, t_k = d_k - d - log(1 + sum_k q_k (exp(d_k - d) - 1)), whose digits do not cancel
+# where q and p are nearly the same. The derivatives of KL are -q_k (t_k + KL) by a_k, and p_k - q_k by b_k.
+
+
+def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
+    axis = (-1,)
+    (a, log_q), (b, log_p) = ((xp.where(xp.amax(v, axis=-1, keepdims=True) < xp.inf, v, log), log)
+                              for v in (a, b) for log in (log_softmax(xp, v, None, axis),))
+    q, p = xp.exp(log_q), xp.exp(log_p)
+    both = (a != -xp.inf) & (b != -xp.inf)
+    zero = xp.zeros_like(both, dtype=a.dtype)
+    d = xp.where(both, b, zero) - xp.where(both, a, zero)
+    likeliest = xp.amax(xp.where(a == xp.amax(a, axis=-1, keepdims=True), d, -xp.inf), axis=-1, keepdims=True)
+    d = d - likeliest
+    size = logsumexp(xp, a, None, axis, True)
+    near = both & (d < 1)
+    beyond = xp.exp(xp.minimum(b - size - likeliest, 80)) - q  # 80: total is above 1e30 then
+    total = xp.sum(xp.where(near, q * xp.expm1(xp.where(near, d, zero)), beyond), axis=-1, keepdims=True)
+    small = total < 1e30  # where its logarithm is taken in another way, for the exponentials overflow
+    shift = xp.where(small, xp.log1p(xp.where(small, total, xp.zeros_like(total))),
+                     logsumexp(xp, b, None, axis, True) - size - likeliest)
+    t = xp.where(both, d - shift, xp.where(q > 0, zero - xp.inf, zero))
+    terms = xp.where(t < 1, q * exp_remainder(xp, xp.minimum(t, 1)), p - q - q * t)
+    terms = xp.where(q == 0, p + zero, terms)
+    return into(out, xp.sum(terms, axis=-1, keepdims=True))
+
+
+def _kl_by_q(g: Any, y: Any, a: Any, b: Any) -> Any:
+    q = a.apply("softmax", axis=(a.ndim - 1,))
+    t = (q > 0).where(b.log_softmax(), 0.0) - (q > 0).where(a.log_softmax(), 0.0)
+    return g * (-q * (t + y))
+
+
+def _kl_by_p(g: Any, y: Any, a: Any, b: Any) -> Any:
+    return g * (b.apply("softmax", axis=(b.ndim - 1,)) - a.apply("softmax", axis=(a.ndim - 1,)))
+
+
+# of logits (..., n), one number for the one variable: (..., 1)
+rule("categorical_kl", _kl_value, (_kl_by_q, _kl_by_p), (ANY, ANY))
+
+
 @closed_form(Categorical, Categorical)
 def _kl(q: Categorical, p: Categorical) -> Tensor:
-    # sum_k q_k log(q_k / p_k), one number for the one variable, (batch, 1); a category impossible under q adds 0
-    log_q, log_p = q.logits.log_softmax(), p.logits.log_softmax()
-    ratio = _finite(log_q).where(log_q, 0.0) - _finite(log_q).where(log_p, 0.0)
-    return (log_q.exp() * ratio).sum(-1, keepdims=True)
+    return apply("categorical_kl", q.logits, p.logits)
 
 
 def _finite(log_p: Tensor) -> Tensor:

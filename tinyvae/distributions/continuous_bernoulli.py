@@ -6,24 +6,114 @@ the integral of exp(l x) from 0 to 1 is (exp(l) - 1) / l, so
 
     C(l) = l (exp(l) + 1) / (exp(l) - 1) = l / tanh(l / 2)
 
-The derivatives of log((exp(l) - 1) / l) by l are the mean and the variance.
+The derivatives of log((exp(l) - 1) / l) by l are the mean and the variance. With x = 1/2 + t it is l / 2 + S(l), where
+S(l) = log(sinh(l / 2) / (l / 2)) is even. So E[t] = S'(l), and log C(l) = log(2 cosh(l / 2)) - S(l) has the derivative
+tanh(l / 2) / 2 - S'(l).
+
+For small l the terms of S' and S'' = Var[x] cancel. There x = (b + y) / 2 with independent b ~ Bernoulli(l / 2), the
+half of [0, 1] in which x lies, and y ~ ContinuousBernoulli(l / 2), its place there, because exp(l x) is
+exp(l b / 2) exp(l y / 2):
+
+    S'(l) = (tanh(l / 4) / 2 + S'(l / 2)) / 2,        Var[x] = (Var[b] + Var[y]) / 4
+
+The terms of both have one sign, and after four halvings a short series is exact.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.registry import family, likelihood
+from tinyvae.engine.rules import ANY, UNIT, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
-SMALL = 0.1  # for |l| below it the formulas lose digits by cancellation, and a series of four terms is exact to float64
-TINY = 1e-3  # the same for a draw, whose formula loses digits only at much smaller |l|
+SMALL = 2.0  # below this |l| the formulas lose digits by cancellation
+
+
+def _split(l: Tensor, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
+    """Three tensors: is |l| below the bound; the logits where it is, else 0; the logits where it is not, else 1.
+
+    So the series and the formula each see only logits for which they are exact."""
+    small = abs(l) < bound
+    return small, small.where(l, 0.0), small.where(1.0, l)
+
+
+def _excess(l: Tensor) -> Tensor:
+    """S'(l) = E[x] - 1/2 = 1 / (1 - exp(-l)) - 1 / l - 1/2, an odd function."""
+    small, near, far = _split(l)
+    x = near / 16
+    z = x * x
+    halved = x / 16 * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z / 1209600)))
+    for k in range(1, 5):
+        halved = halved + (near / 2 ** (k + 1)).tanh() / 2 ** (k + 1)
+    size = abs(far)
+    return small.where(halved, far.sign() * (0.5 - 1 / size - (-size).exp() / (-size).expm1()))
+
+
+def _by_log_constant(g: Tensor, y: Tensor, l: Tensor) -> Tensor:
+    # tanh(l / 2) / 2 - S'(l), which for large l is 1 / l - 1 / sinh(l)
+    small, near, far = _split(l)
+    size = abs(far)
+    wide = far.sign() * (1 / size + 2 * (-size).exp() / (-2 * size).expm1())
+    return g * small.where(0.5 * (0.5 * near).tanh() - _excess(near), wide)
+
+
+def _log_constant(xp: Any, l: Any, out: Any) -> Any:
+    small = xp.abs(l) < 0.1
+    z, far = xp.where(small, l * l, xp.zeros_like(l)), xp.where(small, xp.ones_like(l), l)
+    series = 0.6931471805599453 + z * (1 / 12 - z * (7 / 1440 - z * (31 / 90720 - z * (127 / 4838400))))
+    return into(out, xp.where(small, series, xp.log(far / xp.tanh(0.5 * far))))
+
+
+# log C(l) = log(l / tanh(l / 2)); log 2 at l = 0
+rule("continuous_bernoulli_log_constant", _log_constant, (_by_log_constant,),
+     reference=lambda l: np.log(2 * np.cosh(l / 2) / np.sinc(0.5j * l / np.pi).real))
+
+
+def _draw(xp: Any, l: Any, u: Any, out: Any) -> Any:
+    # The inverse of the distribution function is x(u) = log(1 + u (exp(l) - 1)) / l. It is taken at s = |l| as the
+    # distance from the end that l points to, -log(rest + v exp(-s)) / s with v + rest = 1, where nothing overflows;
+    # near s = 0, where this is log(1) / 0, as -log(1 + v (exp(-s) - 1)) / s.
+    s, rising = xp.abs(l), l > 0
+    v, rest = xp.where(rising, 1 - u, u), xp.where(rising, u, 1 - u)
+    near = xp.where(s < 1, xp.maximum(s, 1e-30), xp.ones_like(s))
+    close = -xp.log1p(v * xp.expm1(-near)) / near
+    mixed = xp.maximum(rest + v * xp.exp(-s), 1e-37)  # (0 only at u = 0 or 1 and s beyond 100)
+    wide = -xp.log(mixed) / xp.maximum(s, 1)
+    distance = xp.where(s < 1, close, wide)
+    return into(out, xp.where(rising, 1 - distance, distance))
+
+
+def _draw_by_logit(g: Tensor, x: Tensor, l: Tensor, u: Tensor) -> Tensor:
+    # At a fixed u, l dx/dl = w - x with w = u exp(l (1 - x)) = 1 - (1 - u) exp(-l x). For small l this cancels, but
+    # w = x exp(E) with E = l (1 - x) / 2 - S(l) + S(l x), because u = x phi(l x) / phi(l) with phi(l) =
+    # (exp(l) - 1) / l = exp(l / 2 + S(l)). So dx/dl = x (exp(E) - 1) / E (E / l).
+    small, near, far = _split(l, 0.5)
+    per_l = 0.5 * (1 - x) - (_series(near) - _series(near * x)) / (near == 0).where(1.0, near)
+    exponent = near * per_l
+    none = exponent == 0
+    close = x * per_l * none.where(1.0, exponent.expm1() / none.where(1.0, exponent))
+    size = abs(far).minimum(1e30)  # (inf * 0 at an end of the interval would be NaN)
+    w = (far > 0).where(1 - (1 - u) * (-size * x).exp(), u * (-size * (1 - x)).exp())
+    return g * small.where(close, (w - x) / far)
+
+
+def _series(l: Tensor) -> Tensor:
+    """S(l) for |l| < 1/2."""
+    z = l * l
+    return z * (1 / 24 - z * (1 / 2880 - z * (1 / 181440 - z * (1 / 9676800 - z * (1 / 479001600 - z * (
+        691 / 15692092416000 - z / 1046139494400))))))  # fmt: skip
+
+
+# a draw from the uniform number u
+rule("continuous_bernoulli_draw", _draw, (_draw_by_logit, None), (ANY, UNIT),
+     reference=lambda l, u: np.log1p(u * np.expm1(l)) / l)
 
 
 @likelihood("continuous-bernoulli", pixels="grey")
@@ -47,44 +137,28 @@ class ContinuousBernoulli(Distribution):
     def width(cls, n: int) -> int:
         return n
 
-    def _split(self, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
-        """Three tensors: is |l| below the bound; the logits where it is, else 0; the logits where it is not, else 1.
-
-        So the series and the formula each see only logits for which they are exact."""
-        small = abs(self.logits) < bound
-        return small, small.where(self.logits, 0.0), small.where(1.0, self.logits)
-
     def log_constant(self) -> Tensor:
-        """log C(l) = log(l / tanh(l / 2)), elementwise; log 2 at l = 0."""
-        small, near, far = self._split()
-        z = near * near
-        series = 0.6931471805599453 + z * (1 / 12 - z * (7 / 1440 - z * (31 / 90720 - z * (127 / 4838400))))
-        return small.where(series, (far / (0.5 * far).tanh()).log())
+        """log C(l), elementwise."""
+        return apply("continuous_bernoulli_log_constant", self.logits)
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
         """E[x] = 1 / (1 - exp(-l)) - 1 / l; 1/2 at l = 0."""
-        small, near, far = self._split()
-        z = near * near
-        series = 0.5 + near * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z / 1209600)))
-        # The formula is taken at -|l|, where neither exp nor its derivative overflows. x -> 1 - x exchanges l and -l,
-        # so for l > 0 the mean is 1 minus that.
-        rising, size = far > 0, abs(far)
-        falling = (-size).exp() / (-size).expm1() + 1 / size
-        return small.where(series, rising.where(1 - falling, falling))
+        small, _, far = _split(self.logits)
+        size = abs(far)
+        distance = 1 / size + (-size).exp() / (-size).expm1()  # from the end that l points to, also where it is small
+        return small.where(0.5 + _excess(self.logits), (far > 0).where(1 - distance, distance))
 
     @property
     def variance(self) -> Tensor:  # type: ignore[override]
         """Var[x] = 1 / l^2 - exp(-l) / (1 - exp(-l))^2; 1/12 at l = 0."""
-        small, near, far = self._split(2.0)
-        # For small l the terms cancel. There x = (b + y) / 2 with independent b ~ Bernoulli(l / 2), the half of [0, 1]
-        # in which x lies, and y ~ ContinuousBernoulli(l / 2), its place there: exp(l x) = exp(l b / 2) exp(l y / 2). So
-        # Var[x] = (Var[b] + Var[y]) / 4, and after four halvings a short series is exact.
+        small, near, far = _split(self.logits)
         halved = (1 / 12 - (z := (near / 16) ** 2) * (1 / 240 - z * (1 / 6048 - z / 172800))) / 256
         for k in range(1, 5):
             halved = halved + (near / 2**k).sigmoid() * (-near / 2**k).sigmoid() / 4**k
         size = abs(far)
-        return small.where(halved, 1 / (size * size) - (-size).exp() / (-size).expm1() ** 2)
+        inverse = 1 / size
+        return small.where(halved, inverse * inverse - (-size).exp() / (-size).expm1() ** 2)
 
     @classmethod
     def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
@@ -96,15 +170,10 @@ class ContinuousBernoulli(Distribution):
         return 0.5 * (low + high)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return apply("bernoulli_log_prob", self.logits, x)[0] + self.log_constant().sum(-1)
+        # At an infinite logit the density is infinite at one end and 0 elsewhere: -inf, as log C = inf must not undo.
+        pixels, constant = apply("bernoulli_log_prob", self.logits, x)[0], self.log_constant().sum(-1)
+        return pixels + (pixels == -np.inf).where(0.0, constant)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
-        # The inverse of the distribution function is x(u) = log(1 + u (exp(l) - 1)) / l. As for the mean, it is taken
-        # at -|l|, where exp cannot overflow, and mirrored for l > 0.
         u = noise.uniform((samples, *self.logits.shape), self.logits.dtype)
-        small, near, far = self._split(TINY)
-        rising, size = far > 0, abs(far)
-        v = rising.where(1 - u, u)
-        falling = -(v * (-size).expm1()).log1p() / size
-        series = u + 0.5 * near * u * (1 - u) * (1 + near * (1 - 2 * u) / 3)
-        return small.where(series, rising.where(1 - falling, falling))
+        return apply("continuous_bernoulli_draw", self.logits, u)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 LAST = {4: 11, 8: 18}  # by the bytes of a number: the last power in the series that counts for |a| < 1
 
 
-def _exp_remainder(xp: Any, a: Any, out: Any) -> Any:
+def exp_remainder(xp: Any, a: Any, out: Any = None) -> Any:
+    """The value of the row below."""
     # for |a| < 1, where the difference would cancel, a^2 (1/2! + a/3! + a^2/4! + ...)
     near = xp.abs(a) < 1
     small, last = xp.where(near, a, xp.zeros_like(a)), LAST[a.dtype.itemsize]
@@ -34,7 +35,7 @@ def _exp_remainder(xp: Any, a: Any, out: Any) -> Any:
     return into(out, xp.where(near, series * small * small, difference))
 
 
-rule("exp_remainder", _exp_remainder, (lambda g, y, a: g * a.expm1(),),
+rule("exp_remainder", exp_remainder, (lambda g, y, a: g * a.expm1(),),
      reference=lambda a: np.expm1(a) - a)
 
 CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}

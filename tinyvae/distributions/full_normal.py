@@ -155,8 +155,8 @@ def _kl(q: FullNormal, p: Normal) -> Tensor:
     # The conditional has the variance L_jj^2 and the mean mu_j + sum_(k<j) L_jk eps_k, whose mean squared distance to m
     # is (mu_j - m)^2 + sum_(k<j) L_jk^2. So with the KL of two normals (normal.py) and t = log(L_jj^2 / s^2) element j
     # contributes 1/2 ((exp(t) - 1 - t) + sum_(k<j) L_jk^2 / s^2 + (mu_j - m)^2 / s^2), no term of which is negative.
-    n, s = q.mu.shape[-1], p.sigma
-    z, below = (q.mu - p.mu) / s, apply("strict_lower", q.lower, n=n) / s.reshape(*s.shape, 1)
+    z, log_s = p.standardise(q.mu), 0.5 * p.logvar
+    below = apply("strict_lower", q.lower, n=q.mu.shape[-1]).apply("over_exp", log_s.reshape(*log_s.shape, 1))
     return 0.5 * ((q.logvar - p.logvar).apply("exp_remainder") + (below * below).sum(-1) + z * z)
 
 

@@ -8,8 +8,8 @@ The parameter is logvar = log sigma^2, everywhere under this name. With log q(z)
 and for p = N(0, 1) it is 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) (AEVB appendix B). With t = log(sigma^2 / s^2) and
 z = (mu - m) / s it is computed as 1/2 ((exp(t) - 1 - t) + z^2), whose two terms are not negative (divergence.py).
 
-A deviation is divided by sigma before it is squared, and sigma is a number known by its logarithm (stable.py), so
-densities, KLs and their derivatives are right at every finite logvar at which they do not overflow themselves.
+A deviation is divided by sigma before it is squared, by a row that knows sigma's logarithm (stable.py), so densities,
+KLs and their derivatives are right at every finite logvar at which they do not overflow themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form, kl
 from tinyvae.distributions.pixel_rows import pixel_log_prob
 from tinyvae.distributions.registry import family, likelihood
-from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.devices import CPU, Namespace, namespace_of, to_host
 from tinyvae.engine.rules import ANY, of_shapes, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -60,7 +59,7 @@ class Normal(Distribution):
     @property
     def sigma(self) -> Tensor:
         """The standard deviation."""
-        return LogTensor(0.5 * self.logvar)
+        return (0.5 * self.logvar).exp()
 
     def is_standard(self) -> bool:
         """Is this N(0, 1) itself: zeros that nothing computed and that nothing trains?"""
@@ -86,8 +85,11 @@ class Normal(Distribution):
         return (0.5 * (LOG_2PI + 1 + self.logvar)).sum(-1)
 
     def log_density(self, w: Tensor) -> Tensor:
-        z = (w - self.mu) / self.sigma
+        z = self.standardise(w)
         return -0.5 * (LOG_2PI + self.logvar + z * z)
+
+    def standardise(self, w: Tensor) -> Tensor:
+        return (w - self.mu).apply("over_exp", 0.5 * self.logvar)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         return self.mu, self.sigma
@@ -100,7 +102,7 @@ class Normal(Distribution):
 
 @closed_form(Normal, Normal)
 def _kl(q: Normal, p: Normal) -> Tensor:
-    z = (q.mu - p.mu) / p.sigma
+    z = p.standardise(q.mu)
     return 0.5 * ((q.logvar - p.logvar).apply("exp_remainder") + z * z)
 
 

@@ -11,7 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.tensor import Tensor
+from tinyvae.engine.rules import ANY, rule
+from tinyvae.engine.tensor import Tensor, apply
+
+
+def _over_exp(xp: Any, a: Any, log: Any, out: Any) -> Any:
+    # a / sqrt(z) / sqrt(z), right also where 1 / z overflows, and 0 for a = 0 whatever z is. Where even 1 / sqrt(z)
+    # would overflow it is the largest number instead, and the quotient still overflows.
+    most = float(np.log(np.finfo(a.dtype).max)) - 0.02
+    root = xp.exp(xp.clip(-0.5 * log, -most, most))
+    return xp.multiply(a * root, root, out=out)
+
+
+# a / z, from a and log z
+rule("over_exp", _over_exp,
+     (lambda g, y, a, log: g.apply("over_exp", log), lambda g, y, a, log: -(g * y)), (ANY, ANY),
+     reference=lambda a, log: a / np.exp(log))
 
 
 class LogTensor(Tensor):
@@ -35,13 +50,8 @@ class LogTensor(Tensor):
         return self**0.5
 
     def __rtruediv__(self, a: Any) -> Tensor:
-        """a / z as a / sqrt(z) / sqrt(z): right also where 1 / z overflows, and 0 for a = 0 whatever z is.
-
-        Where even 1 / sqrt(z) would overflow it is the largest number instead, and the quotient still overflows.
-        """
-        most = float(np.log(np.finfo(self.dtype).max)) - 0.02
-        root = (-0.5 * self._log).minimum(most).maximum(-most).exp()
-        return a * root * root
+        """a / z, right also where z underflows."""
+        return apply("over_exp", a, self._log)
 
     def _with(self, z: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """z, which is this tensor in another shape, with the logarithm in that shape."""

@@ -145,7 +145,8 @@ def _per(g: Any, a: Any) -> Any:
 
 
 rule("sqrt", elementwise("sqrt"), (lambda g, y, a: _per(g * 0.5, y),), (POSITIVE,))
-rule("abs", elementwise("absolute"), (lambda g, y, a: g * a.sign(),), (NONZERO,))
+# At a = 0 the derivative is 0, also where g is infinite; at a NaN it is NaN.
+rule("abs", elementwise("absolute"), (lambda g, y, a: (a > 0).where(g, (a < 0).where(-g, a.detach())),), (NONZERO,))
 rule("sign", elementwise("sign"), (None,), (NONZERO,))
 
 # ---- exponentials ----------------------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def _exponentials(xp: Any, a: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any
     return top, below, _sum(xp, xp.exp(below), None, axis, True)
 
 
-def _logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+def logsumexp(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     # log sum exp(a) = m + log sum exp(a - m)
     top, _, total = _exponentials(xp, a, axis)
     value = xp.add(xp.log(total), top)
@@ -268,7 +269,7 @@ def _softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
     return xp.divide(xp.exp(below), total, out=out)
 
 
-def _log_softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
+def log_softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
     top, below, total = _exponentials(xp, a, axis)
     value = below - xp.log(total)
     return into(out, xp.where(top == -float("inf"), xp.full_like(a, float("nan")), value))  # -inf alone is no law
@@ -279,11 +280,11 @@ rule("mean", _mean, (lambda g, y, a, axis, keepdims: _spread(g * (1 / max(1, _co
 rule("max", lambda xp, a, out, axis, keepdims: xp.amax(a, axis=axis, keepdims=keepdims, out=out), (_max_grad,))
 # y = log sum_j exp(a_j) has dy/da_k = exp(a_k) / sum_j exp(a_j) = softmax(a)_k. Where all a_j are -inf, this is 1/n
 # each, as for equal numbers that fall together; so it is finite, and 0 where no gradient arrives.
-rule("logsumexp", _logsumexp,
+rule("logsumexp", logsumexp,
      (lambda g, y, a, axis, keepdims: _spread(g, a, axis) * a.apply("softmax", axis=axis),))
 # y_i = a_i - log sum_j exp(a_j) has dy_i/da_k = [i = k] - softmax(a)_k, so sum_i g_i dy_i/da_k = g_k - y_k sum_i g_i
 # with y = softmax(a); and softmax_i has the derivative y_i ([i = k] - y_k)
-rule("log_softmax", _log_softmax,
+rule("log_softmax", log_softmax,
      (lambda g, y, a, axis: g - a.apply("softmax", axis=axis) * g.sum(axis, keepdims=True),))
 rule("softmax", _softmax, (lambda g, y, a, axis: y * (g - (y * g).sum(axis, keepdims=True)),))
 
