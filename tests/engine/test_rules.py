@@ -133,6 +133,13 @@ def polygammas(draw):
 
 
 @st.composite
+def simplices(draw):
+    """Vectors of two or more numbers, and others of the same length to diverge from."""
+    leading, n = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3)), draw(st.integers(2, 4))
+    return tuple((*shape, n) for shape in leading.input_shapes), {}
+
+
+@st.composite
 def casts(draw):
     shape = draw(array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
     return (shape,), {"dtype": np.dtype(draw(st.sampled_from(DTYPES)))}
@@ -145,7 +152,7 @@ CASES = {
     "broadcast_to": broadcasts(), "slice": slices(), "unslice": unslices(), "split": splits(),
     "concatenate": concatenations(), "gather": gathers(), "scatter": scatters(), "detach": anything(),
     "copy": anything(),
-    "polygamma": polygammas(), "cast": casts(),
+    "polygamma": polygammas(), "stirling": polygammas(), "cast": casts(), "dirichlet_kl": simplices(),
 }  # fmt: skip
 
 # Rows tested elsewhere, and why not here; so are all that change an input in place, draw noise or look rows up.
@@ -154,6 +161,8 @@ ELSEWHERE = {
     "strict_lower": "makes a triangle; see test_full_normal.py",
     "below_diagonal": "is its inverse; see test_full_normal.py",
     "gamma_log_sample_grad": "is a derivative itself; see test_special.py",
+    "log_ratio": "takes a number and its logarithm; see test_stirling.py",
+    "deviance": "takes a number and its logarithm; see test_stirling.py",
     "scale_gradient": "its gradient is another one than its value's, on purpose; see test_bounds.py",
 }  # fmt: skip
 
@@ -191,7 +200,12 @@ REFERENCES = {
     "split": lambda a, axis, parts: np.split(a, parts, axis), "concatenate": lambda *a, axis: np.concatenate(a, axis),
     "gather": lambda a, index: a[index], "scatter": lambda a, index, rows: _scatter(a, index, rows),
     "lgamma": np.vectorize(math.lgamma, otypes=[float]),
-    "polygamma": lambda a, order: scipy.special.polygamma(order, a), "erf": np.vectorize(math.erf, otypes=[float]),
+    "polygamma": lambda a, order: scipy.special.polygamma(order, a),
+    "stirling": lambda a, order: _stirling(a, order),
+    "gamma_kl": lambda a, b, a0, b0: _of_log_gamma(a0, a) + a0 * np.log(b / b0) + a * (b0 / b - 1),
+    "dirichlet_kl": lambda a, a0: (_of_log_gamma(a0, a).sum(-1, keepdims=True)
+                                   - _of_log_gamma(a0.sum(-1, keepdims=True), a.sum(-1, keepdims=True))),
+    "erf": np.vectorize(math.erf, otypes=[float]),
 }  # fmt: skip
 
 
@@ -202,6 +216,20 @@ def _reduce(function, a, axis, keepdims):
     flat = moved.reshape(math.prod(moved.shape[: len(axis)]), *rest)
     result = np.array([function([float(v) for v in flat[(slice(None), *where)]]) for where in np.ndindex(rest)])
     return result.reshape([1 if i in axis else n for i, n in enumerate(a.shape)] if keepdims else rest)
+
+
+def _stirling(a, order):
+    """log Gamma less Stirling's formula, and the derivatives of both."""
+    if order == 0:
+        return scipy.special.gammaln(a) - (a - 0.5) * np.log(a) + a - 0.5 * math.log(2 * math.pi)
+    n, sign = order - 1, (-1.0) ** (order - 1)
+    of_log = np.log(a) if n == 0 else -sign * math.factorial(n - 1) / a**n
+    return scipy.special.polygamma(n, a) - of_log + sign * 0.5 * math.factorial(n) / a**order
+
+
+def _of_log_gamma(a0, a):
+    """The divergence of log Gamma as a convex function."""
+    return scipy.special.gammaln(a0) - scipy.special.gammaln(a) - (a0 - a) * scipy.special.digamma(a)
 
 
 def _unslice(a, key, shape):
@@ -547,6 +575,7 @@ ONE_CASE = {
     "unslice": (((3,),), {"key": (0, ...), "shape": (2, 3)}), "split": (((2, 4),), {"axis": 1, "parts": 2}),
     "concatenate": (((2, 1), (2, 2)), {"axis": 1}), "gather": (((2,), ("index", 2, (3,))), {}),
     "scatter": (((3,), ("index", 2, (3,))), {"rows": 2}), "polygamma": (((2,),), {"order": 1}),
+    "stirling": (((2,),), {"order": 1}), "dirichlet_kl": (((2, 3), (3,)), {}),
 }  # fmt: skip
 
 

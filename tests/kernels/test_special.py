@@ -109,17 +109,76 @@ def test_numbers_that_are_not_positive(dtype):
     assert_close(cpu.lgamma(tiny, None), -np.log(tiny), 2, "lgamma")
 
 
+# ---- Stirling's remainder ------------------------------------------------------------
+
+# x, mu(x) and its derivatives up to the third
+REMAINDERS = [
+    (1e-09, 9.442694406414583, -499999979.8539498, 4.9999999899999994e+17, -9.999999989999998e+26),
+    (0.001, 2.5422704679670947, -493.66781665282815, 499001.64253319585, -999000002.3976322),
+    (0.4, 0.18611021130969552, -0.39509381271096106, 1.6503565905295972, -10.364128623578354),
+    (1.0, 0.08106146679532726, -0.07721566490153287, 0.14493406684822643, -0.4041138063191886),
+    (2.5, 0.03316287351993629, -0.013134091228911878, 0.010357756100234865, -0.012204051641727403),
+    (7.49, 0.011119368164444676, -0.0014828142434233354, 0.0003952497050246709, -0.00015794264894632525),
+    (7.5, 0.011104559758206917, -0.0014788696295113019, 0.00039367447448157756, -0.00015710438849651591),
+    (9.99, 0.00833889679773433, -0.0008341697792110009, 0.0001668350281166566, -5.0034481395970554e-05),
+    (10.5, 0.00793411456431402, -0.0007551752467436927, 0.00014371342874124567, -4.1011864603194335e-05),
+    (12.5, 0.006665247032707682, -0.0005329930333433917, 8.522460157837045e-05, -2.043658578824079e-05),
+    (30.0, 0.0027776749297526936, -9.258230996383218e-05, 6.171468851055325e-06, -6.170555804516959e-07),
+    (1000.0, 8.333333055555635e-05, -8.333332500000397e-08, 1.6666663333335714e-10, -4.999998333335e-13),
+    (100000.0, 8.333333333305556e-07, -8.33333333325e-12, 1.6666666666333332e-16, -4.999999999833333e-21),
+    (1000000000.0, 8.333333333333333e-11, -8.333333333333334e-20, 1.6666666666666667e-28, -5e-37),
+]  # fmt: skip
+
+
+def check_remainder(function, order):
+    """In units of the term before it in Stirling's formula, (n - 1)! / (2 x^n); far out, of itself."""
+    x, exact = (np.array(REMAINDERS)[:, column].copy() for column in (0, 1 + order))
+    before = np.maximum(1, np.abs(np.log(x))) if order == 0 else 0.5 * math.factorial(order - 1) / x**order
+    found = function(x, order)
+    assert_close(found, exact, 64, "the remainder", before)
+    assert_close(found[x > 13], exact[x > 13], 64, "the remainder", np.abs(exact)[x > 13])
+    single = function(x.astype(np.float32), order)
+    fits = (np.abs(exact) > 1e-37) & (np.abs(exact) < 1e38) & (x.astype(np.float32) == x)
+    assert_close(single[fits], exact[fits], 1, "in float32", np.abs(exact)[fits])
+
+
+REMAINDER_ROADS = {"kernel": lambda x, order: cpu.stirling(x, None, order=order),
+                   "twin": lambda x, order: TABLE["stirling"].value(CPU, x, None, order=order)}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", range(4))
+@pytest.mark.parametrize("road", REMAINDER_ROADS)
+def test_the_remainder_keeps_its_digits(road, order):
+    check_remainder(REMAINDER_ROADS[road], order)
+
+
+def test_a_difference_of_large_terms_is_found():
+    """What the remainder is for: log Gamma less Stirling's terms has no digit of it at 1e9."""
+    def lost(x, order):
+        return np.asarray(scipy.special.gammaln(x) - (x - 0.5) * np.log(x) + x - 0.5 * np.log(2 * np.pi), x.dtype)
+
+    with pytest.raises(AssertionError, match="the remainder"):
+        check_remainder(lost, 0)
+    for order in (1, 2, 3):
+        with pytest.raises(AssertionError, match="the remainder"):
+            check_remainder(lambda x, order: (1 + 1e-13) * cpu.stirling(x, None, order=order), order)
+
+
 # ---- launchers and rows --------------------------------------------------------------
 
 
 def inputs(name, size, dtype, seed=0):
     rng = np.random.default_rng(seed)
-    a = 10 ** rng.uniform(-2, 3, size)
-    arrays = (np.log(rng.gamma(a + 1)) + np.log(rng.random(size)) / a, a) if name == "gamma_log_sample_grad" else (a,)
-    return [array.astype(dtype) for array in arrays], ({"order": 1} if name == "polygamma" else {})
+    a, b, c = (10 ** rng.uniform(-2, 3, size) for _ in range(3))
+    near = a * (1 + 10 ** rng.uniform(-9, 1, size))
+    arrays = {"gamma_log_sample_grad": (np.log(rng.gamma(a + 1)) + np.log(rng.random(size)) / a, a),
+              "log_ratio": (a, near, np.log(a)), "deviance": (a, near, np.log(near)), "gamma_kl": (a, b, near, c),
+              "dirichlet_kl": (a, near)}.get(name, (a,))  # fmt: skip
+    attributes = {"polygamma": {"order": 1}, "stirling": {"order": 0}}.get(name, {})
+    return [array.astype(dtype) for array in arrays], attributes
 
 
-LAUNCHERS = ["gamma_log_sample_grad", "lgamma", "polygamma"]
+LAUNCHERS = ["deviance", "gamma_kl", "gamma_log_sample_grad", "lgamma", "log_ratio", "polygamma", "stirling"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -152,7 +211,25 @@ def ran(name, *tensors, **attributes):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_launcher_of_vectors(dtype):
+    """As `test_launchers`, of each vector by itself: vectors of any length, the others repeated or not."""
+    for shape, other in (((3, 5, 2), (5, 2)), ((100, 3), (3,)), ((7, 130), (7, 130)), ((1, 64), (64,)), ((33, 2),) * 2):
+        (a, a0), _ = inputs("dirichlet_kl", shape, dtype)
+        a0 = a0.reshape(-1, *other)[0].copy()
+        found, given_memory = cpu.dirichlet_kl(a, a0, None), np.full((*shape[:-1], 1), np.nan, dtype)
+        assert cpu.dirichlet_kl(a, a0, given_memory) is given_memory
+        assert_same_bits(given_memory, found, "with out=")
+        alone = [cpu.dirichlet_kl(one.reshape(1, -1), p.copy(), None).item() for one, p in zip(
+            a.reshape(-1, shape[-1]), np.broadcast_to(a0, shape).reshape(-1, shape[-1]), strict=True)]
+        assert_same_bits(found.reshape(-1), np.array(alone, dtype), "a vector depends on its neighbours")
+        for parts in range(2, team.team.most + 1):
+            given_memory[...] = np.nan
+            run_parts(cpu.dirichlet_kl.bind(a, a0, out=given_memory), parts)
+            assert_same_bits(given_memory, found, f"in {parts} parts")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*LAUNCHERS, "dirichlet_kl"])
 def test_rows_run_their_kernel_and_replay(name, dtype):
     row, (arrays, attributes) = TABLE[name], inputs(name, (7, 9), dtype)
     call, found, tape = ran(name, *arrays, **attributes)
@@ -194,7 +271,7 @@ def test_the_derivatives_of_lgamma_are_kernels_too():
 
 
 @pytest.mark.skipif(not llvm.get_host_cpu_features().get("fma"), reason="no x86 processor with FMA")
-@pytest.mark.parametrize("name", ["_lgamma", "_polygamma", "_gamma_log_sample_grad"])
+@pytest.mark.parametrize("name", ["_lgamma", "_polygamma", "_gamma_log_sample_grad", "_deviance"])
 def test_loops_run_in_vectors(monkeypatch, name):
     """See test_vectorised.py; here the arithmetic is in float64."""
     monkeypatch.setattr(cache, "LOADED", None)

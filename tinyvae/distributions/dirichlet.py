@@ -7,6 +7,19 @@ integrates to 1, the derivative of log B by a_i is the mean of log z_i, from whi
     E[log z_i] = psi(a_i) - psi(s)
     KL(q || p) = log B(a0) - log B(a) + sum_i (a_i - a0_i) (psi(a_i) - psi(s))
 
+Independent y_i ~ Gamma(a_i, 1) have a sum ~ Gamma(s, 1), and their density is that of the sum times that of z = y / sum
+y. So with `peak` and `deviance` of stirling.py, which keep their digits at large a,
+
+    log q(z) = sum_i (peak(a_i) - deviance(a_i, s z_i) - log z_i) - peak(s)
+    H(q)     = sum_i (log m_i - peak(a_i) + (a_i - 1) peak'(a_i)) + peak(s) - (s - n) peak'(s),    m_i = a_i / s
+
+With f(t) = e^t - 1 - t and l_i = log(m_i / m0_i), where m0 = a0 / s0, the large terms of the KL are
+
+    sum_i (a0_i f(l_i) + (1 - m_i) f(log(a0_i / a_i)) / 2 + m_i f(-l_i) / 2)
+
+none of which is negative. What Stirling's remainder adds is sum_i gap(a0_i, a_i) - gap(s0, s), where gap(a0, a) is
+mu(a0) - mu(a) - (a0 - a) mu'(a).
+
 A draw is kept as its logarithms. Its stable form is the vector of log-ratios, n - 1 free numbers
 
     y_i = log z_i - log z_n,    i < n
@@ -26,14 +39,19 @@ standardises all n logarithms, of which only n - 1 are free). For n = 2 this is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from tinyvae.distributions import stirling
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor
+from tinyvae.distributions.stable import LogTensor, is_positive, replaced, xlogy
+from tinyvae.distributions.stirling import deviance, log_ratio, peak, slope
 from tinyvae.engine.devices import namespace_of
+from tinyvae.engine.rules import POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -87,17 +105,24 @@ class Dirichlet(Distribution):
     @property
     def log_normaliser(self) -> Tensor:
         """log B(a), (batch,); B(a) = prod_i Gamma(a_i) / Gamma(sum_i a_i)."""
-        return self.concentration.lgamma().sum(-1) - self.total.lgamma().sum(-1)
+        a, total = self.concentration, self.total
+        return (a * log_ratio(a, total)).sum(-1) - self._peaks()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return ((self.concentration - 1) * x.log()).sum(-1) - self.log_normaliser
+        # where an element is 0: the limit of (a_i - 1) log x_i; NaN if one is -inf and one inf, for then there is none
+        inside = is_positive(x)
+        at_zero = (x < 0).where(-np.inf, xlogy(self.concentration - 1, x)).sum(-1) - self.log_normaliser
+        z = replaced(x, inside, 0.5)
+        density = self._log_density(z) - z.log().sum(-1)
+        return (inside.cast(x.dtype).sum(-1) == x.shape[-1]).where(density, at_zero)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return _simplex(log_gamma(self.concentration, noise, samples))
 
     def entropy(self) -> Tensor:
         a, total, n = self.concentration, self.total, self.concentration.shape[-1]
-        return (self.log_normaliser + ((total - n) * total.digamma()).sum(-1) - ((a - 1) * a.digamma()).sum(-1))
+        each = log_ratio(a, total) + (a - 1) * slope(a)
+        return each.sum(-1) - self._peaks() - ((total - n) * slope(total)).sum(-1)
 
     def to_stable(self, z: Tensor) -> Tensor:
         log_z = z.log()
@@ -109,7 +134,15 @@ class Dirichlet(Distribution):
     def log_density(self, w: Tensor) -> Tensor:
         # dz_i/dy_j = z_i (1{i = j} - z_j), whose determinant is z_1 ... z_(n-1) (1 - sum_(j<n) z_j) = z_1 ... z_n: it
         # turns the powers a_i - 1 of the density into a_i
-        return (self.concentration * self.from_stable(w).log()).sum(-1) - self.log_normaliser
+        return self._log_density(self.from_stable(w))
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        """log q(z) + sum_i log z_i, (..., batch), at a z inside the simplex."""
+        y = LogTensor(z.log() + self.total.log(), z * self.total)
+        return self._peaks() - deviance(self.concentration, y).sum(-1)
+
+    def _peaks(self) -> Tensor:
+        return peak(self.concentration).sum(-1) - peak(self.total).sum(-1)
 
     def standardise(self, w: Tensor) -> Tensor:
         sd, u, r = self._root()
@@ -125,8 +158,9 @@ class Dirichlet(Distribution):
         return sd.log().sum(-1) + r.log().sum(-1)
 
     def _location(self) -> Tensor:
-        psi = self.concentration.digamma()
-        return psi[..., :-1] - psi[..., -1:]
+        # psi(a_i) - psi(a_n), with psi = log a - peak'(a)
+        a, down = self.concentration, slope(self.concentration)
+        return log_ratio(a[..., :-1], a[..., -1:]) - (down[..., :-1] - down[..., -1:])
 
     def _root(self) -> _Root:
         sd = self.concentration.polygamma(1).sqrt()
@@ -144,9 +178,37 @@ def _simplex(free: Tensor) -> LogTensor:
     return LogTensor((free - free.max(-1, keepdims=True).detach()).log_softmax(-1))
 
 
+def _dirichlet_kl(xp: Any, a: Any, a0: Any, out: Any) -> Any:
+    q, p = stirling.wide(xp, a, a0)
+    s, s0 = q.sum(-1, keepdims=True), p.sum(-1, keepdims=True)
+    ratio, mean = stirling.log_quotient(xp, q, p), q / s
+    means = ratio - stirling.log_quotient(xp, s, s0)
+    halves = (1 - mean) * stirling.excess(xp, -ratio) + mean * stirling.excess(xp, -means)
+    large = p * stirling.excess(xp, means) + 0.5 * halves
+    rest = stirling.remainder_gap(xp, p, q).sum(-1, keepdims=True) - stirling.remainder_gap(xp, s0, s)
+    return into(out, (large.sum(-1, keepdims=True) + xp.maximum(rest, 0.0)).astype(a.dtype))
+
+
+def _by_q(g: Tensor, y: Tensor, a: Tensor, a0: Tensor) -> Tensor:
+    # (a - a0) psi'(a) - (s - s0) psi'(s), in which psi'(a) = 1 / a + 1 / (2 a^2) + mu''(a)
+    s, s0 = a.sum(-1, keepdims=True), a0.sum(-1, keepdims=True)
+    rest, rest_of_sums = (0.5 / (x * x) + x.apply("stirling", order=2) for x in (a, s))
+    return g * (s0 / s - a0 / a + (a - a0) * rest - (s - s0) * rest_of_sums)
+
+
+def _by_p(g: Tensor, y: Tensor, a: Tensor, a0: Tensor) -> Tensor:
+    # psi(a0) - psi(a) - (psi(s0) - psi(s)), in which psi(a) = log a - peak'(a)
+    s, s0 = a.sum(-1, keepdims=True), a0.sum(-1, keepdims=True)
+    each = log_ratio(a0, a) - (slope(a0) - slope(a))
+    return g * (each - (log_ratio(s0, s) - (slope(s0) - slope(s))))
+
+
+# The KL of each vector, (..., 1).
+rule("dirichlet_kl", _dirichlet_kl, (_by_q, _by_p), (POSITIVE, POSITIVE), kernel="dirichlet_kl",
+     accepts=stirling.repeated(1))
+
+
 @closed_form(Dirichlet, Dirichlet)
 def _kl(q: Dirichlet, p: Dirichlet) -> Tensor:
     # The n numbers are one latent vector, so its KL is one number, (batch, 1).
-    more = (q.concentration - p.concentration) * (q.concentration.digamma() - q.total.digamma())
-    found = p.log_normaliser - q.log_normaliser + more.sum(-1)
-    return found.reshape(*found.shape, 1)
+    return q.concentration.apply("dirichlet_kl", p.concentration)

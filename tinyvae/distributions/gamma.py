@@ -12,18 +12,33 @@ With log q(z) = a log b - log Gamma(a) + (a - 1) log z - b z, they give the entr
     H(q) = a - log b + log Gamma(a) + (1 - a) psi(a)
     KL(q || p) = E_q[log q(z) - log p(z)]
                = (a - a0) psi(a) - log Gamma(a) + log Gamma(a0) + a0 (log b - log b0) + a (b0 / b - 1)
+
+At large shapes the terms of these sums are large and cancel. With `peak` and its slope of stirling.py, from which the
+large terms are gone, and with mu, Stirling's remainder, they are
+
+    log q(z)   = peak(a) - deviance(a, b z) - log z
+    H(q)       = log(a / b) - peak(a) + (a - 1) peak'(a)
+    KL(q || p) = a0 f(log(E_q[z] / E_p[z])) + f(log(a0 / a)) / 2 + (mu(a0) - mu(a) - (a0 - a) mu'(a)),
+                 f(t) = e^t - 1 - t
+
+Each of the three terms of the KL is a divergence by itself, of a convex function, and so never negative.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tinyvae.distributions import stirling
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor
+from tinyvae.distributions.stable import LogTensor, is_positive, replaced, xlogy
+from tinyvae.distributions.stirling import deviance, log_ratio, peak, slope
+from tinyvae.engine.rules import POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -50,8 +65,8 @@ class Gamma(Distribution):
 
     # Each is computed once, however many formulas use it.
     log_rate = cached_property(lambda self: self.rate.log())
-    lgamma = cached_property(lambda self: self.shape.lgamma())
-    digamma = cached_property(lambda self: self.shape.digamma())
+    peak = cached_property(lambda self: peak(self.shape))
+    slope = cached_property(lambda self: slope(self.shape))
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -62,15 +77,19 @@ class Gamma(Distribution):
         return self.shape / self.rate**2
 
     def log_prob(self, x: Tensor) -> Tensor:
-        a, b = self.shape, self.rate
-        return (a * self.log_rate - self.lgamma + (a - 1) * x.log() - b * x).sum(-1)
+        # at 0 the limit of (a - 1) log x, infinite but for a = 1, where log q(x) is log b - b x
+        inside = is_positive(x)
+        at_zero = (x < 0).where(-np.inf, xlogy(self.shape - 1, x) + self.log_rate - self.rate * inside.where(0.0, x))
+        z = replaced(x, inside, 1.0)
+        w = z.log()
+        y = LogTensor(w + self.log_rate, z * self.rate)
+        return inside.where(self.peak - deviance(self.shape, y) - w, at_zero).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return LogTensor(log_gamma(self.shape, noise, samples) - self.log_rate)
 
     def entropy(self) -> Tensor:
-        a = self.shape
-        return (a - self.log_rate + self.lgamma + (1 - a) * self.digamma).sum(-1)
+        return (log_ratio(self.shape, self.rate) - self.peak + (self.shape - 1) * self.slope).sum(-1)
 
     def to_stable(self, z: Tensor) -> Tensor:
         return z.log()
@@ -79,17 +98,37 @@ class Gamma(Distribution):
         return LogTensor(w)
 
     def log_density(self, w: Tensor) -> Tensor:
-        # dz/dw = z, so the density of w = log z is z q(z): (a - 1) log z + log z is a w, without cancellation
-        u = w + self.log_rate
-        return self.shape * u - u.exp() - self.lgamma
+        # dz/dw = z, so the density of w = log z is z q(z)
+        return self.peak - deviance(self.shape, LogTensor(w + self.log_rate, w.exp() * self.rate))
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         # log z is a sufficient statistic; G-REP standardises it (eq. 11)
-        return self.digamma - self.log_rate, self.shape.polygamma(1).sqrt()
+        return log_ratio(self.shape, self.rate) - self.slope, self.shape.polygamma(1).sqrt()
+
+
+def _gamma_kl(xp: Any, a: Any, b: Any, a0: Any, b0: Any, out: Any) -> Any:
+    shape, rate, shape0, rate0 = stirling.wide(xp, a, b, a0, b0)
+    shapes, rates = stirling.log_quotient(xp, shape, shape0), stirling.log_quotient(xp, rate, rate0)
+    large = shape0 * stirling.excess(xp, shapes - rates) + 0.5 * stirling.excess(xp, -shapes)
+    return into(out, (large + xp.maximum(stirling.remainder_gap(xp, shape0, shape), 0.0)).astype(a.dtype))
+
+
+def _by_shape(g: Tensor, y: Tensor, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+    # (a - a0) psi'(a) + b0 / b - 1, in which psi'(a) = 1 / a + 1 / (2 a^2) + mu''(a)
+    return g * (b0 / b - a0 / a + (a - a0) * (0.5 / (a * a) + a.apply("stirling", order=2)))
+
+
+def _by_shape0(g: Tensor, y: Tensor, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+    # psi(a0) - psi(a) + log b - log b0, in which psi(a) = log a - peak'(a)
+    return g * (log_ratio(a0, a) - log_ratio(b0, b) - (slope(a0) - slope(a)))
+
+
+rule("gamma_kl", _gamma_kl, (
+    _by_shape, lambda g, y, a, b, a0, b0: g * (a0 - a * (b0 / b)) / b,
+    _by_shape0, lambda g, y, a, b, a0, b0: g * (a / b - a0 / b0)), (POSITIVE,) * 4,
+    kernel="gamma_kl", accepts=stirling.repeated(2, 3))
 
 
 @closed_form(Gamma, Gamma)
 def _kl(q: Gamma, p: Gamma) -> Tensor:
-    # (a - a0) psi(a) - log Gamma(a) + log Gamma(a0) + a0 (log b - log b0) + a (b0 / b - 1), as derived above
-    a, b, a0, b0 = q.shape, q.rate, p.shape, p.rate
-    return (a - a0) * a.digamma() - a.lgamma() + a0.lgamma() + a0 * (b.log() - b0.log()) + a * (b0 / b - 1)
+    return q.shape.apply("gamma_kl", q.rate, p.shape, p.rate)

@@ -21,10 +21,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family
-from tinyvae.distributions.stable import LogTensor
+from tinyvae.distributions.stable import LogTensor, replaced
+from tinyvae.distributions.stirling import LOG_2PI, deviance, log_ratio
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import open_unit, philox, stream_number
 from tinyvae.engine.rules import INDEX, POSITIVE, into, rule
@@ -127,19 +130,21 @@ class Poisson(Distribution):
         return noise.draw("poisson", self.rate, samples=samples)
 
     def log_density(self, w: Tensor) -> Tensor:
-        # x log(rate) - rate - log x!, with 0 log 0 = 0: where x and the rate are 0, log 1 stands for log 0, so that the
-        # derivative is right too
-        idle, rate = w + self.rate == 0, self.rate
-        log = idle.where(0.0, rate.log()) if isinstance(rate, LogTensor) else idle.where(1.0, rate).log()
-        return w * log - rate - (w + 1).lgamma()
+        # x log(rate) - rate - log x!. For x > 0, log x! is log x + log Gamma(x), and stirling.py has a form that keeps
+        # its digits at large counts: peak(x) - log x = -log(2 pi x) / 2 - mu(x), less the deviance. At x = 0 it is
+        # x - rate = -rate; the formula sees other numbers there, so that its derivatives stay finite.
+        counted = w > 0
+        k, rate = counted.where(w, 1.0), replaced(self.rate, counted, 1.0)
+        highest = -0.5 * (k.log() + LOG_2PI) - k.apply("stirling", order=0)
+        return counted.where(highest - deviance(k, rate), (w < 0).where(-np.inf, w - self.rate))
 
 
 @closed_form(Poisson, Poisson)
 def _kl(q: Poisson, p: Poisson) -> Tensor:
-    # E_q[k] = a, so KL = a log(a / b) + b - a. For close rates this cancels; with s = log(b / a) it is
-    # a (e^s - 1 - s), which keeps its digits.
+    # E_q[k] = a, so KL = a log(a / b) + b - a. For close rates this cancels; there it is `deviance`.
     a, b = q.rate, p.rate
-    s = b.log() - a.log()
+    s = log_ratio(b, a)
     close = abs(s) < 1
-    near, far = close.where(s, 0.0), (a == 0).where(0.0, s)  # 0 log 0 = 0
-    return close.where(a * (near.expm1() - near), b - a - a * far)
+    far = (a == 0).where(0.0, s)  # 0 log 0 = 0
+    near_a, near_b = replaced(a, close, 1.0), replaced(b, close, 1.0)
+    return close.where(deviance(near_a, near_b), b - a - a * far)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.rules import ANY, rule
+from tinyvae.engine.rules import ANY, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 
@@ -88,3 +88,41 @@ def _carrying(name: str) -> Callable[..., Tensor]:
 
 for _name in ("reshape", "transpose", "broadcast_to", "contiguous", "detach", "__getitem__"):
     setattr(LogTensor, _name, _carrying(_name))
+
+
+# ---- at the ends of a support ----------------------------------------------------------------------------------------
+# A density z^(a - 1) ... has a limit at z = 0: that of (a - 1) log z, which is 0 where a = 1, and infinite elsewhere.
+
+
+def _limited(xp: Any, a: Any, b: Any, out: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return into(out, xp.where((a == 0) & (xp.abs(b) == xp.inf), xp.zeros_like(b), a * b))
+
+
+def _xlogy(xp: Any, a: Any, x: Any, out: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return _limited(xp, a, xp.log(x), out)
+
+
+# a b, with 0 times infinity = 0; and a log x, with 0 log 0 = 0, whose derivative a / x is 0 for a = 0.
+rule("limited_product", _limited, (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a), (ANY, ANY),
+     reference=lambda a, b: np.multiply(a, b))
+rule("xlogy", _xlogy, (lambda g, y, a, x: g * x.log(), lambda g, y, a, x: g * a / (a == 0).where(1.0, x)),
+     (ANY, POSITIVE), reference=lambda a, x: a * np.log(x))
+
+
+def xlogy(a: Tensor, x: Tensor) -> Tensor:
+    """a log x, and 0 where a is 0, whatever log x; -inf or inf at x = 0 elsewhere."""
+    return a.apply("limited_product", x.log()) if isinstance(x, LogTensor) else a.apply("xlogy", x)
+
+
+def is_positive(x: Tensor) -> Tensor:
+    """Where x lies above 0: of a LogTensor, where its logarithm is finite, even if x has underflowed to 0."""
+    return x.log() > -np.inf if isinstance(x, LogTensor) else x > 0
+
+
+def replaced(x: Tensor, flag: Tensor, value: float) -> Tensor:
+    """x where the flag is true, and elsewhere a number above 0: a density and its derivatives stay finite there."""
+    if isinstance(x, LogTensor):
+        return LogTensor(flag.where(x.log(), float(np.log(value))))
+    return flag.where(x, value)

@@ -364,9 +364,12 @@ rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, 
 
 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
-    # SciPy computes in float64 whatever it is given; the row answers in the type of its input
-    value = xp.special.digamma(a) if order == 0 else xp.special.polygamma(xp.asarray(order), a)
-    return value.astype(a.dtype) if out is None else into(out, value)
+    # SciPy computes in float64 whatever it is given; the row answers in the type of its input. At 0 it gives the limit
+    # from above. A pole at a negative whole number has no value, nor has what lies below -1e6.
+    x = xp.where(a == 0, xp.zeros_like(a), a)  # -0 is 0
+    value = xp.special.digamma(x) if order == 0 else xp.special.polygamma(xp.asarray(order), x)
+    value = xp.where((a < 0) & ((a == xp.floor(a)) | (a <= -1e6)), xp.nan, value)
+    return into(out, value.astype(a.dtype))
 
 
 # The n-th derivative of digamma, whose own derivative is the same row with n + 1.

@@ -1,14 +1,21 @@
-"""The sampled Gaussian posterior and its KL divergence from N(0, 1), in one pass each way."""
+"""KL divergences of posteriors: of the Gaussian one from N(0, 1), with its draws, in one pass each way; of the Gamma,
+Beta and Dirichlet ones."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import kernel
-from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1
+from tinyvae_kernels.cpu.runtime.elementary import excess, exp, exp_remainder, expm1, log_quotient
+from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
-from tinyvae_kernels.cpu.runtime.memory import Matrix, Vector, total
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, total, vector
 from tinyvae_kernels.cpu.runtime.shares import share
+from tinyvae_kernels.cpu.special import BLOCK, LIBRARY, blocks, derivative_job, is_normal, log_gamma_job, repeated
+
+# ---- Gaussian --------------------------------------------------------------------------------------------------------
 
 # z, eps and their gradients are (samples * batch, latent): row number sample * batch + b belongs to datum b.
 
@@ -71,3 +78,141 @@ def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: 
     """The gradient by `raw`, from those by z and by KL."""
     out = np.empty_like(raw) if out is None else out
     return out, [Job(_sample_kl_grad, dz, dkl, raw, eps, out, len(eps), work=8 * eps.size)]
+
+
+# ---- Gamma and Dirichlet ---------------------------------------------------------------------------------------------
+# With f(t) = e^t - 1 - t they are (distributions/gamma.py and dirichlet.py derive them)
+#     Gamma      a0 f(l) + f(log(a0 / a)) / 2,                                  l = log(a / a0) - log(b / b0)
+#     Dirichlet  sum of a0 f(l) + (1 - m) f(log(a0 / a)) / 2 + m f(-l) / 2,     l = log(a / a0) - log(s / s0), m = a / s
+# and the gaps of Stirling's remainder, mu(a0) - mu(a) - (a0 - a) mu'(a), of which jobs of special.py compute the parts.
+# p is repeated along the leading axes of q.
+
+
+@kernel()
+def _widened(a: Vector, out: Vector[np.float64], part: int, parts: int) -> None:
+    first, last = share(a.size, part, parts)
+    for i in range(first, last):
+        out[i] = np.float64(a[i])
+
+
+@kernel()
+def _sums(a: Matrix[np.float64], out: Vector[np.float64], part: int, parts: int) -> None:
+    first, last = share(out.size, part, parts)
+    for line in range(first, last):
+        s = 0.0
+        for i in range(a.shape[1]):
+            s += a[line, i]
+        out[line] = s
+
+
+@helper
+def _gap(a0: Any, a: Any, mu0: Any, mu: Any, slope: Any) -> Any:
+    return mu0 - mu - (a0 - a) * slope
+
+
+@kernel()
+def _gamma_kl(a: Pointer[np.float64], b: Pointer, a0: Pointer[np.float64], b0: Pointer, mu0: Pointer[np.float64],
+              mu: Pointer[np.float64], slope: Pointer[np.float64], out: Pointer, memory: Pointer[np.float64],
+              count: int, period: int, part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 7 * parts, BLOCK)[7 * part : 7 * part + 7]
+    shape, rate, shape0, rate0, rest, ratio, means = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, count - start)
+        repeated(a, shape, start, size, count)
+        repeated(b, rate, start, size, count)
+        repeated(a0, shape0, start, size, period)
+        repeated(b0, rate0, start, size, period)
+        repeated(mu0, rest, start, size, period)
+        for i in range(size):
+            rest[i] = max(_gap(shape0[i], shape[i], rest[i], mu[start + i], slope[start + i]), 0.0)
+            ratio[i] = log_quotient(shape[i], shape0[i])
+            means[i] = log_quotient(rate[i], rate0[i])
+        for i in range(size):
+            if not is_normal(shape[i], shape0[i]):
+                ratio[i] = np.log(shape[i] / shape0[i])
+            if not is_normal(rate[i], rate0[i]):
+                means[i] = np.log(rate[i] / rate0[i])
+        for i in range(size):
+            out[start + i] = dtype(shape0[i] * excess(ratio[i] - means[i]) + 0.5 * excess(-ratio[i]) + rest[i])
+
+
+@kernel()
+def _dirichlet_kl(a: Pointer[np.float64], a0: Pointer[np.float64], mu0: Pointer[np.float64], mu: Pointer[np.float64],
+                  slope: Pointer[np.float64], sums_mu0: Pointer[np.float64], sums_mu: Pointer[np.float64],
+                  sums_slope: Pointer[np.float64], out: Pointer, memory: Pointer[np.float64], count: int, width: int,
+                  period: int, group: int, part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 7 * parts, group * width)[7 * part : 7 * part + 7]
+    q, p, total, total0, rest, ratio, means = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
+    first, last = share((count + group - 1) // group, part, parts)
+    for block in range(first, last):
+        start = block * group
+        lines = min(group, count - start)
+        size = lines * width
+        repeated(a, q, start * width, size, count * width)
+        repeated(a0, p, start * width, size, period * width)
+        repeated(mu0, rest, start * width, size, period * width)
+        for line in range(lines):
+            s, s0 = 0.0, 0.0
+            for i in range(line * width, (line + 1) * width):
+                s, s0 = s + q[i], s0 + p[i]
+            for i in range(line * width, (line + 1) * width):
+                total[i], total0[i] = s, s0
+        for i in range(size):
+            rest[i] = _gap(p[i], q[i], rest[i], mu[start * width + i], slope[start * width + i])
+            ratio[i] = log_quotient(q[i], p[i])
+            means[i] = log_quotient(total[i], total0[i])
+        for i in range(size):
+            if not is_normal(q[i], p[i]):
+                ratio[i] = np.log(q[i] / p[i])
+            if not is_normal(total[i], total0[i]):
+                means[i] = np.log(total[i] / total0[i])
+        for i in range(size):
+            m, l = q[i] / total[i], ratio[i] - means[i]
+            p[i] = p[i] * excess(l) + 0.5 * (1.0 - m) * excess(-ratio[i]) + 0.5 * m * excess(-l)
+        for line in range(lines):
+            i = start + line
+            j = line * width
+            s, gaps = 0.0, -_gap(total0[j], total[j], sums_mu0[i % period], sums_mu[i], sums_slope[i])
+            for j in range(line * width, (line + 1) * width):
+                s, gaps = s + p[j], gaps + rest[j]
+            out[i] = dtype(s + max(gaps, 0.0))
+
+
+def _wide(a: Array) -> tuple[Array, list[Job]]:
+    """The numbers in float64, and the jobs that copy them."""
+    if a.dtype == np.float64:
+        return a, []
+    wide = np.empty(a.shape, np.float64)
+    return wide, [Job(_widened, a, wide, work=a.size)]
+
+
+def _remainders(a: Array, a0: Array) -> tuple[list[Array], list[Job]]:
+    """mu(a0), mu(a) and mu'(a), and the jobs that make them; in float64."""
+    mu0, mu, slope = np.empty_like(a0), np.empty_like(a), np.empty_like(a)
+    return [mu0, mu, slope], [log_gamma_job(a0, mu0, remainder=True), log_gamma_job(a, mu, remainder=True),
+                              derivative_job(a, slope, 0, remainder=True)]  # fmt: skip
+
+
+@Launcher.alone(LIBRARY)
+def gamma_kl(a: Array, b: Array, a0: Array, b0: Array, out: Array | None) -> Plan:
+    """The KL divergence of Gamma(a, b) from Gamma(a0, b0), which have the last axes of a and b."""
+    out = np.empty_like(a) if out is None else out
+    (shape, first), (shape0, second) = _wide(a), _wide(a0)
+    mu, jobs = _remainders(shape, shape0)
+    arguments = (shape, b, shape0, b0, *mu, out, blocks(7), a.size, a0.size)
+    return out, [*first, *second, *jobs, Job(_gamma_kl, *arguments, work=100 * a.size)]
+
+
+@Launcher.alone(LIBRARY)
+def dirichlet_kl(a: Array, a0: Array, out: Array | None) -> Plan:
+    """The KL divergence of Dirichlet vectors, (..., 1); a0 has the last axes of a."""
+    out, width = np.empty((*a.shape[:-1], 1), a.dtype) if out is None else out, a.shape[-1]
+    (q, first), (p, second) = _wide(a), _wide(a0)
+    sums, sums0 = np.empty(a.size // width), np.empty(a0.size // width)
+    (mu, jobs), (mu_of_sums, jobs_of_sums) = _remainders(q, p), _remainders(sums, sums0)
+    group = max(1, BLOCK // width)
+    arguments = (q, p, *mu, *mu_of_sums, out, blocks(7, group * width), sums.size, width, sums0.size, group)
+    return out, [*first, *second, Job(_sums, q, sums, work=a.size), Job(_sums, p, sums0, work=a0.size), *jobs,
+                 *jobs_of_sums, Job(_dirichlet_kl, *arguments, work=150 * a.size)]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Special functions, an element at a time: log Gamma, its derivatives, and how a Gamma draw moves with its shape.
+"""Special functions, an element at a time: log Gamma, Stirling's remainder of it, the derivatives of both, ratios and
+deviances, and how a Gamma draw moves with its shape.
 
 All is computed in float64, whatever the type: float32 results are then right to their last digit. Numbers are taken in
 blocks whose intermediate results stay in the nearest cache: the terms of a sum are the outer loop and the numbers the
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import address, kernel
-from tinyvae_kernels.cpu.runtime.elementary import exp, log
+from tinyvae_kernels.cpu.runtime.elementary import excess, exp, log, log_quotient
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, as_float64, matrix, vector
@@ -26,8 +27,9 @@ from tinyvae_kernels.launching import chosen
 
 BLOCK = 64  # numbers at a time
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # B_2, B_4, ...
+SMALL = 1e-30  # below it the kept logarithm of a number has the digits, as in distributions/stirling.py
 TINY = 1e-300  # below it the logarithm of the kernels may have no digits
-_LIBRARY = "a GPU's array library has special functions of its own"
+LIBRARY = "a GPU's array library has special functions of its own"
 DEEPEST = -1e6  # negative numbers are lifted above 0 step by step, from here on
 
 
@@ -48,9 +50,9 @@ def _expm1(x: Any) -> Any:
     return power * (2.0 * (p / (q - p))) + (power - 1.0)
 
 
-def _blocks(count: int) -> Array:
+def blocks(count: int, size: int = BLOCK) -> Array:
     """`count` blocks for each part; they begin on a cache line, which is worth a factor of two."""
-    memory = scratch(BLOCK, np.float64, count)
+    memory = scratch(size, np.float64, count)
     wider = np.empty(memory.size + 8, np.float64)
     return wider[-address(wider) % 64 // 8 :][: memory.size].reshape(memory.shape)
 
@@ -71,13 +73,18 @@ def _around_two() -> Array:
     return np.array([1 - np.euler_gamma, *((-1.0) ** k * zetac(k) / k)])
 
 
-REST = (math.log(2 * math.pi) - 1) / 2
+# What that series adds to the rest is Stirling's remainder,
+#     mu(x) = log Gamma(x) - (x - 1/2) log x + x - log(2 pi) / 2
+# Below 7.5 it is computed as this difference, whose terms are no larger than 20.
+
+HALF_LOG_2PI = math.log(2 * math.pi) / 2
+REST = HALF_LOG_2PI - 0.5
 STIRLING = np.array([b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)])
 
 
 @kernel()
 def _lgamma(a: Pointer, out: Pointer, series: Vector[np.float64], stirling: Vector[np.float64],
-            memory: Pointer[np.float64], count: int, part: int, parts: int) -> None:
+            memory: Pointer[np.float64], count: int, remainder: int, part: int, parts: int) -> None:
     dtype, rows = vector(out, 1).dtype.type, matrix(memory, 6 * parts, BLOCK)[6 * part : 6 * part + 6]
     x, t, product, near, far, inverse = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
     first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
@@ -103,30 +110,44 @@ def _lgamma(a: Pointer, out: Pointer, series: Vector[np.float64], stirling: Vect
             large = x[b] >= 7.5
             logarithm = _log_to_infinity(x[b] if large else product[b])
             near[b] = t[b] * near[b] + (-logarithm if x[b] < 1.5 else logarithm)
-            far[b] = (x[b] - 0.5) * (logarithm - 1.0) + (far[b] * inverse[b] + REST)
+            product[b] = far[b] * inverse[b]  # from here on Stirling's remainder
+            far[b] = (x[b] - 0.5) * (logarithm - 1.0) + (product[b] + REST)
             out[start + b] = dtype(far[b] if large else near[b])
         for b in range(size):
             if x[b] < TINY:  # zero and below, where these series do not hold
-                out[start + b] = dtype(math.lgamma(x[b]))
+                out[start + b] = dtype(math.lgamma(x[b]) if x[b] > -math.inf else -math.inf)
+        if remainder:
+            for b in range(size):
+                near[b] += x[b] - HALF_LOG_2PI - (x[b] - 0.5) * _log_to_infinity(x[b])
+                out[start + b] = dtype(product[b] if x[b] >= 7.5 else near[b])
+            for b in range(size):
+                if x[b] < TINY:  # log Gamma is -log x there, and infinite at 0; nothing is defined below
+                    out[start + b] = dtype(-HALF_LOG_2PI - 0.5 * np.log(x[b]) if x[b] >= 0.0 else math.nan)
 
 
-@Launcher.alone(_LIBRARY)
+def log_gamma_job(a: Array, out: Array, remainder: bool) -> Job:
+    """log |Gamma(a)|, or Stirling's remainder of it, into `out`."""
+    return Job(_lgamma, a, out, _around_two(), STIRLING, blocks(6), a.size, int(remainder), work=60 * a.size)
+
+
+@Launcher.alone(LIBRARY)
 def lgamma(a: Array, out: Array | None) -> Plan:
     """log |Gamma(a)|, of any shape."""
-    out, series = np.empty_like(a) if out is None else out, _around_two()
-    return out, [Job(_lgamma, a, out, series, STIRLING, _blocks(6), a.size, work=60 * a.size)]
+    out = np.empty_like(a) if out is None else out
+    return out, [log_gamma_job(a, out, remainder=False)]
 
 
 # ---- its derivatives -------------------------------------------------------------------------------------------------
 # By steps up to y = x + N, and from there by Euler and Maclaurin's formula (6.4.6 and 6.4.11):
 #     (-1)^(n + 1) psi_n(x) / n! = sum over k < N of (x + k)^-(n + 1)
 #                                  + y^-n (1 / n + 1 / (2 y) + sum over k of B_2k (2k + n - 1)! / ((2k)! n!) y^-2k)
-# psi_0 is digamma: there -log y stands in place of 1 / n.
+# psi_0 is digamma: there -log y stands in place of 1 / n. The last sum at y = x is the derivative of Stirling's
+# remainder: from 10 + n on nothing else is computed, and below the other terms at x are subtracted.
 
 
 @kernel()
 def _polygamma(a: Pointer, out: Pointer, series: Vector[np.float64], memory: Pointer[np.float64], count: int,
-               order: int, steps: int, factor: float, part: int, parts: int) -> None:
+               order: int, steps: int, factor: float, beyond: float, part: int, parts: int) -> None:
     dtype, rows = vector(out, 1).dtype.type, matrix(memory, 4 * parts, BLOCK)[4 * part : 4 * part + 4]
     x, inverse, power, total = rows[0], rows[1], rows[2], rows[3]
     first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
@@ -136,12 +157,18 @@ def _polygamma(a: Pointer, out: Pointer, series: Vector[np.float64], memory: Poi
         for b in range(size):
             x[b], total[b] = np.float64(a[start + b]), 0.0
         for b in range(size):
-            if x[b] < 0.0:
-                total[b] = 0.0 if x[b] > DEEPEST else math.nan
+            if x[b] <= 0.0:
+                total[b] = 0.0 if x[b] > DEEPEST and (x[b] != np.floor(x[b]) or x[b] == 0.0) else math.nan
+                x[b] = abs(x[b]) if x[b] == 0.0 else x[b]  # -0 is 0
                 while DEEPEST < x[b] < 0.0:
-                    total[b] += x[b] ** -(order + 1)
+                    inverse[b] = 1.0 / x[b]  # (Numba's power of whole numbers would raise where this is infinite)
+                    power[b] = inverse[b]
+                    for _ in range(order):
+                        power[b] *= inverse[b]
+                    total[b] += power[b]
                     x[b] += 1.0
         for k in range(steps - 1, -1, -1):  # the smallest first
+            share_of_term = 0.5 if k == 0 and beyond < math.inf else 1.0
             for b in range(size):
                 inverse[b] = 1.0 / (x[b] + k)
                 power[b] = inverse[b]
@@ -149,17 +176,27 @@ def _polygamma(a: Pointer, out: Pointer, series: Vector[np.float64], memory: Poi
                 for b in range(size):
                     power[b] *= inverse[b]
             for b in range(size):
-                total[b] += power[b]
+                total[b] += 0.0 if x[b] > beyond else share_of_term * power[b]
         for b in range(size):
-            inverse[b], power[b] = 1.0 / (x[b] + steps), 0.0
+            inverse[b], power[b] = 1.0 / (x[b] + (0.0 if x[b] > beyond else steps)), 0.0
         for k in range(len(series) - 1, -1, -1):
             for b in range(size):
                 power[b] = (power[b] + series[k]) * inverse[b] * inverse[b]
         for b in range(size):
-            power[b] += 0.5 * inverse[b] + (-_log_to_infinity(x[b] + steps) if order == 0 else 1.0 / order)
+            leading = 0.5 * inverse[b] + (-_log_to_infinity(x[b] + steps) if order == 0 else 1.0 / order)
+            power[b] += 0.0 if x[b] > beyond else leading
         for _ in range(order):
             for b in range(size):
                 power[b] *= inverse[b]
+        if beyond < math.inf:
+            for b in range(size):
+                inverse[b] = 1.0 / x[b]
+                leading = -_log_to_infinity(x[b]) if order == 0 else 1.0 / order
+                for _ in range(order):
+                    leading *= inverse[b]
+                # where the other terms are infinite, so is the whole
+                power[b] -= leading if x[b] <= beyond and total[b] < math.inf else 0.0
+                total[b] = math.nan if a[start + b] < 0.0 else total[b]
         for b in range(size):
             out[start + b] = dtype(factor * (total[b] + power[b]))
 
@@ -170,13 +207,103 @@ def _euler_maclaurin(order: int) -> Array:
                      for k, b in enumerate(BERNOULLI, 1)])  # fmt: skip
 
 
-@Launcher.alone(_LIBRARY)
+def derivative_job(a: Array, out: Array, order: int, remainder: bool) -> Job:
+    """The derivative of digamma of that order, or that of order + 1 of Stirling's remainder, into `out`."""
+    steps, series = order + 10, _euler_maclaurin(order)
+    factor = (-1.0) ** (order + 1) * float(math.factorial(order))
+    return Job(_polygamma, a, out, series, blocks(4), a.size, order, steps, factor,
+               float(steps) if remainder else math.inf, work=a.size * (4 * steps + 20))
+
+
+@Launcher.alone(LIBRARY)
 def polygamma(a: Array, out: Array | None, order: int) -> Plan:
-    """The derivative of digamma of that order, 0 for digamma itself, of any shape; NaN below -1e6."""
-    out, steps, series = np.empty_like(a) if out is None else out, order + 10, _euler_maclaurin(order)
-    sign_and_size = (-1.0) ** (order + 1) * float(math.factorial(order))
-    work = a.size * (4 * steps + 20)
-    return out, [Job(_polygamma, a, out, series, _blocks(4), a.size, order, steps, sign_and_size, work=work)]
+    """The derivative of digamma of that order, 0 for digamma itself, of any shape; at 0 the limit from above, NaN at
+    negative whole numbers and below -1e6."""
+    out = np.empty_like(a) if out is None else out
+    return out, [derivative_job(a, out, order, remainder=False)]
+
+
+@Launcher.alone(LIBRARY)
+def stirling(a: Array, out: Array | None, order: int) -> Plan:
+    """Stirling's remainder mu(a), or its derivative of that order, of any shape; at 0 the limit, NaN below."""
+    out = np.empty_like(a) if out is None else out
+    if order > 0:
+        return out, [derivative_job(a, out, order - 1, remainder=True)]
+    return out, [log_gamma_job(a, out, remainder=True)]
+
+
+# ---- ratios and deviances --------------------------------------------------------------------------------------------
+# The large terms of densities, a (e^t - 1 - t) with t = log(y / a): see distributions/stirling.py. The smaller array is
+# repeated along the leading axes of the larger one.
+
+
+@helper
+def repeated(source: Any, target: Any, start: Any, size: Any, period: Any) -> None:
+    # the numbers from `start` on of an array that repeats itself
+    j = start % period
+    for b in range(size):
+        target[b] = np.float64(source[j])
+        j = j + 1 if j + 1 < period else 0
+
+
+@helper
+def is_normal(x: Any, y: Any) -> Any:
+    return x >= SMALL and y > 0.0 and TINY < x / y < math.inf
+
+
+@helper
+def _far_log(x: Any, y: Any, w: Any) -> Any:
+    return w - np.log(y) if x < SMALL else np.log(x / y)
+
+
+@kernel()
+def _log_ratio(x: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[np.float64], count: int, period: int,
+               part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 2 * parts, BLOCK)[2 * part : 2 * part + 2]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, count - start)
+        repeated(x, rows[0], start, size, count)
+        repeated(y, rows[1], start, size, period)
+        for b in range(size):
+            out[start + b] = dtype(log_quotient(rows[0, b], rows[1, b]))
+        for b in range(size):
+            if not is_normal(rows[0, b], rows[1, b]):
+                out[start + b] = dtype(_far_log(rows[0, b], rows[1, b], np.float64(w[start + b])))
+
+
+@kernel()
+def _deviance(a: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[np.float64], count: int, period: int,
+              part: int, parts: int) -> None:
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 3 * parts, BLOCK)[3 * part : 3 * part + 3]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, count - start)
+        repeated(a, rows[0], start, size, period)
+        repeated(y, rows[1], start, size, count)
+        for b in range(size):
+            rows[2, b] = log_quotient(rows[1, b], rows[0, b])
+        for b in range(size):
+            if not is_normal(rows[1, b], rows[0, b]):
+                rows[2, b] = _far_log(rows[1, b], rows[0, b], np.float64(w[start + b]))
+        for b in range(size):
+            out[start + b] = dtype(rows[0, b] * excess(rows[2, b]))
+
+
+@Launcher.alone(LIBRARY)
+def log_ratio(x: Array, y: Array, w: Array, out: Array | None) -> Plan:
+    """log(x / y), where w = log x has the digits of a tiny x; y has the last axes of x."""
+    out = np.empty_like(x) if out is None else out
+    return out, [Job(_log_ratio, x, y, w, out, blocks(2), x.size, y.size, work=20 * x.size)]
+
+
+@Launcher.alone(LIBRARY)
+def deviance(a: Array, y: Array, w: Array, out: Array | None) -> Plan:
+    """y - a - a log(y / a), where w = log y has the digits of a tiny y; a has the last axes of y."""
+    out = np.empty_like(y) if out is None else out
+    return out, [Job(_deviance, a, y, w, out, blocks(3), y.size, a.size, work=40 * y.size)]
 
 
 # ---- how a draw moves with its shape ---------------------------------------------------------------------------------
@@ -239,9 +366,9 @@ def _gamma_log_sample_grad(w: Pointer, a: Pointer, out: Pointer, nodes: Matrix[n
             out[start + b] = dtype(value if shape > 0.0 else math.nan)
 
 
-@Launcher.alone(_LIBRARY)
+@Launcher.alone(LIBRARY)
 def gamma_log_sample_grad(w: Array, a: Array, out: Array | None) -> Plan:
     """dw/da of w = log z, z ~ Gamma(a, 1), at a fixed quantile; w and a of one shape."""
     out, (nodes, reach) = np.empty_like(w) if out is None else out, chosen(RULES, w.dtype.name)
-    arguments = (w, a, out, _nodes(nodes), _blocks(5), w.size, reach)
+    arguments = (w, a, out, _nodes(nodes), blocks(5), w.size, reach)
     return out, [Job(_gamma_log_sample_grad, *arguments, work=50 * nodes * w.size)]

@@ -290,6 +290,30 @@ def _cosine_of_turn64(x: Any) -> Any:
     return -value if (k + np.int64(1)) & np.int64(2) else value
 
 
+# ---- ratios, in float64 ----------------------------------------------------------------------------------------------
+
+
+@helper
+def log_quotient(x: Any, y: Any) -> Any:
+    # log(x / y), x and y above 0 and their quotient a normal number. For close numbers it is log(1 + d) with the exact
+    # difference d = (x - y) / y; what rounding u = 1 + d loses is d - (u - 1), and the logarithm's slope is 1 / u
+    d = (x - y) / y
+    u = 1.0 + d
+    near = -0.5 < d < 0.5
+    return log(u if near else x / y) + ((d - (u - 1.0)) / u if near else 0.0)
+
+
+@helper
+def excess(t: Any) -> Any:
+    # e^t - 1 - t; near 0 its series t^2 / 2 (1 + t / 3 (1 + t / 4 (...)))
+    s = t if -1.0 < t < 1.0 else 0.0
+    p = 1.0
+    for k in range(19, 2, -1):
+        p = 1.0 + p * s * (1.0 / k)
+    far = exp(t) - (1.0 + t if t < 1e3 else 0.0)  # infinity - infinity is infinite here
+    return 0.5 * s * s * p if -1.0 < t < 1.0 else far
+
+
 def _for_both_types(single: Callable, double: Callable) -> Callable:
     """One name for the helpers of both types; which is meant is decided when a kernel is compiled."""
 
