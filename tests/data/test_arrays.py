@@ -18,7 +18,7 @@ def grey(count):
 NAMES = {
     ("", "images"): ("images", "imgs", "image", "X", "x", "data", "arr_0", "features", "inputs", "pixels"),
     ("train", "images"): ("train", "x_train", "X_train", "train_x", "train_images", "trainX", "xtrain", "Xtr",
-                          "training", "train_data", "TrainImages", "train-images-idx3-ubyte", "training_images", "X_TRAIN"),
+                          "training", "train_data", "TrainImages", "train-images-idx3-ubyte", "X_TRAIN"),
     ("test", "images"): ("test", "x_test", "test_images", "testX", "Xte", "t10k-images-idx3-ubyte", "testing_data"),
     ("valid", "images"): ("valid", "val", "x_val", "val_images", "X_valid", "validation", "valX", "dev", "xval"),
     ("", "labels"): ("labels", "label", "y", "Y", "target", "targets", "class", "image_labels"),

@@ -20,7 +20,7 @@ from tinyvae.data.sources import SOURCES
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tape import TapeError
 from tinyvae.nn.optimizers import CLIP, FINITE, UPDATES
-from tinyvae.training import epochs
+from tinyvae.training import epochs, faults
 from tinyvae.training.batches import BATCH, CURSOR, STEP
 from tinyvae.training.epochs import Training, hold_out
 from tinyvae.training.faults import DivergedError, NonFiniteError
@@ -636,6 +636,35 @@ def test_a_bernoulli_on_grey_pixels_is_refused():
     # the usual tutorial loss, which is no likelihood
     with pytest.raises(ValueError, match=r"bernoulli takes 0 and 1, and made-gray has numbers.*continuous.*-dynamic"):
         start(data_set("gray"), "bernoulli")
+
+
+@pytest.mark.parametrize(("likelihood", "value"), [("gaussian", 0.5), ("continuous-bernoulli", 0.0), ("gaussian", 0.0)])
+def test_images_that_are_all_the_same_are_refused_under_a_density(likelihood, value):
+    rows = np.full((20, WIDTH), value, np.float32)
+    data = DataSet("made", rows, rows, (2, 3), 1.0)
+    said = f"every pixel of all 20 images is {value:g} in made, where the density of the likelihood {likelihood} may "
+    with pytest.raises(ValueError, match=f"{said}have no bound: there is nothing to learn"):
+        start(data, likelihood)
+    start(DataSet("made", np.zeros((20, WIDTH), np.uint8), np.eye(2, WIDTH, dtype=np.uint8), (2, 3), 1.0, "static"))
+
+
+def test_two_values_under_a_density_get_a_line():
+    bits = np.eye(20, WIDTH)
+    with pytest.warns(UserWarning, match="all pixels of made are 0 or 1, .* its ELBO can rise without end; take the"):
+        start(DataSet("made", bits, bits, (2, 3), 1.0), "continuous-bernoulli")
+    start(DataSet("made", bits, bits, (2, 3), 1.0), "bernoulli")  # the cure
+
+
+def test_copies_of_few_images_are_named_as_the_cause():
+    """With a Gaussian the variance of each copy shrinks until the training fails; a smaller rate only delays it."""
+    rows = np.repeat(np.random.default_rng(0).random((5, 36), np.float32), 8, axis=0)
+    data = DataSet("made", rows, rows, (6, 6), 1.0, "gray", "gaussian")
+    said = "The data are the cause: only 5 of 40 images differ from each other in made, where the density of the "
+    with pytest.raises((DivergedError, NonFiniteError), match=said) as fault:
+        tv.fit(tv.VAE(36, 32, 3, likelihood="gaussian"), data, epochs=2000, batch=40, lr=0.01, quiet=True)
+    assert "--lr" not in str(fault.value)
+    assert not faults.blame(tv.VAE(36, 4, 2), data)  # no density
+    assert not faults.blame(tv.VAE(WIDTH, 4, 2, likelihood="gaussian"), data_set("gray"))
 
 
 # ---- it learns ------------------------------------------------------------------------------------------------------

@@ -97,8 +97,11 @@ class DataSet:
 
     @property
     def kind(self) -> str:
-        """What a use of the pixels gives: "binary", 0 or 1, or "grey"."""
-        return "grey" if self.pixels == "gray" and not self.is_bits else "binary"
+        """What a use of the pixels gives: "binary", only 0 and 1, or "grey"."""
+        if self.pixels != "gray" or self.is_bits:
+            return "binary"
+        parts = [stored for part in PARTS if (stored := getattr(self, part)) is not None]
+        return "binary" if only(parts, 0, self.scale) else "grey"
 
     @property
     def fingerprint(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
-from tinyvae.data.checks import degeneracy, only, sameness
+from tinyvae.data.checks import degeneracy, sameness
 from tinyvae.distributions import LIKELIHOODS
 from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, to_host
 from tinyvae.engine.program import Tape
@@ -52,7 +52,7 @@ def check_variety(model: Model, data: DataSet) -> None:
     if same := sameness(data.train):
         raise ValueError(f"{same} in {data.name}, where the density of the likelihood {name} may have no bound: there "
                          "is nothing to learn; take other data")
-    if only([data.train], 0, data.scale):
+    if data.kind == "binary":
         warnings.warn(f"all pixels of {data.name} are 0 or 1, where the density of the likelihood {name} has no bound: "
                       "its ELBO can rise without end; take the likelihood bernoulli", stacklevel=2)
 

@@ -32,7 +32,8 @@ def _opened(file: Path) -> Iterator[Any]:
 
     too_large = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
     try:
-        with PIL.Image.open(file, formats=PILLOW) as image:
+        # a stream, not a name: Pillow 13 maps a named TIFF with its rows and columns confused, if it is to be turned
+        with file.open("rb") as stream, PIL.Image.open(stream, formats=PILLOW) as image:
             width, height = image.size
             if width * height > LARGEST:
                 raise DataError(f"{file} has {height} x {width} pixels; expected at most {LARGEST:,} pixels: make it "

@@ -1,0 +1,226 @@
+"""Image files as people have them: turned, transparent, animated, in colour, large; and no program runs."""
+
+import gzip
+import re
+import struct
+import subprocess
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinyvae.data as data
+from tinyvae.data.formats import images as reader
+from tinyvae.data.formats.images import read_images
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(1, 255, (6, 4, 7), np.uint8)
+
+
+def folder(path, images, suffix="png", **options):
+    """A folder with these images of Pillow or arrays, in their order."""
+    path.mkdir(exist_ok=True)
+    for number, image in enumerate(images):
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        image.save(path / f"{number:02}.{suffix}", **options)
+    return path
+
+
+def read(path):
+    return read_images(path, sorted(path.iterdir()))
+
+
+def refused(path, said):
+    with pytest.raises(data.DataError, match=said) as caught:
+        data.load(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif", "webp", "pgm"])
+def test_the_documented_formats_are_read(tmp_path, suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    assert np.array_equal(read(folder(tmp_path / "a", GREY, suffix, **options)), GREY)
+
+
+def test_a_jpeg_is_read(tmp_path):
+    smooth = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8)[None] * 8
+    assert np.abs(read(folder(tmp_path / "a", smooth, "jpg", quality=95)).astype(int) - smooth).max() <= 6
+
+
+# ---- orientation ---------------------------------------------------------------------
+
+# EXIF 2.3, tag 0x0112: where row 0 and column 0 of the stored image are in the picture, so how it is turned upright.
+UPRIGHT = {
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].T, 8: lambda a: np.rot90(a),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_orientation_is_applied(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read(folder(tmp_path / "a", GREY, suffix, exif=exif))
+    assert np.array_equal(found, np.stack([UPRIGHT[orientation](image) for image in GREY]))
+
+
+def test_damaged_exif_data_do_not_matter(tmp_path):
+    path = folder(tmp_path / "a", GREY, exif=b"Exif\0\0" + b"MM\0*" + b"\xff" * 20)
+    assert np.array_equal(read(path), GREY)
+
+
+# ---- transparency --------------------------------------------------------------------
+
+
+def with_alpha(shade, mode, alpha):
+    colour = np.full((*alpha.shape, 3), shade, np.uint8)
+    return [Image.fromarray(np.dstack([c, a])).convert(mode) for c, a in zip(colour, alpha, strict=True)]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize(("shade", "ground"), [(0, "white"), (40, "white"), (255, "black"), (200, "black")])
+def test_ink_in_alpha_stays_visible(tmp_path, mode, shade, ground):
+    """Laid on white or black, a (1 - alpha) G + alpha c, rounded: the ink differs from the ground where it is."""
+    alpha = RNG.integers(0, 256, (5, 6, 6)).astype(np.uint8)
+    alpha[:, 0] = 0
+    path = folder(tmp_path / "a", with_alpha(shade, mode, alpha))
+    seen = "dark" if shade < 100 else "bright"
+    with pytest.warns(UserWarning, match=f"has 5 transparent images, .* are {seen}: they are laid on {ground}"):
+        found = read(path)
+    white = 255 * (ground == "white")
+    a = alpha / 255
+    assert np.array_equal(found, np.floor(a * shade + (1 - a) * white + 0.5))
+    assert found.min() < 128 < found.max()
+
+
+def test_all_images_are_laid_on_one_ground(tmp_path):
+    """A bright image among dark ones, and an opaque one, which stays as it is."""
+    alpha = np.full((4, 5, 5), 100, np.uint8)
+    images = [*with_alpha(0, "RGBA", alpha[:3]), *with_alpha(250, "RGBA", alpha[3:]),
+              *with_alpha(10, "RGBA", np.full((1, 5, 5), 255, np.uint8))]  # fmt: skip
+    with pytest.warns(UserWarning, match="4 transparent images.* laid on white"):
+        found = read(folder(tmp_path / "a", images))
+    assert found[:, 0, 0].tolist() == [155, 155, 155, 253, 10]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1"])
+def test_a_colour_that_stands_for_nothing_is_transparent(tmp_path, mode):
+    images = [Image.fromarray(np.where(image > 128, np.uint8(255), np.uint8(0))).convert(mode) for image in GREY]
+    path = folder(tmp_path / "a", images, transparency=0)
+    with pytest.warns(UserWarning, match="bright: they are laid on black"):
+        assert np.array_equal(read(path), (GREY > 128) * np.uint8(255))
+
+
+def test_images_of_which_nothing_is_visible(tmp_path):
+    colours = [Image.fromarray(np.dstack([image] * 3 + [image * 0])) for image in GREY]
+    said = refused(folder(tmp_path / "a", colours), "only images that are transparent everywhere .* nothing to see")
+    assert "image.convert('RGB').convert('L')" in said
+    cured = [eval("image.convert('RGB').convert('L')", {"image": image}) for image in colours]
+    assert np.array_equal(read(folder(tmp_path / "b", cured)), GREY)
+
+
+# ---- colour, depth, frames -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "CMYK"])
+def test_colour_is_refused_and_made_grey_by_the_cure(tmp_path, mode):
+    """The luma of red, lime, blue: 0.299, 0.587, 0.114 of 255."""
+    suffix = "tif" if mode == "CMYK" else "png"
+    images = [Image.new("RGB", (3, 2), colour).convert(mode) for colour in ("red", "lime", "blue", "white")]
+    said = refused(folder(tmp_path / "a", images, suffix), "is in colour; expected grey images")
+    line = re.search(r"copies, (image.convert\('\w+'\)),", said)[1]
+    cured = [eval(line, {"image": image if mode != "CMYK" else image.convert("RGB")}) for image in images]
+    found = read(folder(tmp_path / "b", cured))
+    assert sorted(found[:, 0, 0].tolist()) == [29, 76, 150, 255]
+
+
+def test_equal_red_green_and_blue_are_grey(tmp_path):
+    assert np.array_equal(read(folder(tmp_path / "a", np.repeat(GREY[..., None], 3, axis=-1))), GREY)
+
+
+def test_sixteen_bits_become_numbers_from_0_to_1(tmp_path):
+    deep = RNG.integers(0, 65536, (4, 5, 6)).astype(np.uint16)
+    deep[0, 0, :2] = 0, 65535
+    said = refused(folder(tmp_path / "a", deep), "has pixel mode I;16; expected 8 bits a channel")
+    images = [Image.open(file) for file in sorted((tmp_path / "a").iterdir())]
+    cured = eval(re.search(r"one array, (.*)\.$", said)[1], {"np": np, "images": images})
+    np.savez(tmp_path / "b.npz", train=cured, test=cured)
+    assert np.array_equal(data.load(tmp_path / "b.npz").train, (deep.reshape(4, 30) / 65535).astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
+def test_all_frames_of_a_file_are_images(tmp_path, suffix):
+    frames = [Image.fromarray(image) for image in GREY]
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **options)
+    assert np.array_equal(data.formats.read(tmp_path / f"a.{suffix}")["images"].read(), GREY)
+    path = folder(tmp_path / "b", GREY[:2])
+    (tmp_path / f"a.{suffix}").rename(path / f"z.{suffix}")
+    assert np.array_equal(read(path), np.concatenate([GREY[:2], GREY]))
+
+
+def test_a_single_image_is_put_into_a_folder_with_others(tmp_path):
+    folder(tmp_path, GREY[:1])
+    said = refused(tmp_path / "00.png", "is one image; expected an .npy, .npz or IDX")
+    assert said.endswith("put at least two images of one size into a folder, and give that folder.")
+    assert len(data.load(folder(tmp_path, GREY[:2])).train) == 1
+
+
+# ---- what would harm -----------------------------------------------------------------
+
+
+def png(width, height):
+    """A PNG file whose header claims this size, with next to no pixels in it."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(13000, 13000), (4097, 4096), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize("action", ["ignore", "error"])
+def test_an_image_that_claims_too_many_pixels_is_not_decoded(tmp_path, monkeypatch, size, action):
+    warnings.simplefilter(action, Image.DecompressionBombWarning)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(*size))
+    refused(tmp_path, "expected at most 16,777,216 pixels: make it smaller, by image.resize")
+
+
+def test_the_cure_of_a_large_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "LARGEST", 27)
+    refused(folder(tmp_path / "a", GREY), r"00.png has 4 x 7 pixels; expected at most 27 pixels: .*image.resize")
+    cured = [Image.fromarray(image).resize((6, 4)) for image in GREY]
+    assert data.load(folder(tmp_path / "a", cured)).shape == (4, 6)
+
+
+def test_no_program_is_started_for_a_document(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for EPS, by whatever name the file goes."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **more: pytest.fail(f"{arguments} was started"))
+    path = folder(tmp_path / "a", GREY)
+    Image.fromarray(GREY[0]).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(path / "02.png")
+    refused(path, "02.png is a PostScript document; expected only images there: move it elsewhere")
+    (path / "02.png").write_bytes(b"\n" + (path / "02.png").read_bytes())  # not even where its mark is hidden
+    refused(path, "02.png is no readable image")
+    (path / "02.png").rename(tmp_path / "elsewhere")
+    assert len(data.load(path).train) == 4
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    for content, said in ((b"\x89HDF\r\n\x1a\n", "is an HDF5 file"), (gzip.compress(b"a"), "is an IDX.* file"),
+                          (b"a,b", "is no readable image")):  # fmt: skip
+        path = folder(tmp_path / "a", GREY)
+        (path / "07.png").write_bytes(content)
+        refused(path, f"07.png {said}.*; expected only images.*: move it elsewhere")
+
+
+def test_what_systems_leave_in_folders_is_passed_over(tmp_path):
+    path = folder(tmp_path / "a", GREY)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (path / name).write_bytes(b"anything")
+    assert len(data.load(path).train) == 5
