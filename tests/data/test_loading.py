@@ -331,6 +331,9 @@ def test_a_name_with_a_suffix_is_a_full_name(pixels):
         ("mnist-grey", "unknown suffix -grey of mnist; expected -dynamic, -static, .*mnist-gray"),
         ("mnist-binarised", "unknown suffix -binarised of mnist.*Did you mean mnist-binarized?"),
         ("digits-static-gray", "unknown data set"),
+        ("x" * 5000, "unknown data set 'xxx"),
+        ("~nobody-of-this-name/a.npy", "there is no file or folder ~nobody-of-this-name/a.npy"),
+        ("a\0b-gray", "unknown"),
     ],
 )
 def test_unknown_names(name, said):

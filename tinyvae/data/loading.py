@@ -55,7 +55,7 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         return _load_named(base, pixels, data_dir)
     # an existing path that ends like a suffix takes precedence over the path without the suffix
     for text, wanted in ((full, None), (base, pixels)):
-        if text and (path := Path(text).expanduser()).exists():
+        if path := _existing(text):
             data = _load_path(path)
             chosen = wanted or ("static" if data.is_bits else "gray")
             return treated(replace(data, name=f"{text}-{chosen}"), chosen)
@@ -83,10 +83,19 @@ def anywhere(name: str) -> str:
     base, _ = _parts(name)
     if base in SOURCES:
         return name
-    for path in (name, split_suffix(name)[0]):
-        if Path(path).expanduser().exists():
-            return str(Path(path).expanduser().absolute()) + name[len(path):]
+    for text in (name, split_suffix(name)[0]):
+        if path := _existing(text):
+            return str(path.absolute()) + name[len(text):]
     return name
+
+
+def _existing(text: str) -> Path | None:
+    """The path that a text names, with ~ for a home, if something is there."""
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a name, the home of an unknown user, a zero byte
+        return None
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,11 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
     if source.fragile:
         folders.verify(name, data_dir)
     chosen = pixels or source.pixels
-    data = treated(source.read(folder), chosen)
+    try:
+        grey = source.read(folder)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error}) from {folder}; expected files that may be read.") from error
+    data = treated(grey, chosen)
     return replace(data, name=_full_name(name, chosen), likelihood=source.likelihood(chosen))
 
 
@@ -161,7 +174,7 @@ def _unknown(name: str) -> DataError:
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
     base, _, suffix = name.rpartition("-")
-    if base in SOURCES or (base and Path(base).expanduser().exists()):
+    if base in SOURCES or _existing(base):
         return DataError(f"unknown suffix -{suffix} of {base}; expected {SUFFIXES}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
         return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {formats.expected()}.")

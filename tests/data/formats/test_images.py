@@ -191,6 +191,12 @@ def test_an_image_that_claims_too_many_pixels_is_not_decoded(tmp_path, monkeypat
     refused(tmp_path, "expected at most 16,777,216 pixels: make it smaller, by image.resize")
 
 
+def test_a_page_that_claims_too_many_pixels_is_not_decoded(tmp_path):
+    pages = [Image.fromarray(GREY[0]), Image.new("L", (4097, 4096))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    refused(tmp_path / "a.tif", "a.tif has 4096 x 4097 pixels; expected at most 16,777,216 pixels")
+
+
 def test_the_cure_of_a_large_image(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "LARGEST", 27)
     refused(folder(tmp_path / "a", GREY), r"00.png has 4 x 7 pixels; expected at most 27 pixels: .*image.resize")

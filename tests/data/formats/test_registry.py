@@ -247,3 +247,8 @@ def test_nobody_is_told_to_remove_a_file_of_a_run(tmp_path, monkeypatch):
     assert "remove" not in str(caught.value)
     assert str(caught.value).endswith("give them again: tv.resume(run, data).")
     assert len(tv.resume("faces", mine, epochs=2, quiet=True)) == 2
+    for left in ("config.json", "last.safetensors"):  # whatever of it is left
+        folder = tmp_path / left.partition(".")[0]
+        folder.mkdir()
+        (tmp_path / "faces" / left).rename(folder / left)
+        refused(folder, "is the folder of a tinyvae run and holds no images")

@@ -34,10 +34,7 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         # a stream, not a name: Pillow 13 maps a named TIFF with its rows and columns confused, if it is to be turned
         with file.open("rb") as stream, PIL.Image.open(stream, formats=PILLOW) as image:
-            width, height = image.size
-            if width * height > LARGEST:
-                raise DataError(f"{file} has {height} x {width} pixels; expected at most {LARGEST:,} pixels: make it "
-                                "smaller, by image.resize((width, height)).")
+            _check_size(image, file)
             yield image
     except DataError:
         raise
@@ -47,6 +44,14 @@ def _opened(file: Path) -> Iterator[Any]:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"{file} is no readable image ({error}); expected only images: move it elsewhere, or get it "
                         "again.") from error
+
+
+def _check_size(image: Any, file: Path) -> None:
+    """Raise DataError for a frame, not decoded yet, with too many pixels."""
+    width, height = image.size
+    if width * height > LARGEST:
+        raise DataError(f"{file} has {height} x {width} pixels; expected at most {LARGEST:,} pixels: make it smaller, "
+                        "by image.resize((width, height)).")
 
 
 def frames_of(file: Path) -> int:
@@ -85,6 +90,7 @@ def _frames(file: Path, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | N
     with _opened(file) as image:
         for number in range(count):
             image.seek(number)
+            _check_size(image, file)  # pages can differ
             image.load()
             if image.mode not in MODES:
                 white = 65535 if image.mode.startswith("I;16") else "white"
