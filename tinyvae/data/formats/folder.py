@@ -40,7 +40,7 @@ def read_folder(path: Path) -> Arrays:
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.name.lower() not in SYSTEM)
     if not files:
         raise DataError(f"{path} has no images; expected images of one size, or train.npy and test.npy.")
-    if any(file.name in CHECKPOINTS or file.name == "config.json" and RUN in head_of(file) for file in files):
+    if any(file.name in CHECKPOINTS or (file.name == "config.json" and RUN in head_of(file)) for file in files):
         raise DataError(f"{path} is the folder of a tinyvae run and holds no images; expected {expected()}. If a run "
                         "was trained on data made in Python, give them again: tv.resume(run, data).")
     kinds = []
