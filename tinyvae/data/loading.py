@@ -28,7 +28,8 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         suffix can choose the treatment of the pixels: -dynamic, -static, -threshold or -gray (see `dataset.py`).
 
         Without a suffix, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti are -gray, and
-        mnist-binarized has fixed bits. The data of a path are -static if all values are 0 or 1, else -gray.
+        mnist-binarized has fixed bits. The data of a path are -static if their pixels have only two values, which then
+        are 0 and 1, else -gray.
     data_dir
         The folder in which a named set is searched first, before $TINYVAE_DATA and the user's cache. MNIST and
         Fashion-MNIST are fetched into the cache if they are not found.
@@ -37,11 +38,14 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     -----
     The digits are split at random into 1497 and 300, frey-faces by time, olivetti by person, and the others as
     published (see `readers.py`). An .npz with `train` and `test` (also `x_train`, `train_images`, ...) or a folder with
-    train.npy and test.npy keeps its split. Of other data a tenth, but at least one image, becomes the test part at
-    random. Splits and static draws are the same for everyone.
+    train.npy and test.npy (or IDX files) keeps its split; a part `valid` or `val_images` is used. Of other data a
+    tenth, but at least one image, becomes the test part at random. Splits and static draws are the same for everyone.
 
-    .npy files are memory-mapped. Those of a folder are used without a copy (if uint8 or float32); a single .npy is read
-    once for the split. Integers are grey values from 0 to 255, unless all are 0 or 1; floats must be in [0, 1].
+    The format of a file is known by its first bytes. .npy files are memory-mapped. Those of a folder are used without a
+    copy (if uint8 or float32); a single .npy is read once for the split. Integers are grey values from 0 to 255; floats
+    must be in [0, 1]. Images of a folder are turned as their EXIF data say, all frames and pages are taken, transparent
+    ones are laid on white or black, and images in colour are refused (see `formats/images.py`). Labels may be whole
+    numbers of any type, or strings, which become `class_names`.
 
     Raises
     ------
