@@ -341,6 +341,14 @@ def test_unknown_names(name, said):
         data.load(name)
 
 
+@pytest.mark.parametrize("name", ["minst", "mnist_static", "MNIST", "frey", "mnist-grey", "mnist-binarised"])
+def test_the_name_that_is_meant_exists(name):
+    with pytest.raises(data.DataError) as caught:
+        data.load(name)
+    meant = str(caught.value).rpartition("Did you mean ")[2].removesuffix("?")
+    assert outline(meant).name.startswith(meant)
+
+
 def test_a_folder_does_not_hide_a_named_set(monkeypatch, tmp_path):
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -406,6 +414,8 @@ def test_a_file_of_another_size_is_refused(tmp_path, size):
     found = data.find("frey-faces", tmp_path)
     assert found["found"] is False
     assert f"has {size} bytes" in found["advice"]
+    plant(tmp_path, "frey-faces")  # the original in its place
+    assert data.find("frey-faces", tmp_path)["found"] is True
 
 
 def test_a_set_without_mirrors_says_where_to_get_it(tmp_path):
@@ -488,6 +498,14 @@ def test_a_data_set_of_ones_own_is_checked(changes, sentence):
     DataSet(**right)
     with pytest.raises(DataError, match=sentence):
         DataSet(**right | changes)
+
+
+@pytest.mark.parametrize("pixels", ["dynamic", "gray"])
+def test_grey_values_that_were_called_static_are_taken_as_advised(pixels):
+    grey = np.full((4, 6), 0.5)
+    with pytest.raises(DataError, match="take pixels='dynamic' or 'gray'"):
+        DataSet("mine", grey, grey, (2, 3), 1.0, "static")
+    assert DataSet("mine", grey, grey, (2, 3), 1.0, pixels).kind == {"dynamic": "binary", "gray": "grey"}[pixels]
 
 
 # ---- its fingerprint -----------------------------------------------------------------

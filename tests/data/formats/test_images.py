@@ -169,6 +169,14 @@ def test_a_single_image_is_put_into_a_folder_with_others(tmp_path):
     assert len(data.load(folder(tmp_path, GREY[:2])).train) == 1
 
 
+def test_an_image_of_another_size_is_resized(tmp_path):
+    path = folder(tmp_path / "a", [*GREY, GREY[0].T])
+    refused(path, r"06.png has \(7, 4\) rows and columns, 00.png has \(4, 7\); .*: resize it, or move it elsewhere")
+    cured = Image.open(path / "06.png").resize((7, 4))
+    cured.save(path / "06.png")
+    assert len(read(path)) == 7
+
+
 # ---- what would harm -----------------------------------------------------------------
 
 
