@@ -126,8 +126,8 @@ def test_what_is_a_data_set():
 
 @pytest.mark.parametrize(("mean", "said"), [
     (np.full(9, 128.0), "found values from 128 to 128 in data_mean"), (np.full(9, np.nan), "NaN .* in data_mean"),
-    (np.full(8, 0.5), r"found data_mean of shape \(8,\); expected \(9,\)"),
-    (0.5, r"data_mean of shape \(\); expected")])
+    (np.full(8, 0.5), r"found data_mean of shape \(8,\) and type float64; expected \(9,\)"),
+    (0.5, r"data_mean of shape \(\) and type float64; expected")])
 def test_means_that_are_none(mean, said):
     with pytest.raises(ValueError, match=said):
         tv.VAE(9, 4, 2, data_mean=mean)

@@ -82,8 +82,9 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
     return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
 
 
-def anywhere(name: str) -> str:
+def anywhere(name: str | os.PathLike[str]) -> str:
     """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
+    name = os.fspath(name)
     base, _ = _parts(name)
     if base in SOURCES:
         return name

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import pickle
 import sqlite3
 import struct
@@ -139,6 +140,18 @@ def test_a_new_format_is_one_registration(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"ODD")
     same_images(tmp_path / "a")
     assert registry.expected() == "an .npy, .npz, .odd or IDX(.gz) file or a folder of images"
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    """Nothing ever comes from this pipe, and no end from /dev/zero."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link"):
+        refused(tmp_path / name, "is neither a file nor a folder; expected an .npy")
+    refused(tmp_path, "link is neither a file nor a folder")
+    pngs(tmp_path / "images")
+    (tmp_path / "images" / "99.png").symlink_to(tmp_path / "nowhere")
+    refused(tmp_path / "images", "99.png is neither a file nor a folder")
 
 
 # ---- headers that lie ----------------------------------------------------------------
