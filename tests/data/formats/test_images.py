@@ -205,6 +205,21 @@ def test_a_page_that_claims_too_many_pixels_is_not_decoded(tmp_path):
     refused(tmp_path / "a.tif", "a.tif has 4096 x 4097 pixels; expected at most 16,777,216 pixels")
 
 
+def test_many_pixels_from_little_are_refused(tmp_path, monkeypatch):
+    """Frames without content take no bytes: a file of 10 kB could fill the memory."""
+    monkeypatch.setattr(reader, "LOTS", 10**6)
+    blank = [Image.new("L", (400, 300), 100 + number) for number in range(40)]
+    blank[0].save(tmp_path / "a.gif", save_all=True, append_images=blank[1:])
+    size = (tmp_path / "a.gif").stat().st_size
+    refused(tmp_path / "a.gif", f"a.gif claims 4,800,000 pixels in {size:,} bytes of files; if this is right, store")
+    monkeypatch.setattr(reader, "LOTS", 10**7)
+    found = data.formats.read(tmp_path / "a.gif")["images"].read()
+    (tmp_path / "b").mkdir()
+    np.save(tmp_path / "b" / "train.npy", found[:30])  # the cure
+    np.save(tmp_path / "b" / "test.npy", found[30:])
+    assert data.load(tmp_path / "b").train.shape == (30, 120_000)
+
+
 def test_the_cure_of_a_large_image(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "LARGEST", 27)
     refused(folder(tmp_path / "a", GREY), r"00.png has 4 x 7 pixels; expected at most 27 pixels: .*image.resize")

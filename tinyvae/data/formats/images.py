@@ -7,6 +7,7 @@ are refused, unless their red, green and blue are equal.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tinyvae.data.formats.registry import Arrays, Stored, check_memory, expected
 
 PILLOW = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 LARGEST = 2**24  # pixels of an image, 4096 x 4096: a first layer of 400 units has 25 GiB of weights for so many
+LOTS, RATIO = 2**30, 100  # more bytes of pixels are refused if they come from files less than a hundredth as large
 
 # The modes of Pillow whose values fit into bytes; those of "I;16" and "F" do not.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -65,8 +67,12 @@ def read_images(path: Path, files: Sequence[Path]) -> np.ndarray:
     """All frames of all files in their order, (count, rows, columns) uint8; `path` names them together."""
     counts = [frames_of(file) for file in files]
     first = next(_frames(files[0], 1))[0]
-    check_memory(path, (sum(counts), *first.shape), first.dtype)
-    images = np.empty((sum(counts), *first.shape), np.uint8)
+    shape, there = (sum(counts), *first.shape), sum(file.stat().st_size for file in files)
+    if math.prod(shape) > max(LOTS, RATIO * there):
+        raise DataError(f"{path} claims {math.prod(shape):,} pixels in {there:,} bytes of files; if this is right, "
+                        "store them as train.npy and test.npy in a folder.")
+    check_memory(path, shape, first.dtype)
+    images = np.empty(shape, np.uint8)
     opacity: dict[int, np.ndarray] = {}  # of the images that are not opaque everywhere
     row = 0
     for file, count in zip(files, counts, strict=True):
