@@ -151,6 +151,17 @@ def test_sixteen_bits_become_numbers_from_0_to_1(tmp_path):
     assert np.array_equal(data.load(tmp_path / "b.npz").train, (deep.reshape(4, 30) / 65535).astype(np.float32))
 
 
+def test_images_of_floats_are_divided_by_their_white(tmp_path):
+    floats = RNG.random((4, 5, 6), np.float32) * 1000
+    said = refused(folder(tmp_path / "a", floats, "tif"), "pixel mode F; expected 8 bits a channel")
+    images = [Image.open(file) for file in sorted((tmp_path / "a").iterdir())]
+    line, words = re.search(r"one array, (.*), (where white is .*)\.$", said).groups()
+    assert words == "where white is the value of a white pixel"
+    cured = eval(line, {"np": np, "images": images, "white": 1000})
+    np.savez(tmp_path / "b.npz", train=cured, test=cured)
+    assert np.abs(data.load(tmp_path / "b.npz").train - floats.reshape(4, 30) / 1000).max() <= 1e-6
+
+
 @pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
 def test_all_frames_of_a_file_are_images(tmp_path, suffix):
     frames = [Image.fromarray(image) for image in GREY]

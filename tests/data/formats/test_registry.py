@@ -227,6 +227,18 @@ def test_members_whose_header_does_not_fit(tmp_path, content):
         refused(path, "cannot be read .*: truncated, damaged or too large; write it again")
 
 
+def test_a_directory_that_lies_with_the_header(tmp_path):
+    """Both say 3 GiB, which no compression makes of so few bytes."""
+    head = npy_head(3 * 2**20, 2**10)
+    path = archive(tmp_path / "a.npz", images=head + bytes(999))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # in the central directory; the size of the member stands at 24
+    content[entry + 24 : entry + 28] = struct.pack("<I", len(head) + 3 * 2**30)
+    path.write_bytes(content)
+    with little_memory():
+        refused(path, r"says 3221225472 bytes, and \d+ can follow it\): truncated, damaged or too large")
+
+
 @pytest.mark.parametrize("module", [idx, npz])
 def test_an_array_larger_than_the_memory_is_refused(tmp_path, monkeypatch, module):
     monkeypatch.setattr(registry.os, "sysconf", {"SC_PHYS_PAGES": 3, "SC_PAGE_SIZE": 100}.get)

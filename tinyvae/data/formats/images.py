@@ -99,9 +99,10 @@ def _frames(file: Path, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | N
             _check_size(image, file)  # pages can differ
             image.load()
             if image.mode not in MODES:
-                white = 65535 if image.mode.startswith("I;16") else "white"
+                deep = image.mode.startswith("I;16")
                 raise DataError(f"{file} has pixel mode {image.mode}; expected 8 bits a channel: store the images as "
-                                f"one array, np.float32(np.stack(list(map(np.asarray, images))) / {white}).")
+                                f"one array, np.float32(np.stack(list(map(np.asarray, images))) / "
+                                f"{'65535)' if deep else 'white), where white is the value of a white pixel'}.")
             try:
                 upright = ImageOps.exif_transpose(image)
             except Exception:  # the pixels have been read, so the fault is one of the EXIF data alone
