@@ -537,6 +537,8 @@ def test_held_out_data_are_disjoint_and_a_function_of_the_seed():
     assert_same_bits(hold_out(data, 7, seed=3).valid, part.valid)
     assert (hold_out(data, 7, seed=4).valid != part.valid).any()
     assert hold_out(data, 0, seed=3) is data
+    with pytest.warns(RuntimeWarning, match="has a validation part of 7 data, which is not used: validation=5 takes"):
+        assert len(hold_out(part, 5, seed=3).valid) == 5
     with pytest.raises(ValueError, match="found validation=26 of 26 training data"):
         hold_out(data, 26, seed=3)
 
