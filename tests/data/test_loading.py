@@ -282,7 +282,7 @@ def test_static_frequency_is_the_grey_value(name):
 
 
 def test_static_makes_no_float_copy():
-    images = np.full((20000, 784), 100, np.uint8)
+    images = np.full((5000, 784), 100, np.uint8)
     tracemalloc.start()
     draw_static(images, 255.0, 0, chunk=2**14)
     _, peak = tracemalloc.get_traced_memory()
