@@ -44,7 +44,8 @@ def _opened(file: Path) -> Iterator[Any]:
         raise DataError(f"{file} is too large ({error}); expected at most {LARGEST:,} pixels: make it smaller, by "
                         "image.resize((width, height)).") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise DataError(f"{file} is no readable image ({error}); expected only images: move it elsewhere, or get it "
+        why = f"none of {', '.join(PILLOW)}" if isinstance(error, PIL.UnidentifiedImageError) else error
+        raise DataError(f"{file} is no readable image ({why}); expected only images: move it elsewhere, or get it "
                         "again.") from error
 
 
