@@ -40,7 +40,8 @@ def refused(path, said):
 
 @pytest.mark.parametrize("suffix", ["ico", "tga", "pcx", "jp2"])
 def test_other_formats_are_not_opened(tmp_path, suffix):
-    refused(folder(tmp_path / "a", GREY, suffix), f"00.{suffix} is no readable image .none of PNG, JPEG, .*; expected only images")
+    said = f"00.{suffix} is no readable image .none of PNG, JPEG, .*; expected only images"
+    refused(folder(tmp_path / "a", GREY, suffix), said)
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif", "webp", "pgm"])
