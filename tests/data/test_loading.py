@@ -282,7 +282,7 @@ def test_static_frequency_is_the_grey_value(name):
 
 
 def test_static_makes_no_float_copy():
-    images = np.full((20000, 784), 100, np.uint8)
+    images = np.full((5000, 784), 100, np.uint8)
     tracemalloc.start()
     draw_static(images, 255.0, 0, chunk=2**14)
     _, peak = tracemalloc.get_traced_memory()
@@ -331,11 +331,22 @@ def test_a_name_with_a_suffix_is_a_full_name(pixels):
         ("mnist-grey", "unknown suffix -grey of mnist; expected -dynamic, -static, .*mnist-gray"),
         ("mnist-binarised", "unknown suffix -binarised of mnist.*Did you mean mnist-binarized?"),
         ("digits-static-gray", "unknown data set"),
+        ("x" * 5000, "unknown data set 'xxx"),
+        ("~nobody-of-this-name/a.npy", "there is no file or folder ~nobody-of-this-name/a.npy"),
+        ("a\0b-gray", "unknown"),
     ],
 )
 def test_unknown_names(name, said):
     with pytest.raises(data.DataError, match=said):
         data.load(name)
+
+
+@pytest.mark.parametrize("name", ["minst", "mnist_static", "MNIST", "frey", "mnist-grey", "mnist-binarised"])
+def test_the_name_that_is_meant_exists(name):
+    with pytest.raises(data.DataError) as caught:
+        data.load(name)
+    meant = str(caught.value).rpartition("Did you mean ")[2].removesuffix("?")
+    assert outline(meant).name.startswith(meant)
 
 
 def test_a_folder_does_not_hide_a_named_set(monkeypatch, tmp_path):
@@ -403,6 +414,8 @@ def test_a_file_of_another_size_is_refused(tmp_path, size):
     found = data.find("frey-faces", tmp_path)
     assert found["found"] is False
     assert f"has {size} bytes" in found["advice"]
+    plant(tmp_path, "frey-faces")  # the original in its place
+    assert data.find("frey-faces", tmp_path)["found"] is True
 
 
 def test_a_set_without_mirrors_says_where_to_get_it(tmp_path):
@@ -485,6 +498,14 @@ def test_a_data_set_of_ones_own_is_checked(changes, sentence):
     DataSet(**right)
     with pytest.raises(DataError, match=sentence):
         DataSet(**right | changes)
+
+
+@pytest.mark.parametrize("pixels", ["dynamic", "gray"])
+def test_grey_values_that_were_called_static_are_taken_as_advised(pixels):
+    grey = np.full((4, 6), 0.5)
+    with pytest.raises(DataError, match="take pixels='dynamic' or 'gray'"):
+        DataSet("mine", grey, grey, (2, 3), 1.0, "static")
+    assert DataSet("mine", grey, grey, (2, 3), 1.0, pixels).kind == {"dynamic": "binary", "gray": "grey"}[pixels]
 
 
 # ---- its fingerprint -----------------------------------------------------------------

@@ -339,11 +339,13 @@ def test_a_truncated_npz(tmp_path, kept):
     refused(path, "truncated, damaged or too large; write it again")
 
 
-def test_a_damaged_npz(tmp_path):
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("place", [-3, 16])  # near the end of the array; the checksum, which the directory has
+def test_a_damaged_npz(tmp_path, save, place):
     path = tmp_path / "a.npz"
-    np.savez_compressed(path, images=grey(40, 9))
+    save(path, images=grey(40, 9))
     content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 0xFF
+    content[content.index(b"PK\x01\x02") + place] ^= 0xFF
     path.write_bytes(content)
     refused(path, "truncated, damaged or too large; write it again")
 
@@ -408,7 +410,8 @@ def test_a_damaged_gz(tmp_path):
     [
         (gzip.compress(b"hello world", mtime=0), r"compressed by gzip and holds a file that begins with .*68 65 6c 6c"),
         (gzip.compress(b"", mtime=0), r"magic number ''; expected that of IDX"),
-        (b"\0\0\x07\x03" + bytes(12), r"magic number '00 00 07 03'; expected that of IDX"),
+        (b"\0\0\x07\x03" + bytes(12), r"begins with the bytes 00 00 07 03 00 00 00 00; expected an .npy, .npz or IDX"),
+        (gzip.compress(b"\0\0\x07\x03" + bytes(12)), r"magic number '00 00 07 03'; expected that of IDX"),
         (b"\0\0\x08", r"magic number '00 00 08'"),
         (b"\0\0\x08\x03" + bytes(5), r"ends in its header, after 9 of 16 bytes"),
         (idx(8, grey(4, 3, 3))[:-1], r"35 bytes after its header; expected 36, .* shape \(4, 3, 3\)"),

@@ -28,7 +28,8 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         suffix can choose the treatment of the pixels: -dynamic, -static, -threshold or -gray (see `dataset.py`).
 
         Without a suffix, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti are -gray, and
-        mnist-binarized has fixed bits. The data of a path are -static if all values are 0 or 1, else -gray.
+        mnist-binarized has fixed bits. The data of a path are -static if their pixels have only two values, which then
+        are 0 and 1, else -gray.
     data_dir
         The folder in which a named set is searched first, before $TINYVAE_DATA and the user's cache. MNIST and
         Fashion-MNIST are fetched into the cache if they are not found.
@@ -37,11 +38,14 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     -----
     The digits are split at random into 1497 and 300, frey-faces by time, olivetti by person, and the others as
     published (see `readers.py`). An .npz with `train` and `test` (also `x_train`, `train_images`, ...) or a folder with
-    train.npy and test.npy keeps its split. Of other data a tenth, but at least one image, becomes the test part at
-    random. Splits and static draws are the same for everyone.
+    train.npy and test.npy (or IDX files) keeps its split; a part `valid` or `val_images` is used. Of other data a
+    tenth, but at least one image, becomes the test part at random. Splits and static draws are the same for everyone.
 
-    .npy files are memory-mapped. Those of a folder are used without a copy (if uint8 or float32); a single .npy is read
-    once for the split. Integers are grey values from 0 to 255, unless all are 0 or 1; floats must be in [0, 1].
+    The format of a file is known by its first bytes. .npy files are memory-mapped. Those of a folder are used without a
+    copy (if uint8 or float32); a single .npy is read once for the split. Integers are grey values from 0 to 255; floats
+    must be in [0, 1]. Images of a folder are turned as their EXIF data say, all frames and pages are taken, transparent
+    ones are laid on white or black, and images in colour are refused (see `formats/images.py`). Labels may be whole
+    numbers of any type, or strings, which become `class_names`.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         return _load_named(base, pixels, data_dir)
     # an existing path that ends like a suffix takes precedence over the path without the suffix
     for text, wanted in ((full, None), (base, pixels)):
-        if text and (path := Path(text).expanduser()).exists():
+        if path := _existing(text):
             data = _load_path(path)
             chosen = wanted or ("static" if data.is_bits else "gray")
             return treated(replace(data, name=f"{text}-{chosen}"), chosen)
@@ -78,15 +82,25 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
     return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
 
 
-def anywhere(name: str) -> str:
+def anywhere(name: str | os.PathLike[str]) -> str:
     """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
+    name = os.fspath(name)
     base, _ = _parts(name)
     if base in SOURCES:
         return name
-    for path in (name, split_suffix(name)[0]):
-        if Path(path).expanduser().exists():
-            return str(Path(path).expanduser().absolute()) + name[len(path):]
+    for text in (name, split_suffix(name)[0]):
+        if path := _existing(text):
+            return str(path.absolute()) + name[len(text):]
     return name
+
+
+def _existing(text: str) -> Path | None:
+    """The path that a text names, with ~ for a home, if something is there."""
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a name, the home of an unknown user, a zero byte
+        return None
 
 
 @dataclass(frozen=True)
@@ -140,7 +154,11 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
     if source.fragile:
         folders.verify(name, data_dir)
     chosen = pixels or source.pixels
-    data = treated(source.read(folder), chosen)
+    try:
+        grey = source.read(folder)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error}) from {folder}; expected files that may be read.") from error
+    data = treated(grey, chosen)
     return replace(data, name=_full_name(name, chosen), likelihood=source.likelihood(chosen))
 
 
@@ -161,7 +179,7 @@ def _unknown(name: str) -> DataError:
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
     base, _, suffix = name.rpartition("-")
-    if base in SOURCES or (base and Path(base).expanduser().exists()):
+    if base in SOURCES or _existing(base):
         return DataError(f"unknown suffix -{suffix} of {base}; expected {SUFFIXES}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
         return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {formats.expected()}.")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet, as_data_set
+from tinyvae.data.dataset import PARTS
 from tinyvae.engine.devices import Namespace, namespace_of, read
 from tinyvae.engine.noise import Noise, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
@@ -133,13 +134,19 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
                 raise ValueError(f"a {model.kind} needs {what} for each datum, and {data.name} has none: take a data "
                                  f"set with {what}, or another model")
             if field == "y":
-                classes = model.config["classes"]
-                if not -1 <= array.min() <= array.max() < classes:
-                    raise ValueError(f"found labels from {array.min()} to {array.max()} in {data.name}; a {model.kind} "
-                                     f"with classes={classes} takes 0 to {classes - 1}, and -1 for an unknown one")
-                array = one_hot(array, classes)
-            beside[field] = array[chosen]
+                _check_labels(model, data)
+            beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
+
+
+def _check_labels(model: Any, data: DataSet) -> None:
+    """Raise ValueError for a label in any part of the data that is no class of the model."""
+    classes = model.config["classes"]
+    for part in PARTS:
+        labels = getattr(data, f"{part}_labels")
+        if labels is not None and not -1 <= labels.min() <= labels.max() < classes:
+            raise ValueError(f"found {part} labels from {labels.min()} to {labels.max()} in {data.name}; a "
+                             f"{model.kind} with classes={classes} takes 0 to {classes - 1}, and -1 for an unknown one")
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -93,11 +93,12 @@ class VAE(Model, kind="vae"):
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's output bias so that with zero weights the mean image is `data_mean`, kept within
         [0.001, 0.999]: the bias of a pixel that is always 0 would be infinite."""
-        mean = np.asarray(data_mean, np.float64)
-        if mean.shape != (self.pixels,):
-            raise ValueError(f"found data_mean of shape {mean.shape}; expected ({self.pixels},), a mean for each pixel")
+        mean = np.asarray(data_mean)
+        if mean.shape != (self.pixels,) or mean.dtype.kind not in "fiub":
+            raise ValueError(f"found data_mean of shape {mean.shape} and type {mean.dtype}; expected ({self.pixels},) "
+                             "numbers in [0, 1]")
         check_range(mean[None], "data_mean")
-        mean = np.clip(mean, 1e-3, 1 - 1e-3)
+        mean = np.clip(mean.astype(np.float64), 1e-3, 1 - 1e-3)
         # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
         start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
         self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)

@@ -324,6 +324,9 @@ def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
     """Move `count` training data into the validation part, chosen by the stream "split"."""
     if not count:
         return data
+    if data.valid is not None:
+        warnings.warn(f"{data.name} has a validation part of {len(data.valid)} data, which is not used: validation="
+                      f"{count} takes others, out of the training data", RuntimeWarning, stacklevel=2)
     if count >= len(data.train):
         raise ValueError(f"found validation={count} of {len(data.train)} training data; some must be left to train on")
     order = permutation(seed, "split", 0, len(data.train))

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import pickle
 import sqlite3
 import struct
@@ -141,6 +142,18 @@ def test_a_new_format_is_one_registration(tmp_path, monkeypatch):
     assert registry.expected() == "an .npy, .npz, .odd or IDX(.gz) file or a folder of images"
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    """Nothing ever comes from this pipe, and no end from /dev/zero."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link"):
+        refused(tmp_path / name, "is neither a file nor a folder; expected an .npy")
+    refused(tmp_path, "link is neither a file nor a folder")
+    pngs(tmp_path / "images")
+    (tmp_path / "images" / "99.png").symlink_to(tmp_path / "nowhere")
+    refused(tmp_path / "images", "99.png is neither a file nor a folder")
+
+
 # ---- headers that lie ----------------------------------------------------------------
 
 HOLE = 2**24  # bytes of zeros that must not be read
@@ -214,6 +227,18 @@ def test_members_whose_header_does_not_fit(tmp_path, content):
         refused(path, "cannot be read .*: truncated, damaged or too large; write it again")
 
 
+def test_a_directory_that_lies_with_the_header(tmp_path):
+    """Both say 3 GiB, which no compression makes of so few bytes."""
+    head = npy_head(3 * 2**20, 2**10)
+    path = archive(tmp_path / "a.npz", images=head + bytes(999))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # in the central directory; the size of the member stands at 24
+    content[entry + 24 : entry + 28] = struct.pack("<I", len(head) + 3 * 2**30)
+    path.write_bytes(content)
+    with little_memory():
+        refused(path, r"says 3221225472 bytes, and \d+ can follow it\): truncated, damaged or too large")
+
+
 @pytest.mark.parametrize("module", [idx, npz])
 def test_an_array_larger_than_the_memory_is_refused(tmp_path, monkeypatch, module):
     monkeypatch.setattr(registry.os, "sysconf", {"SC_PHYS_PAGES": 3, "SC_PAGE_SIZE": 100}.get)
@@ -247,3 +272,8 @@ def test_nobody_is_told_to_remove_a_file_of_a_run(tmp_path, monkeypatch):
     assert "remove" not in str(caught.value)
     assert str(caught.value).endswith("give them again: tv.resume(run, data).")
     assert len(tv.resume("faces", mine, epochs=2, quiet=True)) == 2
+    for left in ("config.json", "last.safetensors"):  # whatever of it is left
+        folder = tmp_path / left.partition(".")[0]
+        folder.mkdir()
+        (tmp_path / "faces" / left).rename(folder / left)
+        refused(folder, "is the folder of a tinyvae run and holds no images")

@@ -12,7 +12,8 @@ from tinyvae.data.formats.text import is_text, refuse_text
 
 ARRAYS = (npy.read_npy, idx.read, idx.read_gzip)  # the readers of files that hold one array
 SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
-RUN = ("config.json", "last.safetensors", "best.safetensors", "metrics.jsonl")  # the files of a training's run folder
+CHECKPOINTS = ("last.safetensors", "best.safetensors")  # of a run folder
+RUN = b'"tinyvae-run"'  # stands in the config.json of a run folder
 
 
 def read(path: Path) -> Arrays:
@@ -39,7 +40,7 @@ def read_folder(path: Path) -> Arrays:
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.name.lower() not in SYSTEM)
     if not files:
         raise DataError(f"{path} has no images; expected images of one size, or train.npy and test.npy.")
-    if any(file.name in RUN[:2] for file in files) and any(file.name in RUN[1:] for file in files):
+    if any(file.name in CHECKPOINTS or (file.name == "config.json" and RUN in head_of(file)) for file in files):
         raise DataError(f"{path} is the folder of a tinyvae run and holds no images; expected {expected()}. If a run "
                         "was trained on data made in Python, give them again: tv.resume(run, data).")
     kinds = []

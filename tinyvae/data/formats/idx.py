@@ -88,7 +88,7 @@ def read_idx(path: Path) -> np.ndarray:
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-@reads("an IDX(.gz) file", b"\0\0")
+@reads("an IDX(.gz) file", *(bytes([0, 0, code]) for code in IDX_TYPES))
 def read(path: Path) -> Arrays:
     """The array, which has no name of its own, as "images"."""
     with _opened(path) as stream:

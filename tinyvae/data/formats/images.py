@@ -7,6 +7,7 @@ are refused, unless their red, green and blue are equal.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tinyvae.data.formats.registry import Arrays, Stored, check_memory, expected
 
 PILLOW = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 LARGEST = 2**24  # pixels of an image, 4096 x 4096: a first layer of 400 units has 25 GiB of weights for so many
+LOTS, RATIO = 2**30, 100  # more bytes of pixels are refused if they come from files less than a hundredth as large
 
 # The modes of Pillow whose values fit into bytes; those of "I;16" and "F" do not.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -34,10 +36,7 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         # a stream, not a name: Pillow 13 maps a named TIFF with its rows and columns confused, if it is to be turned
         with file.open("rb") as stream, PIL.Image.open(stream, formats=PILLOW) as image:
-            width, height = image.size
-            if width * height > LARGEST:
-                raise DataError(f"{file} has {height} x {width} pixels; expected at most {LARGEST:,} pixels: make it "
-                                "smaller, by image.resize((width, height)).")
+            _check_size(image, file)
             yield image
     except DataError:
         raise
@@ -45,8 +44,17 @@ def _opened(file: Path) -> Iterator[Any]:
         raise DataError(f"{file} is too large ({error}); expected at most {LARGEST:,} pixels: make it smaller, by "
                         "image.resize((width, height)).") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise DataError(f"{file} is no readable image ({error}); expected only images: move it elsewhere, or get it "
+        why = f"none of {', '.join(PILLOW)}" if isinstance(error, PIL.UnidentifiedImageError) else error
+        raise DataError(f"{file} is no readable image ({why}); expected only images: move it elsewhere, or get it "
                         "again.") from error
+
+
+def _check_size(image: Any, file: Path) -> None:
+    """Raise DataError for a frame, not decoded yet, with too many pixels."""
+    width, height = image.size
+    if width * height > LARGEST:
+        raise DataError(f"{file} has {height} x {width} pixels; expected at most {LARGEST:,} pixels: make it smaller, "
+                        "by image.resize((width, height)).")
 
 
 def frames_of(file: Path) -> int:
@@ -60,8 +68,12 @@ def read_images(path: Path, files: Sequence[Path]) -> np.ndarray:
     """All frames of all files in their order, (count, rows, columns) uint8; `path` names them together."""
     counts = [frames_of(file) for file in files]
     first = next(_frames(files[0], 1))[0]
-    check_memory(path, (sum(counts), *first.shape), first.dtype)
-    images = np.empty((sum(counts), *first.shape), np.uint8)
+    shape, there = (sum(counts), *first.shape), sum(file.stat().st_size for file in files)
+    if math.prod(shape) > max(LOTS, RATIO * there):
+        raise DataError(f"{path} claims {math.prod(shape):,} pixels in {there:,} bytes of files; if this is right, "
+                        "store them as train.npy and test.npy in a folder.")
+    check_memory(path, shape, first.dtype)
+    images = np.empty(shape, np.uint8)
     opacity: dict[int, np.ndarray] = {}  # of the images that are not opaque everywhere
     row = 0
     for file, count in zip(files, counts, strict=True):
@@ -85,11 +97,13 @@ def _frames(file: Path, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | N
     with _opened(file) as image:
         for number in range(count):
             image.seek(number)
+            _check_size(image, file)  # pages can differ
             image.load()
             if image.mode not in MODES:
-                white = 65535 if image.mode.startswith("I;16") else "white"
+                deep = image.mode.startswith("I;16")
                 raise DataError(f"{file} has pixel mode {image.mode}; expected 8 bits a channel: store the images as "
-                                f"one array, np.float32(np.stack(list(map(np.asarray, images))) / {white}).")
+                                f"one array, np.float32(np.stack(list(map(np.asarray, images))) / "
+                                f"{'65535)' if deep else 'white), where white is the value of a white pixel'}.")
             try:
                 upright = ImageOps.exif_transpose(image)
             except Exception:  # the pixels have been read, so the fault is one of the EXIF data alone

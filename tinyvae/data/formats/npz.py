@@ -50,10 +50,8 @@ def _read_array(path: Path, name: str) -> np.ndarray:
             if not dtype.hasobject and (size != there or size > most):
                 raise ValueError(f"the header of {name} says {size} bytes, and {min(there, most)} can follow it")
             check_memory(path, shape, dtype)
-            with archive.open(info) as stream:
-                array = np.lib.format.read_array(stream, allow_pickle=False)
-                stream.read(1)  # at its end the checksum is compared
-                return array
+            with archive.open(info) as stream:  # with the last byte zipfile compares the checksum
+                return np.lib.format.read_array(stream, allow_pickle=False)
     except DataError:
         raise
     except Exception as error:

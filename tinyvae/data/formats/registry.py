@@ -95,7 +95,9 @@ def recognised(head: bytes) -> Format | None:
 
 
 def head_of(path: Path) -> bytes:
-    """The first bytes of a file."""
+    """The first bytes of a file; DataError for a device or a pipe, from which nothing may ever come."""
+    if not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder; expected {expected()}.")
     with path.open("rb") as file:
         return file.read(HEAD)
 
