@@ -140,7 +140,7 @@ class _Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if not any(isinstance(target, ast.Name) for target in node.targets):  # of a name, it would be a NameError
+        if not any(isinstance(target, (ast.Name, ast.Tuple)) for target in node.targets):  # it would be a NameError
             self._note("deleted", node, "pass")
         self.visit(node.value)
         for target in node.targets:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,8 +57,10 @@ class Outcome(NamedTuple):
 class Copy:
     """A copy of the tree in which one file at a time is changed; the seconds and faults of the right program in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._work = folder / "tree", folder
+    def __init__(self) -> None:
+        self._work = Path(tempfile.mkdtemp(prefix="tinyvae-mutants-"))
+        weakref.finalize(self, shutil.rmtree, self._work, ignore_errors=True)  # also at the end of the process
+        self.folder = self._work / "tree"
         listed = results.git("ls-files", "--cached", "--others", "--exclude-standard").splitlines()
         for name in listed:
             if (results.ROOT / name).is_file():  # one that was deleted is still listed
@@ -87,6 +90,10 @@ class Copy:
                                  f"{found.output.strip()[-300:]}")
             self._right[tests] = found.seconds, failed
         return self._right[tests]
+
+    def forget(self, kernels: str) -> None:
+        """Remove machine code."""
+        shutil.rmtree(self._work / kernels, ignore_errors=True)
 
     def run(self, tests: tuple[str, ...], seconds: float, failed: list[str], kernels: str = "kernels") -> Outcome:
         """The outcome of these tests without those in `failed`, up to the first failure."""
@@ -119,15 +126,19 @@ class Copy:
 
 
 def mirrored(file: str) -> tuple[str, ...]:
-    """The tests that have the name of a file."""
-    folder = room_tests(file)[0]
-    return tuple(sorted(str(path.relative_to(results.ROOT)) for path in
-                        (results.ROOT / folder).glob(f"test_{Path(file).stem}*.py")))
+    """The tests that have the name of a file; for a kernel without such tests those of all kernels."""
+    folder = results.ROOT / room_tests(file)[0]
+    found = sorted(folder.glob(f"test_{Path(file).stem}*.py"))
+    if not found and file.startswith(KERNELS):
+        found = [folder / "test_kernels.py"]
+    return tuple(path.relative_to(results.ROOT).as_posix() for path in found)
 
 
 def room_tests(file: str) -> tuple[str, ...]:
-    """The folder of tests of a file's room."""
-    return ("tests/kernels",) if file.startswith(KERNELS) else (f"tests/{Path(file).parts[1]}",)
+    """The tests of a file's room: a folder, and what is left out of it."""
+    if file.startswith(KERNELS):
+        return "tests/kernels", "--ignore=tests/kernels/cuda"  # of the other device
+    return (f"tests/{Path(file).parts[1]}",)
 
 
 def stages(file: str, quick: bool) -> list[tuple[str, tuple[str, ...]]]:
@@ -143,6 +154,7 @@ def verdict(copy: Copy, mutant: Mutant, quick: bool) -> dict[str, Any]:
         seconds, failed = copy.right(tests)  # before the file is changed
         with copy.changed(mutant):
             found = copy.run(tests, seconds, failed, kernels)
+        copy.forget("mutant")
         if found.noticed:
             lines = [line for line in found.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
             last = lines[0].split(" - ")[0].split(" ", 1)[1] if lines else f"pytest ended with {found.code}"
@@ -203,15 +215,11 @@ def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool
 
     @functools.cache
     def copy() -> Copy:
-        folder = tempfile.TemporaryDirectory(prefix="tinyvae-mutants-", ignore_cleanup_errors=True)
-        made = Copy(Path(folder.name))
-        made.keep = folder  # type: ignore[attr-defined]  # it is removed with the process
-        return made
+        return Copy()
 
     def part(mutant: Mutant) -> Content:
         found = ({"verdict": SAME, "test": reasons[mutant.name]} if mutant.name in reasons else
                  verdict(copy(), mutant, quick))
-        shutil.rmtree(copy()._work / "mutant", ignore_errors=True)
         parts.say(f"{found['verdict']}  {found['test']}")
         return {"rows": [row(mutant, found)]}
 
