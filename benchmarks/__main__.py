@@ -2,86 +2,85 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks import figures, pictures, reproduce, results
+from benchmarks import figures, mutate, parts, pictures, reproduce, results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-Out = Annotated[Path, typer.Option(help="Folder of the results files and plots.")]
+Out = Annotated[Path | None, typer.Option(
+    help="Folder of the results files and plots.",
+    show_default=f"{results.FOLDER.relative_to(results.ROOT)}; with --quick {results.QUICK.relative_to(results.ROOT)}")]
 Quick = Annotated[bool, typer.Option("--quick", help="Run the smallest sizes in few rounds, to show that it works.")]
-Measurement = Callable[[bool, Path], None]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a stopped run was.")]
+# The measurements of the CPU in their order; each is a file of this folder.
+MEASUREMENTS = {
+    "kernels": "Compare every fused kernel with its readable twin and with slower alternatives.",
+    "step": "Time a whole training step: replayed and eager, with fused kernels and with readable twins.",
+    "peers": 'Time the same step in JAX and PyTorch, if they are installed (the extra "peers").',
+    "sweep": "Time the replayed step for several batch sizes and hidden widths.",
+    "start": "Time the first step of a process: while the kernels are compiled, and when the cache has them.",
+}
 
 
-def measurements() -> dict[str, Measurement]:
-    """The measurements in their order. They are imported here, because the other commands do not need them."""
-    from benchmarks import kernels, peers, start, step, sweep
-
-    return {"kernels": kernels.run, "step": step.run, "peers": peers.run, "sweep": sweep.run,
-            "start": start.run}
+def measurements(quick: bool, *names: str) -> Iterator[parts.Table]:
+    """The tables of files of this folder, which are imported only here: the other commands do not need them."""
+    for name in names:
+        yield importlib.import_module(f"benchmarks.{name}").table_of(quick)
 
 
 @app.callback(invoke_without_command=True)
-def _all(context: typer.Context, quick: Quick = False, out: Out = results.FOLDER) -> None:
+def _all(context: typer.Context, quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
     """Run kernels, step, peers, sweep and start, if no command is given. Each part is checked before it is timed."""
     if context.invoked_subcommand is not None:
-        if context.params != {"quick": False, "out": results.FOLDER}:
-            raise typer.BadParameter(f"--quick and --out stand after the command: {context.invoked_subcommand} --quick")
+        if any(context.params.values()):
+            raise typer.BadParameter(f"options stand after the command: {context.invoked_subcommand} --quick")
         return
-    begin = time.perf_counter()
-    for name, run in measurements().items():
-        print(f"\n==== {name}", flush=True)
-        run(quick, out)
-    print(f"\n{time.perf_counter() - begin:.0f} s")
+    parts.measure(measurements(quick, *MEASUREMENTS), quick, out, resume)
 
 
-@app.command(name="kernels")
-def _kernels(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Compare every fused kernel with its readable twin and with slower alternatives."""
-    measurements()["kernels"](quick, out)
+def _command(name: str, words: str) -> None:
+    """Add the command of a measurement."""
+    def command(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+        parts.measure(measurements(quick, name), quick, out, resume)
+
+    app.command(name=name, help=words)(command)
 
 
-@app.command(name="step")
-def _step(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Time a whole training step: replayed and eager, with fused kernels and with readable twins."""
-    measurements()["step"](quick, out)
+for _name, _words in MEASUREMENTS.items():
+    _command(_name, _words)
 
 
-@app.command(name="peers")
-def _peers(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Time the same step in JAX and PyTorch, if they are installed (the extra "peers")."""
-    measurements()["peers"](quick, out)
-
-
-@app.command(name="sweep")
-def _sweep(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Time the replayed step for several batch sizes and hidden widths."""
-    measurements()["sweep"](quick, out)
-
-
-@app.command(name="start")
-def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
-    """Time the first step of a process: while the kernels are compiled, and when they are loaded from the cache."""
-    measurements()["start"](quick, out)
+@app.command(name="mutate")
+def _mutate(
+    sample: Annotated[int, typer.Option(help="The number of mutants.", min=1)] = mutate.SAMPLE,
+    seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = mutate.SEED,
+    only: Annotated[str, typer.Option(help="Only mutants with this in their names, for instance a file.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Run only the tests of a mutant's room, not all.")] = False,
+    out: Out = None, resume: Resume = False,
+) -> None:
+    """Test the tests: run them against programs with one mistake each, and print the share that they notice."""
+    quick = quick or bool(only)
+    parts.measure([mutate.table_of(sample, seed, only, quick)], quick, out, resume)
 
 
 @app.command(name="fingerprints")
-def _fingerprints(out: Out = results.FOLDER) -> None:
+def _fingerprints(out: Out = None) -> None:
     """Check that training and evaluation still give the recorded bits; takes a minute."""
     from benchmarks import fingerprints
 
-    raise typer.Exit(0 if fingerprints.run(out) else 1)
+    raise typer.Exit(0 if fingerprints.run(results.folder(False, out)) else 1)
 
 
 @app.command(name="gpu")
 def _gpu(
-    quick: Quick = False, out: Out = results.FOLDER,
+    quick: Quick = False, out: Out = None, resume: Resume = False,
     compare: Annotated[str | None, typer.Option(help="Data set for training on CPU and GPU; default: "
                                                      "digits-dynamic.")] = None,
 ) -> None:
@@ -89,16 +88,16 @@ def _gpu(
     from benchmarks import gpu
 
     with _needing_a_gpu():
-        gpu.run(quick, out, compare)
+        parts.measure([gpu.table_of(quick, compare)], quick, out, resume)
 
 
 @app.command(name="gpu-check")
-def _gpu_check(out: Out = results.FOLDER) -> None:
+def _gpu_check(out: Out = None, resume: Resume = False) -> None:
     """Run every check of the CUDA kernels on this machine's GPU; ends with PASSED or FAILED."""
     from benchmarks import gpu_check
 
     with _needing_a_gpu():
-        passed = gpu_check.run(out)
+        passed = gpu_check.run(results.folder(False, out), resume)
     raise typer.Exit(0 if passed else 1)
 
 
@@ -118,10 +117,10 @@ def _needing_a_gpu() -> Iterator[None]:
 def _reproduce(
     name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(reproduce.NAMES)}; default: all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Run the same code on little data.")] = False,
-    out: Out = results.FOLDER,
+    out: Out = None, resume: Resume = False,
 ) -> None:
-    """Train as published and compare with the published number; writes benchmarks/results/NAME.json."""
-    reproduce.run(name, quick, out)
+    """Train as published and compare with the published number; writes NAME.json."""
+    parts.measure(reproduce.tables_of(name, quick), quick, out, resume)
 
 
 @app.command(name="pictures")

@@ -26,7 +26,7 @@ def documents() -> list[Path]:
 
 def value(file: str, path: str) -> Any:
     """The value at a path such as `rows[setting=epoch 10].value` in a results file."""
-    found: Any = results.read(file)
+    found: Any = results.quotable(file)
     for part in re.findall(r"[^.\[]+(?:\[[^\]]*\])?", path):  # split at the dots outside brackets
         name, _, condition = part.partition("[")
         found = found[name]

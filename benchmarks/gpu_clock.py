@@ -14,7 +14,7 @@ from tinyvae.engine.program import bound
 from tinyvae.engine.tape import Launch
 from tinyvae.measure import timing
 
-COPIED = 2**24  # the number of float32 numbers whose copy measures the bandwidth
+COPIED = 2**26  # the number of float32 numbers whose copy measures the bandwidth: more than any cache holds
 SIDE = 4096  # the side of the matrices whose product measures the arithmetic rate
 ROUNDS, LEAST = 15, 0.02  # the number of rounds, and the least seconds of a round
 AGAIN = 20  # the number of repetitions in one graph, so many that the pause between two graphs does not matter
@@ -33,10 +33,13 @@ class Peaks(NamedTuple):
 
 
 def peaks() -> Peaks:
-    """Measure the copy of an array, and the product of large matrices without and with TF32."""
-    xp = namespace("cuda")
-    a, b = xp.zeros(COPIED, np.float32), xp.zeros(COPIED, np.float32)
-    m, n, out = (xp.zeros((SIDE, SIDE), np.float32) for _ in range(3))
+    """Measure the copy of an array, and the product of large matrices without and with TF32.
+
+    The numbers are random, because a card needs less power for zeros and then multiplies them at a higher clock.
+    """
+    xp, draw = namespace("cuda"), np.random.default_rng(0)
+    a, m, n = (xp.asarray(draw.standard_normal(shape, np.float32)) for shape in (COPIED, (SIDE, SIDE), (SIDE, SIDE)))
+    b, out = xp.empty(COPIED, np.float32), xp.empty((SIDE, SIDE), np.float32)
     copying, rates = by_events(lambda: xp.copyto(b, a)), []
     for tf32 in (False, True):
         with array_library(tf32):
@@ -75,14 +78,27 @@ def by_events(call: Callable[[], Any], rounds: int = ROUNDS) -> timing.Timing:
 
 
 def program(launches: Sequence[Launch], again: int = 1) -> Program:
-    """The jobs of launches, repeated `again` times, as one program; from its second run on it is a CUDA graph."""
+    """The jobs of launches, repeated `again` times, as one program, which its second run captures as a CUDA graph."""
     programs = [bound(launch) for launch in launches]
     if missing := [str(launch) for launch, p in zip(launches, programs, strict=True) if not isinstance(p, Program)]:
         raise SystemExit(f"{missing[0]}: its kernel did not run (the array library did); nothing was timed")
     return Program([job for _ in range(again) for p in programs for job in p.jobs])
 
 
-def of_launches(launches: Sequence[Launch], rounds: int = ROUNDS) -> timing.Timing:
-    """The seconds of launches on the card, without the work of the host."""
-    found = by_events(program(launches, AGAIN), rounds)
-    return timing.Timing("", tuple(seconds / AGAIN for seconds in found.seconds), found.calls * AGAIN)
+def form(calls: Sequence[Any]) -> str:
+    """How the calls of a tape or a program reach the card: "1 graph", "30 launches", "2 graphs, 5 launches".
+
+    A launch that is not part of a graph costs the host some microseconds each time, so a time needs this label.
+    """
+    programs = [call for call in calls if isinstance(call, Program)]
+    graphs = sum(call.captured for call in programs)
+    alone = len(calls) - len(programs) + sum(len(call.jobs) for call in programs if not call.captured)
+    counts = (graphs, "graph"), (alone, "launch")
+    return ", ".join(f"{n} {what}{'' if n == 1 else 'es' if what == 'launch' else 's'}" for n, what in counts if n)
+
+
+def of_launches(launches: Sequence[Launch], rounds: int = ROUNDS) -> tuple[timing.Timing, str]:
+    """The seconds of launches on the card, and their form: `AGAIN` times in one graph, if it can be captured."""
+    calls = program(launches, AGAIN)
+    found = by_events(calls, rounds)
+    return timing.Timing("", tuple(s / AGAIN for s in found.seconds), found.calls * AGAIN), form([calls])

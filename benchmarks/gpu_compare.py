@@ -6,12 +6,12 @@ import math
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import tinyvae as tv
 from benchmarks import tables
+from benchmarks.parts import Content, Part
 from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
 
@@ -57,36 +57,51 @@ def gradient_error(folder: Path, data: tv.DataSet) -> float:
     return max(float(np.abs(there[name] - g).max() / np.abs(g).max()) for name, g in here.items())
 
 
-def run(data: tv.DataSet) -> dict[str, Any]:
-    """Train with each seed on both devices, print the comparison, and return it for the results file."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(SEEDS):
-            cpu, gpu = (trained(data, device, seed, Path(folder) / f"{device}-{seed}") for device in DEVICES)
-            rows.append({"seed": seed, "cpu_nats": cpu, "gpu_nats": gpu, "difference": gpu - cpu})
+def parts(data: tv.DataSet) -> dict[str, Part]:
+    """A part for each seed; the first also compares the gradients of its trained net."""
+    def part(seed: int) -> Content:
+        with tempfile.TemporaryDirectory() as folder:
+            cpu, gpu = (trained(data, device, seed, Path(folder) / device) for device in DEVICES)
             tables.say(f"{data.name}, seed {seed}: {cpu:.4f} nats on the CPU, {gpu:.4f} on the GPU")
-        error = gradient_error(Path(folder) / f"{DEVICES[0]}-0", data)
+            found = {"trained": [{"seed": seed, "cpu_nats": cpu, "gpu_nats": gpu, "difference": gpu - cpu}]}
+            if seed:
+                return found
+            return found | {"data": data.name, "dimensions": data.dimensions, "test_count": len(data.test),
+                            "gradient_error": gradient_error(Path(folder) / DEVICES[0], data)}
+
+    return {f"training, seed {seed}": lambda _, seed=seed: part(seed) for seed in range(SEEDS)}
+
+
+def summary(content: Content) -> Content:
+    """What all seeds say together."""
+    rows, error = content["trained"], content.get("gradient_error", math.nan)
     apart = [row["difference"] for row in rows]
-    mean, stderr = statistics.mean(apart), statistics.stdev(apart) / math.sqrt(len(apart))
-    found = {
-        "data": data.name, "epochs": EPOCHS, "rows": rows, "mean_difference": mean, "standard_error": stderr,
+    mean = statistics.mean(apart)
+    stderr = statistics.stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else math.nan
+    return {
+        "data": content.get("data"), "epochs": EPOCHS, "rows": rows, "mean_difference": mean, "standard_error": stderr,
         "by_chance": abs(mean) <= ERRORS * stderr, "each_near": all(abs(d) <= NATS for d in apart),
         "gradient_error": error, "same_gradient": error <= GRADIENT,
     }  # fmt: skip
+
+
+def show(content: Content) -> None:
+    """Print the comparison."""
+    found = summary(content)
     print(f"""
-{data.dimensions}-{HIDDEN}-{LATENT} trained on {data.name} for {EPOCHS} epochs with each of {SEEDS} seeds
-test -ELBO over {len(data.test):,} data in nats per datum, lower is better
+{content.get("dimensions")}-{HIDDEN}-{LATENT} trained on {found["data"]} for {EPOCHS} epochs with each of \
+{len(found["rows"])} seeds
+test -ELBO over {content.get("test_count", 0):,} data in nats per datum, lower is better
 """)
     print(table.lines([("seed", "CPU", "GPU", "GPU - CPU"), *(
         (str(row["seed"]), f"{row['cpu_nats']:.4f}", f"{row['gpu_nats']:.4f}", f"{row['difference']:+.5f}")
-        for row in rows)], left=()))
+        for row in found["rows"])], left=()))
     print(f"""
-mean difference: {mean:+.5f} nats, standard error of {SEEDS} seeds {stderr:.5f}: {_verdict(found["by_chance"])} within \
-{ERRORS} standard errors of 0
+mean difference: {found["mean_difference"]:+.5f} nats, standard error of {len(found["rows"])} seeds \
+{found["standard_error"]:.5f}: {_verdict(found["by_chance"])} within {ERRORS} standard errors of 0
 each difference: {_verdict(found["each_near"])} within {NATS:g} nats
-gradient of the trained net on one batch: CPU and GPU differ by {error:.2g} of the array's largest element, \
-{_verdict(found["same_gradient"])} within {GRADIENT:g}""")
-    return found
+gradient of the trained net on one batch: CPU and GPU differ by {found["gradient_error"]:.2g} of the array's largest \
+element, {_verdict(found["same_gradient"])} within {GRADIENT:g}""")
 
 
 def _verdict(reached: bool) -> str:

@@ -12,6 +12,7 @@ from benchmarks import gpu_clock, tables
 from benchmarks.cases import Case, cases, large
 from benchmarks.gpu_clock import Peaks
 from benchmarks.kernels import BOUNDS, KERNEL, TWIN, TYPES, Recorded, exact, record, replayed, units
+from benchmarks.parts import Content, Part
 from benchmarks.tables import Columns, Row
 from tinyvae.engine import table
 from tinyvae.engine.devices import namespace, read, require_cuda, to_host
@@ -23,6 +24,7 @@ LARGE = 2**24  # the number of elements of the largest array
 # The maximum of a thousand times as many errors is larger. A normal draw near 0 comes from sqrt(-2 log u) with u near
 # 1, whose digits limit its accuracy; among many millions of draws some have an error of 2^-12.
 LARGE_BOUNDS = {name: 4 * bound for name, bound in BOUNDS.items()} | {"normal": 2112}
+FEW = 3200  # numbers with which the large cases are made for their names
 TARGET = 0.8  # the share of a copy's bandwidth that a kernel should reach
 
 
@@ -38,12 +40,12 @@ def check(case: Case, found: list[Any], expected: list[Any], bound: float) -> fl
 def timed(case: Case, recorded: Recorded, peak: Peaks, rounds: int) -> Row:
     """The time and bandwidth of the kernel on the card."""
     launches = recorded.tape.working()
-    time = gpu_clock.of_launches(launches, rounds)
+    time, form = gpu_clock.of_launches(launches, rounds)
     low, high = time.quartiles
     rate = sum(map(table.traffic, launches)) / time.median / 1e9
     return {"case": str(case), "numbers": max(map(table.elements, launches)), "gpu_microseconds": time.median * 1e6,
             "lower_quartile": low * 1e6, "upper_quartile": high * 1e6, "gigabytes_per_second": rate,
-            "share_of_copy": rate / peak.copy_gigabytes_per_second, "rounds": rounds}
+            "share_of_copy": rate / peak.copy_gigabytes_per_second, "rounds": rounds, "form": form}
 
 
 def small_row(case: Case, peak: Peaks, rounds: int) -> Row:
@@ -71,31 +73,45 @@ COLUMNS: Columns = {
     "quartiles": lambda row: f"{row['lower_quartile']:,.2f} to {row['upper_quartile']:,.2f}",
     "GB/s": lambda row: f"{row['gigabytes_per_second']:,.0f}",
     "of a copy": lambda row: f"{row['share_of_copy']:.0%}",
+    f"{gpu_clock.AGAIN} times as": lambda row: row["form"],
 }
 CPU: Columns = {"us on the CPU": lambda row: f"{row['cpu_microseconds']:,.1f}"}
 NOTE = """us: lower is better; GB/s and of a copy: higher is better; of a copy: the share of a copy's bandwidth
 error: the largest difference from the twin in float64, in rounding units; it was checked before the kernel was timed"""
 
 
-def small(peak: Peaks, rounds: int) -> list[Row]:
-    """Measure all kernels at the sizes of a small step."""
-    rows, xp = [], namespace("cuda")
-    for case in cases():
-        if kernel_of(TABLE[case.operation], xp) is not None and not case.products:
-            rows.append(small_row(case, peak, rounds))
-            tables.say(f"{case}: {rows[-1]['gpu_microseconds']:.1f} us there, {rows[-1]['cpu_microseconds']:.1f} here")
-    tables.plain("kernels of 784-500-20, batch 100, float32, each alone in a CUDA graph", COLUMNS | CPU, rows, NOTE)
-    return rows
+def small(rounds: int) -> dict[str, Part]:
+    """A part for each kernel at the size of a small step."""
+    def part(case: Case, content: Content) -> Content:
+        row = small_row(case, Peaks(**content["peaks"]), rounds)
+        tables.say(f"{case}: {row['gpu_microseconds']:.1f} us there, {row['cpu_microseconds']:.1f} here")
+        return {"kernels": [row]}
+
+    xp = namespace("cuda")
+    return {f"kernel, {case}": lambda content, case=case: part(case, content) for case in cases()
+            if kernel_of(TABLE[case.operation], xp) is not None and not case.products}
 
 
-def many(peak: Peaks, rounds: int) -> list[Row]:
-    """Measure the memory-bound kernels over many numbers."""
-    rows, pool = [], require_cuda().get_default_memory_pool()
-    for case in large(LARGE):
-        rows.append(large_row(case, peak, rounds))
+def many(rounds: int) -> dict[str, Part]:
+    """A part for each memory-bound kernel over many numbers. The cases are made one by one, in their order."""
+    pool, every = require_cuda().get_default_memory_pool(), iter(large(LARGE))
+
+    def part(name: str, content: Content) -> Content:
+        case = next(case for case in every if str(case) == name)
+        row = large_row(case, Peaks(**content["peaks"]), rounds)
         pool.free_all_blocks()
-        tables.say(f"{case}: {rows[-1]['share_of_copy']:.0%} of a copy's bandwidth")
+        tables.say(f"{name}: {row['share_of_copy']:.0%} of a copy's bandwidth")
+        return {"large": [row]}
+
+    names = [str(case) for case in large(FEW)]
+    return {f"{LARGE:,} numbers, {name}": lambda content, name=name: part(name, content) for name in names}
+
+
+def show(content: Content) -> None:
+    """Print both tables."""
+    rows = content.get("kernels", [])
+    tables.plain("kernels of 784-500-20, batch 100, float32, each alone", COLUMNS | CPU, rows, NOTE)
+    rows = content.get("large", [])
     reached = sum(row["share_of_copy"] >= TARGET for row in rows)
     tables.plain(f"kernels over {LARGE:,} numbers, float32", COLUMNS, rows, NOTE,
                  f"target: at least {TARGET:.0%} of a copy; {reached} of {len(rows)} kernels reach it")
-    return rows

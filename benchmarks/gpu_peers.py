@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import gpu_steps, peers, tables, workers
 from benchmarks.nets import ROWS, Net
+from benchmarks.parts import Content, Part
 from benchmarks.peers import OURS, STEPS
 from benchmarks.tables import FLOOR, Columns, Row
 from tinyvae.training.epochs import CHECK_INTERVAL
@@ -59,7 +60,7 @@ def installed(quick: bool) -> dict[str, str]:
     return found
 
 
-def measure(net: Net, tf32: bool, places: dict[str, str], rounds: int) -> tuple[list[Row], dict[str, Any]]:
+def measure(net: Net, tf32: bool, places: dict[str, str], rounds: int) -> Content:
     """Check the contestants, then time them in alternation; a row for each, and their versions."""
     precision = "TF32" if tf32 else "float32"
     tables.say(f"{net}, {precision}: starting, compiling and checking {', '.join([OURS, *places])}")
@@ -72,7 +73,7 @@ def measure(net: Net, tf32: bool, places: dict[str, str], rounds: int) -> tuple[
         about = {name: worker.ask("about") for name, worker in team.items()}
     rows = [tables.row(net, name, t, times[FLOOR], precision=precision, steps_per_second=1 / t.median,
                        times_our_time=times[OURS].times_faster_than(t)) for name, t in times.items()]
-    return rows, about
+    return {"peers": rows, "contestants": about}
 
 
 def verdicts(rows: list[Row]) -> list[dict[str, Any]]:
@@ -98,22 +99,26 @@ COLUMNS: Columns = {
     "products/step": lambda row: f"{row['share_of_floor']:.0%}",
     f"its time/{OURS}'s": lambda row: f"{row['times_our_time']:.2f}",
 }
-NOTE = f"""us/step: lower is better; steps/s and products/step: higher; {FLOOR}: the step's products in a CUDA graph
+NOTE = f"""us/step: lower is better; steps/s and products/step: higher is better
+{FLOOR}: the step's products in a CUDA graph, if it can be captured
 its time/{OURS}'s: the median of the rounds' ratios; above 1 {OURS} is faster
 {OURS}: an epoch as tv.fit takes it, with a check every {CHECK_INTERVAL} steps that all were finite
 checked before: the same loss and gradients to {TOLERANCES[False]:g} (TF32: {TOLERANCES[True]:g}) for one batch and one
 draw, and after {STEPS} steps the same loss to {peers.DRIFT:.0%}"""
 
 
-def run(quick: bool, rounds: int) -> dict[str, Any]:
-    """Print the table and the targets, and return them for the results file."""
-    places, rows, about = installed(quick), [], {}
-    for batch in list(TARGETS)[: 1 if quick else None]:
-        for tf32 in (False,) if quick else (False, True):
-            found, about = measure(net_of(batch), tf32, places, rounds)
-            rows += found
-    reached = verdicts(rows)
+def parts(quick: bool, rounds: int) -> dict[str, Part]:
+    """A part for each batch and precision."""
+    places = installed(quick)
+    wanted = [(batch, tf32) for batch in list(TARGETS)[: 1 if quick else None] for tf32 in (False, True)[: 2 - quick]]
+    return {f"peers, batch {batch:,}, {'TF32' if tf32 else 'float32'}":
+            lambda _, batch=batch, tf32=tf32: measure(net_of(batch), tf32, places, rounds) for batch, tf32 in wanted}
+
+
+def show(content: Content) -> None:
+    """Print the table and the targets."""
+    rows = content.get("peers", [])
     tables.show(peers.WORK, COLUMNS, rows, NOTE, *(
         f"batch {v['batch']:,}, {v['precision']}: {v['times']:.2f} times the steps/s of the best peer ({v['best']}), "
-        f"target at least {v['target']:g}: {'reached' if v['reached'] else 'missed'}" for v in reached))
-    return {"peers": rows, "contestants": about, "targets": reached}
+        f"target at least {v['target']:g}: {'reached' if v['reached'] else 'missed'}" for v in verdicts(rows)),
+        *(f"{OURS} as: {content['contestants'][OURS]['form']}" for _ in rows[:1]))

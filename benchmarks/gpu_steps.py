@@ -16,6 +16,7 @@ from tinyvae_kernels.cuda.runtime.jobs import Program
 import tinyvae as tv
 from benchmarks import gpu_clock, nets, tables
 from benchmarks.nets import Net
+from benchmarks.parts import Content, Part
 from benchmarks.tables import Columns, Row
 from tinyvae.engine import table
 from tinyvae.engine.devices import require_cuda, to_host
@@ -79,7 +80,7 @@ def products(net: Net, tape: Tape, tf32: bool, rounds: int) -> float:
     """The seconds of the step's products alone: by CuPy, or in a CUDA graph like the step, if that is faster."""
     with gpu_clock.array_library(tf32):
         library = gpu_clock.by_events(nets.floor(net, tape), rounds)
-    return min(library.median, gpu_clock.of_launches(nets.products(net, tape), rounds).median)
+    return min(library.median, gpu_clock.of_launches(nets.products(net, tape), rounds)[0].median)
 
 
 def kernels(tape: Tape) -> int:
@@ -100,7 +101,7 @@ def timed(net: Net, precision: str, begun: Begun, rounds: int) -> Row:
             "upper_quartile": high * 1e6, "fit_microseconds": times["epoch"].median / nets.steps_an_epoch(net) * 1e6,
             "images_per_second": net.batch / step, "teraflops": flops / step / 1e12, "kernels": kernels(tape),
             "products_microseconds": alone * 1e6, "products_teraflops": flops / alone / 1e12,
-            "share_of_products": alone / step, "rounds": rounds}
+            "share_of_products": alone / step, "rounds": rounds, "form": gpu_clock.form(tape.calls or ())}
 
 
 def rows_of(net: Net, rounds: int) -> list[Row]:
@@ -126,12 +127,14 @@ COLUMNS: Columns = {
     "images/s": lambda row: f"{row['images_per_second']:,.0f}",
     "TFLOP/s": lambda row: f"{row['teraflops']:.3g}",
     "kernels": lambda row: f"{row['kernels']}",
+    "as": lambda row: row["form"],
     "products": lambda row: f"{row['products_microseconds']:,.1f}",
     "products/step": lambda row: f"{row['share_of_products']:.0%}",
     "error: loss, gradient": lambda row: f"{row['loss_error']:.1g}, {row['gradient_error']:.1g}",
 }
 NOTE = f"""us/step, tv.fit, CPU, products (all in us) and error: lower is better; the others: higher is better
 tv.fit: the time of an epoch divided by its steps, with the checks by the host; CPU: the same step on the CPU
+kernels, as: how many a step launches, and how: in a CUDA graph or one by one, if it could not be captured
 products: the step's products alone on this card, by CuPy or in a CUDA graph, whichever is faster
 TFLOP/s: the operations of the products divided by the time of the step
 error: relative for losses, and relative to the largest element for the first gradient; float32 is compared with the CPU
@@ -139,15 +142,21 @@ over the first {FIRST} steps ({FEW} of the largest batch), TF32 with float32 in 
 target: products/step at least {TARGET:.0%} from batch {LARGE:,} on"""
 
 
-def run(batches: tuple[int, ...], rounds: int) -> list[Row]:
-    """Measure the step for each batch, print the table, and return its rows."""
-    rows: list[Row] = []
-    for batch in batches:
-        rows += rows_of(replace(NET, batch=batch), rounds)
-        tables.say(f"batch {batch:,}: {rows[-2]['gpu_microseconds']:,.0f} us a step in float32, "
-                   f"{rows[-1]['gpu_microseconds']:,.0f} in TF32")
+def parts(batches: tuple[int, ...], rounds: int) -> dict[str, Part]:
+    """A part for each batch."""
+    def part(batch: int) -> Content:
+        rows = rows_of(replace(NET, batch=batch), rounds)
+        tables.say(f"batch {batch:,}: {rows[0]['gpu_microseconds']:,.0f} us a step in float32, "
+                   f"{rows[1]['gpu_microseconds']:,.0f} in TF32")
         require_cuda().get_default_memory_pool().free_all_blocks()
+        return {"rows": rows}
+
+    return {f"step, batch {batch:,}": lambda _, batch=batch: part(batch) for batch in batches}
+
+
+def show(content: Content) -> None:
+    """Print the table."""
+    rows = content.get("rows", [])
     tables.plain(WORK, COLUMNS, rows, NOTE, *(
         f"batch {row['batch']:,}, {row['precision']}: {row['share_of_products']:.0%}, "
         f"{'reached' if row['share_of_products'] >= TARGET else 'missed'}" for row in rows if row["batch"] >= LARGE))
-    return rows

@@ -1,9 +1,9 @@
 """Comparing every fused kernel with its readable twin and with slower alternatives.
 
-All forms are checked before any is timed. The error is the difference from the twin in float64, in rounding units: the
-type's eps times the size of the number, or times the root mean square of its array if that is larger. If one error
-exceeds its bound, nothing is timed. Twin, kernel and alternative are each recorded as a tape of one operation, and the
-replay of the tape is timed.
+All forms of a case are checked before one of them is timed. The error is the difference from the twin in float64, in
+rounding units: the type's eps times the size of the number, or times the root mean square of its array if that is
+larger. If an error exceeds its bound, the case is not timed. Twin, kernel and alternative are each recorded as a tape
+of one operation, and the replay of the tape is timed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import tinyvae as tv
-from benchmarks import alternatives, results, roofline
+from benchmarks import alternatives, parts, roofline
 from benchmarks.cases import BETWEEN, IDLE, Case, cases
+from benchmarks.parts import Content
 from tinyvae.engine import table
 from tinyvae.engine.devices import CPU, Array, namespace_of, read
 from tinyvae.engine.fusion import serves
@@ -170,13 +171,10 @@ def forms(case: Case) -> list[str]:
     return [TWIN, *[KERNEL] * there, *alternatives.of(case.operation, case.label)]
 
 
-def check(every: list[Case]) -> list[Error]:
-    """The errors of all forms of all cases in both types."""
-    found = []
-    for case in every:
-        expected = exact(case)
-        found += [measured_error(case, alternative, dtype, expected) for dtype in TYPES for alternative in forms(case)]
-    return found
+def check(case: Case) -> list[Error]:
+    """The errors of all forms of a case in both types."""
+    expected = exact(case)
+    return [measured_error(case, alternative, dtype, expected) for dtype in TYPES for alternative in forms(case)]
 
 
 def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, rest: float) -> list[dict[str, Any]]:
@@ -206,8 +204,10 @@ def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, res
 def as_table(rows: list[dict[str, Any]], title: str) -> Table:
     """The rows as a table whose columns have units and directions."""
     shown = Table(title=title, box=None, title_justify="left", padding=(0, 2, 0, 0))
+    busy = any(row.get("busy") for row in rows)
     for heading in ("operation", "form", "error: max, mean (bound), units", "us (lower is better)", "quartiles",
-                    "ns/element", "GB/s", "GFLOP/s", "of peak", "times twin's speed"):  # fmt: skip
+                    "ns/element", "GB/s", "GFLOP/s", "of peak", "times twin's speed",
+                    *["others' cores"] * busy):  # fmt: skip
         shown.add_column(heading, justify="left" if heading in ("operation", "form") else "right")
     for row in rows:
         name = f"{row['operation']}, {row['case']}" if row["case"] else row["operation"]
@@ -216,30 +216,48 @@ def as_table(rows: list[dict[str, Any]], title: str) -> Table:
             f"{row['error_max_units']:.2g}, {row['error_mean_units']:.2g} ({row['bound_units']:g})",
             f"{row['microseconds']:,.1f}", f"{row['lower_quartile']:,.1f} to {row['upper_quartile']:,.1f}",
             f"{row['ns_per_element']:.3g}", f"{row['gigabytes_per_second']:.3g}", f"{row['gigaflops']:.3g}",
-            f"{row['share_of_peak']:.1%}", f"{row['times_twin']:.2f}")  # fmt: skip
+            f"{row['share_of_peak']:.1%}", f"{row['times_twin']:.2f}",
+            *([f"{row['others_cores']:.1f}" if row.get("busy") else ""] if busy else []))  # fmt: skip
     return shown
 
 
-def run(quick: bool, out: Path) -> None:
-    """Check, time and print all cases; write kernels.json and the roofline plot kernels.svg."""
-    every, rounds = cases(), 5 if quick else 15
+def part(case: Case, quick: bool, peaks: dict[str, Any]) -> Content:
+    """Check a case, then time it: its errors and its rows."""
+    errors, roof, rows = [error._asdict() for error in check(case)], hardware.Peaks.from_dict(peaks), []
+    of = {(error["alternative"], error["dtype"]): error for error in errors}
+    for dtype in TYPES[:1] if quick else TYPES:
+        rows += [{**of[row["alternative"], row["dtype"]], **row}
+                 for row in measure(case, dtype, roof, rounds(quick), 0 if quick else REST)]
+    return {"errors": errors, "rows": rows}
+
+
+def rounds(quick: bool) -> int:
+    return 5 if quick else 15
+
+
+def show(content: Content) -> None:
+    """Print a table for each type."""
+    for dtype in TYPES:
+        if rows := [row for row in content["rows"] if row["dtype"] == dtype.name]:
+            title = f"fused operations of 784-500-20, batch 100, {dtype}: each replayed alone, medians of "
+            Console(width=190).print(as_table(rows, f"{title}{rounds(content['quick'])} rounds"))
+    print(f"""peaks: {hardware.Peaks.from_dict(content["peaks"])}
+of peak: the share of this machine's peak for the operation's bytes and FLOP (roofline); higher is better
+error: the difference from the twin in float64, in rounding units; checked before the case was timed""")
+
+
+def plot(content: Content, path: Path) -> Path:
+    """The roofline plot of the float32 kernels."""
+    points = [row for row in content["rows"] if (row["alternative"], row["dtype"]) == (KERNEL, "float32")
+              and row["case"] not in (IDLE, BETWEEN) and row["operation"] not in NO_ARITHMETIC]  # fmt: skip
+    return roofline.plot(points, hardware.Peaks.from_dict(content["peaks"]), path.with_suffix(".svg"))
+
+
+def table_of(quick: bool) -> parts.Table:
+    """The peaks of the machine, then a part for each case."""
+    every = cases()
     if missing := unmeasured(every):
         raise SystemExit(f"{', '.join(missing)}: no case in benchmarks/cases.py or no bound in benchmarks/kernels.py")
-    errors = check(every)
-    of = {error[:4]: error._asdict() for error in errors}
-    peaks = hardware.peaks()
-    rows = []
-    for dtype in TYPES[:1] if quick else TYPES:
-        part = [{**of[row["operation"], row["case"], row["alternative"], row["dtype"]], **row}
-                for case in every for row in measure(case, dtype, peaks, rounds, 0 if quick else REST)]  # fmt: skip
-        title = f"fused operations of 784-500-20, batch 100, {dtype}: each replayed alone, medians of {rounds} rounds"
-        Console(width=190).print(as_table(part, title))
-        rows += part
-    print(f"""peaks: {peaks}
-of peak: the share of this machine's peak for the operation's bytes and FLOP (roofline); higher is better
-error: the difference from the twin in float64, in rounding units; all errors were checked before anything was timed""")
-    path = results.write("kernels", out, rows, quick=quick, errors=[error._asdict() for error in errors],
-                         peaks=peaks.as_dict())
-    points = [row for row in rows if (row["alternative"], row["dtype"]) == (KERNEL, "float32")
-              and row["case"] not in (IDLE, BETWEEN) and row["operation"] not in NO_ARITHMETIC]  # fmt: skip
-    print(f"written: {path}, {roofline.plot(points, peaks, out / 'kernels.svg')}")
+    found: dict[str, parts.Part] = {"peaks": lambda _: {"peaks": hardware.peaks().as_dict()}}
+    found |= {str(case): lambda content, case=case: part(case, quick, content["peaks"]) for case in every}
+    return parts.Table("kernels", found, show, plot)

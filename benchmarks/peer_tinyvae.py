@@ -88,7 +88,8 @@ class OnCard(Replayed):
         return gpu_clock.program(nets.products(net, tape))
 
     def about(self) -> dict[str, Any]:
-        return {"cupy": require_cuda().__version__, "tf32": self.tf32}
+        return {"cupy": require_cuda().__version__, "tf32": self.tf32,
+                "form": gpu_clock.form(self.tape.calls or ())}
 
     def epoch(self) -> None:
         self._epoch()

@@ -7,14 +7,14 @@ The peers run as their users would run them, in the fastest of the forms that we
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import nets, plots, results, tables, workers
+from benchmarks import nets, parts, plots, tables, workers
 from benchmarks.nets import Net
-from benchmarks.tables import FLOOR, Row
+from benchmarks.parts import Content
+from benchmarks.tables import FLOOR
 from benchmarks.workers import Worker
 
 OURS, SPARSE = "tinyvae", "tinyvae, sparse"
@@ -103,7 +103,7 @@ def check(net: Net, team: dict[str, Worker], tolerance: float = TOLERANCE) -> No
 # ---- the measurement -------------------------------------------------------------------------------------------------
 
 
-def measure(net: Net, peers: dict[str, str], quick: bool) -> tuple[list[Row], dict[str, Any]]:
+def measure(net: Net, peers: dict[str, str], quick: bool) -> Content:
     """Check the contestants, then time them in alternation; a row for each, and their versions."""
     rounds, least = (5, 0.03) if quick else (15, 0.3)
     if net.data == nets.MNIST:  # only real digits have enough zeros for a sparse first layer
@@ -117,20 +117,22 @@ def measure(net: Net, peers: dict[str, str], quick: bool) -> tuple[list[Row], di
         about = {name: worker.ask("about") for name, worker in team.items()}
     rows = [tables.row(net, name, t, times[FLOOR], times_our_time=times[OURS].times_faster_than(t))
             for name, t in times.items()]
-    return rows, about
+    return {"rows": rows, "contestants": about}
 
 
-def run(quick: bool, out: Path) -> None:
-    """Measure all nets, print the table, and write peers.json and peers.svg."""
-    peers, rows, about = installed(quick), [], {}
-    for net in nets.chosen(quick)[-1 if quick else 0 :]:  # a quick run has one net, because the libraries start slowly
-        found, about = measure(net, peers, quick)
-        rows += found
+def show(content: Content) -> None:
+    """Print the table."""
     columns = {**tables.NET, "step": lambda row: row["step"], **tables.TIME,
                f"its time/{OURS}'s": lambda row: f"{row['times_our_time']:.2f}"}
-    tables.show(WORK, columns, rows, tables.NOTE,
+    tables.show(WORK, columns, content["rows"], tables.NOTE,
                 f"its time/{OURS}'s: the median of the rounds' ratios; above 1 {OURS} is faster",
                 f"checked before: the same loss and gradients to {TOLERANCE:g} for one batch and one draw, and after "
                 f"{STEPS} steps the same loss to {DRIFT:.0%}")
-    path = results.write("peers", out, rows, quick=quick, work=WORK, contestants=about)
-    print(f"written: {path}, {plots.peers(path)}")
+
+
+def table_of(quick: bool) -> parts.Table:
+    """A part for each net."""
+    peers = installed(quick)
+    chosen = nets.chosen(quick)[-1 if quick else 0 :]  # a quick run has one net, because the libraries start slowly
+    found = {str(net): lambda _, net=net: measure(net, peers, quick) for net in chosen}
+    return parts.Table("peers", found, show, lambda _, path: plots.peers(path), head={"work": WORK})

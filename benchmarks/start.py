@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import results, tables
+from benchmarks import parts, tables
+from benchmarks.parts import Content
 from tinyvae.measure import timing
 
 ROUNDS = 5
@@ -42,23 +42,37 @@ def first_step(cache: str) -> float:
     return float(done.stdout)
 
 
-def run(quick: bool, out: Path) -> None:
-    """Time all rounds, print the table, and write start.json."""
-    found: dict[str, list[float]] = {COLD: [], WARM: []}
-    for number in range(1 if quick else ROUNDS):
-        with tempfile.TemporaryDirectory() as cache:
-            for seconds in found.values():
-                seconds.append(first_step(cache))
-        tables.say(f"round {number + 1}: {found[COLD][-1]:.2f} s, then {found[WARM][-1]:.2f} s")
+def round_of(content: Content) -> Content:
+    """The seconds of a first step without compiled kernels, and of the next."""
+    with tempfile.TemporaryDirectory() as cache:
+        found = {name: first_step(cache) for name in (COLD, WARM)}
+    tables.say(f"{found[COLD]:.2f} s, then {found[WARM]:.2f} s")
+    return {"measured": [found]}
+
+
+def close(content: Content) -> Content:
+    """The rows: medians over the rounds."""
+    rows = []
+    for name in (COLD, WARM):
+        t = timing.Timing(name, tuple(found[name] for found in content["measured"]), 1)
+        rows.append({"kernels": name, "seconds": t.median, "lower_quartile": t.quartiles[0],
+                     "upper_quartile": t.quartiles[1], "rounds": len(t.seconds),
+                     "busy": any(found["busy"] for found in content["measured"])})
+    return {"rows": rows}
+
+
+def show(content: Content) -> None:
+    """Print the table."""
     table = Table(title="the first training step of a process, float32 (lower is better)", box=None,
                   title_justify="left", padding=(0, 2, 0, 0))
     for heading in ("kernels", "seconds", "quartiles", "rounds"):
         table.add_column(heading, justify="left" if heading == "kernels" else "right")
-    rows = []
-    for name, seconds in found.items():
-        t = timing.Timing(name, tuple(seconds), 1)
-        table.add_row(name, f"{t.median:.2f}", f"{t.quartiles[0]:.2f} to {t.quartiles[1]:.2f}", str(len(seconds)))
-        rows.append({"kernels": name, "seconds": t.median, "lower_quartile": t.quartiles[0],
-                     "upper_quartile": t.quartiles[1], "rounds": len(seconds)})
+    for row in content["rows"]:
+        table.add_row(row["kernels"], f"{row['seconds']:.2f}", f"{row['lower_quartile']:.2f} to "
+                      f"{row['upper_quartile']:.2f}", str(row["rounds"]))
     Console(width=120).print(table)
-    print(f"written: {results.write('start', out, rows, quick=quick)}")
+
+
+def table_of(quick: bool) -> parts.Table:
+    """A part for each round."""
+    return parts.Table("start", {f"round {i + 1}": round_of for i in range(1 if quick else ROUNDS)}, show, close=close)

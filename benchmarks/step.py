@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import tinyvae as tv
-from benchmarks import nets, plots, results, tables
+from benchmarks import nets, parts, plots, tables
 from benchmarks.nets import Net
+from benchmarks.parts import Content
 from benchmarks.tables import FLOOR, Row
 from tinyvae.measure import timing
 
@@ -64,10 +64,14 @@ def measure(net: Net, quick: bool) -> list[Row]:
     return [tables.row(net, name, t, times[FLOOR], steps_with_equal_bits=steps) for name, t in times.items()]
 
 
-def run(quick: bool, out: Path) -> None:
-    """Measure all nets, print the table, and write step.json and step.svg."""
-    rows = [row for net in nets.chosen(quick) for row in measure(net, quick)]
-    tables.show(WORK, {**tables.NET, "step": lambda row: row["step"], **tables.TIME}, rows, tables.NOTE,
+def show(content: Content) -> None:
+    """Print the table."""
+    columns = {**tables.NET, "step": lambda row: row["step"], **tables.TIME}
+    tables.show(WORK, columns, content["rows"], tables.NOTE,
                 "checked before: replay and eager left the same bits in every step compared")
-    path = results.write("step", out, rows, quick=quick, work=WORK)
-    print(f"written: {path}, {plots.step(path)}")
+
+
+def table_of(quick: bool) -> parts.Table:
+    """A part for each net."""
+    found = {str(net): lambda _, net=net: {"rows": measure(net, quick)} for net in nets.chosen(quick)}
+    return parts.Table("step", found, show, lambda _, path: plots.step(path), head={"work": WORK})

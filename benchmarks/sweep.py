@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from benchmarks import nets, plots, results, tables
+from benchmarks import nets, parts, plots, tables
 from benchmarks.nets import Net
+from benchmarks.parts import Content
 from benchmarks.step import REPLAYED, check_bits
 from benchmarks.tables import FLOOR, Row
 from tinyvae.measure import timing
@@ -26,16 +26,18 @@ def measure(net: Net, quick: bool, by: str) -> list[Row]:
                        microseconds_an_image=t.median * 1e6 / net.batch) for name, t in times.items()]
 
 
-def run(quick: bool, out: Path) -> None:
-    """Measure all sizes, print the table, and write sweep.json and sweep.svg."""
-    net, batches, widths = (nets.SMALL, BATCHES[:2], WIDTHS[:2]) if quick else (NET, BATCHES, WIDTHS)
-    rows = []
-    for by, sizes in (("batch", batches), ("hidden", widths)):
-        for size in sizes:
-            rows += measure(replace(net, **{by: size}), quick, by)
-            tables.say(f"{by} {size:,}: {rows[-1]['microseconds']:,.0f} us a step")
+def show(content: Content) -> None:
+    """Print the table."""
     columns = {**tables.NET, **tables.TIME, "us/image": lambda row: f"{row['microseconds_an_image']:.2f}"}
     tables.show("a training step, replayed, over batch and over hidden width", columns,
-                [row for row in rows if row["step"] == REPLAYED], tables.NOTE, "us/image: lower is better")
-    path = results.write("sweep", out, rows, quick=quick)
-    print(f"written: {path}, {plots.sweep(path)}")
+                [row for row in content["rows"] if row["step"] == REPLAYED], tables.NOTE,
+                "us/image: lower is better")
+
+
+def table_of(quick: bool) -> parts.Table:
+    """A part for each size."""
+    net, batches, widths = (nets.SMALL, BATCHES[:2], WIDTHS[:2]) if quick else (NET, BATCHES, WIDTHS)
+    sizes = [*(("batch", batch) for batch in batches), *(("hidden", width) for width in widths)]
+    found = {f"{by} {size:,}": lambda _, by=by, size=size: {"rows": measure(replace(net, **{by: size}), quick, by)}
+             for by, size in sizes}
+    return parts.Table("sweep", found, show, lambda _, path: plots.sweep(path))

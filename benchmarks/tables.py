@@ -43,8 +43,16 @@ def row(net: Net, name: str, timing: Timing, floor: Timing, **more: Any) -> Row:
     }  # fmt: skip
 
 
+def marked(columns: Columns, rows: list[Row]) -> Columns:
+    """The columns, and one that marks the rows beside which other processes ran, if there are such rows."""
+    if not any(shown.get("busy") for shown in rows):
+        return columns
+    return columns | {"others' cores": lambda row: f"{row['others_cores']:.1f}" if row.get("busy") else ""}
+
+
 def show(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
     """Print a table of steps with an explanation of its columns; a net is printed only in its first row."""
+    columns = marked(columns, rows)
     lines: list[list[str]] = []
     before: list[str] = []
     for shown in rows:
@@ -57,6 +65,7 @@ def show(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
 
 def plain(title: str, columns: Columns, rows: list[Row], *notes: str) -> None:
     """Print a table with an explanation of its columns."""
+    columns = marked(columns, rows)
     _print(title, columns, [[read(shown) for read in columns.values()] for shown in rows], _rounds(rows), *notes)
 
 

@@ -17,6 +17,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,7 @@ SETTINGS = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX would otherwise res
 def serve(pipe: Any, place: str, net: Net, options: dict[str, Any]) -> None:
     """The main function of a worker: make the contestant, then answer calls until None comes."""
     os.environ.update(SETTINGS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the calling one ends the workers
     try:
         module, name = place.split(":")
         contestant = getattr(importlib.import_module(module), name)(net, **options)

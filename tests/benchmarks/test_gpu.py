@@ -3,20 +3,31 @@
 import json
 import math
 import time
-import types
 from contextlib import contextmanager
 
 import contestants
 import numpy as np
 import pytest
-from cuda_on_cpu import card, host
+from cuda_on_cpu import card, fake_cupy, host
 from typer.testing import CliRunner
 
 import tinyvae as tv
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
 from benchmarks import __main__ as command
-from benchmarks import cases, gpu, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_steps, kernels, peers, workers
+from benchmarks import (
+    cases,
+    gpu,
+    gpu_clock,
+    gpu_compare,
+    gpu_kernels,
+    gpu_peers,
+    gpu_steps,
+    kernels,
+    parts,
+    peers,
+    workers,
+)
 from benchmarks.nets import Net
 from benchmarks.peer_tinyvae import OnCard
 from tinyvae.engine.devices import namespace, require_cuda
@@ -52,9 +63,7 @@ def made_up():
 @pytest.fixture
 def small(driver, monkeypatch):
     """Everything at a size that the host can run, in this process; the peers are those that `small` is given."""
-    state, found = {"type": 1}, {}
-    require_cuda()._core = types.SimpleNamespace(get_compute_type=lambda dtype: state["type"],
-                                                 set_compute_type=lambda dtype, value: state.update(type=value))
+    found = {}
 
     @contextmanager
     def team(places, net, **options):
@@ -86,7 +95,7 @@ def finite(rows, *keys):
 
 def test_all_parts_are_checked_and_written(small, tmp_path, capsys):
     small["honest"] = contestants.Honest
-    gpu.run(True, tmp_path)
+    parts.measure([gpu.table_of(True)], True, tmp_path)
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert [row["case"] for row in content["kernels"]] == ["gaussian_sample_kl", "next_indices", "tick"]
     assert [row["case"] for row in content["large"]] == ["gaussian_sample_kl"]
@@ -97,6 +106,8 @@ def test_all_parts_are_checked_and_written(small, tmp_path, capsys):
            "share_of_products", "gradient_error")
     exact, rounded = content["rows"]
     assert 20 < exact["kernels"] == rounded["kernels"] < 45
+    forms = [row["form"] for name in ("rows", "kernels", "large") for row in content[name]]
+    assert {*forms, content["contestants"]["tinyvae"]["form"]} == {"1 graph"}
     assert exact["gradient_error"] < 1e-5 < rounded["gradient_error"] < 0.2
     assert [row["step"] for row in content["peers"]] == ["products alone", "tinyvae", "honest"]
     finite(content["peers"], "microseconds", "share_of_floor", "steps_per_second", "times_our_time")
@@ -116,8 +127,11 @@ def test_a_wrong_kernel_is_not_timed(small, driver, monkeypatch, tmp_path):
     wrong = lambda code, options: right(code.replace("-1 - logvar)", "1 - logvar)"), options)
     monkeypatch.setattr(driver, "module", wrong)
     with pytest.raises(SystemExit, match=r"gaussian_sample_kl.*nothing was timed"):
-        gpu.run(True, tmp_path)
-    assert not list(tmp_path.iterdir())
+        parts.measure([gpu.table_of(True)], True, tmp_path)
+    content = json.loads((tmp_path / "gpu.unfinished.json").read_text())
+    assert [row["case"] for row in content["kernels"]] == ["next_indices", "tick"]
+    assert set(content["faults"]) == {"kernel, gaussian_sample_kl", "2,000 numbers, gaussian_sample_kl",
+                                      "step, batch 50"}
 
 
 def test_every_large_case_is_its_twin(driver):
@@ -146,6 +160,48 @@ def test_a_twin_is_not_timed_as_a_kernel(driver):
         gpu_clock.of_launches(recorded.tape.working())
 
 
+def test_what_was_not_captured_is_not_called_a_graph(small, monkeypatch, capsys):
+    """A step, a kernel and our step beside the peers, whose capture fails, are labelled as launches."""
+    def fail(self):
+        fake_cupy.Stream.capturing = None
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+    monkeypatch.setattr(fake_cupy.Stream, "end_capture", fail)
+    content = {"peaks": PEAK._asdict()}
+    found = gpu.table_of(True).parts
+    for name in ("kernel, tick", "step, batch 50", "peers, batch 50, float32"):
+        with pytest.warns(RuntimeWarning, match="could not be captured"):
+            content |= found[name](content)
+    launches = f"{content['rows'][0]['kernels']} launches"
+    assert [row["form"] for row in content["rows"]] == [launches] * 2
+    assert content["contestants"]["tinyvae"]["form"] == launches
+    assert content["kernels"][0]["form"] == "2 launches"
+    gpu_steps.show(content)
+    assert launches in capsys.readouterr().out
+
+
+def test_a_form_counts_graphs_and_launches():
+    def program(captured, jobs=3):
+        found = gpu_clock.Program([])
+        found.jobs, found._run = (None,) * jobs, print if captured else found._run
+        return found
+
+    for calls, expected in (([program(True)], "1 graph"), ([program(False)], "3 launches"), ([], ""),
+                            ([program(True), print, program(True), program(False, 1)], "2 graphs, 2 launches"),
+                            ([print], "1 launch")):  # fmt: skip
+        assert gpu_clock.form(calls) == expected
+
+
+def test_peaks_are_of_random_numbers(small, monkeypatch):
+    """Zeros need less power, so that a card multiplies them faster than any data."""
+    seen, xp = [], namespace("cuda")
+    matmul = xp.matmul
+    monkeypatch.setattr(xp, "matmul", lambda a, b, out: seen.append((a.get(), b.get())) or matmul(a, b, out=out))
+    gpu_clock.peaks()
+    for a, b in seen:
+        assert min(a.std(), b.std()) > 0.5
+
+
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +214,7 @@ def test_a_step_that_differs_from_the_cpus_is_not_timed(small, monkeypatch):
 
     monkeypatch.setattr(gpu_steps, "begin", other)
     with pytest.raises(SystemExit, match=r"the losses of the first steps differ by 0\.001 from those of the CPU"):
-        gpu_steps.run((50,), 1)
+        gpu_steps.parts((50,), 1)["step, batch 50"]({})
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.3])
@@ -179,7 +235,7 @@ def test_a_wrong_peer_is_refused(small, monkeypatch, peer, message):
     small["wrong"] = peer
     monkeypatch.setattr(workers, "measure", lambda *_, **__: pytest.fail("timed"))
     with pytest.raises(SystemExit, match=message):
-        gpu_peers.run(True, 1)
+        gpu_peers.parts(True, 1)["peers, batch 50, float32"]({})
 
 
 def test_who_sees_no_gpu_is_named(monkeypatch, capsys):
@@ -212,8 +268,18 @@ def test_an_epoch_has_the_steps_that_are_compared():
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
+def compared():
+    """What the parts of all seeds say together; it is printed, too."""
+    content = {}
+    for part in gpu_compare.parts(made_up()).values():
+        for name, value in part(content).items():
+            content[name] = [*content.get(name, []), *value] if isinstance(value, list) else value
+    gpu_compare.show(content)
+    return gpu_compare.summary(content)
+
+
 def test_a_net_is_trained_here_and_there(small, capsys):
-    found = gpu_compare.run(made_up())
+    found = compared()
     assert [row["seed"] for row in found["rows"]] == [0, 1]
     assert len({row["cpu_nats"] for row in found["rows"]}) == 2
     assert found["each_near"]
@@ -227,7 +293,7 @@ def test_a_net_is_trained_here_and_there(small, capsys):
 def test_runs_that_differ_are_said_to(small, monkeypatch, capsys):
     monkeypatch.setattr(gpu_compare, "trained", lambda data, device, seed, folder: seed + 2.0 * (device == "cuda"))
     monkeypatch.setattr(gpu_compare, "gradient_error", lambda *_: math.nan)
-    found = gpu_compare.run(made_up())
+    found = compared()
     assert not any(found[what] for what in ("by_chance", "each_near", "same_gradient"))
     assert capsys.readouterr().out.count("is NOT within") == 3
 

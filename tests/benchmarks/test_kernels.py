@@ -12,7 +12,7 @@ from support import make_wrong
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
 pytest.importorskip("numba", reason="Numba is missing")
-from benchmarks import alternatives, kernels, roofline
+from benchmarks import alternatives, kernels, parts, roofline
 from benchmarks.cases import cases
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.fusion import kernel_of
@@ -32,7 +32,7 @@ def case_of(operation):
 def written(tmp_path_factory):
     """What the quick form writes."""
     out = tmp_path_factory.mktemp("kernels")
-    kernels.run(True, out)
+    parts.measure([kernels.table_of(True)], True, out)
     return out
 
 
@@ -77,7 +77,7 @@ def test_a_kernel_without_a_case_is_noticed(monkeypatch, tmp_path):
     make_wrong(monkeypatch, "exp", kernel="exp")
     assert kernels.unmeasured(EVERY) == ["exp"]
     with pytest.raises(SystemExit, match=r"exp: no case"):
-        kernels.run(True, tmp_path)
+        kernels.table_of(True)
     monkeypatch.undo()
     monkeypatch.delitem(kernels.BOUNDS, "adam")
     assert kernels.unmeasured(EVERY) == ["adam"]
@@ -138,13 +138,11 @@ def wrong_kernels():
 
 
 @pytest.mark.parametrize("wrong", range(5))
-def test_a_wrong_kernel_is_refused_and_nothing_is_timed(wrong, monkeypatch, tmp_path):
+def test_a_wrong_kernel_is_refused_and_nothing_is_timed(wrong, monkeypatch):
     make_wrong(monkeypatch, "scale_rows", kernels={"cpu": wrong_kernels()[wrong]})
-    monkeypatch.setattr(kernels, "cases", lambda: [case_of(name) for name in kernels.BOUNDS])
     monkeypatch.setattr(timing, "measure", lambda *_, **__: pytest.fail("was timed"))
     with pytest.raises(SystemExit, match=r"scale_rows, kernel, float\d\d: .*(allowed 1;|other bits).*nothing was"):
-        kernels.run(True, tmp_path)
-    assert not list(tmp_path.iterdir())
+        kernels.part(case_of("scale_rows"), True, PEAKS.as_dict())
 
 
 def test_a_wrong_rung_is_refused(monkeypatch):
@@ -152,21 +150,21 @@ def test_a_wrong_rung_is_refused(monkeypatch):
     right = module.value
     monkeypatch.setattr(module, "value", lambda *a, **k: tuple(np.multiply(y, 2, out=y) for y in right(*a, **k)))
     with pytest.raises(SystemExit, match=r"bernoulli_log_prob, numpy_only, float32: wrong"):
-        kernels.check([case_of("bernoulli_log_prob")])
+        kernels.check(case_of("bernoulli_log_prob"))
 
 
 def test_a_kernel_that_does_not_run_is_noticed(monkeypatch):
     """Where the twin steps in, its error would be fine and its time would be called the kernel's."""
     make_wrong(monkeypatch, "gaussian_sample_kl", accepts=lambda *shapes: False)
     with pytest.raises(SystemExit, match=r"gaussian_sample_kl: its kernel did not run"):
-        kernels.check([case_of("gaussian_sample_kl")])
+        kernels.check(case_of("gaussian_sample_kl"))
 
 
 def test_a_product_by_numpy_is_not_called_a_kernel(monkeypatch):
     """Where the row's own value steps in, which has the operation's name, too."""
     make_wrong(monkeypatch, "matmul", kernel=None)
     with pytest.raises(SystemExit, match=r"matmul.*: its kernel did not run"):
-        kernels.check([case_of("matmul")])
+        kernels.check(case_of("matmul"))
 
 
 def test_a_processor_without_a_kernel_is_no_fault(monkeypatch):
@@ -174,7 +172,7 @@ def test_a_processor_without_a_kernel_is_no_fault(monkeypatch):
     make_wrong(monkeypatch, "matmul", accepts=lambda *arrays: False)
     case = case_of("matmul")
     assert kernels.forms(case) == [kernels.TWIN]
-    assert [error.alternative for error in kernels.check([case])] == [kernels.TWIN] * 2
+    assert [error.alternative for error in kernels.check(case)] == [kernels.TWIN] * 2
     row, = kernels.measure(case, kernels.TYPES[0], PEAKS, 2, 0)
     assert row["flops"] == 2 * 100 * 784 * 500
 

@@ -10,7 +10,7 @@ import contestants
 import pytest
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
-from benchmarks import nets, peers, workers
+from benchmarks import nets, parts, peers, workers
 from benchmarks.peer_tinyvae import Replayed
 
 FIXED, DYNAMIC = nets.Net(16, 8, 2, 50), nets.Net(16, 8, 2, 50, dynamic=True)
@@ -81,7 +81,7 @@ def only(monkeypatch, **places):
 def test_table_and_plot(monkeypatch, tmp_path, capsys):
     """A row a contestant with finite positive numbers, in processes of their own; no process stays behind."""
     only(monkeypatch, honest="contestants:Honest")
-    peers.run(True, tmp_path)
+    parts.measure([peers.table_of(True)], True, tmp_path)
     content = json.loads((tmp_path / "peers.json").read_text())
     assert [row["step"] for row in content["rows"]] == ["products alone", "tinyvae", "honest"]
     for row in content["rows"]:
@@ -101,12 +101,14 @@ def test_table_and_plot(monkeypatch, tmp_path, capsys):
     ("SteepGradient", "in the gradient by"), ("Broken", "RuntimeError: out of luck"), ("Dead", "without an answer"),
     ("Missing", "AttributeError"),
 ])  # fmt: skip
-def test_a_wrong_peer_stops_it_before_anything_is_timed(monkeypatch, tmp_path, peer, message):
+def test_a_wrong_peer_is_recorded_and_nothing_of_its_net_is_timed(monkeypatch, tmp_path, peer, message):
     only(monkeypatch, wrong=f"contestants:{peer}")
     monkeypatch.setattr(workers, "measure", lambda *_, **__: pytest.fail("timed"))
     with pytest.raises(SystemExit, match=message):
-        peers.run(True, tmp_path)
-    assert not list(tmp_path.iterdir())
+        parts.measure([peers.table_of(True)], True, tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = json.loads(file.read_text())
+    assert (file.name, "rows" in content, list(content["faults"])) == ("peers.unfinished.json", False, [str(DYNAMIC)])
     assert not multiprocessing.active_children()
 
 
@@ -114,7 +116,7 @@ def test_who_is_not_installed_is_named(monkeypatch, tmp_path, capsys):
     """Without JAX and PyTorch there is a line on each, and a table of us alone."""
     only(monkeypatch)
     monkeypatch.setattr(peers, "PEERS", {"JAX": ("no_such_package", "benchmarks.peer_jax:Scan")})
-    peers.run(True, tmp_path)
+    parts.measure([peers.table_of(True)], True, tmp_path)
     assert "JAX is left out: no_such_package is not installed" in capsys.readouterr().out
     rows = json.loads((tmp_path / "peers.json").read_text())["rows"]
     assert [row["step"] for row in rows] == ["products alone", "tinyvae"]

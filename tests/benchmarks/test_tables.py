@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tinyvae.runs import environment
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
-from benchmarks import nets, plots, reproduce, step
+from benchmarks import nets, parts, plots, reproduce, step
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = nets.Net(16, 8, 2, 10)
@@ -181,16 +181,16 @@ def test_plots(name, tmp_path):
 
 def test_without_a_command_all_tables_are_made(monkeypatch, tmp_path):
     """In their order, each with the options that were given."""
-    main, called = importlib.import_module("benchmarks.__main__"), []
-
-    def note(name):
-        return lambda quick, out: called.append((name, quick, out))
-
-    assert list(main.measurements()) == ["kernels", "step", "peers", "sweep", "start"]
-    monkeypatch.setattr(main, "measurements", lambda: {name: note(name) for name in ("first", "second")})
+    main = importlib.import_module("benchmarks.__main__")
+    assert list(main.MEASUREMENTS) == ["kernels", "step", "peers", "sweep", "start"]
+    monkeypatch.setattr(main, "measurements", lambda quick, *names: [
+        parts.Table(name, {"all": lambda content: {"rows": [{"quick": quick}]}}, lambda content: None)
+        for name in names])  # fmt: skip
     done = CliRunner().invoke(main.app, ["--quick", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert called == [("first", True, tmp_path), ("second", True, tmp_path)]
+    for name in main.MEASUREMENTS:
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (content["name"], content["rows"][0]["quick"]) == (name, True)
 
 
 def test_options_before_a_command_are_refused(tmp_path):

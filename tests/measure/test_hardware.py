@@ -105,6 +105,7 @@ def test_measured_peaks():
     for part in ("GB/s at", "kB", "GFLOP/s float32", "GFLOP/s float64", "medians of 2 rounds", "read + written"):
         assert part in text
     read = json.loads(json.dumps(peaks.as_dict()))
+    assert Peaks.from_dict(read) == peaks
     assert [Level(**level) for level in read["levels"]] == list(peaks.levels)
 
 

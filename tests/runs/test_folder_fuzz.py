@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from run_folders import begin, bits
 
-from benchmarks import mutations
+from benchmarks import damage
 
 
 @pytest.fixture(scope="module")
@@ -20,20 +20,20 @@ def other(tmp_path_factory):
     return begin(tmp_path_factory.mktemp("other") / "run", lr=0.02)
 
 
-@settings(max_examples=120, phases=[Phase.generate])
+@settings(max_examples=60, phases=[Phase.generate])
 @given(st.randoms(use_true_random=False))
 def test_mutated_run_folders(whole, other, tmp_path_factory, pick):
     out = tmp_path_factory.mktemp("mutated") / "run"
     shutil.copytree(whole, out)
     try:
-        what = mutations.mutate(out, other, pick)
-        print(what, mutations.refusals(out, bits()))
+        what = damage.damaged(out, other, pick)
+        print(what, damage.refusals(out, bits()))
     finally:
         shutil.rmtree(out.parent)
 
 
 def test_a_sound_folder_is_refused_nowhere(whole, tmp_path):
-    assert mutations.refusals(shutil.copytree(whole, tmp_path / "run"), bits()) == []
+    assert damage.refusals(shutil.copytree(whole, tmp_path / "run"), bits()) == []
 
 
 def test_an_error_of_python_is_found(whole, tmp_path, monkeypatch):
@@ -46,4 +46,4 @@ def test_an_error_of_python_is_found(whole, tmp_path, monkeypatch):
 
     reseal(out / "last.safetensors", lambda arrays, meta: meta.update(epoch="x"))
     with pytest.raises((TypeError, ValueError)):
-        mutations.refusals(out, bits())
+        damage.refusals(out, bits())

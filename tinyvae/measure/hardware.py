@@ -95,6 +95,11 @@ class Peaks:
         return {"levels": [vars(level) for level in self.levels], "product_gigaflops": self.product_gigaflops,
                 "threads": self.threads, "rounds": self.rounds}  # fmt: skip
 
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> Peaks:
+        """The peaks that `as_dict` gave."""
+        return cls(**{**found, "levels": tuple(Level(**level) for level in found["levels"])})
+
     def __str__(self) -> str:
         products = ", ".join(f"{rate:.3g} GFLOP/s {name}" for name, rate in self.product_gigaflops.items())
         return (f"memory {', '.join(map(str, self.levels))} (read + written, {self.threads} "

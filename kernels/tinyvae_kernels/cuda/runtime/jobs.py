@@ -54,6 +54,11 @@ class Program:
         """Programs one after the other as one."""
         return cls(together([job for program in programs for job in program.jobs]))
 
+    @property
+    def captured(self) -> bool:
+        """Is it a CUDA graph by now? One launch alone, and what could not be captured, is none."""
+        return self._run != self._one_by_one
+
     def _one_by_one(self) -> None:
         for call in self._calls:
             call()

@@ -24,7 +24,7 @@ ODD: tuple[Any, ...] = (None, True, False, 0, 1, -1, 3, 0.5, -0.5, 10**6, 2**31,
                         float("inf"), "", "vae", "normal", "\0", "\ud800", "x" * 99, [], [[]], [6, 6], {}, {"a": None})
 
 
-def mutate(out: Path, other: Path, pick: random.Random) -> str:
+def damaged(out: Path, other: Path, pick: random.Random) -> str:
     """Damage one file of a run folder, perhaps with one of another run; returns what was done."""
     name = pick.choice(NAMES)
     file, act = out / name, pick.choice(["bytes", "structure", "structure", "structure", "both", "swap", "remove"])
