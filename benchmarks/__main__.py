@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import figures, parts, pictures, reproduce, results
+from benchmarks import figures, mutate, parts, pictures, reproduce, results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Out = Annotated[Path | None, typer.Option(
@@ -55,6 +55,27 @@ def _command(name: str, words: str) -> None:
 
 for _name, _words in MEASUREMENTS.items():
     _command(_name, _words)
+
+
+@app.command(name="mutate")
+def _mutate(
+    sample: Annotated[int, typer.Option(help="The number of mutants.", min=1)] = mutate.SAMPLE,
+    seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = mutate.SEED,
+    only: Annotated[str, typer.Option(help="Only mutants with this in their names, for instance a file.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Run only the tests of a mutant's room, not all.")] = False,
+    out: Out = None, resume: Resume = False,
+) -> None:
+    """Test the tests: run them against programs with one mistake each, and print the share that they notice."""
+    quick = quick or bool(only)
+    parts.measure([mutate.table_of(sample, seed, only, quick)], quick, out, resume)
+
+
+@app.command(name="endure")
+def _endure(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+    """Damage run folders, kill runs, replay a step a million times, start ten processes on an empty cache."""
+    from benchmarks import endure
+
+    parts.measure([endure.table_of(quick)], quick, out, resume)
 
 
 @app.command(name="fingerprints")

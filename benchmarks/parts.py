@@ -8,6 +8,7 @@ stays unfinished. Each row says how many cores other processes used meanwhile.
 
 from __future__ import annotations
 
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -160,10 +161,15 @@ def measure(tables: Iterable[Table], quick: bool, out: Path | None = None, resum
     SystemExit after the last table with all reasons, if parts could not be measured; and at once after Ctrl-C.
     """
     reasons = []
-    for table in tables:
-        sheet = Sheet(table, quick, out, resume)
-        sheet.measure()
-        if reason := sheet.tell():
-            reasons.append(reason)
+    # SIGTERM stops as Ctrl-C does, so that processes which a part has started are ended
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for table in tables:
+            sheet = Sheet(table, quick, out, resume)
+            sheet.measure()
+            if reason := sheet.tell():
+                reasons.append(reason)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if reasons:
         raise SystemExit("\n".join(reasons))

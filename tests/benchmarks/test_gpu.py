@@ -3,7 +3,6 @@
 import json
 import math
 import time
-import types
 from contextlib import contextmanager
 
 import contestants
@@ -64,9 +63,7 @@ def made_up():
 @pytest.fixture
 def small(driver, monkeypatch):
     """Everything at a size that the host can run, in this process; the peers are those that `small` is given."""
-    state, found = {"type": 1}, {}
-    require_cuda()._core = types.SimpleNamespace(get_compute_type=lambda dtype: state["type"],
-                                                 set_compute_type=lambda dtype, value: state.update(type=value))
+    found = {}
 
     @contextmanager
     def team(places, net, **options):

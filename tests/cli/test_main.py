@@ -186,6 +186,87 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch):
     assert run("train", "--resume", "r", "--no-pictures")[0] == 0
 
 
+def test_a_change_is_an_option(run, digits):
+    shutil.copytree(digits[0], "r")
+    code, _, err = run("train", "--resume", "r", "--epochs", 3, "--lr", "3e-4", "--no-pictures")
+    assert code == 0, err
+    assert [r["learning_rate"] for r in log.read_lines("r/metrics.jsonl")] == pytest.approx([1e-3, 1e-3, 3e-4])
+    config = json.loads(Path("r/config.json").read_text())
+    assert config["changes"] == [{"epoch": 2, "step": 16, "epochs": [2, 3], "lr": [0.001, 0.0003]}]
+    assert_sentence(run("train", "--resume", "r", "--batch", 9), "batch was given too", "--init-from r")
+
+
+def test_a_new_run_from_old_parameters(run, digits):
+    code, out, err = run("train", "--init-from", digits[0], "--epochs", 0, "--no-pictures", "--out", "r")
+    assert code == 0, err
+    assert "VAE(64-12-2" in out  # the model of its run, and its data
+    assert "digits-dynamic" in out
+    old, new = tv.load(digits[0]), tv.load("r")
+    assert new.parameters.flat.tobytes() == old.parameters.flat.tobytes()
+    assert json.loads(Path("r/config.json").read_text())["init_from"]["run"] == str(digits[0])
+    assert_sentence(run("train", "--init-from", digits[0], "--hidden", 9, "--out", "s"), "hidden was given too")
+    assert_sentence(run("train", "--init-from", "nowhere", "--out", "s"), "nowhere")
+    assert_sentence(run("train", "digits-gray", "--init-from", digits[0], "--out", "s"), "digits-gray has numbers")
+    assert not os.path.exists("s")
+
+
+def test_pictures_are_drawn_as_the_run_began(run):
+    assert run("train", "--no-pictures", "--out", "r", "--epochs", 1, *SMALL)[0] == 0
+    assert run("train", "--resume", "r", "--epochs", 2)[0] == 0
+    assert not os.path.exists("r/figures")
+    assert run("train", "--resume", "r", "--pictures")[0] == 0
+    assert os.path.exists("r/figures/curves.png")
+
+
+def test_data_that_cannot_be_read_leave_no_folder(run, tmp_path):
+    """The set is known by its name, and its files are damaged."""
+    folder = tmp_path / "sets" / "mnist"
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"hello")
+    for options in (["--out", "r"], []):
+        assert_sentence(run("train", "mnist", "--data-dir", tmp_path / "sets", *options), "mnist")
+    assert not os.path.exists("r")
+    assert not os.path.exists("runs") or os.listdir("runs") == []
+
+
+def test_a_batch_beyond_the_data_gets_a_line(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = run("train", "--batch", 100000, "--epochs", 1, "--out", "r", "--no-pictures", *SMALL[:4])
+    assert code == 0
+    assert err == "warning: found batch=100,000, and there are 1,497 training data: each step takes all of them\n"
+
+
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize(("module", "code", "err"), [
+    ("tinyvae.data", -2, ""), ("tinyvae.cli.main", -2, ""), ("tinyvae.cli.lessons", 130, "tinyvae: interrupted\n")])
+def test_an_interrupt_while_the_program_is_imported(module, code, err, tmp_path):
+    """It ends as other programs do, without a traceback; from the first line of `main` on with a word."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(name=module))
+    path = os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "kernels")])
+    done = subprocess.run([sys.executable, "-m", "tinyvae", "doctor"], env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (code, err)
+
+
+def test_another_program_keeps_its_interrupts():
+    """Only the program `tinyvae` sets what Ctrl-C does."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    code = "import signal, tinyvae; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
 # ---- evaluate, pictures, doctor, help -------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-// cuBLAS's products over host memory, in plain loops, with its names, its columns and its refusals.
+// cuBLAS's products over host memory, in plain loops, with its names, its columns and its refusals. As cuBLAS may, it
+// adds in another order where the result does not begin on 16 bytes.
 #include <cstdint>
 #include <cstring>
 
@@ -34,7 +35,8 @@ template <typename T_> int gemm(const Handle* h, int ta, int tb, int m, int n, i
   for (int j = 0; j < n; j++)
     for (int i = 0; i < m; i++) {
       double sum = 0;
-      for (int l = 0; l < k; l++) {
+      for (int i_l = 0; i_l < k; i_l++) {
+        const int l = (uintptr_t)c % 16 ? k - 1 - i_l : i_l;
         T_ x = ta == N ? a[i + (size_t)l * lda] : a[l + (size_t)i * lda];
         T_ y = tb == N ? b[l + (size_t)j * ldb] : b[j + (size_t)l * ldb];
         if (h->math == TF32) x = rounded(x), y = rounded(y);

@@ -1,15 +1,17 @@
 """A CuPy without a GPU, stricter than the real one: arrays that refuse to become NumPy's by themselves.
 
 `install(monkeypatch, driver)` puts it in the place of `cupy` and `cupyx`. Its functions are NumPy's over hidden NumPy
-arrays. As CuPy's do, they refuse NumPy arrays among their arguments, and return arrays where NumPy gives numbers; and
-an array says no to float(), bool(), iteration and NumPy's own functions, which in CuPy would wait for the device or
-fail. `RawModule` runs kernels on the host, and a stream captures them as CUDA's do: what else is asked for meanwhile is
-refused.
+arrays. There are those alone that CuPy has, with CuPy's parameters: cupy.json lists them (see signatures.py). As CuPy's
+do, they refuse NumPy arrays among their arguments, and return arrays where NumPy gives numbers; and an array says no to
+float(), bool(), iteration and NumPy's own functions, which in CuPy would wait for the device or fail. `RawModule` runs
+kernels on the host, and a stream captures them as CUDA's do: what else is asked for meanwhile is refused.
 """
 
+import json
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import scipy.special
@@ -17,6 +19,7 @@ from tinyvae_kernels.cuda.runtime import driver as drivers
 
 from tinyvae.engine.devices import NAMESPACES, Namespace
 
+TABLE = json.loads(Path(__file__).with_name("cupy.json").read_text())  # what CuPy has: parameters by module and name
 MADE_FROM_HOST = ("asarray", "array")  # the functions that may be given NumPy's arrays: a copy to the device
 
 
@@ -47,8 +50,19 @@ def wrap(value):
     return type(value)(map(wrap, value)) if isinstance(value, (list, tuple)) else value
 
 
-def on_device(function, name):
+def check_call(name, words, arguments, named):
+    """TypeError if CuPy's function of that name does not take these arguments."""
+    before, _, after = f" {words} ".partition(" * ")
+    positional, keywords = before.split(), after.split()
+    if len(arguments) > len(positional) and not any(word.startswith("*") for word in positional):
+        raise TypeError(f"CuPy's {name} takes {len(positional)} arguments by position, found {len(arguments)}")
+    if unknown := set(named) - {*positional, *keywords} if "**kwargs" not in words.split() else None:
+        raise TypeError(f"CuPy's {name} takes {words!r}, found {', '.join(sorted(unknown))}")
+
+
+def on_device(function, name, words="*args **kwargs"):
     def call(*arguments, **named):
+        check_call(name, words, arguments, named)
         if Stream.capturing:
             raise CaptureError(f"{name} while a graph is captured: only kernels and products may run there")
         if name in MADE_FROM_HOST and not isinstance(arguments[0], ndarray):
@@ -60,9 +74,7 @@ def on_device(function, name):
         out = named.get("out")
         return out if isinstance(out, ndarray) else wrap(found)
 
-    if hasattr(function, "at"):
-        call.at = lambda *arguments: function.at(*unwrap(arguments, name))
-    return call
+    return call  # without `at`: CuPy's adds in an order that changes from run to run
 
 
 def refuse(what):
@@ -119,7 +131,7 @@ class ndarray:  # CuPy's name
 for _name in ("reshape", "transpose", "astype", "sum", "mean", "max", "min", "all", "any", "copy", "swapaxes", "ravel",
               "fill", "squeeze"):
     setattr(ndarray, _name, lambda self, *arguments, _name=_name, **named: on_device(
-        getattr(self.hidden, _name), _name)(*arguments, **named))
+        getattr(self.hidden, _name), _name, TABLE["cupy.ndarray"][_name])(*arguments, **named))
 for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "floordiv", "mod", "and", "or", "xor", "rshift",
               "lshift", "gt", "ge", "lt", "le", "eq", "ne"):
     for _prefix in ("", "r"):
@@ -153,7 +165,7 @@ class Stream:
     capturing = None  # the stream that captures, if any
     current = default
 
-    def __init__(self, non_blocking=False):
+    def __init__(self, *, non_blocking=False):
         self.ptr, self._calls = 1 + id(self), None
 
     def __enter__(self):
@@ -215,15 +227,17 @@ class Event:
 
 
 class FakeModule(types.ModuleType):
-    """NumPy's or SciPy's functions over device arrays."""
+    """NumPy's or SciPy's functions over device arrays, as far as CuPy has them."""
 
     def __init__(self, name, library):
         super().__init__(name)
         self.__dict__["_library"] = library
 
     def __getattr__(self, name):
-        found = getattr(self._library, name)
-        return on_device(found, name) if callable(found) and not isinstance(found, type) else found
+        if name not in TABLE[self.__name__]:
+            raise AttributeError(f"CuPy has no {self.__name__}.{name}")
+        found, words = getattr(self._library, name), TABLE[self.__name__][name]
+        return on_device(found, name, words) if callable(found) and not isinstance(found, type) else found
 
 
 def install(monkeypatch, driver):
@@ -241,7 +255,7 @@ def install(monkeypatch, driver):
     special.polygamma = of_arrays
 
     class RawModule:
-        def __init__(self, code, options=(), **_):
+        def __init__(self, code, *, options=()):
             self._module = driver.module(code, options)
 
         def get_function(self, name):
@@ -268,6 +282,9 @@ def install(monkeypatch, driver):
     cuda.runtime, cuda.nvrtc, cuda.Device = runtime, nvrtc, lambda *_: device
     cuda.Stream, cuda.get_current_stream = Stream, lambda: Stream.current
     cuda.Event, cuda.get_elapsed_time = Event, lambda start, stop: 1000 * (stop.seconds - start.seconds)
+    types_of_products = {"type": 1}
+    cupy._core = types.SimpleNamespace(get_compute_type=lambda dtype: types_of_products["type"],
+                                       set_compute_type=lambda dtype, value: types_of_products.update(type=value))
     cupy.RawModule, cupy.cuda = RawModule, cuda
     for name, module in (("cupy", cupy), ("cupy.cuda", cuda),
                          ("cupyx", types.ModuleType("cupyx")), ("cupyx.scipy", types.ModuleType("cupyx.scipy")),

@@ -1,9 +1,11 @@
 """Whole files: what they hold, their permissions, and how much of them is read."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tinyvae.runs import files
 
@@ -14,3 +16,31 @@ def test_write_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "c.json").read_text()) == {
         "a": 0.5, "b": [1, None], "c": {"d": [3, None]}, "e": "β"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_that_is_replaced_keeps_its_permissions(mode: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    files.write_json(file, 1)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~umask  # a new file has those of any new file
+    file.chmod(mode)
+    files.write_json(file, 2)
+    assert file.stat().st_mode & 0o777 == mode
+    assert files.read_json(file) == 2
+
+
+def test_no_json_is_read_without_a_bound(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(b'"' + b"x" * (files.LONGEST_TEXT - 2) + b'"')
+    assert len(files.read_json(file)) == files.LONGEST_TEXT - 2
+    file.write_bytes(b'"' + b"x" * (files.LONGEST_TEXT - 1) + b'"')
+    assert files.read_json(file) is None
+    for content in (b"", b"[" * 100_000, b"\xff", b"{"):
+        file.write_bytes(content)
+        assert files.read_json(file) is None
+    with pytest.raises(files.CheckpointError, match="is not a file"):
+        files.read_json(tmp_path)
+    with pytest.raises(files.CheckpointError, match="does not exist"):
+        files.read_json(tmp_path / "b.json")

@@ -42,3 +42,25 @@ def test_a_log_that_needs_no_cut_is_not_written(tmp_path: Path) -> None:
     inode = file.stat().st_ino
     log.cut_lines(file, lambda record: True)
     assert file.stat().st_ino == inode
+
+
+def test_a_damaged_log_is_kept(tmp_path: Path) -> None:
+    """A line that ends and is no record was damaged; the file as it was stays beside the new one."""
+    file, aside = tmp_path / "metrics.jsonl", tmp_path / "metrics.jsonl.damaged"
+    for damage in (b"{\xff}\n", b"[1]\n", b"\0" * 20 + b"\n", b'{"epoch": "x"}\n'):
+        whole = b'{"epoch": 0}\n' + damage + b'{"epoch": 1}\n'
+        file.write_bytes(whole)
+        found = log.cut_lines(file, lambda record: True, lambda record: isinstance(record.get("epoch"), int))
+        assert found == aside
+        assert aside.read_bytes() == whole
+        assert file.read_bytes() == b'{"epoch": 0}\n{"epoch": 1}\n'
+
+
+def test_a_line_without_an_end_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    log.append_line(file, {"epoch": 0})
+    with open(file, "ab") as opened:
+        opened.truncate(2**40)  # a hole takes no room on the disk
+    assert log.read_lines(file) == [{"epoch": 0}]
+    assert log.cut_lines(file, lambda record: True) == tmp_path / "metrics.jsonl.damaged"
+    assert file.read_bytes() == b'{"epoch": 0}\n'

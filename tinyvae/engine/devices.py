@@ -45,6 +45,28 @@ class Namespace:
     def __reduce__(self) -> Any:
         return namespace, (self.device,)  # a copy, or what `pickle` loads, is the one namespace of the device
 
+    def add_rows(self, out: Array, index: Array, values: Array) -> None:
+        """out[index] += values, where the values of a row that `index` names several times add up, in a fixed order.
+
+        CuPy's `add.at` adds in an order that changes from run to run. Therefore on a GPU the values are sorted by their
+        rows, and every value takes up those before it in its row: first the neighbour, then the sum of two, of four.
+        The last value of a row is then its sum (Hillis and Steele 1986, "Data parallel algorithms").
+        """
+        if self.device == "cpu":
+            self.add.at(out, index, values)
+        elif index.size and values.size:
+            row, sums = index.reshape(-1) % len(out), values.reshape(index.size, -1)
+            order = self.argsort(row)
+            row, sums, step = row[order], sums[order], 1
+            while step < index.size:
+                same = (row[step:] == row[:-step]).reshape(-1, 1)
+                sums[step:] += self.where(same, sums[:-step], 0)
+                step *= 2
+            rows = self.arange(len(out))
+            last = self.searchsorted(row, rows, side="right") - 1
+            named = (row[last] == rows).reshape(-1, 1)  # last is -1 before the first row, which is another row's place
+            out += self.where(named, sums[last], 0).reshape(out.shape)
+
     def __repr__(self) -> str:
         return f"Namespace({self.device!r})"
 

@@ -349,7 +349,7 @@ def _gather(xp: Any, a: Any, index: Any, out: Any) -> Any:
 def _scatter(xp: Any, g: Any, index: Any, out: Any, rows: int) -> Any:
     out = xp.empty((rows, *g.shape[index.ndim :]), dtype=g.dtype) if out is None else out
     out[...] = 0
-    xp.add.at(out, index, g)
+    xp.add_rows(out, index, g)
     return out
 
 

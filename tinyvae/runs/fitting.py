@@ -18,12 +18,12 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import read
-from tinyvae.models import Model, build_model, extensions
+from tinyvae.models import Model, extensions
 from tinyvae.progress import watched
 from tinyvae.runs import environment, files, log, schema
 from tinyvae.runs.files import CheckpointError
 from tinyvae.runs.folder import RunFolder, check_uses, configuration
-from tinyvae.runs.loading import take_parameters
+from tinyvae.runs.loading import built, take_parameters
 from tinyvae.training.batches import STEP
 from tinyvae.training.epochs import Training
 from tinyvae.training.faults import TrainingError
@@ -146,6 +146,7 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
     with run.locked():  # the lock comes before every change of the configuration and the logs
         config = run.config()
         check_uses(config, run.path)
+        schema.check_options(config["model"], run.config_file, schema.UNDO)
         if run.is_new():
             return run, _begin(run, config, data, data_dir, device, wanted)
         if other := environment.differing_blas(config.get("environment", {})):
@@ -164,7 +165,7 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
             raise CheckpointError(_disagreement(run, meta, "data", config["data"], meta["data"]))
         loaded = _data(data or config["data"], data_dir or config.get("data_dir"))
         check_data(meta, loaded, run.path)
-        training = Training(build_model(meta["model"], device), loaded, settings)
+        training = Training(built(meta["model"], device, run.last, schema.ANOTHER), loaded, settings)
         run.restore(training)
         run.constant = {name: meta[name] for name in ("changes", "init_from") if name in meta}
         run.constant["data_sha256"] = meta.get("data_sha256") or loaded.fingerprint
@@ -176,12 +177,7 @@ def _begin(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | No
            changes: dict[str, Any]) -> Training:
     """The training of a folder that holds only its configuration, with the checkpoint of step 0."""
     settings = Settings.from_dict(config["settings"] | changes)
-    schema.check_options(config["model"], run.config_file, schema.UNDO)
-    try:
-        model = build_model(config["model"], device)
-    except (KeyError, TypeError, MemoryError) as fault:
-        raise CheckpointError(f"{run.config_file} holds no model that can be built here ({fault}); {schema.UNDO}"
-                              ) from None
+    model = built(config["model"], device, run.config_file, schema.UNDO)
     origin = {} if "init_from" not in config else {"init_from": initial(model, settings, config["init_from"]["run"])}
     own = fingerprint(model.parameters.arrays())
     if config.get("initial", own) != own:

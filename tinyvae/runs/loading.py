@@ -19,9 +19,17 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     namespace(device)  # raises an error before anything is read
     file = checkpoint_of(path)
     arrays, meta = checkpoint.load(file, lambda meta, shapes: check(meta, shapes, file))
-    model = build_model(meta["model"], device)
+    model = built(meta["model"], device, file, schema.ANOTHER)
     model.parameters.load(arrays)
     return model
+
+
+def built(config: dict[str, Any], device: str, file: Path, cure: str) -> Model:
+    """The model of a configuration that `file` holds, with its initial weights."""
+    try:
+        return build_model(config, device)
+    except (KeyError, TypeError, ValueError, MemoryError) as fault:
+        raise CheckpointError(f"{file} holds no model that can be built here ({fault}); {cure}") from None
 
 
 def checkpoint_of(path: str | Path) -> Path:

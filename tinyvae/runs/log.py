@@ -15,6 +15,7 @@ from typing import Any
 from tinyvae.runs.files import LONGEST_TEXT, CheckpointError, decoded, plain, reading, refusal, write_all, write_bytes
 
 Valid = Callable[[Any], bool]
+ENDLESS = b"(a line without an end)\n"  # stands for all that follows
 
 def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append one record as a line of JSON and force it to the disk; keys keep their order.
@@ -77,13 +78,13 @@ def _keep(path: str | os.PathLike[str], aside: Path) -> None:
 
 
 def _lines(path: str | os.PathLike[str], valid: Valid) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Each line and its record, or None for a line without a valid one; of a line that is too long only the end."""
+    """Each line and its record, or None for a line without a valid one; the last is the first that is too long."""
     if not os.path.exists(path):
         return
     with reading(path) as file:
         while line := file.readline(LONGEST_TEXT):
-            short = line.endswith(b"\n") or len(line) < LONGEST_TEXT
-            while not line.endswith(b"\n") and len(line) == LONGEST_TEXT:  # a hole in the file has no end of a line
-                line = file.readline(LONGEST_TEXT) or b"\n"
-            record = decoded(line) if short else None
+            if len(line) == LONGEST_TEXT:  # a hole in the file has no end of a line
+                yield ENDLESS, None
+                return
+            record = decoded(line)
             yield line, record if isinstance(record, dict) and valid(record) else None

@@ -77,8 +77,10 @@ CHANGES = many(Rule("an object with epoch, step and pairs of values", lambda v: 
         name in ("epoch", "step") or (isinstance(pair, list) and len(pair) == 2) for name, pair in v.items())))
 ORIGIN = entries({"run": TEXT, "fingerprint": TEXT})
 
+MODEL = entries({"pixels": whole(1), "seed": whole(0).optional(),
+                 **{name: TEXT.optional() for name in ("kind", "init", "dtype")}})  # fmt: skip
 # what config.json and both checkpoints say of a run
-COMMON: dict[str, Rule] = {"model": OBJECT, "data": TEXT, "uses": USES.optional()}
+COMMON: dict[str, Rule] = {"model": MODEL, "data": TEXT, "uses": USES.optional()}
 CONFIG: dict[str, Rule] = COMMON | {
     "version": whole(1),
     "data_dir": Rule("text or null", lambda v: v is None or TEXT.holds(v)).optional(),

@@ -1,0 +1,228 @@
+"""Testing the tests: each mutant of a sample runs against them, and the share that they notice is the score.
+
+A mutant runs in a copy of the tree, first against the tests that have the name of its file. If these pass, the tests of
+its room follow, and then the whole suite. Each stops at the first failure, and has three times the seconds of the right
+program and half a minute; a mutant that takes longer has been noticed. The examples of property tests are the same in
+every run. Mutants that no test can notice, because they do what the program does, are listed with a reason in
+equivalent_mutants.toml and do not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import parts, results
+from benchmarks.mutants import Mutant, mutants_of
+from benchmarks.parts import Content
+
+KERNELS = "kernels/tinyvae_kernels/cpu"
+# The rooms whose tests are tested; those that do not exist are left out.
+ROOMS = ("tinyvae/engine", "tinyvae/inference", "tinyvae/distributions", "tinyvae/training", "tinyvae/runs", KERNELS)
+SAMPLE, SEED = 300, 0
+SUITE = ("tests",)
+EQUIVALENT = results.ROOT / "benchmarks" / "equivalent_mutants.toml"
+SURVIVED, HUNG, SAME = "survived", "hung", "equivalent"
+TIMES, MORE = 3, 30.0  # a mutant may take so many times the right program's seconds, and so many seconds more
+FAILED = 1  # the exit code of pytest if tests failed
+
+
+class Outcome(NamedTuple):
+    """How pytest ended."""
+
+    code: int | None  # None: it was stopped, because it took too long
+    seconds: float
+    output: str
+
+    @property
+    def noticed(self) -> bool:
+        return self.code != 0
+
+
+class Copy:
+    """A copy of the tree in which one file at a time is changed; the seconds and faults of the right program in it."""
+
+    def __init__(self) -> None:
+        self._work = Path(tempfile.mkdtemp(prefix="tinyvae-mutants-"))
+        weakref.finalize(self, shutil.rmtree, self._work, ignore_errors=True)  # also at the end of the process
+        self.folder = self._work / "tree"
+        listed = results.git("ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+        for name in listed:
+            if (results.ROOT / name).is_file():  # one that was deleted is still listed
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(results.ROOT / name, self.folder / name)
+        self._right: dict[tuple[str, ...], tuple[float, list[str]]] = {}
+
+    @contextlib.contextmanager
+    def changed(self, mutant: Mutant) -> Iterator[None]:
+        """Within this block the file of the mutant is changed."""
+        file = self.folder / mutant.file
+        right = file.read_bytes()
+        file.write_bytes(mutant.apply(right))
+        try:
+            yield
+        finally:
+            file.write_bytes(right)
+
+    def right(self, tests: tuple[str, ...]) -> tuple[float, list[str]]:
+        """The seconds of the right program in these tests, and the tests that fail for it, which no mutant meets."""
+        if tests not in self._right:
+            parts.say(f"the right program in {' '.join(tests)}")
+            found = self._pytest(tests, math.inf, "--tb=no", "-rfE")
+            failed = [line.split()[1] for line in found.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+            if found.code not in (0, FAILED):
+                raise SystemExit(f"{' '.join(tests)}: pytest ended with {found.code} for the right program: "
+                                 f"{found.output.strip()[-300:]}")
+            self._right[tests] = found.seconds, failed
+        return self._right[tests]
+
+    def forget(self, kernels: str) -> None:
+        """Remove machine code."""
+        shutil.rmtree(self._work / kernels, ignore_errors=True)
+
+    def run(self, tests: tuple[str, ...], seconds: float, failed: list[str], kernels: str = "kernels") -> Outcome:
+        """The outcome of these tests without those in `failed`, up to the first failure."""
+        return self._pytest(tests, TIMES * seconds + MORE, "-x", *(f"--deselect={test}" for test in failed),
+                            kernels=kernels)
+
+    def _pytest(self, tests: tuple[str, ...], limit: float, *options: str, kernels: str = "kernels") -> Outcome:
+        """Run pytest in the copy. The machine code of right and of changed kernels lies in folders of their own."""
+        home = self._work / "home"
+        home.mkdir(exist_ok=True)
+        names = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(home), "CI": "true",
+                 "NUMBA_CACHE_DIR": str(self._work / kernels), "PYTHONDONTWRITEBYTECODE": "1",
+                 "PYTHONPATH": os.pathsep.join([str(self.folder), str(self.folder / "kernels")])}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
+        begin = time.perf_counter()
+        with open(self._work / "output", "w+b") as output:
+            process = subprocess.Popen(command, cwd=self.folder, env=os.environ | names, stdin=subprocess.DEVNULL,
+                                       stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            code: int | None = None
+            try:
+                code = process.wait(None if limit == math.inf else limit)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # whatever the tests have started ends with them
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            output.seek(0)
+            return Outcome(code, time.perf_counter() - begin, output.read().decode(errors="replace"))
+
+
+def mirrored(file: str) -> tuple[str, ...]:
+    """The tests that have the name of a file; for a kernel without such tests those of all kernels."""
+    folder = results.ROOT / room_tests(file)[0]
+    found = sorted(folder.glob(f"test_{Path(file).stem}*.py"))
+    if not found and file.startswith(KERNELS):
+        found = [folder / "test_kernels.py"]
+    return tuple(path.relative_to(results.ROOT).as_posix() for path in found)
+
+
+def room_tests(file: str) -> tuple[str, ...]:
+    """The tests of a file's room: a folder, and what is left out of it."""
+    if file.startswith(KERNELS):
+        return "tests/kernels", "--ignore=tests/kernels/cuda"  # of the other device
+    return (f"tests/{Path(file).parts[1]}",)
+
+
+def stages(file: str, quick: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """The tests that a mutant meets one after the other, with a name for each; a quick run leaves out the suite."""
+    found = [("its own tests", mirrored(file)), ("its room's tests", room_tests(file))]
+    return [(name, tests) for name, tests in found if tests] + [("the whole suite", SUITE)] * (not quick)
+
+
+def verdict(copy: Copy, mutant: Mutant, quick: bool) -> dict[str, Any]:
+    """Which tests notice a mutant, and how."""
+    kernels, last = ("mutant" if mutant.file.startswith("kernels") else "kernels"), ""
+    for name, tests in stages(mutant.file, quick):
+        seconds, failed = copy.right(tests)  # before the file is changed
+        with copy.changed(mutant):
+            found = copy.run(tests, seconds, failed, kernels)
+        copy.forget("mutant")
+        if found.noticed:
+            lines = [line for line in found.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+            last = lines[0].split(" - ")[0].split(" ", 1)[1] if lines else f"pytest ended with {found.code}"
+            return {"verdict": HUNG if found.code is None else f"noticed by {name}", "test": last}
+    return {"verdict": SURVIVED, "test": ""}
+
+
+def row(mutant: Mutant, found: dict[str, Any]) -> dict[str, Any]:
+    """The row of the results file."""
+    return {"name": mutant.name, "file": mutant.file, "line": mutant.line, "function": mutant.function,
+            "kind": mutant.kind, "before": mutant.before, "after": mutant.after, **found}
+
+
+def every() -> list[Mutant]:
+    """All mutants of the rooms."""
+    files = [path for room in ROOMS for path in sorted((results.ROOT / room).rglob("*.py"))]
+    return [mutant for path in files
+            for mutant in mutants_of(path.relative_to(results.ROOT).as_posix(), path.read_text())]
+
+
+def equivalent() -> dict[str, str]:
+    """The reason why no test can notice a mutant, by its name."""
+    return {entry["name"]: entry["reason"] for entry in tomllib.loads(EQUIVALENT.read_text()).get("mutant", [])}
+
+
+def score(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The share of the mutants that were noticed, with its standard error; equivalent ones do not count."""
+    counts = Counter(row["verdict"] for row in rows)
+    count = len(rows) - counts[SAME]
+    share = 1 - counts[SURVIVED] / count if count else math.nan
+    return {"count": count, "equivalent": counts[SAME], "survived": counts[SURVIVED], "hung": counts[HUNG],
+            "score": share, "standard_error": math.sqrt(share * (1 - share) / count) if count else math.nan}
+
+
+def show(content: Content) -> None:
+    """Print the survivors, and the score of each room and of all."""
+    rows = content["rows"]
+    for found in rows:
+        if found["verdict"] == SURVIVED:
+            print(f"{found['file']}:{found['line']}: {found['kind']} in {found['function'] or 'the module'}: "
+                  f"{found['before']} -> {found['after']}")
+    for room in (*ROOMS, ""):
+        if here := [found for found in rows if found["file"].startswith(room)]:
+            s = score(here)
+            print(f"{room or 'together'}: {s['score']:.1%} (standard error {s['standard_error']:.1%}) of {s['count']} "
+                  f"mutants are noticed, {s['hung']} of them because they hang; {s['equivalent']} equivalent ones do "
+                  "not count")
+
+
+def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool = False) -> parts.Table:
+    """A part for each mutant of the sample: the first `sample`, in an order that `seed` draws, with `only` in the name.
+
+    A quick run leaves out the whole suite, and so finds survivors that other rooms' tests would notice.
+    """
+    chosen, reasons = [mutant for mutant in every() if only in mutant.name], equivalent()
+    total = len(chosen)
+    random.Random(seed).shuffle(chosen)
+
+    @functools.cache
+    def copy() -> Copy:
+        return Copy()
+
+    def part(mutant: Mutant) -> Content:
+        found = ({"verdict": SAME, "test": reasons[mutant.name]} if mutant.name in reasons else
+                 verdict(copy(), mutant, quick))
+        parts.say(f"{found['verdict']}  {found['test']}")
+        return {"rows": [row(mutant, found)]}
+
+    found = {mutant.name: lambda _, mutant=mutant: part(mutant) for mutant in chosen[:sample]}
+    return parts.Table("mutants", found, show, close=lambda content: score(content["rows"]),
+                       head={"seed": seed, "of": total, "only": only})
