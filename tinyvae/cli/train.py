@@ -125,8 +125,8 @@ def begin(context: Any, data: str, data_dir: str | None, out: Path | None, kind:
           options: list[str], init: str, dtype: str, device: str, settings: dict[str, Any]) -> Path:
     """Make the run folder of a new model; ValueError for options that are none or do not fit the data."""
     from tinyvae import data as data_sets
+    from tinyvae.choices import chosen
     from tinyvae.models import build_model
-    from tinyvae.models.base import chosen
     from tinyvae.training import runs
 
     if dtype not in ("float32", "float64"):

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import chosen
 from tinyvae.data import DataSet
 from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Generator
-from tinyvae.models.base import Model, chosen, widths_of
+from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
 
 
@@ -92,7 +93,11 @@ class VAE(Model, kind="vae"):
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's output bias so that with zero weights the mean image is `data_mean`."""
-        mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
+        mean = np.asarray(data_mean)
+        if mean.shape != (self.pixels,) or mean.dtype.kind not in "fiub":
+            raise ValueError(f"found data_mean of shape {mean.shape} and type {mean.dtype}; expected ({self.pixels},) "
+                             "numbers in [0, 1]")
+        mean = np.clip(mean.astype(np.float64), 1e-3, 1 - 1e-3)
         # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
         start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
         self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)

@@ -28,7 +28,7 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import namespace, read, to_host
-from tinyvae.models import Model, build_model, extensions
+from tinyvae.models import Model, build_model, check_model, extensions
 from tinyvae.progress import watched
 from tinyvae.training import checkpoint, environment
 from tinyvae.training.checkpoint import CheckpointError
@@ -121,9 +121,9 @@ class RunFolder:
                                       f"tinyvae train DATA --out {self.path}")
         try:
             config = checkpoint.read_json(self.config_file)
-            assert config["format"] == "tinyvae-run"
-            assert {"model", "data", "settings"} <= set(config)
-        except (ValueError, AssertionError, KeyError, TypeError):
+            if config["format"] != "tinyvae-run" or not {"model", "data", "settings"} <= set(config):
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
             raise CheckpointError(f"{self.config_file} is not the configuration of a tinyvae run; if it was edited, "
                                   "undo that, or start a new run") from None
         return config
@@ -237,8 +237,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-# ---- the public functions
-# ---------------------------------------------------------------------------------------------
+# ---- the public functions --------------------------------------------------------------------------------------------
 
 
 def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
@@ -273,6 +272,7 @@ SETTINGS
     TrainingError
         If the loss is not finite, or the training diverges.
     """
+    check_model(model, on_step=on_step, on_epoch=on_epoch)
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     with model.parameters.trained():

@@ -10,6 +10,7 @@ from typing import Any
 from tinyvae.engine.noise import Noise
 from tinyvae.inference.bounds import GRADIENTS, Draw, check_draw
 from tinyvae.inference.estimators import BASELINES, MAPS
+from tinyvae.models.base import plain_number
 from tinyvae.nn.optimizers import OPTIMIZERS
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -19,6 +20,11 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 # The settings that say how the bound is estimated; they are also fields of `Draw`.
 OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
+
+
+# of settings: in Python, and in words
+TYPES: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": ((int, float), "a number"),
+                                     "str": (str, "a name"), "bool": (bool, "True or False")}  # fmt: skip
 
 
 def setting(default: Any, words: str, choices: Iterable[str] = ()) -> Any:
@@ -106,12 +112,14 @@ class Settings:
         """The settings of a dictionary; ValueError for an unknown name or a value of another type."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
+            raise ValueError(f"found unknown settings: {', '.join(sorted(unknown))}; there are "
                              f"{', '.join(f.name for f in fields(cls))}")
+        values = {name: plain_number(value) for name, value in values.items()}
         for f in fields(cls):
-            kinds = (int, float) if f.type == "float" else {"int": int, "str": str, "bool": bool}[str(f.type)]
-            if f.name in values and not isinstance(values[f.name], kinds):
-                raise ValueError(f"found {f.name}={values[f.name]!r}; expected a value of type {f.type}")
+            kinds, expected = TYPES[str(f.type)]
+            value = values.get(f.name, f.default)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and f.type != "bool"):
+                raise ValueError(f"found {f.name}={value!r}; expected {expected}")
         return cls(**values)
 
 
