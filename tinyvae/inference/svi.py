@@ -120,7 +120,7 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
     if known("baseline", baseline, BASELINES) != "none" and not {"grep", "score"} & set(chosen.values()):
         raise ValueError(f"found baseline {baseline!r} without an estimator that needs one; take estimator='score' or "
                          "'grep', or leave the baseline out")
-    parameters = Parameters({name: factor.raw for name, factor in q.items()}, np.dtype(dtype))
+    parameters = Parameters({name: factor.raw for name, factor in q.items()}, dtype)
     for site, (name, factor) in enumerate(q.items()):
         start = 0.1 * noises.normal(seed, "init", 0, site, factor.raw, dtype) if factor.start is None else factor.start
         parameters[name].data[...] = np.broadcast_to(start, factor.raw)

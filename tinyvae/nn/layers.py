@@ -6,6 +6,7 @@ import math
 import operator
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -53,7 +54,8 @@ class Parameters:
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
-        self._lock, self._trainer, self._trainings = threading.Lock(), 0, 0
+        self._lock, self._trainer = threading.Lock(), 0
+        self._trainings: Counter[int] = Counter()  # by thread
         self._shapes, self._spans, end = shapes, {}, 0
         dtype = floating(dtype)
         for name, shape in shapes.items():
@@ -92,7 +94,8 @@ class Parameters:
             before = self._trainer
             if before not in (0, me):
                 raise RuntimeError(f"found a second training of the same model; {IN_TRAINING}")
-            self._trainer, self._trainings = me, self._trainings + 1
+            self._trainer = me
+            self._trainings[me] += 1
         try:
             yield
         finally:
@@ -101,10 +104,11 @@ class Parameters:
     @contextmanager
     def used(self) -> Iterator[None]:
         """Within this block this thread reads the parameters; RuntimeError if another thread trains them meanwhile."""
-        begun = self._trainings
-        if self._trainer in (0, threading.get_ident()):
+        me = threading.get_ident()
+        if self._trainer in (0, me):
+            before = self._trainings.total() - self._trainings[me]
             yield
-            if begun == self._trainings or self._trainer == threading.get_ident():
+            if before == self._trainings.total() - self._trainings[me]:
                 return
         raise RuntimeError(f"found a model in use that another thread trains meanwhile; {IN_TRAINING}")
 

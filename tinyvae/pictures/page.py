@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def _import_matplotlib() -> None:
         import_module("matplotlib")
     except ValueError:
         backend = os.environ.pop("MPLBACKEND", "")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half imported
         try:
             import_module("matplotlib")
         finally:
