@@ -267,3 +267,24 @@ def test_wrong_results_hangs_and_crashes_are_found():
     )  # fmt: skip
     assert wrong.startswith("a wrong result")
     assert crash.startswith("killed by signal 6")
+
+
+# ---- other systems ---------------------------------------------------------------------------------------------------
+
+# The team is compiled as Windows would have it, and its machine code is not kept.
+WITHOUT_YIELD = """
+import sys, numba
+from tinyvae_kernels.cpu.runtime import cache
+keep, system = cache.keep, sys.platform
+cache.keep, sys.platform = lambda compile, function: compile(), "win32"
+from tinyvae_kernels.cpu.runtime import team as team_module
+cache.keep, sys.platform = keep, system
+assert team_module._sched_yield is None
+"""
+
+
+def test_a_system_without_sched_yield():
+    """Windows has none; its waiting threads look on until they sleep, and wake again."""
+    code = "for _ in range(200):\n    check(make())\ntime.sleep(0.3)\ncheck(make())\nprint('right')"
+    done = run_python(WITHOUT_YIELD + PROGRAMS + code, timeout=60, NUMBA_NUM_THREADS="4")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")

@@ -38,11 +38,11 @@ def in_threads(*works):
 def trained(seed, fused=True, posterior="normal"):
     with tv.fused(fused):
         model = tv.VAE(12, hidden=9, latent=3, seed=seed, posterior=posterior)
-        record = tv.fit(model, data(), epochs=3, batch=30, seed=seed, quiet=True)[-1]
-        return record["fingerprint"], tv.evaluate(model, data(), importance_samples=20).log_evidence
+        record = tv.fit(model, data(), epochs=2, batch=30, seed=seed, quiet=True)[-1]
+        return record["fingerprint"], tv.evaluate(model, data(), importance_samples=5).log_evidence
 
 
-WORKS = [(0, True, "normal"), (1, True, "gamma"), (2, False, "normal"), (3, True, "full-normal"), (4, False, "beta")]
+WORKS = [(0, True, "normal"), (1, True, "gamma"), (2, False, "normal"), (3, True, "full-normal")]
 
 
 def test_trainings_in_several_threads_have_the_bits_of_single_ones():

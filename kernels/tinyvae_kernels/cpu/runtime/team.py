@@ -94,6 +94,7 @@ def _invoke(typing: Any, address: Any, p: Any, n: Any, s: Any, part: Any, parts:
     return types.void(*[types.int64] * 6), generate
 
 
+# Linux and macOS have sched_yield. Windows has none: there a waiting thread only looks on, 0.2 ms, before it sleeps.
 _POSIX = sys.platform != "win32"
 _sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if _POSIX else None
 
