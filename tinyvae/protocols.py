@@ -193,8 +193,8 @@ def _of_values(name: str, function: Callable[..., Any], arguments: Any, options:
         if not loses:
             raise
     if loses:
-        raise TypeError(f"found np.{name} of a tensor with a gradient, which NumPy would lose; expected operations of "
-                        f"tensors (docs/operations.md), or their values alone: np.{name} of x.numpy()")
+        raise TypeError(f"found np.{name} of a tensor with a gradient, which NumPy would lose; expected a tensor's own "
+                        f"operations, such as +, @, .sum() and .exp(), or the values alone: np.{name} of x.numpy()")
     return answer
 
 
