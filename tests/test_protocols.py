@@ -33,6 +33,18 @@ def test_a_sequence():
     assert list(T(np.zeros((0, 3)))) == []
     assert (2.0 in T(M), 3.0 in T(M), -1.0 in T(V)) == (False, True, False)
     assert [float(x) for x in reversed(T(V))] == [3, 2, 1]
+    assert [bool(flag) for flag in T(V) > 1.5] == [False, True, True]
+    assert (any(T(V) > 2), all(T(V) > 2)) == (True, False)
+    assert [int(n) for n in tv.Tensor(np.arange(3))] == [0, 1, 2]
+
+
+def test_truth_values_that_are_taken_out_follow_in_a_replay():
+    x = T([1.0, -1.0], False)
+    with tv.Tape() as tape:
+        y = (x > 0)[1].where(x, -x)
+    x.data[:] = 2.0, 3.0
+    tape.replay()
+    assert np.array_equal(y.numpy(), [2, 3])
 
 
 def test_a_number():

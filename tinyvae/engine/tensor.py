@@ -179,7 +179,8 @@ class Tensor(Protocols):
             raise TypeError("slice found an array among several indices; take rows by one array of whole numbers, then "
                             "slice the result: x[index][:, 2]")
         # with `...` a single number is a view, too, and follows its array in a replay; without, NumPy copies it
-        return apply("slice", self, key=key if ... in key else (*key, ...))
+        key = key if any(part is ... for part in key) else (*key, ...)
+        return apply("slice", self, key=key) if self.dtype in FLOATS else Tensor(self.data[key])
 
     def concatenate(self, *others: Any, axis: int = 0) -> Tensor:
         return self.joined((self, *others), axis)
