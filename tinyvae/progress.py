@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Update = Callable[..., None]
+_drawing = threading.Lock()  # held while a bar is drawn; beside it, work in another thread shows none
 
 
 def is_interactive() -> bool:
@@ -29,9 +31,18 @@ def watched(what: str, total: float = 1.0, quiet: bool = False) -> Iterator[Upda
 
     Yields a function `update(done, what="")` that moves the bar to `done` of `total` and can change the description.
     """
-    if quiet or not is_interactive():
+    if quiet or not is_interactive() or not _drawing.acquire(blocking=False):
         yield lambda done, what="": None
         return
+    try:
+        with _bar(what, total) as update:
+            yield update
+    finally:
+        _drawing.release()
+
+
+@contextmanager
+def _bar(what: str, total: float) -> Iterator[Update]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -19,7 +19,6 @@ import numpy as np
 OPERATORS = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "power": "pow",
              "matmul": "matmul"}  # fmt: skip
 RENAMED = {"absolute": "abs", "negative": "neg", "gammaln": "lgamma"}  # ufuncs with another name than the operation
-CONSTANT = ("zeros_like", "ones_like", "empty_like", "full_like")  # made after a tensor, without its values
 
 
 def _dot(a: Any, b: Any) -> Any:
@@ -46,6 +45,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sum": lambda a, axis=None, keepdims=False: a.sum(axis, keepdims),
     "mean": lambda a, axis=None, keepdims=False: a.mean(axis, keepdims),
     "max": lambda a, axis=None, keepdims=False: a.max(axis, keepdims),
+    # what needs no values, and has no gradient
+    "shape": lambda a: a.shape, "ndim": lambda a: a.ndim, "size": lambda a: a.size,
+    "zeros_like": lambda a: np.zeros(a.shape, a.dtype), "ones_like": lambda a: np.ones(a.shape, a.dtype),
+    "empty_like": lambda a: np.empty(a.shape, a.dtype),
+    "full_like": lambda a, fill_value: np.full(a.shape, fill_value, a.dtype),
 }
 
 
@@ -166,23 +170,31 @@ def _takes(function: Callable[..., Any], arguments: Any, options: Any) -> bool:
 
 def _of_values(name: str, function: Callable[..., Any], arguments: Any, options: Any) -> Any:
     """What a function gives for the values of the tensors; TypeError where that loses a gradient."""
-    gradient: list[Any] = []
+    tensors: list[Any] = []
+
+    def gathered(value: Any) -> None:
+        if isinstance(value, Protocols):
+            tensors.append(value)
+        elif isinstance(value, (list, tuple)):
+            any(map(gathered, value))
 
     def plain(value: Any) -> Any:
         if isinstance(value, Protocols):
-            if value.requires_grad:
-                gradient.append(value)
             return value.numpy()
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(plain, value))
-        return {key: plain(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+        return type(value)(map(plain, value)) if isinstance(value, (list, tuple)) else value
 
-    arguments, options = plain(tuple(arguments)), plain(options)
-    refused = bool(gradient) and "out" in options
-    answer = None if refused else function(*arguments, **options)
-    if refused or (gradient and name not in CONSTANT and _has_numbers(answer)):
-        raise TypeError(f"found np.{name} of a tensor with a gradient, which NumPy would lose; expected operations of "
-                        f"tensors (docs/operations.md), or their values alone: np.{name} of x.numpy()")
+    gathered([*arguments, *options.values()])
+    loses, answer = any(tensor.requires_grad for tensor in tensors), None
+    try:
+        if not (loses and "out" in options):  # an array that is written to holds numbers
+            answer = function(*map(plain, arguments), **{key: plain(value) for key, value in options.items()})
+            loses = loses and _has_numbers(answer)
+    except RuntimeError:  # the values of recorded tensors are not known yet
+        if not loses:
+            raise
+    if loses:
+        raise TypeError(f"found np.{name} of a tensor with a gradient, which NumPy would lose; expected a tensor's own "
+                        f"operations, such as +, @, .sum() and .exp(), or the values alone: np.{name} of x.numpy()")
     return answer
 
 

@@ -492,7 +492,7 @@ def test_a_corrupted_checkpoint(command, run, digits):
 
 def test_mistakes_of_the_other_commands(run, digits):
     assert_sentence(run("evaluate", "nowhere"), "nowhere")
-    assert_sentence(run("evaluate", digits[0], "-k", -1), "found -1 importance samples")
+    assert_sentence(run("evaluate", digits[0], "-k", -1), "found importance_samples -1")
     assert_sentence(run("evaluate", digits[0], "--part", "tests"), "found part 'tests'")
     assert_sentence(run("evaluate", digits[0], "--part", "valid"), "no part 'valid'")
     assert_sentence(run("evaluate", digits[0], "--method", "nuts"), "found method 'nuts'")

@@ -88,9 +88,9 @@ def test_every_part_of_the_address_counts():
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_does_not_fit(seed):
     """On the readable road and, as the kernel looks at nothing, where the noise is made."""
-    with pytest.raises(ValueError, match=f"seed is {seed}; expected an integer from 0 to 4294967295"):
+    with pytest.raises(ValueError, match=f"found seed {seed}; expected a whole number from 0 to 4294967295"):
         words(seed, "noise", 0, 0, 4)
-    with pytest.raises(ValueError, match=f"seed is {seed}; expected an integer from 0 to 4294967295"):
+    with pytest.raises(ValueError, match=f"found seed {seed}; expected a whole number from 0 to 4294967295"):
         Noise(seed)
 
 

@@ -228,7 +228,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_an_unknown_start_is_refused():
-    with pytest.raises(ValueError, match="found start 'q'; expected encoder or prior"):
+    with pytest.raises(ValueError, match="found start 'q'; expected one of encoder, prior"):
         annealing(MODEL, MODEL.simulate(1, 0)[1], 5, "q")
 
 

@@ -178,11 +178,11 @@ def test_an_unknown_bound_or_gradient_is_refused():
     q = fixed([[0.0]], [[0.0]])
     with pytest.raises(ValueError, match=r"found bound 'elbo-c'; expected one of elbo-a, elbo-b"):
         terms(ONE, q, Tensor(X), Noise(0), bound="elbo-c")
-    with pytest.raises(ValueError, match=r"found gradient 'stl' with elbo-b; expected one of path$"):
+    with pytest.raises(ValueError, match=r"found the gradient of elbo-b 'stl'; expected one of path$"):
         elbo(ONE, q, Tensor(X), Noise(0), gradient="stl")
-    with pytest.raises(ValueError, match=r"found gradient 'dreg' with elbo-a; expected one of path, stl$"):
+    with pytest.raises(ValueError, match=r"found the gradient of elbo-a 'dreg'; expected one of path, stl$"):
         elbo(ONE, q, Tensor(X), Noise(0), bound="elbo-a", gradient="dreg")
-    with pytest.raises(ValueError, match=r"found gradient 'score' with iwae; expected one of path, stl, dreg$"):
+    with pytest.raises(ValueError, match=r"found the gradient of iwae 'score'; expected one of path, stl, dreg$"):
         iwae(ONE, q, Tensor(X), Noise(0), gradient="score")
 
 

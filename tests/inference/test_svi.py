@@ -226,7 +226,13 @@ def test_a_wrong_log_joint_gets_a_sentence(log_joint, message):
     ({"lr": math.nan}, "found lr=nan"), ({"lr": 0.0}, "found lr=0.0"),
     ({"estimator": "implicit"}, "found estimator 'implicit'; Normal has reparam, grep, score"),
     ({"estimator": "magic"}, "found estimator 'magic'; Normal has reparam, grep, score"),
-    ({"samples": 0}, "found samples=0"), ({"steps": -1}, "steps=-1"), ({"baseline": "wise"}, "found baseline 'wise'"),
+    ({"samples": 0}, "found samples 0; expected a whole number, at least 1"),
+    ({"steps": -1}, "found steps -1; expected a whole number, at least 0"),
+    ({"steps": 1.5}, "found steps 1.5; expected a whole number"), ({"dtype": "int32"}, "found dtype 'int32'; expected"),
+    ({"seed": "a"}, "found seed 'a'; expected a whole number"), ({"lr": "a"}, "found lr='a'; expected a finite number"),
+    ({"estimator": {"y": "score"}}, "found an estimator for 'y'; expected one of"),
+    ({"baseline": "fitted", "samples": 2}, "found baseline 'fitted' without an estimator that needs one"),
+    ({"baseline": "wise"}, "found baseline 'wise'"),
     ({"optimizer": "lion"}, "found optimizer 'lion'"),
     ({"estimator": "score", "baseline": "fitted"}, "needs at least 2")])  # fmt: skip
 def test_wrong_use_gets_a_sentence(changes, message):

@@ -5,14 +5,18 @@ kernel is in cpu/activations.py; what it computes is in cpu/runtime/elementary.p
 Numba does not look for changes.
 """
 
+import gc
 import io
 import json
 import math
 import os
 import shutil
 import sys
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import tinyvae_kernels
 from support import ROOT, run_python
@@ -262,3 +266,31 @@ def test_a_read_only_installation(tmp_path):
     finally:
         for path in (package.kernels, package.path):
             path.chmod(0o755)
+
+
+# ---- several threads -------------------------------------------------------------------------------------------------
+
+
+def test_one_thread_compiles_at_a_time(monkeypatch):
+    """A kernel is compiled once, and what compiling changes in the process is what it was before."""
+    from numba import config
+    from tinyvae_kernels.cpu.runtime import cache, compiled
+
+    made, running = [], []
+
+    def compile(**options):
+        running.append(1)
+        time.sleep(0.01)
+        made.append(len(running))
+        running.pop()
+        return object()
+
+    monkeypatch.setattr(compiled, "cfunc", lambda *_, **__: lambda function: compile())
+    monkeypatch.setattr(cache, "kept", lambda function: True)
+    kernels = [compiled.Kernel(test_one_thread_compiles_at_a_time, set()) for _ in range(3)]
+    before = gc.isenabled(), config.OPT, config.CACHE_DIR, list(warnings.filters)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda i: kernels[i % 3].compiled(np.float32), range(24)))
+    assert made == [1, 1, 1], "compiled more than once, or two at a time"
+    assert len(set(found)) == 3
+    assert (gc.isenabled(), config.OPT, config.CACHE_DIR, list(warnings.filters)) == before

@@ -350,3 +350,50 @@ def test_bits_that_depend_on_the_parts_are_found(monkeypatch):
     monkeypatch.setattr(f"{__name__}.run_parts", cut)
     with pytest.raises(AssertionError, match="parts: the bits differ"):
         check_parts(a, b, Bound())
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+BATCHES = [((5, 3, 3), (7, 5, 3, 1)), ((1, 9, 4, 1), (9, 1, 4)), ((2, 1, 3, 4), (5, 4, 2)), ((3, 4), (5, 4, 2)),
+           ((5, 3, 4), (4, 2)), ((40, 12, 12), (40, 12, 3)), ((3, 20, 30), (2, 1, 30, 17)), ((1, 1, 1), (6, 1, 1))]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shapes", BATCHES)
+@pytest.mark.parametrize("form", FORMS)
+def test_batches(form, shapes, dtype):
+    """Of small matrices, by loops, and of large ones, a job for each; axes of the batch broadcast."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-MOST, MOST, shape, endpoint=True).astype(dtype) for shape in shapes)
+    a, b = (x.swapaxes(-1, -2).copy().swapaxes(-1, -2) if across else x
+            for x, across in zip((a, b), FORMS[form], strict=True))  # fmt: skip
+    check_product(a, b)
+    bound, out = cpu.matmul.bind(a, b, None), cpu.matmul(a, b, None)
+    bound()
+    for parts in PARTS:
+        again = np.empty_like(out)
+        run_parts(cpu.matmul.bind(a, b, again), parts)
+        assert_same_bits(again, out, f"in {parts} parts")
+
+
+def test_what_is_no_batch_goes_to_numpy():
+    whole = np.ones((2, 3, 4))
+    for a, b in ((whole, np.ones((5, 4, 2))), (whole, np.ones((2, 0, 4)).swapaxes(1, 2)), (whole[0, 0], whole)):
+        assert not cpu.multiplies(a, b)
+
+
+BITS = """
+import tinyvae as tv
+rng = tv.noise.uniform(0, "data", 0, 0, (80, 64))
+data = tv.DataSet("made", (rng[:60] > 0.6).astype("u1"), (rng[60:] > 0.6).astype("u1"), (8, 8), 1.0, "static")
+model = tv.VAE(64, hidden=16, latent=8, posterior="full-normal")
+print(tv.fit(model, data, epochs=2, batch=20)[-1]["fingerprint"])
+print(tv.evaluate(model, data, importance_samples=5).log_evidence)
+"""
+
+
+def test_no_bits_depend_on_the_blas():
+    """With these kernels, NumPy's BLAS multiplies nothing in a training and an evaluation, whatever code it chooses."""
+    found = [run_python(BITS, OPENBLAS_CORETYPE=code) for code in ("Prescott", "Haswell")]
+    assert [done.stderr for done in found] == ["", ""]
+    assert found[0].stdout == found[1].stdout

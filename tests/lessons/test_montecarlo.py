@@ -61,7 +61,7 @@ def test_what_cannot_be_studied(text, f, message):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"largest": 63}, "found 63 samples; expected 64 or more"), ({"repetitions": 9}, "9 repetitions; expected 10"),
-    ({"largest": 10**7}, "10000000 samples in 100"), ({"seed": -1}, "seed is -1"),
+    ({"largest": 10**7}, "10000000 samples in 100"), ({"seed": -1}, "found seed -1"),
     ({"largest": 10**6, "repetitions": 10}, "each of 100 variates; expected 335544 samples"),
 ])  # fmt: skip
 def test_wrong_numbers_of_draws(options, message):

@@ -1,6 +1,8 @@
 """The contract: models of one file each train, resume to the same bits and are judged; no other file is edited."""
 
+import copy
 import dataclasses
+import pickle
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +12,7 @@ from support import assert_same_bits
 import tinyvae as tv
 from tests.models.conditional import ConditionalVAE
 from tests.models.semi_supervised import M2
+from tinyvae.distributions import posteriors
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import MODELS, Model, Phase, build_model
 from tinyvae.runs import checkpoint
@@ -274,3 +277,27 @@ def test_the_default_terms_are_those_of_the_bound():
     assert tuple(terms) == ("reconstruction", "kl")
     expected = tv.elbo(model, model.q, x, tv.Noise(0)).numpy()
     assert_same_bits(terms["reconstruction"].numpy() - terms["kl"].numpy(), expected)
+
+
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("posterior", posteriors())
+def test_a_copy_is_a_model_of_its_own(posterior, make):
+    """Its parameters are views of its own vector; it judges the same, and trains with the same bits."""
+    rows = np.random.default_rng(0).integers(0, 2, (40, 6)).astype(np.uint8)
+    data = tv.DataSet("made", rows[:30], rows[30:], (2, 3), 1.0, "static")
+    model = tv.VAE(6, hidden=4, latent=2, posterior=posterior)
+    tv.fit(model, data, epochs=1, batch=20, quiet=True)
+    before, twin = model.parameters.flat.copy(), make(model)
+    assert not np.shares_memory(twin.parameters.flat, model.parameters.flat)
+    assert twin.encoder.layers[0].weight is twin.parameters["encoder.0.weight"]
+    for name, tensor in twin.parameters.tensors.items():
+        assert np.shares_memory(tensor.data, twin.parameters.flat), name
+        assert np.array_equal(tensor.data, model.parameters[name].data)
+        assert (tensor.name, tensor.requires_grad) == (name, True)
+    assert tv.evaluate(twin, data) == tv.evaluate(model, data)
+    found = tv.fit(twin, data, epochs=1, batch=20, seed=3, quiet=True)
+    assert np.array_equal(model.parameters.flat, before)
+    assert found == tv.fit(model, data, epochs=1, batch=20, seed=3, quiet=True)

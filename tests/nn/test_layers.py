@@ -184,7 +184,7 @@ def test_sizes_that_are_no_whole_numbers_are_refused(hidden):
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "3"])
 def test_a_count_of_images_that_is_none_is_refused(count):
-    with pytest.raises(ValueError, match=r"found a count of .* images; expected a whole number, at least 1"):
+    with pytest.raises(ValueError, match=r"found the count of images .*; expected a whole number, at least 1"):
         tv.VAE(6, 5, 2).generate(count)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from tinyvae.choices import known
 from tinyvae.cli.options import Json, opened, opt
 from tinyvae.progress import watched
 
@@ -263,10 +264,8 @@ def named_problem(name: str, run: Path | None, data_dir: str | None) -> Any:
     from tinyvae.lessons import problems
     from tinyvae.models import VAE
 
-    if name == "gamma-poisson":
+    if known("problem", name, ("gamma-poisson", "vae")) == "gamma-poisson":
         return problems.GammaPoisson()
-    if name != "vae":
-        raise ValueError(f"found problem {name!r}; expected one of gamma-poisson, vae")
     model, images = (VAE(64, 100, 5), data_sets.load("digits", None)) if run is None else opened(run, None, data_dir)
     if not isinstance(model, VAE):
         raise ValueError(f"found a run of {type(model).__name__}; expected one of a VAE")

@@ -6,6 +6,7 @@ code 2, a training that stopped being finite or a step that replay changes with 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -85,6 +86,9 @@ def main() -> None:
     from tinyvae.runs import CheckpointError
     from tinyvae.training.faults import TrainingError
 
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed; else the next file would take its number, and what C prints
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show ± gets ? and not an end
             stream.reconfigure(errors="replace")

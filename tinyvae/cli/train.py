@@ -181,7 +181,7 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
 def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[str],
                likelihood: str) -> dict[str, Any]:
     """The kind and the options of a model, from the command line; ValueError for one that it does not take."""
-    from tinyvae.models.base import chosen
+    from tinyvae.choices import chosen
 
     takes = inspect.signature(chosen("model", kind, MODELS).build).parameters
     own = dict(map(parsed, options))

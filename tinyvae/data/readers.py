@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def read_digits(folder: Path) -> DataSet:
         raise DataError("digits come with scikit-learn, which is not installed: pip install scikit-learn.")
     table = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     if table.is_file():
-        values = np.loadtxt(table, np.uint8, delimiter=",")
+        with gzip.open(table, "rt", encoding="ascii") as lines:  # (by a path, NumPy would look for the current folder)
+            values = np.loadtxt(lines, np.uint8, delimiter=",")
         images, labels = values[:, :64], values[:, 64]
     else:
         from sklearn.datasets import load_digits

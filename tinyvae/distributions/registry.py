@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from tinyvae.choices import known
 from tinyvae.distributions.base import Distribution
 from tinyvae.engine.tensor import Tensor
 
@@ -71,8 +72,7 @@ def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:
     """
 
     def register(cls: D) -> D:
-        if cls.support not in SUPPORTS:
-            raise ValueError(f"found support {cls.support!r} of {name}; expected one of {', '.join(SUPPORTS)}")
+        known(f"the support of {name}", cls.support, SUPPORTS)
         _check_free(name, cls, FAMILIES, "family")
         FAMILIES[name] = cls
         if prior is not None:
@@ -84,8 +84,7 @@ def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:
 
 def likelihood(name: str, pixels: str) -> Callable[[D], D]:
     """Register the class below as a likelihood p(x|z) for data of one kind: "binary", "grey", "counts" or "real"."""
-    if pixels not in DATA:
-        raise ValueError(f"found pixels {pixels!r} of the likelihood {name}; expected one of {', '.join(DATA)}")
+    known(f"the pixels of the likelihood {name}", pixels, DATA)
 
     def register(cls: D) -> D:
         _check_free(name, cls, {other: row.family for other, row in LIKELIHOODS.items()}, "likelihood")

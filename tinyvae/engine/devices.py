@@ -78,7 +78,7 @@ CPU = NAMESPACES["numpy"]
 def namespace(device: str) -> Namespace:
     """The namespace of a device by its name, `cpu` or `cuda`; DeviceError says what a GPU lacks."""
     if device not in ("cpu", "cuda"):
-        raise DeviceError(f"found device {device!r}; expected 'cpu' or 'cuda'")
+        raise DeviceError(f"found device {device!r}; expected cpu or cuda")
     return CPU if device == "cpu" else namespace_of(require_cuda().zeros(0))
 
 
@@ -124,6 +124,17 @@ def memory_in_use() -> tuple[int, int, int]:
     pool.free_all_blocks()
     free, total = cupy.cuda.runtime.memGetInfo()
     return pool.used_bytes(), free + pool.free_bytes(), total
+
+
+def floating(dtype: Any) -> np.dtype:
+    """A type of tensors that have derivatives, by any of its names; ValueError for another."""
+    try:
+        found = np.dtype("O" if dtype is None else dtype)
+    except TypeError:
+        found = np.dtype("O")
+    if found not in FLOATS:
+        raise ValueError(f"found dtype {dtype!r}; expected float32 or float64")
+    return found
 
 
 def to_host(array: Array) -> Any:

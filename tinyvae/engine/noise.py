@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.devices import namespace_of, read
+from tinyvae.engine.devices import floating, namespace_of, read
 from tinyvae.engine.rules import INDEX, into, rule
-from tinyvae.engine.tensor import Tensor, apply
+from tinyvae.engine.tensor import Tensor, apply, whole_numbers
 
 # The multipliers and the key increments ("Weyl constants") of Philox 4x32.
 M0, M1 = 0xD2511F53, 0xCD9E8D57
@@ -61,8 +61,8 @@ def words(
     seed: int, stream: str, step: int, site: int, count: int, attempt: int = 0, first: int = 0, xp: Any = np
 ) -> Any:
     """`count` random 32-bit words, as (count,) uint64, those with index `first`, `first + 1`, ... of the address."""
-    if not 0 <= seed <= WORD:
-        raise ValueError(f"seed is {seed}; expected an integer from 0 to {WORD} (32 bits)")
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed <= WORD:
+        raise ValueError(f"found seed {seed!r}; expected a whole number from 0 to {WORD} (32 bits)")
     begin, end = first // 4, -(-(first + count) // 4)
     block = xp.arange(begin, end, dtype=xp.uint64)
     four = philox((block, site, step, attempt), (seed, stream_number(stream)), xp)
@@ -166,7 +166,7 @@ class Noise:
         return self._draw("uniform", shape, dtype)
 
     def _draw(self, kind: str, shape: Sequence[int], dtype: Any) -> Tensor:
-        return self.draw(kind, shape=tuple(shape), dtype=np.dtype(dtype))
+        return self.draw(kind, shape=whole_numbers((shape,), "shape"), dtype=floating(dtype))
 
     def draw(self, kind: str, *inputs: Tensor, **attributes: Any) -> Tensor:
         """A row that draws, by its name: `inputs` and the counters, at the next site."""

@@ -127,7 +127,7 @@ class Tensor(Protocols):
 
     def polygamma(self, order: int) -> Tensor:
         """The derivative of that order of the digamma function; order 0 is digamma itself."""
-        order, = _whole((order,), "order")
+        order, = whole_numbers((order,), "order")
         if order < 0:
             raise ValueError(f"found polygamma of order {order}; expected at least 0")
         return apply("polygamma", self, order=order)
@@ -140,7 +140,7 @@ class Tensor(Protocols):
 
     def _axes(self, axis: Axis) -> tuple[int, ...]:
         """Axes as the rows want them: a sorted tuple without negative numbers."""
-        axes = tuple(range(self.ndim)) if axis is None else _whole((axis,), "axis")
+        axes = tuple(range(self.ndim)) if axis is None else whole_numbers((axis,), "axis")
         if not all(-self.ndim <= i < self.ndim for i in axes):
             raise ValueError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
         return tuple(sorted({i % self.ndim for i in axes}))
@@ -148,7 +148,7 @@ class Tensor(Protocols):
     # ---- shapes ------------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> Tensor:
-        wanted = _whole(shape, "shape")
+        wanted = whole_numbers(shape, "shape")
         # scattered memory is copied first, by an operation: a replay repeats it
         return self if wanted == self.shape else apply("reshape", self.contiguous(), shape=wanted)
 
@@ -158,7 +158,7 @@ class Tensor(Protocols):
 
     def transpose(self, *axes: Any) -> Tensor:
         """Axes in this order, by default from the last to the first."""
-        order = tuple(range(self.ndim))[::-1] if axes in ((), (None,)) else _whole(axes, "axes")
+        order = tuple(range(self.ndim))[::-1] if axes in ((), (None,)) else whole_numbers(axes, "axes")
         return apply("transpose", self, axes=order)
 
     T = property(lambda self: self.transpose())
@@ -168,7 +168,7 @@ class Tensor(Protocols):
         return self.transpose(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
-        return apply("broadcast_to", self, shape=_whole(shape, "shape"))
+        return apply("broadcast_to", self, shape=whole_numbers(shape, "shape"))
 
     def __getitem__(self, where: Any) -> Tensor:
         """A slice, as a view; or rows by a tensor or array of whole numbers, along the first axis."""
@@ -179,7 +179,8 @@ class Tensor(Protocols):
             raise TypeError("slice found an array among several indices; take rows by one array of whole numbers, then "
                             "slice the result: x[index][:, 2]")
         # with `...` a single number is a view, too, and follows its array in a replay; without, NumPy copies it
-        return apply("slice", self, key=key if ... in key else (*key, ...))
+        key = key if any(part is ... for part in key) else (*key, ...)
+        return apply("slice", self, key=key) if self.dtype in FLOATS else Tensor(self.data[key])
 
     def concatenate(self, *others: Any, axis: int = 0) -> Tensor:
         return self.joined((self, *others), axis)
@@ -218,7 +219,7 @@ class Tensor(Protocols):
             leaf.grad = Tensor(g.data.copy() if leaf.grad is None else leaf.grad.data + g.data)
 
 
-def _whole(values: Any, what: str) -> tuple[int, ...]:
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
     """Whole numbers, given one by one or together, as a tuple of Python's."""
     try:
         given = values[0] if len(values) == 1 and isinstance(values[0], Iterable) else values
@@ -233,7 +234,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     if not len(tensors):
         raise ValueError("found no tensors to stack; expected at least one")
     tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in tensors]
-    place, = _whole((axis,), "axis")
+    place, = whole_numbers((axis,), "axis")
     if not -tensors[0].ndim - 1 <= place <= tensors[0].ndim:
         raise ValueError(f"axis {axis} does not exist in a stack of tensors of shape {tensors[0].shape}")
     place %= tensors[0].ndim + 1
@@ -271,7 +272,8 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
     if call is None and row.twin is not None:
         return row.twin(*tensors, **attributes)
     call, tape = call or row.value, recording()
-    assert call is not None, f"{name} has neither value nor twin"
+    if call is None:
+        raise TypeError(f"{name} has neither value nor twin; expected one of them in its row")
     if tape is not None:
         _belong(row, tensors, tape)
     arrays = [tensor.data for tensor in tensors]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyvae.choices import known
 from tinyvae.engine.devices import Array
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
@@ -19,8 +20,7 @@ STARTS = ("encoder", "prior")
 
 def check_start(start: str) -> None:
     """Raise ValueError for a name that is not in `STARTS`."""
-    if start not in STARTS:
-        raise ValueError(f"found start {start!r}; expected {' or '.join(STARTS)}")
+    known("start", start, STARTS)
 
 
 def log_density(distribution: Any, w: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import known, whole
 from tinyvae.data import DataSet, as_data_set
-from tinyvae.data.dataset import PARTS
 from tinyvae.distributions import has_closed_kl, kl_per_dimension
 from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
@@ -24,10 +24,11 @@ from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosi
 from tinyvae.evidence.importance import log_evidence
 from tinyvae.evidence.moves import move_quantities
 from tinyvae.inference.bounds import Draw
-from tinyvae.models import Batch
+from tinyvae.models import Batch, check_model
 from tinyvae.models.batch import rows_of
 
 BATCH = 500  # the number of data in a batch; the numbers of the batches address the noise, so it must stay fixed
+PARTS = ("train", "valid", "test")  # of a data set
 # A latent unit is active if the variance of its posterior mean over the data is larger than this multiple of the
 # prior's variance (Burda et al. 2016, whose prior has variance 1).
 ACTIVE = 1e-2
@@ -161,9 +162,9 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
     ValueError
         For data that the model cannot be trained on, an unknown method, or settings that the method does not take.
     """
+    check_model(model)
     data = as_data_set(data)
-    if importance_samples < 0:
-        raise ValueError(f"found {importance_samples} importance samples; expected 0 (none) or more")
+    importance_samples = whole("importance_samples", importance_samples)
     name, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
                             temperatures=temperatures, draws=draws, start=start)
     chosen_method = METHODS[name] if name else None
@@ -173,7 +174,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
     if name == "hmc":
         harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])
     available = len(_stored(data, part))
-    if count is not None and not 1 <= count <= available:
+    if count is not None and (count := whole("count", count, 1)) > available:
         raise ValueError(f"found a count of {count} data; expected 1 to {available}, as many as there are")
     used = min(available, (chosen_method and chosen_method.count) or available) if count is None else count
     noise = Noise(seed, "evaluate", model.xp.zeros(1, np.int64))
@@ -255,7 +256,7 @@ def batches_of(model: Any, data: DataSet, seed: int, part: str = "test",
 
 def _stored(data: DataSet, part: str) -> np.ndarray:
     """The rows of a part of a data set; ValueError if it has no such part."""
-    stored = getattr(data, part) if part in PARTS else None
+    stored = getattr(data, known("part", part, PARTS))
     if stored is None:
         raise ValueError(f"{data.name} has no part {part!r}; take another part, such as test")
     return stored
@@ -318,15 +319,15 @@ def chosen(method: str | None, **given: Any) -> tuple[str | None, dict[str, Any]
         why = f", which {' and '.join(given)} need" if method is None else ""
         raise ValueError(f"found {'no method' if method is None else f'method {method!r}'}; expected one of "
                          f"{', '.join(METHODS)}{why}")
-    known = METHODS[method].settings
-    if other := [name for name in given if name not in known]:
-        raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(known)}")
-    for name, value in given.items():
+    settings = METHODS[method].settings
+    if other := [name for name in given if name not in settings]:
+        raise ValueError(f"found {other[0]} with the method {method}, which takes {', '.join(settings)}")
+    for name, value in list(given.items()):
         if name == "start":
             densities.check_start(value)
-        elif not isinstance(value, int) or value < 1:
-            raise ValueError(f"found {name} {value!r}; expected a whole number, at least 1")
-    return method, known | given
+        else:
+            given[name] = whole(name, value, 1)
+    return method, settings | given
 
 
 def evidence_fields(method: str | None, settings: dict[str, Any], column: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tinyvae import distributions
+from tinyvae.choices import known
 from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
 from tinyvae.engine.rules import rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -79,8 +80,7 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
     `estimator` names the estimator of the gradient with respect to q's parameters (estimators.py). "", `reparam` and
     `implicit` differentiate the draw itself; `grep` and `score` use the score function, with a `baseline`.
     """
-    if bound not in ELBOS:
-        raise ValueError(f"found bound {bound!r}; expected one of {', '.join(ELBOS)}")
+    known("bound", bound, ELBOS)
     _check_gradient(gradient, bound)
     posterior = q(x)  # q(z|x), (batch, latent)
     if estimator:
@@ -163,8 +163,7 @@ def _sampled(p: Generator, posterior: Distribution, z: Tensor, x: Tensor, gradie
 
 
 def _check_gradient(gradient: str, bound: str) -> None:
-    if gradient not in GRADIENTS[bound]:
-        raise ValueError(f"found gradient {gradient!r} with {bound}; expected one of {', '.join(GRADIENTS[bound])}")
+    known(f"the gradient of {bound}", gradient, GRADIENTS[bound])
 
 
 def _over_samples(values: Tensor) -> Tensor:
@@ -244,11 +243,13 @@ def check_draw(bound: str, samples: int, importance_samples: int, gradient: str,
     if estimator not in ("", *MAPS):
         yield f"found estimator={estimator}; expected one of {', '.join(MAPS)}"
     elif scores and not (elbo and gradient == "path" and not free_bits):
-        yield f"found estimator={estimator}; it goes with bound=elbo-a or elbo-b, gradient=path and free_bits=0"
+        yield (f"found estimator={estimator} with bound={bound}, gradient={gradient} and free_bits={free_bits:g}; it "
+               "goes with bound=elbo-a or elbo-b, gradient=path and free_bits=0")
     if baseline not in BASELINES or baseline == "moving-average":
         yield f"found baseline={baseline}; expected none, leave-one-out or fitted"
     elif baseline != "none" and not (scores and samples > 1):
-        yield f"found baseline={baseline}; it goes with estimator=grep or score and at least 2 samples"
+        yield (f"found baseline={baseline} with samples={samples} and {estimator or 'no'} estimator; it goes with "
+               "estimator=grep or score and at least 2 samples")
 
 
 class Terms(dict[str, Tensor]):

@@ -24,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tinyvae.distributions import Distribution
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.rules import ANY, rule
@@ -99,22 +101,29 @@ class Latent:
         self.axes = axes if self.log_q is None else axes[: self.log_q.ndim - 1]
 
     def scores(self) -> list[tuple[Tensor, Tensor]]:
-        """Each parameter of q, and the derivative of log q_eps by it for each draw, (samples, *parameter).
+        """Each parameter of q, and the derivative of log q_eps by it for each draw, (samples, *parameter), where a
+        parameter that several elements share is counted for each of them.
 
         If q is parameterised by the logarithm of a parameter, that logarithm counts as the parameter.
         """
         parameters: list[Tensor] = []
         copies: list[Tensor] = []
 
+        # of a family without vectors, each element has a score of its own, also where several share a parameter
+        log_q = self.log_q
+        each = () if log_q is None or log_q.ndim < self.draw.ndim else log_q.shape[1:]
+
         def copied(v: Tensor) -> Tensor:
-            copy = v.broadcast_to((len(self.draw), *v.shape)).contiguous()
+            shape = np.broadcast_shapes(v.shape, each)
+            copy = v.broadcast_to((len(self.draw), *shape)).contiguous()
             if copy.requires_grad:
                 parameters.append(v)
                 copies.append(copy)
             return copy
 
         log_q = MAPS[self.estimator](self.q.map(copied), self.draw).log_q
-        assert log_q is not None
+        if log_q is None:
+            raise ValueError(f"found the estimator {self.estimator}, which has no score; expected grep or score")
         return [(v, h.detach()) for v, h in zip(parameters, grad(log_q.sum(), copies), strict=True)]
 
 
@@ -153,7 +162,8 @@ Baseline = Callable[[Tensor, Latent], Tensor]
 def score_term(weight: Tensor, latent: Latent) -> Tensor:
     """The value 0, with the gradient weight * dlog q_eps."""
     log_q = latent.log_q
-    assert log_q is not None
+    if log_q is None:
+        raise ValueError(f"found the estimator {latent.estimator}, which has no score; expected grep or score")
     return weight.detach() * (log_q - log_q.detach())
 
 
@@ -205,7 +215,9 @@ def fitted(f: Tensor, latent: Latent) -> Tensor:
         above, below = (part.sum(0, keepdims=True) - part for part in (f_h * h * h, h * h))
         b = (below > 0).where(above / (below > 0).where(below, 1.0), 0.0)  # a score that is 0 for every draw gets b = 0
         each = ((f_h - b) * h).detach() * (v - v.detach())
-        total = total + each
+        # each parameter of a vector has axes of its own, which are summed before the terms of parameters are added
+        own = tuple(range(f.ndim, each.ndim))
+        total = total + (each.sum(own) if own else each)
     return total
 
 
@@ -230,9 +242,7 @@ def surrogate(terms: Sequence[Term], latents: Sequence[Latent], baseline: Baseli
     for latent in latents:
         if latent.log_q is not None:
             correction = baseline(signal(terms, latent).detach(), latent)
-            # The score of a vector has further axes, those of its parameter, over which the correction is summed.
-            vector = tuple(range(1 + len(latent.axes), correction.ndim))
-            total = total + sum_to_axes(correction.sum(vector) if vector else correction, latent.axes, keep)
+            total = total + sum_to_axes(correction, latent.axes, keep)
     return total
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import known, whole
 from tinyvae.distributions import Distribution
 from tinyvae.engine import noise as noises
 from tinyvae.engine.devices import read
@@ -46,12 +47,22 @@ class Factor:
     start: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not self.shape or not all(isinstance(n, int) and n >= 1 for n in self.shape):
+        if not (isinstance(self.family, type) and issubclass(self.family, Distribution)):
+            raise TypeError(f"found the family {self.family!r}; expected a class, such as tv.distributions.Normal")
+        axes = self.shape if isinstance(self.shape, Sequence) else ()
+        if not axes or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in axes):
             raise ValueError(f"found a latent of shape {self.shape}; expected at least one axis, each of at least 1: "
                              "(1,) for a single number")
+        object.__setattr__(self, "shape", tuple(map(int, axes)))
         if self.axes and (len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes)):
             raise ValueError(f"found axes {self.axes!r} for a latent of shape {self.shape}; expected a different "
                              "letter for each axis")
+        try:
+            start: Any = 0.0 if self.start is None else self.start
+            np.broadcast_to(start, self.raw)
+        except ValueError:
+            raise ValueError(f"found a start of shape {np.shape(start)}; expected the raw parameters, {self.raw}"
+                             ) from None
 
     @property
     def names(self) -> str:
@@ -103,20 +114,13 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
     enough
         A function with the same arguments; the fit ends early when it returns True.
     """
-    if samples < 1 or steps < 0:
-        raise ValueError(f"found samples={samples}, steps={steps}; expected at least 1 sample and at least 0 steps")
-    if not (np.isfinite(lr) and lr > 0):
-        raise ValueError(f"found lr={lr}; expected a finite number above 0")
-    for name, factor in q.items():
-        if not isinstance(factor, Factor):
-            raise TypeError(f"found {factor!r} for {name!r}; expected a factor: tv.Factor(family, shape, axes)")
-    if baseline not in BASELINES:
-        raise ValueError(f"found baseline {baseline!r}; expected one of {', '.join(BASELINES)}")
-    named = {name: estimator if isinstance(estimator, str) else estimator.get(name, "") for name in q}
-    chosen = {name: named[name] or choices(factor.family)[0] for name, factor in q.items()}
-    for name, factor in q.items():
-        check_choice(factor.family, chosen[name])
-    parameters = Parameters({name: factor.raw for name, factor in q.items()}, np.dtype(dtype))
+    samples, steps, chosen = whole("samples", samples, 1), whole("steps", steps), _checked(log_joint, q, estimator)
+    if isinstance(lr, str) or not (np.isfinite(lr) and lr > 0):
+        raise ValueError(f"found lr={lr!r}; expected a finite number above 0")
+    if known("baseline", baseline, BASELINES) != "none" and not {"grep", "score"} & set(chosen.values()):
+        raise ValueError(f"found baseline {baseline!r} without an estimator that needs one; take estimator='score' or "
+                         "'grep', or leave the baseline out")
+    parameters = Parameters({name: factor.raw for name, factor in q.items()}, dtype)
     for site, (name, factor) in enumerate(q.items()):
         start = 0.1 * noises.normal(seed, "init", 0, site, factor.raw, dtype) if factor.start is None else factor.start
         parameters[name].data[...] = np.broadcast_to(start, factor.raw)
@@ -137,6 +141,31 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
             elbo, seconds = elbo[: i + 1], seconds[: i + 1]
             break
     return Inference(step.factors(), elbo, seconds, int(skipped), parameters.arrays())
+
+
+def _checked(log_joint: Any, q: Any, estimator: Any) -> dict[str, str]:
+    """The estimator of each factor by name; errors for arguments of `infer` of the wrong kind."""
+    if not callable(log_joint):
+        raise TypeError(f"found {log_joint!r} in place of the log joint; expected a function of the draws by name")
+    if not isinstance(q, Mapping) or not q:
+        raise TypeError(f"found {q!r} in place of the factors; expected them by name: {{'z': tv.Factor(...)}}")
+    for name, factor in q.items():
+        if not isinstance(factor, Factor):
+            raise TypeError(f"found {factor!r} for {name!r}; expected a factor: tv.Factor(family, shape, axes)")
+    named = estimator if isinstance(estimator, Mapping) else dict.fromkeys(q, estimator)
+    for name in named:
+        known("an estimator for", name, q)
+    found = {name: named.get(name) or choices(factor.family)[0] for name, factor in q.items()}
+    for name, factor in q.items():
+        check_choice(factor.family, found[name])
+    return found
+
+
+class _Draws(dict[str, Tensor]):
+    """The draws by name, as a log joint gets them."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise ValueError(f"found the latent {name!r} in the log joint; q has factors for {', '.join(self)}")
 
 
 class _Step:
@@ -161,7 +190,8 @@ class _Step:
         factors = self.factors()
         latents = [Latent(name, factor, factor.sample(self.noise, self.samples), self.chosen[name], self.q[name].names)
                    for name, factor in factors.items()]
-        terms, closed = _terms(self.log_joint({latent.name: latent.z for latent in latents}), factors, self.samples), []
+        draws = _Draws({latent.name: latent.z for latent in latents})
+        terms, closed = _terms(self.log_joint(draws), factors, self.samples), []
         for latent in latents:
             if type(latent.q).entropy is not Distribution.entropy:
                 closed.append(latent.q.entropy().sum())

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyvae.choices import known
 from tinyvae.distributions import Gamma
 from tinyvae.engine.tensor import Tensor, grad
 
@@ -116,8 +117,7 @@ def lesson(mu: float = 4.0, sigma: float = 1.0, shape: float | None = None, rate
 def checked(preset: str, path: str, given: dict[str, float | None]) -> tuple[float | None, float | None]:
     """What the preset fixes, if the other choices go with it."""
     for option, choice, choices in (("preset", preset, PRESETS), ("path", path, PATHS)):
-        if choice not in choices:
-            raise ValueError(f"found --{option} {choice!r}; expected one of {', '.join(choices)}")
+        known(f"--{option}", choice, choices)
     for name, (low, high) in LIMITS.items():
         value = given[name]
         if value is not None and not low <= value <= high:  # so that NaN fails

@@ -268,7 +268,8 @@ class Sweep(NamedTuple):
 def sweep(q: Member, f: Expression, asked: Sequence[str] = (), samples: int = 8, seed: int = 0,
           report: Report = lambda share: None) -> Sweep:
     """The variance of the main estimators as one parameter of q goes through its range, all values at once."""
-    assert q.family.swept is not None
+    if q.family.swept is None:
+        raise ValueError(f"found a sweep of {q.family}, which names no parameter to sweep; take another family")
     name, low, high = q.family.swept
     values = np.geomspace(min(low, q.at[name]), max(high, q.at[name]), VALUES)
     rows = [Choice(estimator) for estimator in reversed(estimators_for(OneLatent(q, f, 1), asked))]

@@ -81,6 +81,8 @@ def _float_type(launch: Launch) -> Any:
 
 def profile(tape: Tape, rounds: int = 50, reset: Callable[[], Any] = lambda: None) -> Profile:
     """Time each working launch in `rounds` runs of the program; `reset` is called before each run."""
+    if not isinstance(tape, Tape):
+        raise TypeError(f"found {type(tape).__name__} to profile; expected a recorded tv.Tape")
     calls = [(launch, bound(launch)) for launch in tape.working()]
     seconds = np.empty((rounds, len(calls)))
     with np.errstate(all="ignore"):

@@ -21,10 +21,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import Distribution
-from tinyvae.engine.devices import Namespace, namespace
+from tinyvae.engine.devices import Namespace, floating, namespace
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
@@ -89,11 +90,14 @@ class Model:
 
     def __init__(self, pixels: int, *, init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  device: str = "cpu", **config: Any) -> None:
+        pixels, seed = plain_number(pixels), plain_number(seed)
+        config = {name: plain_number(value) for name, value in config.items()}
         arguments = inspect.signature(self.build).bind(pixels, **config)
         arguments.apply_defaults()
-        self.config = {"kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
-                                             for name, value in arguments.arguments.items()},
-                       "init": init, "seed": seed, "dtype": np.dtype(dtype).name}  # fmt: skip
+        self.config: dict[str, Any] = {
+            "kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
+                                  for name, value in arguments.arguments.items()},
+            "init": init, "seed": seed, "dtype": floating(dtype).name}  # fmt: skip
         self.parameters = Parameters(self._declare(dtype, device, pixels, config), self._dtype, self.xp)
         for network in self._networks:
             network.attach(self.parameters)
@@ -102,7 +106,7 @@ class Model:
     def _declare(self, dtype: Any, device: str, pixels: int, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         """Call `build`; returns the shapes of all parameters, for which no memory is taken yet."""
         self.xp: Namespace = namespace(device)
-        self._dtype = np.dtype(dtype)
+        self._dtype = floating(dtype)
         self._networks: list[Network] = []
         self.build(pixels, **config)
         return {name: shape for network in self._networks for name, shape in network.shapes().items()}
@@ -176,8 +180,7 @@ class Model:
 
     def generate(self, count: int, seed: int = 0) -> np.ndarray:
         """Mean images of `count` draws from the prior, (count, pixels)."""
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"found a count of {count!r} images; expected a whole number, at least 1")
+        count = whole("the count of images", count, 1)
         draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
         return self.decode(self.generator(None).prior.sample(draw, count).numpy())
 
@@ -215,16 +218,25 @@ class Model:
         return f"{type(self).__name__}({self.pixels} pixels, {self.parameters.count:,} parameters)"
 
 
-def chosen(what: str, name: Any, table: Mapping[str, Any]) -> Any:
-    """The entry of that name; ValueError lists the names of the table. `what` says what the table holds."""
-    if name not in table:
-        raise ValueError(f"found {what} {name!r}; expected one of {', '.join(table)}")
-    return table[name]
+def check_model(model: Any, **called: Any) -> None:
+    """Raise TypeError for what is no model, and for what shall be called, by name, and is no function."""
+    for name, function in called.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"found {name}={function!r}; expected a function, or None")
+    if not isinstance(model, Model):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TypeError(f"found {what} in place of a model; expected one that is built, as tv.VAE(data.dimensions)")
 
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:
-    """The width of one hidden layer, or the widths of several, as a tuple."""
-    return tuple(hidden) if isinstance(hidden, Sequence) else (hidden,)
+    """The width of one hidden layer, or the widths of several, as a tuple of Python's whole numbers."""
+    given = tuple(hidden) if isinstance(hidden, (list, tuple, np.ndarray)) else (hidden,)
+    return tuple(map(plain_number, given))
+
+
+def plain_number(value: Any) -> Any:
+    """A number of NumPy's as Python's, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def shapes_of(config: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from tinyvae.models.base import MODELS, Model
 
 PATHS: dict[str, Path] = {}  # by SHA-256, where each file that was run was found
+_running = threading.RLock()  # so that a second thread waits until the file has registered all
 USED: dict[str, str] = {}  # the names of the files that were executed, by their SHA-256
 
 
@@ -26,7 +28,11 @@ def use(path: str | Path) -> None:
 
     Raises ValueError for a file that does not exist, or that raises an error.
     """
-    path = Path(path)
+    with _running:
+        _use(Path(path))
+
+
+def _use(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is no file; give a Python file that registers a model or a family")
     digest = _digest(path)

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import chosen
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Generator
-from tinyvae.models.base import Model, chosen, widths_of
+from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
 
 

@@ -53,7 +53,8 @@ def _grads(g: Tensor, y: Tensor, pre: Tensor, bias: Tensor, kind: str) -> tuple[
 
 def _bias_activation_grad(g: Tensor, y: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     slope = ACTIVATIONS[kind].slope
-    assert slope is not None, f"the activation {kind!r} runs fused, so its row must give a slope"
+    if slope is None:
+        raise ValueError(f"the activation {kind!r} has no slope; one that runs fused needs it")
     by_pre = g * slope(y)
     return by_pre, _bias_grad(by_pre)
 

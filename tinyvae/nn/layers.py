@@ -6,6 +6,7 @@ import math
 import operator
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import chosen, known
 from tinyvae.engine import noise
-from tinyvae.engine.devices import CPU, Namespace, to_host
+from tinyvae.engine.devices import CPU, Namespace, floating, to_host
 from tinyvae.engine.fusion import lay_out
 from tinyvae.engine.program import write_into
 from tinyvae.engine.tensor import Tensor, apply
@@ -22,8 +24,8 @@ from tinyvae.nn.activations import ACTIVATIONS
 from tinyvae.nn.sparse import sparse_matmul
 
 INITIALS = ("glorot", "aevb")
-IN_TRAINING = ("its parameters change from step to step: wait until fit has returned, or give each thread a model of its "
-               "own, copy.deepcopy(model), made before or in on_epoch")
+IN_TRAINING = ("its parameters change from step to step: wait until fit has returned, or give each thread a model of "
+               "its own, copy.deepcopy(model), made before or in on_epoch")
 ALIGN = 16  # every parameter begins on a multiple of 16 numbers: a cache line of float32
 
 
@@ -38,7 +40,9 @@ class Parameter(Tensor):
 
     def __reduce__(self) -> Any:
         owner = self._owner()
-        return (Tensor, (self.data, True, None, 0, self.name)) if owner is None else (operator.getitem, (owner, self.name))
+        if owner is None:
+            return Tensor, (self.data, True, None, 0, self.name)
+        return operator.getitem, (owner, self.name)
 
 
 class Parameters:
@@ -50,8 +54,10 @@ class Parameters:
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
-        self._lock, self._trainer, self._trainings = threading.Lock(), 0, 0
+        self._lock, self._trainer = threading.Lock(), 0
+        self._trainings: Counter[int] = Counter()  # by thread
         self._shapes, self._spans, end = shapes, {}, 0
+        dtype = floating(dtype)
         for name, shape in shapes.items():
             self._spans[name] = (end, end + math.prod(shape))
             end = -(-self._spans[name][1] // ALIGN) * ALIGN
@@ -88,7 +94,8 @@ class Parameters:
             before = self._trainer
             if before not in (0, me):
                 raise RuntimeError(f"found a second training of the same model; {IN_TRAINING}")
-            self._trainer, self._trainings = me, self._trainings + 1
+            self._trainer = me
+            self._trainings[me] += 1
         try:
             yield
         finally:
@@ -97,10 +104,11 @@ class Parameters:
     @contextmanager
     def used(self) -> Iterator[None]:
         """Within this block this thread reads the parameters; RuntimeError if another thread trains them meanwhile."""
-        begun = self._trainings
-        if self._trainer in (0, threading.get_ident()):
+        me = threading.get_ident()
+        if self._trainer in (0, me):
+            before = self._trainings.total() - self._trainings[me]
             yield
-            if begun == self._trainings or self._trainer == threading.get_ident():
+            if before == self._trainings.total() - self._trainings[me]:
                 return
         raise RuntimeError(f"found a model in use that another thread trains meanwhile; {IN_TRAINING}")
 
@@ -141,8 +149,7 @@ class Parameters:
     def initialise(self, kind: str, seed: int) -> None:
         """`glorot`: weights uniform within sqrt(6 / (in + out)), biases 0 (Glorot & Bengio 2010).
         `aevb`: everything normal with standard deviation 0.01 (AEVB section 5)."""
-        if kind not in INITIALS:
-            raise ValueError(f"found init {kind!r}; expected one of {', '.join(INITIALS)}")
+        known("init", kind, INITIALS)
         for site, tensor in enumerate(self):  # drawn on the host, so that every device starts from the same bits
             if kind == "aevb":
                 drawn = 0.01 * noise.normal(seed, "init", 0, site, tensor.shape, tensor.dtype)
@@ -158,8 +165,7 @@ class Linear:
     """activation(x @ weight + bias): x (..., in), weight (in, out), bias (out,)."""
 
     def __init__(self, weight: Tensor, bias: Tensor, activation: str = "identity") -> None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"found activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        chosen("activation", activation, ACTIVATIONS)
         self.weight, self.bias, self.activation = weight, bias, activation
 
     def __call__(self, x: Tensor) -> Tensor:

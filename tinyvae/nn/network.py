@@ -54,7 +54,7 @@ class Network:
         """The numbers that the last layer gives, (..., family.width(size))."""
         mlp, parameters = self._attached()
         with parameters.used():
-            return mlp(side_by_side(inputs))
+            return mlp(side_by_side([x if isinstance(x, Tensor) else Tensor(x) for x in inputs]))
 
     def _attached(self) -> tuple[MLP, Parameters]:
         if self.mlp is None or self.parameters is None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyvae.choices import chosen
 from tinyvae.engine.devices import Array, namespace_of, read, to_host
 from tinyvae.engine.rules import ANY, DATA, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -116,9 +117,7 @@ class Optimizer:
     """A method of `OPTIMIZERS` over a flat parameter vector; its moments are flat vectors too."""
 
     def __init__(self, name: str, theta: Array, **hyper: float) -> None:
-        if name not in OPTIMIZERS:
-            raise ValueError(f"found optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
-        moments, defaults = OPTIMIZERS[name]
+        moments, defaults = chosen("optimizer", name, OPTIMIZERS)
         unknown = set(hyper) - set(defaults)
         if unknown:
             raise ValueError(f"{name} has no {', '.join(sorted(unknown))}; it has {', '.join(defaults)}")

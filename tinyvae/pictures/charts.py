@@ -49,8 +49,6 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     datum; a missing value leaves a gap. The last record with a true `best` is the epoch whose parameters were saved; a
     ring marks it on the test curve. (A ring at the best test value would choose the epoch by the test data.)
     """
-    from matplotlib.ticker import MaxNLocator
-
     table = list(records)
     epochs = [record.get("epoch", number + 1) for number, record in enumerate(table)]
     lines = {
@@ -63,6 +61,8 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     titles = {"test_reconstruction": "Test reconstruction, nats", "test_kl": "Test KL to the prior, nats"}
     terms = [key for key in titles if key in known]
     figure = new_figure(7.6, 3.8)
+    from matplotlib.ticker import MaxNLocator
+
     edges = {"left": 0.09, "right": 0.98, "bottom": 0.13, "top": 0.9, "wspace": 0.25, "hspace": 0.42}
     grid = figure.add_gridspec(max(1, len(terms)), 2, width_ratios=(1.6, 1), **edges)
     style = {"linewidth": 1.6, "markersize": 3, "marker": "o" if len(table) <= 30 else None}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,27 @@ Shape = tuple[int, int]  # (rows, columns) of pixels
 
 def new_figure(width: float, height: float) -> Any:
     """An empty white figure of `width` x `height` inches."""
+    _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _import_matplotlib() -> None:
+    """Import Matplotlib, also where MPLBACKEND names a backend that does not exist: these figures need none."""
+    try:
+        import_module("matplotlib")
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND", "")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half imported
+        try:
+            import_module("matplotlib")
+        finally:
+            os.environ["MPLBACKEND"] = backend
 
 
 def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: int = 0) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from tinyvae.engine.noise import Noise
 from tinyvae.inference.bounds import GRADIENTS, Draw, check_draw
 from tinyvae.inference.estimators import BASELINES, MAPS
+from tinyvae.models.base import plain_number
 from tinyvae.nn.optimizers import OPTIMIZERS
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -19,6 +20,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 # The settings that say how the bound is estimated; they are also fields of `Draw`.
 OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
+# the types of settings: in Python, and in words
+TYPES: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": ((int, float), "a number"),
+                                     "str": (str, "a name"), "bool": (bool, "True or False")}  # fmt: skip
 
 
 def setting(default: Any, words: str, choices: Iterable[str] = (), later: bool = False) -> Any:
@@ -113,21 +117,16 @@ class Settings:
         """The settings of a dictionary; ValueError for an unknown name or a value of another type."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
+            raise ValueError(f"found unknown settings: {', '.join(sorted(unknown))}; there are "
                              f"{', '.join(f.name for f in fields(cls))}")
+        values = {name: plain_number(value) for name, value in values.items()}
         for f in fields(cls):
-            if f.name in values and not _is_a(values[f.name], str(f.type)):
-                raise ValueError(f"found {f.name}={values[f.name]!r}; expected a value of type {f.type}")
+            kinds, expected = TYPES[str(f.type)]
+            value = values.get(f.name, f.default)
+            too_long = isinstance(value, int) and abs(value) >= 2**63
+            if not isinstance(value, kinds) or isinstance(value, bool) != (f.type == "bool") or too_long:
+                raise ValueError(f"found {f.name}={value!r}; expected {expected}")
         return cls(**values)
-
-
-def _is_a(value: Any, kind: str) -> bool:
-    """Whether a value is of a setting's type; a whole number is also a float, and true is no number."""
-    if isinstance(value, bool):
-        return kind == "bool"
-    if isinstance(value, int):
-        return kind in ("int", "float") and abs(value) < 2**63
-    return isinstance(value, {"int": int, "float": float, "str": str, "bool": bool}[kind])
 
 
 def may_change() -> list[str]:

@@ -5,7 +5,12 @@ launcher refuses others. A launcher allocates its results when `out` is None and
 kernel's bits depend on the number of threads.
 """
 
-from numba import config  # where Numba is missing, the import of this package says so
+try:
+    from numba import config
+except ImportError:  # where Numba is missing, the import of this package says so
+    raise
+except Exception as fault:  # whatever an environment variable of Numba's leads to
+    raise ImportError(f"Numba does not start: {fault}") from None
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing")

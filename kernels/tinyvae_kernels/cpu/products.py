@@ -7,10 +7,14 @@ a core reaches nine tenths or more of its peak here, where OpenBLAS reaches a th
 
 Sums of more than LONG terms, as over a very large batch, are made of the sums of LONG terms each: of 2^20 equal float32
 numbers that are added one by one, a hundredth is lost.
+
+Batches of small matrices, such as one triangular factor for each datum, are multiplied by plain loops; a batch of large
+ones is a job for each of its matrices.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +23,15 @@ import numpy as np
 from tinyvae_kernels.cpu.runtime.compiled import kernel
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan
-from tinyvae_kernels.cpu.runtime.memory import Address, Pointer, StridedAddress, StridedPointer, Vector
+from tinyvae_kernels.cpu.runtime.memory import (
+    Address,
+    Matrix,
+    Pointer,
+    StridedAddress,
+    StridedPointer,
+    Vector,
+    vector,
+)
 from tinyvae_kernels.cpu.runtime.shares import GROUP, grouped, share
 from tinyvae_kernels.cpu.runtime.tiles import (
     ROWS,
@@ -41,6 +53,7 @@ from tinyvae_kernels.cpu.runtime.tiles import (
 # it costs to transpose b first.
 SHORT, SMALL = 64, 2**20
 LONG = 4096
+TINY = 4096  # multiply-adds of a matrix that is not worth a job of its own in a batch
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
 
 
@@ -129,11 +142,42 @@ def in_pieces(steps: int, out: Array, product: Callable[[int, int, Array], list[
     return jobs
 
 
+@kernel()
+def _small_products(a: StridedPointer, b: StridedPointer, c: Pointer, batch: Matrix[np.int64], count: int, rows: int,
+                    width: int, steps: int, a_row: int, a_step: int, b_step: int, b_column: int, part: int,
+                    parts: int) -> None:
+    # a row of `batch` is an axis of the batch: its size, and how far a and b move along it, as all strides in numbers
+    dtype = vector(c, 1).dtype.type
+    first, last = share(count, part, parts)
+    for t in range(first, last):
+        rest, left, right = t, 0, 0
+        for axis in range(len(batch) - 1, -1, -1):
+            place = rest % batch[axis, 0]
+            left, right, rest = left + place * batch[axis, 1], right + place * batch[axis, 2], rest // batch[axis, 0]
+        for i in range(rows):
+            for j in range(width):
+                total = dtype(0)
+                for k in range(steps):
+                    total += a[left + i * a_row + k * a_step] * b[right + k * b_step + j * b_column]
+                c[(t * rows + i) * width + j] = total
+
+
 @Launcher.question
 def multiplies(a: Array, b: Array) -> bool:
-    """Are these two matrices that `matmul` can take: each unbroken along rows or along columns, not a.T @ b.T?"""
-    if not VECTOR or a.ndim != 2 or b.ndim != 2 or 0 in a.shape or 0 in b.shape:
+    """Are these two matrices, or batches, that `matmul` can take: each unbroken along rows or along columns, not
+    a.T @ b.T? A batch of small matrices may have any strides."""
+    if not VECTOR or a.ndim < 2 or b.ndim < 2 or 0 in a.shape or 0 in b.shape:
         return False
+    if a.ndim > 2 or b.ndim > 2:
+        try:
+            np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        except ValueError:
+            return False
+        if any(stride % array.itemsize for array in (a, b) for stride in array.strides):
+            return False
+        if _multiply_adds(a, b) <= TINY:
+            return True
+        a, b = a[(0,) * (a.ndim - 2)], b[(0,) * (b.ndim - 2)]
     return (_along(a) and (_along(b) or _across(b))) or (_across(a) and _along(b))
 
 
@@ -145,12 +189,37 @@ def _across(a: Array) -> bool:
     return _along(a.T)
 
 
+def _multiply_adds(a: Array, b: Array) -> int:
+    return a.shape[-2] * a.shape[-1] * b.shape[-1]
+
+
 @Launcher
 def matmul(a: Array, b: Array, out: Array | None) -> Plan:
-    """a (m, k) @ b (k, n) as (m, n); either may be a transposed view, not both."""
-    if not multiplies(a, b) or a.shape[1] != b.shape[0]:
+    """a (..., m, k) @ b (..., k, n) as (..., m, n); of each pair either may be a transposed view, not both."""
+    if not multiplies(a, b) or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"found factors {a.shape} of strides {a.strides} and {b.shape} of {b.strides}; expected "
                          "(m, k) and (k, n), each unbroken along rows or columns, and not both along columns")
+    return _batch(a, b, out) if a.ndim > 2 or b.ndim > 2 else _matrix(a, b, out)
+
+
+def _batch(a: Array, b: Array, out: Array | None) -> Plan:
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    shape = (*lead, a.shape[-2], b.shape[-1])
+    out = np.empty(shape, a.dtype) if out is None else out
+    if out.shape != shape:
+        raise ValueError(f"found a result of shape {out.shape}; expected {shape}")
+    a, b = np.broadcast_to(a, (*lead, *a.shape[-2:])), np.broadcast_to(b, (*lead, *b.shape[-2:]))
+    if _multiply_adds(a, b) > TINY:
+        return out, [job for place in np.ndindex(lead) for job in _matrix(a[place], b[place], out[place])[1]]
+    (*a_batch, a_row, a_step), (*b_batch, b_step, b_column) = (
+        [stride // array.itemsize for stride in array.strides] for array in (a, b))
+    batch = np.array(list(zip(lead, a_batch, b_batch, strict=True)), np.int64).reshape(-1, 3)
+    count, sizes = math.prod(lead), (*shape[-2:], a.shape[-1])
+    return out, [Job(_small_products, a, b, out, batch, count, *sizes, a_row, a_step, b_step, b_column,
+                     work=count * _multiply_adds(a, b))]
+
+
+def _matrix(a: Array, b: Array, out: Array | None) -> Plan:
     (rows, steps), width = a.shape, b.shape[1]
     out = np.empty((rows, width), a.dtype) if out is None else out
     if out.shape != (rows, width):

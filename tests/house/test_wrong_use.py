@@ -1,0 +1,116 @@
+"""Wrong uses of the public functions: each gets one sentence with what was found and what was expected, at once."""
+
+import re
+
+import numpy as np
+import pytest
+
+import tinyvae as tv
+from tinyvae.distributions import Normal
+
+ROWS = np.random.default_rng(0).integers(0, 2, (40, 6)).astype(np.uint8)
+DATA = tv.DataSet("made", ROWS[:30], ROWS[30:], (2, 3), 1.0, "static")
+
+
+def model(**options):
+    return tv.VAE(6, **({"hidden": 4, "latent": 2} | options))
+
+
+def fit(**settings):
+    return tv.fit(model(), DATA, quiet=True, **settings)
+
+
+def evaluate(**options):
+    return tv.evaluate(model(), DATA, **options)
+
+
+def infer(log_joint=lambda z: -(z["a"] ** 2).sum(-1), q=None, **options):
+    return tv.infer(log_joint, {"a": tv.Factor(Normal, (2,))} if q is None else q, **({"steps": 2} | options))
+
+
+# Each use, and the sentence that it gets; a sentence is to fit the very use.
+USES = [
+    (lambda: tv.fit("vae", DATA), "found a str in place of a model; expected one that is built, as tv.VAE("),
+    (lambda: tv.fit(tv.VAE, DATA), "found the class VAE in place of a model; expected one that is built"),
+    (lambda: tv.fit(DATA, model()), "found a DataSet in place of a model"),
+    (lambda: tv.fit(model(), None), "found data of type NoneType; expected a DataSet"),
+    (lambda: fit(epochs="3"), "found epochs='3'; expected a whole number"),
+    (lambda: fit(epochs=1.5), "found epochs=1.5; expected a whole number"),
+    (lambda: fit(epochs=True), "found epochs=True; expected a whole number"),
+    (lambda: fit(epoch=1), "found unknown settings: epoch; there are epochs, batch"),
+    (lambda: fit(lr="fast"), "found lr='fast'; expected a number"),
+    (lambda: fit(weight_prior=1), "found weight_prior=1; expected True or False"),
+    (lambda: fit(optimizer=None), "found optimizer=None; expected a name"),
+    (lambda: fit(optimizer="Adam"), "found optimizer=Adam; expected one of adam"),
+    (lambda: fit(importance_samples=5), "found importance_samples=5 with bound=elbo-b, which has no"),
+    (lambda: fit(bound="iwae", importance_samples=0), "found importance_samples=0; expected at least 1"),
+    (lambda: fit(bound="iwae", estimator="score"), "found estimator=score with bound=iwae, gradient=path"),
+    (lambda: fit(baseline="fitted"), "found baseline=fitted with samples=1 and no estimator; it goes with"),
+    (lambda: fit(baseline="fitted", estimator="score"), "found baseline=fitted with samples=1 and score estimator"),
+    (lambda: fit(on_epoch=3), "found on_epoch=3; expected a function, or None"),
+    (lambda: fit(on_step="x"), "found on_step='x'; expected a function, or None"),
+    (lambda: tv.VAE("digits"), "found sizes pixels='digits'"),
+    (lambda: model(hidden="20,20"), "found sizes pixels=6, hidden=('20,20',)"),
+    (lambda: model(posterior=Normal), "found posterior <class 'tinyvae.distributions.normal.Normal'>; expected one of"),
+    (lambda: model(activation="gelu"), "found activation 'gelu'; expected one of"),
+    (lambda: model(init="xavier"), "found init 'xavier'; expected one of glorot, aevb"),
+    (lambda: model(dtype="float16"), "found dtype 'float16'; expected float32 or float64"),
+    (lambda: model(dtype="number"), "found dtype 'number'; expected float32 or float64"),
+    (lambda: model(dtype=None), "found dtype None; expected float32 or float64"),
+    (lambda: model(device="gpu"), "found device 'gpu'; expected cpu or cuda"),
+    (lambda: model(seed="a"), "found seed 'a'; expected a whole number from 0 to 4294967295"),
+    (lambda: model(data_mean=np.zeros(3)), "found data_mean of shape (3,) and type float64; expected (6,) numbers"),
+    (lambda: model(data_mean="digits"), "found data_mean of shape () and type <U6; expected (6,) numbers"),
+    (lambda: model().generate("3"), "found the count of images '3'; expected a whole number, at least 1"),
+    (lambda: tv.evaluate("vae", DATA), "found a str in place of a model"),
+    (lambda: tv.evaluate(DATA, model()), "found a DataSet in place of a model"),
+    (lambda: evaluate(importance_samples="5"), "found importance_samples '5'; expected a whole number, at least 0"),
+    (lambda: evaluate(importance_samples=True), "found importance_samples True; expected a whole number"),
+    (lambda: evaluate(count=1.5), "found count 1.5; expected a whole number, at least 1"),
+    (lambda: evaluate(part="tests"), "found part 'tests'; expected one of train, valid, test"),
+    (lambda: evaluate(part="shape"), "found part 'shape'; expected one of train, valid, test"),
+    (lambda: evaluate(seed="a"), "found seed 'a'; expected a whole number"),
+    (lambda: evaluate(method="ais", start=3), "found start 3; expected one of encoder, prior"),
+    (lambda: infer(3), "found 3 in place of the log joint; expected a function of the draws by name"),
+    (lambda: infer(q=Normal), "found <class 'tinyvae.distributions.normal.Normal'> in place of the factors; expected"),
+    (lambda: infer(q={}), "found {} in place of the factors; expected them by name"),
+    (lambda: infer(q={"a": Normal}), "found <class 'tinyvae.distributions.normal.Normal'> for 'a'; expected a factor"),
+    (lambda: infer(q={"b": tv.Factor(Normal, (2,))}), "found the latent 'a' in the log joint; q has factors for b"),
+    (lambda: infer(samples=1.5), "found samples 1.5; expected a whole number, at least 1"),
+    (lambda: infer(steps="a"), "found steps 'a'; expected a whole number, at least 0"),
+    (lambda: infer(estimator=3), "found estimator 3; Normal has reparam, grep, score"),
+    (lambda: infer(lambda z: np.linalg.norm(z["a"], axis=-1)), "found np.linalg.norm of a tensor with a gradient"),
+    (lambda: tv.Factor("normal", (2,)), "found the family 'normal'; expected a class, such as tv.distributions.Normal"),
+    (lambda: tv.Factor(Normal, 2), "found a latent of shape 2; expected at least one axis"),
+    (lambda: tv.Factor(Normal, (2,), start=np.zeros((5, 7))), "found a start of shape (5, 7); expected the raw"),
+    (lambda: tv.grad(3.0, tv.Tensor(1.0, requires_grad=True)), "grad found 3.0 of type float; expected a tensor"),
+    (lambda: tv.grad(tv.Tensor(1.0), ["x"]), "grad found 'x' of type str; expected a tensor"),
+    (lambda: tv.Tensor("a"), "found 'a' for a tensor; expected numbers or truth values"),
+    (lambda: tv.Tensor(1.0).polygamma(-1), "found polygamma of order -1; expected at least 0"),
+    (lambda: tv.Tensor(1.0).polygamma(1.5), "found order 1.5; expected whole numbers"),
+    (lambda: tv.Tensor(np.ones((2, 3))).split(0), "found split into 0 parts; expected at least 1"),
+    (lambda: tv.stack([]), "found no tensors to stack; expected at least one"),
+    (lambda: tv.Noise("a"), "found seed 'a'; expected a whole number from 0 to 4294967295"),
+    (lambda: tv.Noise(0).normal((2,), "int32"), "found dtype 'int32'; expected float32 or float64"),
+    (lambda: tv.fused("no"), "found fused('no'); expected True or False"),
+    (lambda: tv.measure.profile(3), "found int to profile; expected a recorded tv.Tape"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "sentence"), USES, ids=[sentence[:40] for _, sentence in USES])
+def test_wrong_use(use, sentence):
+    with pytest.raises((ValueError, TypeError), match=re.escape(sentence)) as raised:
+        use()
+    assert "\n" not in str(raised.value)
+
+
+def test_right_uses_with_numbers_of_numpy():
+    """What NumPy computes is as good as a number that was typed, and run folders can hold it."""
+    made = tv.VAE(np.int64(6), hidden=np.array([4, 3]), latent=np.int32(2), seed=np.int64(1))
+    assert made.config == tv.VAE(6, hidden=[4, 3], latent=2, seed=1).config
+    assert all(type(size) is int for size in (made.config["pixels"], *made.config["hidden"], made.config["latent"]))
+    records = tv.fit(made, DATA, epochs=np.int64(1), lr=np.float32(0.25), quiet=True)
+    assert records == tv.fit(tv.VAE(6, hidden=[4, 3], latent=2, seed=1), DATA, epochs=1, lr=0.25, quiet=True)
+    found = tv.evaluate(made, DATA, importance_samples=np.int64(3), count=np.int64(5))
+    assert found == tv.evaluate(made, DATA, importance_samples=3, count=5)
+    assert made.generate(np.int64(2)).shape == (2, 6)
