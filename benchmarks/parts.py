@@ -18,7 +18,6 @@ from typing import Any
 
 from benchmarks import others, results
 from benchmarks.tables import say
-from tinyvae.training import checkpoint, environment
 
 Content = dict[str, Any]  # of a results file
 Part = Callable[[Content], Content]  # gets what is there so far, and returns what it adds
@@ -47,7 +46,7 @@ class Sheet:
         self.table, self.folder = table, results.folder(quick, out)
         self.path, self.unfinished = (self.folder / f"{table.name}{end}" for end in (".json", ".unfinished.json"))
         self.content: Content = {"name": table.name, **results.source(), "quick": quick,
-                                 "environment": environment.environment(), **table.head}
+                                 "environment": results.environment(), **table.head}
         self.content |= {"parts": {}, "faults": {}}
         if resume:
             self._take_up()
@@ -61,7 +60,7 @@ class Sheet:
         for path in (self.unfinished, self.path):
             if not path.exists():
                 continue
-            found = checkpoint.read_json(path)
+            found = results.read_json(path)
             for what in ("commit", "changes", "quick", "environment"):
                 if found.get(what) != self.content[what]:
                     if path == self.path:
@@ -94,12 +93,12 @@ class Sheet:
         self.write()
 
     def write(self) -> None:
-        checkpoint.write_json(self.unfinished, self.content)
+        results.write_json(self.unfinished, self.content)
 
     def finish(self) -> None:
         """Give the file its name, because every part is there."""
-        checkpoint.write_json(self.path, self.content | self.table.close(self.content))
-        self.content = checkpoint.read_json(self.path)
+        results.write_json(self.path, self.content | self.table.close(self.content))
+        self.content = results.read_json(self.path)
         self.unfinished.unlink(missing_ok=True)
 
     def measure(self) -> None:

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.training import checkpoint, environment
+from tinyvae.training.checkpoint import read_json, write_json
+from tinyvae.training.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
@@ -63,13 +64,13 @@ def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     head = {"name": name, **source(), **more}
-    checkpoint.write_json(path, head | {"rows": rows, "environment": environment.environment()})
+    write_json(path, head | {"rows": rows, "environment": environment()})
     return path
 
 
 def read(name: str) -> dict[str, Any]:
     """The content of a committed results file."""
-    return checkpoint.read_json(FOLDER / f"{name}.json")
+    return read_json(FOLDER / f"{name}.json")
 
 
 def quotable(name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import textwrap
@@ -398,3 +399,27 @@ def test_a_log_that_needs_no_cut_is_not_written(tmp_path: Path) -> None:
     inode = log.stat().st_ino
     checkpoint.cut_lines(log, lambda record: True)
     assert log.stat().st_ino == inode
+
+
+def test_what_is_written_is_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new content before the file gets its name, then the name in its folder; and each line of a log."""
+    calls: list[tuple[str, Any]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size
+        calls.append(("fsync", kind))
+        fsync(descriptor)
+
+    def replaced(old: Any, new: Any) -> None:
+        calls.append(("replace", Path(new).name))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    checkpoint.write_bytes(tmp_path / "a", b"12345")
+    assert calls == [("fsync", 5), ("replace", "a"), ("fsync", "folder")]
+    calls.clear()
+    checkpoint.append_line(tmp_path / "log", {"b": 1, "a": float("nan")})
+    assert calls == [("fsync", 20)]
+    assert (tmp_path / "log").read_bytes() == b'{"b": 1, "a": null}\n'
