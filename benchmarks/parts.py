@@ -125,7 +125,7 @@ class Sheet:
         begin = time.perf_counter()
         try:
             with others.Watch() as watch:
-                found = self.table.parts[name](self.content)
+                found = results.as_json(self.table.parts[name](self.content))
         except SystemExit as fault:  # the sentence of a check
             self.refuse(name, str(fault))
         except Exception as fault:

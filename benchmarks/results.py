@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.training.checkpoint import read_json, write_json
+from tinyvae.training.checkpoint import plain, read_json, write_json
 from tinyvae.training.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +58,11 @@ def source() -> dict[str, str]:
         return {"commit": git("rev-parse", "--short=12", "HEAD") + (CHANGED if changed else ""), "changes": changed}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "changes": ""}
+
+
+def as_json(value: Any) -> Any:
+    """The value as a file gives it back; TypeError if a file cannot hold it."""
+    return json.loads(json.dumps(plain(value)))
 
 
 def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
