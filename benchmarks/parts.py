@@ -113,7 +113,8 @@ class Sheet:
             try:
                 self._measure(name)
             except KeyboardInterrupt:
-                print(f"stopped in {name}: {self._count()} are in {self.unfinished}; --resume goes on from there")
+                kept = f"{self._count()} are in {self.unfinished}; --resume goes on from there"
+                print(f"stopped in {name}: {kept if self.content['parts'] else 'no part was whole, so none is kept'}")
                 raise SystemExit(130) from None
         if not self.content["faults"]:
             self.finish()
