@@ -211,6 +211,8 @@ def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool
     """
     chosen, reasons = [mutant for mutant in every() if only in mutant.name], equivalent()
     total = len(chosen)
+    if not total:
+        raise SystemExit(f"found no mutant with {only!r} in its name; expected a part of one, such as {ROOMS[1]}")
     random.Random(seed).shuffle(chosen)
 
     @functools.cache

@@ -18,7 +18,6 @@ from typing import Any
 
 from benchmarks import others, results
 from benchmarks.tables import say
-from tinyvae.runs import environment, files
 
 Content = dict[str, Any]  # of a results file
 Part = Callable[[Content], Content]  # gets what is there so far, and returns what it adds
@@ -47,7 +46,7 @@ class Sheet:
         self.table, self.folder = table, results.folder(quick, out)
         self.path, self.unfinished = (self.folder / f"{table.name}{end}" for end in (".json", ".unfinished.json"))
         self.content: Content = {"name": table.name, **results.source(), "quick": quick,
-                                 "environment": environment.environment(), **table.head}
+                                 "environment": results.environment(), **table.head}
         self.content |= {"parts": {}, "faults": {}}
         if resume:
             self._take_up()
@@ -61,7 +60,7 @@ class Sheet:
         for path in (self.unfinished, self.path):
             if not path.exists():
                 continue
-            found = files.read_json(path)
+            found = results.read_json(path)
             for what in ("commit", "changes", "quick", "environment"):
                 if found.get(what) != self.content[what]:
                     if path == self.path:
@@ -94,12 +93,12 @@ class Sheet:
         self.write()
 
     def write(self) -> None:
-        files.write_json(self.unfinished, self.content)
+        results.write_json(self.unfinished, self.content)
 
     def finish(self) -> None:
         """Give the file its name, because every part is there."""
-        files.write_json(self.path, self.content | self.table.close(self.content))
-        self.content = files.read_json(self.path)
+        results.write_json(self.path, self.content | self.table.close(self.content))
+        self.content = results.read_json(self.path)
         self.unfinished.unlink(missing_ok=True)
 
     def measure(self) -> None:
@@ -114,7 +113,8 @@ class Sheet:
             try:
                 self._measure(name)
             except KeyboardInterrupt:
-                print(f"stopped in {name}: {self._count()} are in {self.unfinished}; --resume goes on from there")
+                kept = f"{self._count()} are in {self.unfinished}; --resume goes on from there"
+                print(f"stopped in {name}: {kept if self.content['parts'] else 'no part was whole, so none is kept'}")
                 raise SystemExit(130) from None
         if not self.content["faults"]:
             self.finish()
@@ -126,7 +126,7 @@ class Sheet:
         begin = time.perf_counter()
         try:
             with others.Watch() as watch:
-                found = self.table.parts[name](self.content)
+                found = results.as_json(self.table.parts[name](self.content))
         except SystemExit as fault:  # the sentence of a check
             self.refuse(name, str(fault))
         except Exception as fault:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.runs import environment, files
+from tinyvae.runs.environment import environment
+from tinyvae.runs.files import plain, read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
@@ -58,18 +60,23 @@ def source() -> dict[str, str]:
         return {"commit": "unknown", "changes": ""}
 
 
+def as_json(value: Any) -> Any:
+    """The value as a file gives it back; TypeError if a file cannot hold it."""
+    return json.loads(json.dumps(plain(value)))
+
+
 def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
     """Write a JSON file with the rows, the commit and the machine."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     head = {"name": name, **source(), **more}
-    files.write_json(path, head | {"rows": rows, "environment": environment.environment()})
+    write_json(path, head | {"rows": rows, "environment": environment()})
     return path
 
 
 def read(name: str) -> dict[str, Any]:
     """The content of a committed results file."""
-    return files.read_json(FOLDER / f"{name}.json")
+    return read_json(FOLDER / f"{name}.json")
 
 
 def quotable(name: str) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def test_a_quick_run_leaves_out_the_suite(outcomes, tree):
     assert set(outcomes) == {"tests/engine/test_a.py", "tests/engine"}
 
 
+def test_a_name_that_nobody_has_gets_a_sentence(tree):
+    with pytest.raises(SystemExit, match="no mutant with 'tinyvae/nn' in its name"):
+        mutate.table_of(only="tinyvae/nn")
+
+
 def test_a_larger_sample_holds_the_smaller_one(tree):
     small, large, other = (list(mutate.table_of(n, seed).parts) for n, seed in ((3, 0), (6, 0), (6, 1)))
     assert large[:3] == small

@@ -38,6 +38,24 @@ def test_reproductions_run_in_their_quick_form(tmp_path):
         assert content["environment"]["blas"]["kernel"]
 
 
+@pytest.mark.parametrize(("elbos", "reached"), [
+    ({3: -105.0, 10: -102.0, 20: -101.0, 200: -101.5}, [True, True, True, True]),
+    ({3: -105.0, 10: -106.0, 20: -107.0, 200: -101.5}, [False, False, False, True]),
+    ({3: math.nan, 10: -102.0, 20: -101.0, 200: math.nan}, [False, False, True, False])])  # fmt: skip
+def test_more_latents_are_claimed_to_be_better(monkeypatch, tmp_path, elbos, reached):
+    """And 3 worse than 10; a number that is none reaches nothing."""
+    def trained(name, model, *_, **__):
+        found = {"data": "made-up", "test_elbo": elbos[model["latent"]], "test_elbo_stderr": 0.1, "test_data_count": 9,
+                 "epoch": 17}
+        return [found], 1.0
+
+    monkeypatch.setattr(reproduce, "_train", trained)
+    content = {}
+    for part in reproduce.aevb_latents(False).values():
+        content["rows"] = [*content.get("rows", []), *part(content).get("rows", [])]
+    assert [row["reached"] for row in content["rows"]] == reached
+
+
 def test_unknown_reproduction_names_the_known_ones(tmp_path):
     done = run("reproduce", "nonsense", "--out", tmp_path)
     assert done.returncode != 0

@@ -3,12 +3,15 @@
 import sys
 import types
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import run_python
 
 import tinyvae as tv
 from tinyvae.cli.main import main
-from tinyvae.engine.devices import DeviceError, namespace, require_cuda
+from tinyvae.engine.devices import DeviceError, Namespace, namespace, require_cuda
 
 
 def raises(fault):
@@ -81,3 +84,17 @@ tv.fit(tv.VAE(64, 5, 2), "digits", epochs=1)
 print("cupy" in sys.modules)
 """
     assert run_python(code).stdout.split() == ["False"]
+
+
+@given(rows=st.integers(1, 5), count=st.integers(0, 40), width=st.sampled_from([(), (2,), (2, 3)]),
+       seed=st.integers(0, 2**31))  # fmt: skip
+def test_rows_of_a_gpu_add_up_as_numpys_do(rows, count, width, seed):
+    """The same algorithm over NumPy's arrays, against `np.add.at`; what was there stays, and no row gets another's."""
+    draw = np.random.default_rng(seed)
+    index, values = draw.integers(-rows, rows, count), draw.integers(-9, 10, (count, *width)).astype(float)
+    values[(index % rows == 0) & (draw.random(count) < 0.2)] = np.nan
+    found = draw.integers(0, 9, (rows, *width)).astype(float)
+    expected = found.copy()
+    np.add.at(expected, index, values)
+    Namespace("cuda", "numpy", "scipy.special").add_rows(found, index, values)
+    assert np.array_equal(found, expected, equal_nan=True)

@@ -45,7 +45,7 @@ def install_cupy(
     runtime = module("runtime", getDeviceProperties=lambda _: {"name": b"GPU X", "totalGlobalMem": 2**34})
     cuda = module("cupy.cuda", runtime=runtime, nvrtc=module("nvrtc", getVersion=nvrtc),
                   Stream=fails(AssertionError("no Stream may be made")))
-    cupy = module("cupy", __version__="14.2.0", cuda=cuda, arange=np.arange)
+    cupy = module("cupy", __version__="14.2.0", cuda=cuda, arange=lambda n: np.arange(n))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
     monkeypatch.setattr(doctor, "_wheels", lambda: [wheel])

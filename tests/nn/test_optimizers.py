@@ -159,6 +159,27 @@ def test_kernels_and_readable_steps_agree(name, dtype):
     assert_close(a.status, b.status, 1000)  # the norm is summed in another order
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["guard", "weight_prior", *OPTIMIZERS])
+def test_a_row_declares_what_it_writes(name, fused):
+    """A replay restores these arrays before it is compared, and a table counts their bytes."""
+    draw = np.random.default_rng(0)
+    theta, g = (draw.normal(size=50) for _ in range(2))
+    status, rates = np.array([1.0, 0.5, 3.0, 2.0]), np.array([0.1, 1.0])
+    if name == "guard":
+        arrays, attributes = [np.array(1.0), g, status], {"max_norm": 1.0}
+    elif name == "weight_prior":
+        arrays, attributes = [g, theta], {"factor": 0.1}
+    else:
+        moments = [draw.random(50) for _ in OPTIMIZERS[name].moments]
+        arrays, attributes = [theta, g, *moments, rates, status], OPTIMIZERS[name].hyper
+    before = [array.copy() for array in arrays]
+    with tv.fused(fused):
+        tv.apply(name, *map(tv.Tensor, arrays), **attributes)
+    changed = {i for i, (a, b) in enumerate(zip(arrays, before, strict=True)) if not np.array_equal(a, b)}
+    assert changed == set(TABLE[name].writes)
+
+
 # ---- clipping and the prior ------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tinyvae.runs import files
+from tinyvae.runs import files, log
 
 
 def test_write_json(tmp_path: Path) -> None:
@@ -44,3 +46,27 @@ def test_no_json_is_read_without_a_bound(tmp_path: Path) -> None:
         files.read_json(tmp_path)
     with pytest.raises(files.CheckpointError, match="does not exist"):
         files.read_json(tmp_path / "b.json")
+
+
+def test_what_is_written_is_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new content before the file gets its name, then the name in its folder; and each line of a log."""
+    calls: list[tuple[str, Any]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size
+        calls.append(("fsync", kind))
+        fsync(descriptor)
+
+    def replaced(old: Any, new: Any) -> None:
+        calls.append(("replace", Path(new).name))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    files.write_bytes(tmp_path / "a", b"12345")
+    assert calls == [("fsync", 5), ("replace", "a"), ("fsync", "folder")]
+    calls.clear()
+    log.append_line(tmp_path / "log", {"b": 1, "a": float("nan")})
+    assert calls == [("fsync", 20)]
+    assert (tmp_path / "log").read_bytes() == b'{"b": 1, "a": null}\n'

@@ -12,6 +12,7 @@ import pytest
 from scipy import special
 from support import ROOT, assert_close, assert_same_bits
 from threadpoolctl import threadpool_limits
+from tinyvae_kernels import state
 
 import tinyvae as tv
 from tinyvae import runs
@@ -514,6 +515,32 @@ def test_skip_leaves_the_batch_out(optimizer):
     assert record["skipped"] == 1
     assert record["train_count"] == 26 - left_out
     assert math.isfinite(record["train_elbo"])
+
+
+def test_the_gradient_norm_of_an_epoch_is_the_mean_over_its_sound_steps():
+    """Before clipping, by NumPy from each step's gradient; a skipped step does not enter."""
+    training, norms = start(bad_data(), on_nonfinite="skip", clip=1.0), []
+    training.begin_epoch()
+    while training.counters[BATCH] < training.batches.steps:
+        training.step()
+        if training.step_now().is_sound():
+            norms.append(np.linalg.norm(training.step_now().gradient.astype(np.float64)))
+    assert max(norms) > 1.0
+    assert len(norms) == training.batches.steps - 1
+    assert_close(np.array(training.end_epoch()["gradient_norm"]), np.mean(norms), 1e4)
+
+
+def test_state_vectors_have_the_lengths_of_their_places():
+    """A checkpoint holds them; a longer or shorter one would not load in another version."""
+    for settings, terms in (({}, 2), ({"bound": "iwae", "importance_samples": 3}, 2)):
+        training = start(**settings)
+        size = training.model.parameters.flat.size
+        shapes = {name: array.shape for name, array in training.state().items()}
+        assert shapes == {"parameters": (size,), "training.counters": (3,), "optimizer.m": (size,),
+                          "optimizer.v": (size,), "training.status": (4,), "training.totals": (5 + terms,)}
+        assert (shapes["training.totals"], shapes["training.status"]) == ((1 + max(
+            state.DATA_COUNT, state.RECONSTRUCTION, state.KL, state.OBJECTIVE, state.NORMS, state.SOUND,
+            state.SKIPPED),), (1 + max(state.FINITE, state.CLIP, state.NORM, state.UPDATES),))  # fmt: skip
 
 
 def test_an_epoch_of_skipped_batches_ends_the_training():

@@ -72,8 +72,8 @@ def method(name: str, moments: tuple[str, ...], flops: int = 1, kernel: str | No
                 update(xp, theta, g * float(clip), *vectors, rate=read(rates[LEARNING_RATE]), t=t, **hyper)
 
         count = len(moments)
-        rule(name, value, domain=(*(ANY,) * (3 + count), DATA), writes=(0, *range(2, 2 + count), 3 + count),
-             kernel=kernel, flops=flops)
+        rule(name, value, domain=(*(ANY,) * (3 + count), DATA), writes=(0, *range(2, 2 + count)), kernel=kernel,
+             flops=flops)
         OPTIMIZERS[name] = Method(moments, hyper)
         return update
 
