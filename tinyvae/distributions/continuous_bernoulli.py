@@ -16,8 +16,8 @@ exp(l b / 2) exp(l y / 2):
 
     S'(l) = (tanh(l / 4) / 2 + S'(l / 2)) / 2,        Var[x] = (Var[b] + Var[y]) / 4
 
-The terms of both have one sign, and after four halvings a short series is exact. Mean and log C keep 4 rounding units of
-their values in both types, the variance 16, a KL, which is never negative, 64; a draw is right to 2 units of 1.
+The terms of both have one sign, and after four halvings a short series is exact. Mean and log C keep 4 rounding units
+of their values in both types, the variance 16, a KL, which is never negative, 64; a draw is right to 2 units of 1.
 """
 
 from __future__ import annotations
