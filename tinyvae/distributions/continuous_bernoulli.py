@@ -48,35 +48,42 @@ def _split(l: Tensor, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _excess(l: Tensor) -> Tensor:
-    """S'(l) = E[x] - 1/2 = 1 / (1 - exp(-l)) - 1 / l - 1/2, an odd function."""
-    small, near, far = _split(l)
-    x = near / 16
-    z = x * x
-    halved = x / 16 * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z / 1209600)))
+    """S'(l) = E[x] - 1/2, an odd function."""
+    return 0.5 * (0.5 * l).tanh() - l.apply("continuous_bernoulli_slope")
+
+
+def _excess_near(xp: Any, l: Any) -> Any:
+    """S'(l) for |l| <= SMALL, by halves."""
+    z = (l / 16) ** 2
+    value = l / 256 * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z / 1209600)))
     for k in range(1, 5):
-        halved = halved + (near / 2 ** (k + 1)).tanh() / 2 ** (k + 1)
-    size = abs(far)
-    return small.where(halved, far.sign() * (0.5 - 1 / size - (-size).exp() / (-size).expm1()))
+        value = value + xp.tanh(l * 0.5 ** (k + 1)) * 0.5 ** (k + 1)
+    return value
 
 
-def _by_log_constant(g: Tensor, y: Tensor, l: Tensor) -> Tensor:
-    # tanh(l / 2) / 2 - S'(l), which for large l is 1 / l - 1 / sinh(l)
-    small, near, far = _split(l)
-    size = abs(far)
-    wide = far.sign() * (1 / size + 2 * (-size).exp() / (-2 * size).expm1())
-    return g * small.where(0.5 * (0.5 * near).tanh() - _excess(near), wide)
+def _slope(xp: Any, l: Any, out: Any) -> Any:
+    size = xp.abs(l)
+    near = xp.clip(l, -SMALL, SMALL)
+    close = 0.5 * xp.tanh(0.5 * near) - _excess_near(xp, near)
+    far = xp.maximum(size, SMALL)
+    wide = 1 / far + 2 * xp.exp(-far) / xp.expm1(-2 * far)
+    return into(out, xp.where(size < SMALL, close, xp.copysign(wide, l)))
 
 
 def _log_constant(xp: Any, l: Any, out: Any) -> Any:
-    small = xp.abs(l) < 0.1
-    z, far = xp.where(small, l * l, xp.zeros_like(l)), xp.where(small, xp.ones_like(l), l)
-    series = 0.6931471805599453 + z * (1 / 12 - z * (7 / 1440 - z * (31 / 90720 - z * (127 / 4838400))))
-    return into(out, xp.where(small, series, xp.log(far / xp.tanh(0.5 * far))))
+    # l / tanh(l / 2) keeps its digits down to the smallest l, and its limit at 0 is 2
+    size = xp.maximum(xp.abs(l), 1e-30)
+    return xp.log(size / xp.tanh(0.5 * size), out=out)
 
 
-# log C(l) = log(l / tanh(l / 2)); log 2 at l = 0
-rule("continuous_bernoulli_log_constant", _log_constant, (_by_log_constant,),
+# log C(l) = log(l / tanh(l / 2)), and its slope tanh(l / 2) / 2 - S'(l) = 1 / l - 1 / sinh(l), whose own slope is
+# sigmoid(l) sigmoid(-l) - Var[x]
+rule("continuous_bernoulli_log_constant", _log_constant,
+     (lambda g, y, l: g * l.apply("continuous_bernoulli_slope"),),
      reference=lambda l: np.log(2 * np.cosh(l / 2) / np.sinc(0.5j * l / np.pi).real))
+rule("continuous_bernoulli_slope", _slope,
+     (lambda g, y, l: g * (l.sigmoid() * (-l).sigmoid() - ContinuousBernoulli(l).variance),),
+     reference=lambda l: np.where(l == 0, 0, 1 / (l + (l == 0)) - 1 / np.sinh(l + (l == 0))))
 
 
 def _draw(xp: Any, l: Any, u: Any, out: Any) -> Any:
@@ -221,8 +228,7 @@ def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
     close = sum(weight * (1 - t) * _variance(xp, a + t * near) for t, weight in gauss_legendre(8)) * near * near
     # for a < 2; S'(a) = 1/2 - 1 / a + rest with rest = 1 / (exp(a) - 1), which is odd in a
     low, high = xp.minimum(a, 2), xp.maximum(a, 2)
-    slope = sum(xp.tanh(low / 2 ** (k + 1)) / 2 ** (k + 1) for k in range(1, 27))  # by halves, as in _excess
-    wide = _s(xp, b) - _s(xp, low) - d * slope
+    wide = _s(xp, b) - _s(xp, low) - d * _excess_near(xp, low)
     # for a > 2: without (b - a) / 2, and for b > 1 with -log(b / a) + d / a = R(log(b / a)), R(t) = exp(t) - 1 - t >= 0
     rest, mass, upper = -xp.exp(-high) / xp.expm1(-high), xp.log1p(-xp.exp(-high)), xp.maximum(b, 1)
     change = (upper - high) / high
