@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from support import DTYPES, assert_close, likely
 
 import tinyvae as tv
-from tinyvae.distributions import Bernoulli, ContinuousBernoulli
+from tinyvae.distributions import Bernoulli, ContinuousBernoulli, kl, kl_per_dimension
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.engine.testing import check_gradients
@@ -226,3 +226,36 @@ def test_draws_from_the_ends_of_the_uniform_numbers(logit, dtype):
     draws = T(np.full(5, logit), dtype).apply("continuous_bernoulli_draw", Tensor(u)).numpy()
     assert ((draws >= 0) & (draws <= 1)).all()
     assert (np.diff(draws) >= 0).all()
+
+
+# ---- divergence ------------------------------------------------------------------------------------------------------
+
+
+def exact_kl(a, b):
+    s = lambda l: mpmath.log(mpmath.sinh(l / 2) / (l / 2))
+    return s(b) - s(a) - (b - a) * (mpmath.coth(a / 2) / 2 - 1 / a)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_divergence_keeps_its_digits_and_is_never_negative(dtype):
+    """Logits of all sizes and signs, with differences of all sizes."""
+    rng = np.random.default_rng(0)
+    a = (10.0 ** rng.uniform(-6, 5, 400) * rng.choice([-1, 1], 400)).astype(dtype)
+    b = (a + rng.normal(size=400) * 10.0 ** rng.uniform(-6, 4, 400)).astype(dtype)
+    divergence = kl_per_dimension(ContinuousBernoulli(Tensor(a)), ContinuousBernoulli(Tensor(b))).numpy()
+    assert (divergence >= 0).all()
+    check_relative("KL", divergence, exactly(exact_kl, a, b), 64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("a", "b", "nats", "by_p"), [
+    (np.inf, np.inf, 0.0, 0.0), (-np.inf, -np.inf, 0.0, 0.0), (np.inf, 2.0, np.inf, None), (2.0, -np.inf, np.inf, None),
+    (np.inf, -np.inf, np.inf, None), (0.0, 0.0, 0.0, 0.0), (1e4, 1e4, 0.0, 0.0),
+])  # fmt: skip
+def test_the_divergence_at_the_ends(a, b, nats, by_p, dtype):
+    q, p = (Tensor(np.array([[v]], dtype), requires_grad=True) for v in (a, b))
+    divergence = kl(ContinuousBernoulli(q), ContinuousBernoulli(p))
+    assert divergence.numpy().tolist() == [nats]
+    slopes = [g.item() for g in grad(divergence.sum(), [q, p])]
+    assert by_p is None or slopes == [0, by_p]
+    assert np.isfinite(slopes).all()

@@ -1,8 +1,10 @@
 """Every closed KL divergence against its definition; what is not known is named."""
 
+import mpmath
 import numpy as np
 import pytest
 from discrete_families import DISCRETE_ROWS, LOGITS, OTHER_RATES, OTHERS, RATES
+from exact import check_relative, exactly
 from integrals import T, agrees, expectation, member, raw, size, values_of
 from properties import mean_log_ratio
 from scipy_families import FAR_LOGVAR, FAR_MU, LOGVAR, MU, OF_FEW, ROWS, pairs
@@ -64,6 +66,17 @@ def test_a_wrong_form_is_refused(monkeypatch, family, fault):
     monkeypatch.setitem(CLOSED_FORMS, (family, family), WRONG[fault](CLOSED_FORMS[family, family]))
     with pytest.raises(AssertionError):
         check_divergence(family, family)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_terms_of_a_divergence_keep_their_digits(dtype):
+    """exp(t) - 1 - t, also where its series ends, at |t| = 1."""
+    size = np.concatenate([np.linspace(0.8, 1.2, 60), 10.0 ** np.linspace(-9, 1.9, 60)])
+    t = np.concatenate([-size, size]).astype(dtype)
+    found = tv.apply("exp_remainder", tv.Tensor(t)).numpy()
+    check_relative("exp(t) - 1 - t", found, exactly(lambda t: mpmath.expm1(t) - t, t), 4)
+    assert tv.apply("exp_remainder", tv.Tensor(np.array([-np.inf, np.inf, 0], dtype))).numpy().tolist() == [
+        np.inf, np.inf, 0]  # fmt: skip
 
 
 def test_an_unknown_pair_is_named():

@@ -448,6 +448,28 @@ def test_far_log_variances(dtype):
     assert z[0, 1, 0] >= np.finfo(dtype).max or dtype == np.float64
 
 
+def check_limits(kernels, dtype):
+    """Where exp(-logvar) overflows and where exp(logvar) - 1 - logvar cancels: values and gradients."""
+    for logvar in (-2000.0, -400.0, -89.0, 89.0, 400.0):
+        raw, x = np.array([[0.0, logvar]], dtype), np.array([[0.5]], dtype)
+        value, slopes = kernels.gaussian_log_prob(raw, x, None)  # a pixel at its mean
+        assert_close(value, [-0.5 * (np.log(2 * np.pi) + logvar)], 2, f"log p at logvar {logvar}")
+        assert slopes.tolist() == [[0, -0.5]], logvar
+    t = (np.random.default_rng(0).normal(size=3000) * np.finfo(dtype).eps ** 0.5).astype(dtype)
+    raw, eps, one = np.stack([0 * t, t], axis=1), np.zeros((1, len(t), 1), dtype), np.ones(len(t), dtype)
+    kl = kernels.gaussian_sample_kl(raw, eps, None)[1]
+    slope = kernels.gaussian_sample_kl_grad(eps, one, raw, eps, None)[:, 1]
+    wide = t.astype(np.float64)
+    assert (kl >= 0).all(), "a negative divergence"
+    np.testing.assert_allclose(kl, wide**2 / 4 + wide**3 / 12, rtol=8 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(slope, wide / 2 + wide**2 / 4, rtol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_limits(dtype):
+    check_limits(cpu, dtype)
+
+
 # ---- the files -----------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pickle
-import stat
 import subprocess
 import sys
 import textwrap

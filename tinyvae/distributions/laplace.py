@@ -1,4 +1,8 @@
-"""The Laplace distribution, by location and scale: two exponential tails back to back."""
+"""The Laplace distribution, by location and scale: two exponential tails back to back.
+
+Where the scale is known by its logarithm, densities are right at every scale. A KL keeps 64 rounding units of its value
+in both types, and is never negative.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ and for p = N(0, 1) it is 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) (AEVB appendix 
 z = (mu - m) / s it is computed as 1/2 ((exp(t) - 1 - t) + z^2), whose two terms are not negative (divergence.py).
 
 A deviation is divided by sigma before it is squared, by a row that knows sigma's logarithm (stable.py), so densities,
-KLs and their derivatives are right at every finite logvar at which they do not overflow themselves.
+KLs and their derivatives are right at every finite logvar at which they do not overflow themselves. A KL keeps 64
+rounding units of its value in both types, from the row that draws as well 32; it is never negative.
 """
 
 from __future__ import annotations

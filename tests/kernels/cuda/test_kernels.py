@@ -26,6 +26,7 @@ from tests.kernels.test_kernels import (
     as_tuple,
     check_infinite_logits,
     check_launcher,
+    check_limits,
     check_long_sums,
     check_nan,
     make,
@@ -115,6 +116,11 @@ def test_nan_propagates(name, dtype):
 
 def test_long_sums():
     check_long_sums(cuda, 2**19 + 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_limits(dtype):
+    check_limits(cuda, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -286,6 +292,9 @@ MUTANTS = [
     ("activations", activations, "tile[k][threadIdx.x].v[l]", "tile[k][threadIdx.x].v[0]"),
     ("posterior", posterior, "EXPM1(x) - x", "EXPM1(x) + x"),
     ("posterior", posterior, "k > 2", "k > 3"),
+    ("posterior", lambda: check_limits(cuda, np.float32), "FABS(x) < 1", "FABS(x) < 0"),
+    ("likelihoods", lambda: check_limits(cuda, np.float32), "d == 0 ? d : d", "d"),
+    ("likelihoods", lambda: check_limits(cuda, np.float32), "by_mean == 0 ? by_mean : by_mean", "by_mean"),
     ("posterior", posterior, "FMA(m, m, exp", "FMA(m, real(1), exp"),
     ("likelihoods", likelihoods, "by_mean * root * root", "by_mean * root"),
     ("posterior", posterior, "begin += 32", "begin += 64"),
