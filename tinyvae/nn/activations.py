@@ -18,7 +18,7 @@ from tinyvae.engine.tensor import Tensor
 
 
 class Activation(NamedTuple):
-    """An elementwise function y = f(a), and its slope dy/da as a function of y."""
+    """An elementwise function y = f(a), and its slope dy/da as a function of y; truth values stand for 1 and 0."""
 
     value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor] | None
@@ -36,7 +36,7 @@ def activation(name: str, value: Callable[[Tensor], Tensor], slope: Callable[[Te
 
 activation("identity", lambda a: a)  # its gradient is that of a sum, without a slope
 activation("tanh", lambda a: a.tanh(), lambda y: 1 - y * y)
-activation("relu", lambda a: a.relu(), lambda y: (y > 0).cast(y.dtype))
+activation("relu", lambda a: a.relu(), lambda y: y > 0)  # passes a gradient on or not, also one that is infinite
 # y = log(1 + exp(a)) gives exp(a) = exp(y) - 1, so the slope sigmoid(a) = exp(a) / (1 + exp(a)) is 1 - exp(-y)
 activation("softplus", lambda a: a.softplus(), lambda y: -((-y).expm1()))
 
@@ -54,7 +54,8 @@ def _grads(g: Tensor, y: Tensor, pre: Tensor, bias: Tensor, kind: str) -> tuple[
 def _bias_activation_grad(g: Tensor, y: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     slope = ACTIVATIONS[kind].slope
     assert slope is not None, f"the activation {kind!r} runs fused, so its row must give a slope"
-    by_pre = g * slope(y)
+    factor = slope(y)
+    by_pre = factor.where(g, 0.0) if factor.dtype == bool else g * factor
     return by_pre, _bias_grad(by_pre)
 
 

@@ -20,6 +20,7 @@ from tinyvae_kernels.cuda.runtime import jobs
 
 import tinyvae as tv
 from tests.engine.test_rules import inputs_for
+from tests.kernels import worst
 from tests.kernels.test_kernels import FORMULAS, KINDS, as_tuple, check_infinite_logits, check_launcher, check_nan, make
 from tests.kernels.test_steps import METHODS, check_accumulate, check_grey_rows, check_guard, check_optimizer
 from tinyvae.engine import noise
@@ -102,6 +103,14 @@ def test_pieces_only_where_rows_are_whole_pieces(name, dtype):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_nan_propagates(name, dtype):
     check_nan(cuda, name, dtype)
+
+
+@pytest.mark.parametrize("case", [case for case in worst.of_every_kernel() if case.operation != "matmul" and hasattr(
+    cuda, TABLE[case.operation].kernel)], ids=str)  # fmt: skip
+def test_the_worst_inputs(case):
+    """As on the CPU: NaN, infinities, zeros, denormals, large numbers and such outside the domain."""
+    for dtype in DTYPES:
+        worst.check(case, dtype, getattr(cuda, TABLE[case.operation].kernel))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
