@@ -86,6 +86,7 @@ def cases() -> list[Case]:
     fading = theta, np.where(idle, 0, g), np.where(idle, tiny, m), np.where(idle, tiny, v)
     between = normal(BATCH, PIXELS), normal(PIXELS, HIDDEN)
     shape = rounded(10 ** rng.uniform(-2, 3, (BATCH, LATENT)))
+    prior = np.full(LATENT, 0.5)
     log_z = rounded(np.log(rng.gamma(shape + 1)) + np.log(rng.random(shape.shape)) / shape)  # of z ~ Gamma(shape, 1)
     return [
         *found,
@@ -98,6 +99,11 @@ def cases() -> list[Case]:
         Case("sgd", "", (theta, g, m, rates, status), {"momentum": 0.9}),
         Case("lgamma", "", (shape,), {}), Case("polygamma", "order 0", (shape,), {"order": 0}),
         Case("polygamma", "order 1", (shape,), {"order": 1}), Case("polygamma", "order 2", (shape,), {"order": 2}),
+        Case("stirling", "order 0", (shape,), {"order": 0}), Case("stirling", "order 1", (shape,), {"order": 1}),
+        Case("log_ratio", "", (shape, prior, rounded(np.log(shape))), {}),
+        Case("deviance", "", (prior, shape, rounded(np.log(shape))), {}),
+        Case("gamma_kl", "", (shape, shape[::-1].copy(), prior, prior), {}),
+        Case("dirichlet_kl", "", (shape, prior), {}),
         Case("gamma_log_sample_grad", "", (log_z, shape), {}),
         Case("log_gamma", "", (shape, np.array([7, 0, 0])), {"seed": 3, "stream": "noise", "site": 0, "samples": 1}),
     ]

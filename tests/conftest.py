@@ -101,6 +101,19 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
+# ---- what nobody catches -------------------------------------------------------------
+# An exception in a kernel, a destructor or a callback of C has no caller: Python prints "Exception ignored" and goes
+# on, and what should have been computed was not. pytest makes a warning of it, here it is a failure.
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_ignored(monkeypatch):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    yield
+    assert not ignored, f"an exception was ignored: {[(one.err_msg, one.object, one.exc_value) for one in ignored]}"
+
+
 # ---- skips ---------------------------------------------------------------------------
 # A skip says what is missing. Where everything is meant to be there, it is a failure; "optional: ..." stays a skip.
 

@@ -21,6 +21,7 @@ from support import DTYPES, ROOT, assert_close, assert_same_bits
 from tinyvae_kernels import launching
 
 import tinyvae as tv
+from tests.kernels import worst
 from tinyvae.engine.rules import TABLE
 
 pytest.importorskip("tinyvae_kernels.cpu", reason="Numba is missing", exc_type=ImportError)
@@ -336,6 +337,39 @@ def check_long_sums(kernels, rows):
 @pytest.mark.parametrize("rows", [0, 1, 256, 257, 2**20 + 1])
 def test_long_sums(rows):
     check_long_sums(cpu, rows)
+
+
+@pytest.mark.parametrize("case", worst.of_every_kernel(), ids=str)
+def test_the_worst_inputs(case):
+    """NaN, infinities, zeros, denormals, large numbers and such outside the domain: as the readable form has them."""
+    for dtype in DTYPES:
+        if case.operation != "matmul" or cpu.multiplies(*(a.astype(dtype) for a in case.arrays)):
+            worst.check(case, dtype, getattr(cpu, TABLE[case.operation].kernel))
+
+
+def test_every_kernel_gets_the_worst_inputs():
+    assert {case.operation for case in worst.of_every_kernel()} == {name for name, row in TABLE.items() if row.kernel}
+
+
+def test_a_missed_pole_and_unwritten_memory_are_found():
+    """A pole that is a number, an infinity too many, memory that a kernel that raised would leave as it was."""
+    def pole(a, out, order):
+        found = cpu.polygamma(a, out, order=order)
+        found[(a < 0) & (a == np.floor(a))] = 1.0
+        return found
+
+    def signed(a, out, order):
+        found = cpu.polygamma(a, out, order=order)
+        found[np.isinf(found)] *= -1
+        return found
+
+    def raised(a, out, order):
+        return np.ones_like(a) if out is None else out
+
+    case = next(case for case in worst.of_every_kernel() if case.operation == "polygamma")
+    for wrong in (pole, signed, raised):
+        with pytest.raises(AssertionError, match="polygamma"):
+            worst.check(case, np.float64, wrong)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

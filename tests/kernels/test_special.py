@@ -106,7 +106,28 @@ def test_numbers_that_are_not_positive(dtype):
         assert_close(cpu.polygamma(x, None, order=order), scipy_polygamma(order, x.astype(np.float64)), 64, str(order))
     assert np.isnan(cpu.polygamma(np.array([-math.inf, -1e30], dtype), None, order=1)).all()
     tiny = np.array([1e-310, 5e-324])  # denormal
-    assert_close(cpu.lgamma(tiny, None), -np.log(tiny), 2, "lgamma")
+    for lgamma in (PRIMITIVES["lgamma"], lambda a: TABLE["lgamma"].value(CPU, a, None)):
+        assert_close(lgamma(tiny), -np.log(tiny), 2, "lgamma")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("on", [True, False], ids=["kernel", "twin"])
+def test_poles(on, dtype):
+    """polygamma at 0, of either sign, is the limit from above; at negative whole numbers and below -1e6 it is NaN."""
+    x = np.array([0.0, -0.0, -1.0, -2.0, -1e6, -2e6 - 0.5, -math.inf], dtype)
+    tiny = -np.finfo(dtype).smallest_subnormal
+    for order in range(4):
+        with tv.fused(on), np.errstate(all="ignore"):
+            found = tv.Tensor(np.append(x, tiny)).polygamma(order).data
+            remainder = tv.Tensor(np.append(x, tiny)).apply("stirling", order=order).data
+        limit = -math.inf if order % 2 == 0 else math.inf
+        assert_close(found[:2], [limit] * 2, 0, f"order {order}")
+        assert np.isnan(found[2:-1]).all()
+        # 1 / x has another sign below 0, its square has not; 1 / 5e-324 overflows, 1 / 1e-45 does not in float64
+        if dtype == np.float64 or order > 0:
+            assert found[-1] == math.inf
+        assert_close(remainder[:2], [math.inf if order % 2 == 0 else -math.inf] * 2, 0, f"remainder of order {order}")
+        assert np.isnan(remainder[2:]).all()
 
 
 # ---- Stirling's remainder ------------------------------------------------------------

@@ -359,7 +359,12 @@ rule("scatter", _scatter, (lambda g, y, a, index, rows: g[index], None), (ANY, I
 
 # ---- special functions -----------------------------------------------------------------------------------------------
 
-rule("lgamma", lambda xp, a, out: xp.special.gammaln(a, out=out), (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,),
+def _lgamma(xp: Any, a: Any, out: Any) -> Any:
+    value, tiny = xp.special.gammaln(a), (a != 0) & (xp.abs(a) < 1e-300)  # SciPy's is infinite there
+    return into(out, xp.where(tiny, -xp.log(xp.where(tiny, xp.abs(a), xp.ones_like(a))), value))
+
+
+rule("lgamma", _lgamma, (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,),
      kernel="lgamma")
 
 

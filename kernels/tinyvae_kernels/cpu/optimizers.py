@@ -77,7 +77,7 @@ def _adam(theta: Pointer, g: Pointer, m: Pointer, v: Pointer, rates: Vector, sta
             mean = keep1 * m[i] + rest1 * d
             square = keep2 * v[i] + rest2 * d * d
             mean = zero if abs(mean) < tiny else mean
-            square = zero if square < tiny else square
+            square = zero if abs(square) < tiny else square
             m[i], v[i] = mean, square
             theta[i] -= rate * mean / (np.sqrt(square * correct) + least)
 

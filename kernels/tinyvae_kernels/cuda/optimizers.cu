@@ -82,7 +82,7 @@ struct Adam {
       const real d = clip * by.v[l];
       const real first = FMA(beta1, mean.v[l], rest1 * d), second = FMA(beta2, square.v[l], rest2 * d * d);
       mean.v[l] = FABS(first) < tiny ? real(0) : first;
-      square.v[l] = second < tiny ? real(0) : second;
+      square.v[l] = FABS(second) < tiny ? real(0) : second;
       t.v[l] -= rate * mean.v[l] / (SQRT(square.v[l] * correct) + epsilon);
     }
     store(theta, i, t);

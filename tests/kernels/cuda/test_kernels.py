@@ -20,6 +20,7 @@ from tinyvae_kernels.cuda.runtime import jobs
 
 import tinyvae as tv
 from tests.engine.test_rules import inputs_for
+from tests.kernels import worst
 from tests.kernels.test_kernels import (
     FORMULAS,
     KINDS,
@@ -121,6 +122,14 @@ def test_long_sums():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_limits(dtype):
     check_limits(cuda, dtype)
+
+
+@pytest.mark.parametrize("case", [case for case in worst.of_every_kernel() if case.operation != "matmul" and hasattr(
+    cuda, TABLE[case.operation].kernel)], ids=str)  # fmt: skip
+def test_the_worst_inputs(case):
+    """As on the CPU: NaN, infinities, zeros, denormals, large numbers and such outside the domain."""
+    for dtype in DTYPES:
+        worst.check(case, dtype, getattr(cuda, TABLE[case.operation].kernel))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
