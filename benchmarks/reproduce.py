@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import reproduce_grep, reproduce_iwae, results
+from benchmarks import grep_settings, reproduce_grep, reproduce_iwae, results
 from tinyvae.training.faults import TrainingError
 
 console = Console(highlight=False, soft_wrap=True)
@@ -113,6 +113,11 @@ def gamma_def(quick: bool) -> list[dict[str, Any]]:
     return reproduce_grep.gamma_def(quick, console.print)
 
 
+def gamma_def_settings(quick: bool) -> list[dict[str, Any]]:
+    """The course of G-REP on the faces by the authors' settings, each alone and all together, beside their log."""
+    return grep_settings.settings(quick, console.print)
+
+
 def beta_gamma(quick: bool) -> list[dict[str, Any]]:
     """The beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3): both estimators for equal time."""
     return reproduce_grep.beta_gamma(quick, console.print)
@@ -125,6 +130,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], list[dict[str, Any]]]] = {
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
     "gamma-def": gamma_def,
+    "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
 }
 NAMES = tuple(REPRODUCTIONS)
