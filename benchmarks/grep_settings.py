@@ -125,7 +125,7 @@ def settings(quick: bool, say: Callable[[str], Any]) -> list[dict[str, Any]]:
     rows = []
     for name, setting in SETTINGS.items():
         x = deep.faces(True) if quick else faces(setting.by_image)
-        chosen = replace(setting, widths=(6, 4, 3), steps=20) if quick else setting
+        chosen = replace(setting, widths=(6, 4, 3), steps=60) if quick else setting
 
         def report(step: int, elbo: float, name: str = name) -> None:
             if step in (1, 10) or step % 50 == 0:
