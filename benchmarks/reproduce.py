@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import parts, reproduce_grep, reproduce_iwae
+from benchmarks import grep_settings, parts, reproduce_grep, reproduce_iwae
 from benchmarks.parts import Content
 from tinyvae.training.faults import TrainingError
 
@@ -127,6 +127,11 @@ def gamma_def(quick: bool) -> Parts:
     return reproduce_grep.gamma_def(quick, console.print)
 
 
+def gamma_def_settings(quick: bool) -> Parts:
+    """The course of G-REP on the faces by the authors' settings, each alone and all together, beside their log."""
+    return grep_settings.settings(quick, console.print)
+
+
 def beta_gamma(quick: bool) -> Parts:
     """The beta-gamma matrix factorisation of binarised digits (G-REP, section 5.3): both estimators for equal time."""
     return reproduce_grep.beta_gamma(quick, console.print)
@@ -139,6 +144,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
     "gamma-def": gamma_def,
+    "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
 }
 NAMES = tuple(REPRODUCTIONS)

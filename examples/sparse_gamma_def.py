@@ -25,6 +25,7 @@ from tinyvae.inference.svi import Factor, Inference, LogJoint, infer
 
 WIDTHS = (100, 40, 15)
 SPARSE, RATE, WEIGHT_RATE = 0.1, 0.1, 0.3
+START = (0.5, 0.0)  # of the raw shapes and of the raw means, as in the authors' code
 
 
 class MeanGamma(Gamma):
@@ -66,15 +67,15 @@ def whole(terms: list[tv.Term]) -> tv.Tensor:
     return total
 
 
-def factors(n: int, d: int, widths: tuple[int, int, int] = WIDTHS, seed: int = 0) -> dict[str, Factor]:
-    """q: a Gamma for each latent, begun as the authors begin: free shape 0.5 + 0.1 N(0, 1), free mean 0.1 N(0, 1)."""
+def factors(n: int, d: int, widths: tuple[int, int, int] = WIDTHS, start: tuple[float, float] = START,
+            family: type[Gamma] = MeanGamma, seed: int = 0) -> dict[str, Factor]:
+    """q: a Gamma for each latent. Its raw shape and its raw mean begin at `start`, with 0.1 N(0, 1) added."""
     a, b, c = widths
     shapes = {"z1": (n, a), "z2": (n, b), "z3": (n, c), "w0": (a, d), "w1": (b, a), "w2": (c, b)}
     axes = {"z1": "na", "z2": "nb", "z3": "nc", "w0": "ad", "w1": "ba", "w2": "cb"}
     draw = np.random.default_rng(seed)
-    return {name: Factor(MeanGamma, shape, axes[name], np.concatenate(
-        (0.5 + 0.1 * draw.standard_normal(shape), 0.1 * draw.standard_normal(shape)), -1)) for name, shape in
-        shapes.items()}  # fmt: skip
+    return {name: Factor(family, shape, axes[name], np.concatenate(
+        [begin + 0.1 * draw.standard_normal(shape) for begin in start], -1)) for name, shape in shapes.items()}
 
 
 # As in the paper: G-REP with one draw and the whole of f; BBVI with thirty, where a latent's score is weighed by its
@@ -105,7 +106,12 @@ def faces(quick: bool) -> np.ndarray:
         draw = np.random.default_rng(0)
         return draw.poisson(draw.gamma(0.5, 4, (12, 3)) @ draw.gamma(0.5, 4, (3, 30))).astype(np.float32)
     data = tv.data.load("olivetti-gray")
-    return np.round(data.train * (255 / data.scale)).astype(np.float32)
+    return counts(data.train, data.scale)
+
+
+def counts(stored: np.ndarray, scale: float) -> np.ndarray:
+    """Stored grey values, grey = stored / scale, as counts from 0 to 255."""
+    return np.round(stored * (255 / scale)).astype(np.float32)
 
 
 def main() -> None:
