@@ -70,6 +70,14 @@ def _mutate(
     parts.measure([mutate.table_of(sample, seed, only, quick)], quick, out, resume)
 
 
+@app.command(name="endure")
+def _endure(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+    """Damage run folders, kill runs, replay a step a million times, start ten processes on an empty cache."""
+    from benchmarks import endure
+
+    parts.measure([endure.table_of(quick)], quick, out, resume)
+
+
 @app.command(name="fingerprints")
 def _fingerprints(out: Out = None) -> None:
     """Check that training and evaluation still give the recorded bits; takes a minute."""

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
 from tinyvae.engine.devices import require_cuda, to_host
-from tinyvae.training import environment
+from tinyvae.runs import environment
 from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.tables import FLOOR, Row
-from tinyvae.training import checkpoint
+from tinyvae.runs import files
 
 OURS, OTHER, BELOW = "#c8502d", "#8fa3b5", "#3d4a57"
 REPLAYED = "replayed"
@@ -42,7 +42,7 @@ def peers(path: Path) -> Path:
 
 def _bars(path: Path, title: str) -> Path:
     with matplotlib.rc_context(STYLE):
-        content = checkpoint.read_json(path)
+        content = files.read_json(path)
         panels: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
         for row in content["rows"]:
             size = row["size"], row["batch"], row["data"]
@@ -84,7 +84,7 @@ def _errors(rows: list[Row], unit: float) -> list[list[float]]:
 def sweep(path: Path) -> Path:
     """Plot the time per image and the floor's share of it over the batch and over the hidden width."""
     with matplotlib.rc_context(STYLE):
-        content = checkpoint.read_json(path)
+        content = files.read_json(path)
         figure, grid = plt.subplots(2, 2, sharex="col", sharey="row", layout="constrained", figsize=(10, 6))
         for by, (above, below) in zip(("batch", "hidden"), grid.T, strict=True):
             rows = [row for row in content["rows"] if row["sweep"] == by]
@@ -116,7 +116,7 @@ def sweep(path: Path) -> Path:
 def gpu(path: Path) -> Path:
     """Plot each kernel's share of a copy's bandwidth, and the time of a step by device and library over the batch."""
     with matplotlib.rc_context(STYLE):
-        content = checkpoint.read_json(path)
+        content = files.read_json(path)
         figure, (shares, steps) = plt.subplots(1, 2, layout="constrained",
                                                figsize=(12, 1.5 + 0.22 * len(content["large"])))
         names, values = ([row[key] for row in content["large"]] for key in ("case", "share_of_copy"))

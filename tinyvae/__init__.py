@@ -16,7 +16,8 @@ The rooms, from the bottom; each imports only from those before it:
     inference       the ELBO and its relatives; estimators of gradients; inference without a VAE
     models          the contract for models, and one file a model
     evidence        bounds and log p(x) of a trained model, with standard errors
-    training        steps, epochs, run folders
+    training        steps and epochs
+    runs            run folders: checkpoints, logs, how a training goes on after any interruption
     measure         times, this machine's peaks, what is wrong with it
     pictures        what a trained model shows
     lessons         the article's chapters as tables and pictures
@@ -24,6 +25,18 @@ The rooms, from the bottom; each imports only from those before it:
 """
 
 from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+# ruff: noqa: E402 - before the imports
+# While the program is being imported, Ctrl-C ends it as it ends any other program, and not with a traceback;
+# cli/main.py answers from then on. This does not concern other programs that import tinyvae.
+_called = Path(sys.argv[0]).stem if getattr(sys, "argv", None) else ""
+_module = sys.orig_argv[-len(sys.argv)] if _called == "-m" else ""  # python -m tinyvae
+if "tinyvae" in (_called, _module) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from tinyvae import data, distributions, measure, models
 from tinyvae.data import DataError, DataSet
@@ -39,8 +52,7 @@ from tinyvae.inference.bounds import Draw, Joint, Terms, elbo, terms_of
 from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE, Batch, Model, Phase, use
-from tinyvae.training.checkpoint import CheckpointError
-from tinyvae.training.runs import fit, load, resume
+from tinyvae.runs import CheckpointError, fit, load, resume
 
 __version__ = "0.2.0"
 __all__ = [

@@ -17,6 +17,7 @@ from scipy import special, stats
 from support import assert_close, assert_same_bits, likely, likely_zero
 
 import tinyvae as tv
+from tinyvae import runs
 from tinyvae.distributions import Normal, kl
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
@@ -24,7 +25,6 @@ from tinyvae.engine.testing import GradientError, check_gradients
 from tinyvae.evidence import importance
 from tinyvae.evidence.importance import log_evidence
 from tinyvae.models import Batch
-from tinyvae.training import runs
 from tinyvae.training.batches import STEP
 
 

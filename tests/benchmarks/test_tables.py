@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tinyvae.training import environment
+from tinyvae.runs import environment
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
 from benchmarks import nets, parts, plots, reproduce, step

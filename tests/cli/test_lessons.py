@@ -155,12 +155,7 @@ def test_the_command_on_problems(run, tmp_path):
 
 
 def test_the_command_on_a_run(run, tmp_path):
-    from tinyvae.training import runs
-    from tinyvae.training.settings import Settings
-
-    folder = runs.RunFolder.create(tmp_path / "r", tv.models.VAE(64, 8, 2), "digits-threshold", Settings(epochs=1))
-    path, training = runs.prepare(folder.path)
-    path.train(training)
+    tv.fit(tv.models.VAE(64, 8, 2), "digits-threshold", out=tmp_path / "r", epochs=1)
     code, out, _ = run("variance", "--problem", "vae", "--run", "r", "--draws", "100", "--samples", "2")
     assert code == 0
     assert "VAE(64-8-2" in out

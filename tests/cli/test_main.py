@@ -17,7 +17,8 @@ from support import ROOT
 
 import tinyvae as tv
 from tinyvae.cli import main as cli
-from tinyvae.training import checkpoint, environment, runs
+from tinyvae.runs import checkpoint, environment, log
+from tinyvae.training.epochs import Training
 
 SMALL = ["--hidden", "12", "--latent", "2", "--batch", "200"]
 COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor",
@@ -67,7 +68,7 @@ def test_train_prints_a_line_an_epoch_and_fills_its_folder(digits):
     run, out = digits
     lines = [line for line in out.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
-    records = checkpoint.read_lines(run / "metrics.jsonl")
+    records = log.read_lines(run / "metrics.jsonl")
     for line, record in zip(lines, records, strict=True):
         assert record["fingerprint"] in line
         assert f"test {record['test_elbo']:.2f}" in line
@@ -90,7 +91,7 @@ def test_json_is_one_object_an_epoch(run):
     assert (code, err) == (0, "")
     records = [json.loads(line) for line in out.splitlines()]
     assert [r["epoch"] for r in records] == [1, 2]
-    assert records == checkpoint.read_lines("r/metrics.jsonl")
+    assert records == log.read_lines("r/metrics.jsonl")
     assert not os.path.exists("r/figures")
 
 
@@ -122,7 +123,7 @@ def test_the_importance_weighted_bound(run):
     settings = json.loads(Path("r/config.json").read_text())["settings"]
     assert [settings[name] for name in ("bound", "importance_samples", "samples", "gradient")] == ["iwae", 7, 2, "dreg"]
     assert "L_7, the bound of iwae, in nats per datum (higher is better)" in out
-    record = checkpoint.read_lines("r/metrics.jsonl")[0]
+    record = log.read_lines("r/metrics.jsonl")[0]
     line = next(line for line in out.splitlines() if line.startswith("epoch "))
     for part in ("train", "valid", "test"):
         assert f"{part} {record[f'{part}_bound']:.2f}" in line
@@ -138,7 +139,7 @@ def test_folders_are_numbered_where_no_name_is_given(run):
 
 def test_images_of_ones_own(run, tmp_path):
     np.save("mine.npy", np.random.default_rng(0).random((30, 5, 4), np.float32))
-    code, out, err = run("train", "mine.npy", "--epochs", 1, "--out", "r", *SMALL)
+    code, out, err = run("train", "mine.npy", "--epochs", 1, "--out", "r", *SMALL[:4])
     assert code == 0, err
     assert "mine.npy-gray: 27 training, 3 test data of 5 x 4 pixels" in out
     assert "continuous-bernoulli" in out  # grey pixels have the likelihood of grey pixels
@@ -147,10 +148,10 @@ def test_images_of_ones_own(run, tmp_path):
     assert json.loads(out)["data_count"] == 3
 
 
-def test_folder_and_first_checkpoint_come_before_the_data_and_the_kernels(run, monkeypatch):
+def test_the_folder_comes_before_the_data_and_the_kernels(run, monkeypatch):
     # a run that is killed while 60 000 images are read can be resumed
     def load(*_):
-        assert sorted(os.listdir("r")) == ["config.json", "last.safetensors"]
+        assert os.listdir("r") == ["config.json"]  # the first checkpoint carries the fingerprint of the data
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -160,7 +161,7 @@ def test_folder_and_first_checkpoint_come_before_the_data_and_the_kernels(run, m
     assert code == 130
     assert "Traceback" not in err
     assert run("train", "--resume", "r", "--no-pictures")[0] == 0
-    assert len(checkpoint.read_lines("r/metrics.jsonl")) == 1
+    assert len(log.read_lines("r/metrics.jsonl")) == 1
 
 
 def test_resume_goes_on_and_more_epochs_can_be_asked_for(run, digits):
@@ -172,17 +173,98 @@ def test_resume_goes_on_and_more_epochs_can_be_asked_for(run, digits):
 
 
 def test_an_interrupt_says_how_to_go_on(run, monkeypatch):
-    real = runs.Training.step
+    real = Training.step
 
     def step(training):
         real(training)
         os.kill(os.getpid(), 2)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Training, "step", step)
+        patch.setattr(Training, "step", step)
         result = run("train", "--out", "r", "--epochs", 1, "--no-pictures", *SMALL)
     assert_sentence(result, "the state is saved, go on with: tinyvae train --resume r", code=130)
     assert run("train", "--resume", "r", "--no-pictures")[0] == 0
+
+
+def test_a_change_is_an_option(run, digits):
+    shutil.copytree(digits[0], "r")
+    code, _, err = run("train", "--resume", "r", "--epochs", 3, "--lr", "3e-4", "--no-pictures")
+    assert code == 0, err
+    assert [r["learning_rate"] for r in log.read_lines("r/metrics.jsonl")] == pytest.approx([1e-3, 1e-3, 3e-4])
+    config = json.loads(Path("r/config.json").read_text())
+    assert config["changes"] == [{"epoch": 2, "step": 16, "epochs": [2, 3], "lr": [0.001, 0.0003]}]
+    assert_sentence(run("train", "--resume", "r", "--batch", 9), "batch was given too", "--init-from r")
+
+
+def test_a_new_run_from_old_parameters(run, digits):
+    code, out, err = run("train", "--init-from", digits[0], "--epochs", 0, "--no-pictures", "--out", "r")
+    assert code == 0, err
+    assert "VAE(64-12-2" in out  # the model of its run, and its data
+    assert "digits-dynamic" in out
+    old, new = tv.load(digits[0]), tv.load("r")
+    assert new.parameters.flat.tobytes() == old.parameters.flat.tobytes()
+    assert json.loads(Path("r/config.json").read_text())["init_from"]["run"] == str(digits[0])
+    assert_sentence(run("train", "--init-from", digits[0], "--hidden", 9, "--out", "s"), "hidden was given too")
+    assert_sentence(run("train", "--init-from", "nowhere", "--out", "s"), "nowhere")
+    assert_sentence(run("train", "digits-gray", "--init-from", digits[0], "--out", "s"), "digits-gray has numbers")
+    assert not os.path.exists("s")
+
+
+def test_pictures_are_drawn_as_the_run_began(run):
+    assert run("train", "--no-pictures", "--out", "r", "--epochs", 1, *SMALL)[0] == 0
+    assert run("train", "--resume", "r", "--epochs", 2)[0] == 0
+    assert not os.path.exists("r/figures")
+    assert run("train", "--resume", "r", "--pictures")[0] == 0
+    assert os.path.exists("r/figures/curves.png")
+
+
+def test_data_that_cannot_be_read_leave_no_folder(run, tmp_path):
+    """The set is known by its name, and its files are damaged."""
+    folder = tmp_path / "sets" / "mnist"
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"hello")
+    for options in (["--out", "r"], []):
+        assert_sentence(run("train", "mnist", "--data-dir", tmp_path / "sets", *options), "mnist")
+    assert not os.path.exists("r")
+    assert not os.path.exists("runs") or os.listdir("runs") == []
+
+
+def test_a_batch_beyond_the_data_gets_a_line(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = run("train", "--batch", 100000, "--epochs", 1, "--out", "r", "--no-pictures", *SMALL[:4])
+    assert code == 0
+    assert err == "warning: found batch=100,000, and there are 1,497 training data: each step takes all of them\n"
+
+
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize(("module", "code", "err"), [
+    ("tinyvae.data", -2, ""), ("tinyvae.cli.main", -2, ""), ("tinyvae.cli.lessons", 130, "tinyvae: interrupted\n")])
+def test_an_interrupt_while_the_program_is_imported(module, code, err, tmp_path):
+    """It ends as other programs do, without a traceback; from the first line of `main` on with a word."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(name=module))
+    path = os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "kernels")])
+    done = subprocess.run([sys.executable, "-m", "tinyvae", "doctor"], env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (code, err)
+
+
+def test_another_program_keeps_its_interrupts():
+    """Only the program `tinyvae` sets what Ctrl-C does."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    code = "import signal, tinyvae; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)
 
 
 # ---- evaluate, pictures, doctor, help -------------------------------------------------------------------------------
@@ -198,7 +280,7 @@ def test_evaluate_as_json(run, digits):
     assert (found["data_count"], found["importance_samples"], found["data"]) == (300, 20, "digits-dynamic")
     assert found["elbo"] < found["log_evidence"]
     assert found["elbo"] == pytest.approx(found["reconstruction"] - found["kl"])
-    best = [r for r in checkpoint.read_lines(digits[0] / "metrics.jsonl") if r["best"]][-1]
+    best = [r for r in log.read_lines(digits[0] / "metrics.jsonl") if r["best"]][-1]
     assert found["elbo"] == best["test_elbo"]  # the same draws as at the end of that epoch
 
 
@@ -436,7 +518,7 @@ def test_a_run_that_diverges_ends_with_1_and_its_last_good_checkpoint(options, r
     arrays, meta = checkpoint.load("r/last.safetensors")
     assert meta["epoch"] == 0
     assert all(np.isfinite(array).all() for array in arrays.values())
-    assert checkpoint.read_lines("r/metrics.jsonl") == []
+    assert log.read_lines("r/metrics.jsonl") == []
 
 
 def test_a_warning_is_one_line(run, digits, monkeypatch):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -476,3 +477,31 @@ def test_a_data_set_of_ones_own_is_checked(changes, sentence):
     DataSet(**right)
     with pytest.raises(DataError, match=sentence):
         DataSet(**right | changes)
+
+
+# ---- its fingerprint -----------------------------------------------------------------
+
+
+def test_the_fingerprint_is_the_sha256_of_the_content():
+    """Against the digest of the same bytes put together by hand."""
+    train, labels = np.arange(12, dtype=np.uint8).reshape(2, 6), np.array([1, 0])
+    mine = DataSet("mine", train, train[:1], (2, 3), 16.0, train_labels=labels)
+    head = ('["gray", 16.0, [2, 3], {"train": ["|u1", [2, 6]], "train_labels": ["<i8", [2]], "test": ["|u1", [1, 6]]}]')
+    content = head.encode() + train.tobytes() + labels.astype("<i8").tobytes() + train[:1].tobytes()
+    assert mine.fingerprint == hashlib.sha256(content).hexdigest()
+
+
+def test_every_part_of_the_content_changes_the_fingerprint():
+    part, labels = np.zeros((4, 6), np.uint8), np.arange(4)
+    one = DataSet("a", part, part, (2, 3), 1.0, train_labels=labels, test_labels=labels, valid=part,
+                  valid_labels=labels)
+    other, turned = np.eye(4, 6, dtype=np.uint8), labels[::-1].copy()
+    changes = [{"train": other}, {"test": other}, {"valid": other}, {"train_labels": turned}, {"test_labels": turned},
+               {"valid_labels": turned}, {"valid_labels": None}, {"shape": (3, 2)}, {"scale": 2.0}, {"train": part[:3],
+               "train_labels": labels[:3]}, {"pixels": "static"}, {"train": part.astype(np.float32)},
+               {"valid": None, "valid_labels": None}]  # fmt: skip
+    found = [one.fingerprint, *(replace(one, **change).fingerprint for change in changes)]
+    assert len(set(found)) == len(found)
+    assert replace(one, name="b", train=part.copy()).fingerprint == one.fingerprint
+    part[3, 5] = 1  # a change in place counts, too
+    assert one.fingerprint not in found

@@ -22,7 +22,7 @@ from tinyvae.evidence.evaluation import ACTIVE, BATCH, evaluate
 from tinyvae.evidence.importance import log_evidence
 from tinyvae.inference.bounds import elbo
 from tinyvae.models import Batch
-from tinyvae.training.checkpoint import plain
+from tinyvae.runs.files import plain
 
 MODEL = LinearGaussian.random(pixels=4, latent=2, seed=1)
 

@@ -228,6 +228,24 @@ def test_the_last_handler_and_a_fault():
     assert (fault.returncode, fault.stderr.splitlines()[-1]) == (1, "KeyError: 'mine'")
 
 
+WINDOWS = """
+import sys
+from tinyvae_kernels.cpu.runtime import cache, compiled, helpers, memory, shares
+
+system, sys.platform = sys.platform, "win32"  # while the team is compiled
+from tinyvae_kernels.cpu.runtime import team
+
+sys.platform = system
+assert team._sched_yield is None
+"""
+
+
+def test_a_system_without_sched_yield(tmp_path):
+    """On Windows a waiting thread pauses, and after a while it sleeps; the programs end, with the same results."""
+    done = run_python(WINDOWS + PROGRAMS + PAUSES, timeout=120, NUMBA_NUM_THREADS="3", NUMBA_CACHE_DIR=str(tmp_path))
+    assert (done.returncode, done.stdout.split()) == (0, ["asleep", "2", "awake"]), done.stderr
+
+
 # ---- how many ------------------------------------------------------------------------
 
 COUNT = "check(make()); print(team.count, len(team._helpers), threading.active_count(), make().jobs[0].row[4])"

@@ -14,7 +14,7 @@ from tinyvae.cli import main as cli
 from tinyvae.engine.tape import TapeError
 from tinyvae.measure import bench, hardware, profiles, timing
 from tinyvae.measure.hardware import Level, Peaks
-from tinyvae.training import environment
+from tinyvae.runs import environment
 
 TINY = bench.Net(12, (6, 5), 2, 10)
 PEAKS = Peaks((Level(2**27, 10.0),), {"float32": 100.0, "float64": 50.0}, 2, 5)

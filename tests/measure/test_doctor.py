@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tinyvae.measure import doctor
-from tinyvae.training import environment
+from tinyvae.runs import environment
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from tests.models.conditional import ConditionalVAE
 from tests.models.semi_supervised import M2
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import MODELS, Model, Phase, build_model
-from tinyvae.training import checkpoint
+from tinyvae.runs import checkpoint
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 

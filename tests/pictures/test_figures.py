@@ -14,7 +14,7 @@ from PIL import Image
 
 from tinyvae.pictures import charts, figures
 from tinyvae.pictures import page as sheet
-from tinyvae.training.checkpoint import CheckpointError
+from tinyvae.runs.files import CheckpointError
 
 SHAPE = (4, 3)  # not square, so that a swapped axis shows
 

@@ -15,12 +15,13 @@ from threadpoolctl import threadpool_limits
 from tinyvae_kernels import state
 
 import tinyvae as tv
+from tinyvae import runs
 from tinyvae.data import DataSet
 from tinyvae.data.sources import SOURCES
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tape import TapeError
 from tinyvae.nn.optimizers import CLIP, FINITE, UPDATES
-from tinyvae.training import epochs, runs
+from tinyvae.training import epochs
 from tinyvae.training.batches import BATCH, CURSOR, STEP
 from tinyvae.training.epochs import Training, hold_out
 from tinyvae.training.faults import DivergedError, NonFiniteError

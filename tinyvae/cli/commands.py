@@ -40,10 +40,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a run on test data: ELBO, reconstruction, KL, log p(x), active units, each with its standard error."""
+    from tinyvae import runs
     from tinyvae.cli import display
     from tinyvae.evidence import ais
     from tinyvae.evidence import evaluation as evidence
-    from tinyvae.training import checkpoint, runs
+    from tinyvae.runs import files
 
     settings: dict[str, Any] = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
     result: evidence.Evaluation | ais.TwoSided
@@ -68,7 +69,7 @@ def evaluate(
                                        progress=progress, **settings)
     kept = runs.parameters_of(run)
     if as_json:
-        print(json.dumps(checkpoint.plain(result.to_dict() | more | kept), indent=2))
+        print(json.dumps(files.plain(result.to_dict() | more | kept), indent=2))
     elif isinstance(result, ais.TwoSided):
         display.console().print(display.two_sided_table(result, kept))
     else:

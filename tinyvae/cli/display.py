@@ -12,7 +12,7 @@ from typing import Any
 from tinyvae.evidence.ais import TwoSided
 from tinyvae.evidence.diagnostics import Quantity
 from tinyvae.evidence.evaluation import Evaluation
-from tinyvae.training import checkpoint
+from tinyvae.runs import files
 from tinyvae.training.epochs import Training
 
 
@@ -57,7 +57,7 @@ class TrainingView:
 
     def on_epoch(self, record: dict[str, Any], timings: dict[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps(checkpoint.plain(record)), flush=True)
+            print(json.dumps(files.plain(record)), flush=True)
         else:
             self._console.print(epoch_line(record, timings, self.training), markup=False)
 

@@ -49,7 +49,7 @@ def make(out: Path) -> None:
 
 
 def print_json(found: Any) -> None:
-    from tinyvae.training.checkpoint import plain
+    from tinyvae.runs.files import plain
 
     def named(value: Any) -> Any:
         """Named tuples as dictionaries, arrays as lists."""

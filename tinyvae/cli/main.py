@@ -6,7 +6,9 @@ code 2, a training that stopped being finite or a step that replay changes with 
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
 from typing import Annotated
 
@@ -71,10 +73,16 @@ def use_files(arguments: list[str]) -> None:
             use(argument.removeprefix("--use="))
 
 
+def answer_interrupts() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt; while the package was imported it ended the program (see there)."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main() -> None:
     """The entry point: errors that are the user's to mend become one sentence."""
     from tinyvae.engine.tape import TapeError
-    from tinyvae.training.checkpoint import CheckpointError
+    from tinyvae.runs import CheckpointError
     from tinyvae.training.faults import TrainingError
 
     for stream in (sys.stdout, sys.stderr):
@@ -82,6 +90,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
+        answer_interrupts()
         use_files(sys.argv[1:])
         put_together()(standalone_mode=True)
     except (TrainingError, TapeError) as fault:
@@ -94,5 +103,5 @@ def main() -> None:
         print(f"tinyvae: {fault}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as fault:
-        print(f"tinyvae: {fault or 'interrupted'}", file=sys.stderr)
+        print(f"tinyvae: {str(fault) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)

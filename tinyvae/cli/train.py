@@ -15,13 +15,13 @@ from tinyvae.cli.options import DataDir, Device, Json, Use, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
 from tinyvae.models import MODELS
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
-from tinyvae.training.settings import Settings, either, words
+from tinyvae.training.settings import Settings, either, may_change, words
 
 # Defaults that depend on the data and the model; the settings' own are others.
 BY_THE_DATA = {"epochs": "By default: as many as show it 150,000 data, and at least 10.",
                "lr": "By default: 1e-3, and 3e-4 for the gaussian likelihood."}
 OF_A_MODEL = ("hidden", "latent", "activation", "likelihood", "posterior")  # options that a model may take
-RESUMING = ("resume", "epochs", "data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume
+ALWAYS = ("data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume and --init-from, too
 
 
 def with_settings(command: Any) -> Any:
@@ -51,8 +51,11 @@ def train(
         "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
     ))] = "digits",
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
-    resume: Annotated[Path | None, opt("Go on with this run; --epochs then gives a new number of epochs.",
-                                        metavar="RUN")] = None,
+    resume: Annotated[Path | None, opt(
+        "Go on with this run. With another value it then records a change: "
+        f"{either(['--' + name.replace('_', '-') for name in may_change()])}.", metavar="RUN")] = None,
+    init_from: Annotated[Path | None, opt("Begin with the model and parameters of this run, by default on its data.",
+                                          metavar="RUN")] = None,
     use: Use = None,
     model: Annotated[str, opt(f"The kind of model: {either(MODELS)}.")] = "vae",
     option: Annotated[list[str] | None, opt("An option of the model's own, with its value as JSON: alpha=0.1.",
@@ -70,39 +73,57 @@ def train(
     device: Device = "cpu",
     tf32: Annotated[bool, opt("Let a GPU round the factors of products to 11 bits.", "--tf32")] = False,
     as_json: Json = False,
-    pictures: Annotated[bool, opt("Draw the figures at the end.")] = True,
+    pictures: Annotated[bool | None, opt("Draw the figures at the end. By default: yes, and with --resume as the run "
+                                         "began.", "--pictures/--no-pictures")] = None,
     **settings: Any,
 ) -> None:
     """Train a model: a live bar, one line of numbers an epoch, and a run folder with checkpoints and figures.
 
     Stop it at any moment, even by kill -9: `tinyvae train --resume RUN` finishes with the same bits.
     """
-    from tinyvae.cli import display
-    from tinyvae.engine import fusion
-    from tinyvae.pictures import gallery
-    from tinyvae.training import checkpoint, runs
+    from tinyvae import runs
 
     if tf32 and device != "cuda":
         raise ValueError("found --tf32 without --device cuda; only a GPU multiplies in TF32: leave it out")
+    asked = given(context)
     if resume is not None:
-        others = [name for name in given(context) if name not in RESUMING]
+        others = [name for name in asked if name not in ("resume", *ALWAYS, *may_change())]
         if others:
-            raise ValueError("--resume goes on with the run's own settings, but "
-                             f"{others[0].replace('_', '-')} was given too; leave it out, or start a new run")
-        path = resume
-    else:
-        of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
-                    "posterior": posterior}
-        path = begin(context, data, data_dir, out, model, of_model, option or [], init, dtype, device, settings)
+            raise ValueError(f"--resume goes on with the run's own settings, but {others[0].replace('_', '-')} was "
+                             f"given too, and only {', '.join(may_change())} can change; leave it out, or start a new "
+                             f"run from these parameters: --init-from {resume}")
+        run = runs.RunFolder(resume)
+        run.check_path()
+        changes = {name: value for name, value in settings.items() if name in asked}
+        with run.locked():
+            carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures)
+        return
+    of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
+                "posterior": posterior}
+    config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings)
+    config["pictures"] = pictures is not False
+    name = out or claimed(Path("runs") / Path(config["data"]).name)
+    run = runs.RunFolder(name)
     try:
-        run, training = runs.prepare(path, epochs=settings["epochs"], data_dir=data_dir, device=device)
-    except Exception:  # nothing was begun, so nothing is left behind
-        if resume is None:
-            runs.RunFolder(path).discard()
-        raise
+        with run.begun(config):
+            carry_on("run folder", run, {}, data_dir, device, tf32, as_json, pictures)
+    finally:
+        if out is None and name.is_dir() and not any(name.iterdir()):
+            name.rmdir()
+
+
+def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
+             pictures: bool | None) -> None:
+    """Train the rest of a run, with a view of it, and draw its pictures."""
+    from tinyvae import runs
+    from tinyvae.cli import display
+    from tinyvae.engine import fusion
+    from tinyvae.pictures import gallery
+    from tinyvae.runs import log, schema
+
+    run, training = runs.prepare(run, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
-    say(f"{'resuming' if resume else 'run folder'} {run.path}, "
-        f"{training.epoch} of {training.settings.epochs} epochs done")
+    say(f"{word} {run.path}, {training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
     if tf32:
         loss, change = training.tf32_error()
@@ -111,28 +132,57 @@ def train(
     view = display.TrainingView(training, as_json)
     try:
         with view.live(), fusion.tf32(tf32):
-            run.train(training, view.on_step, view.on_epoch)
+            runs.train(run, training, view.on_step, view.on_epoch)
     except runs.Interrupted as stop:  # the command framework would end here without a word
         print(f"tinyvae: {stop}", file=sys.stderr)
         raise typer.Exit(130) from None
-    if pictures:
-        records = checkpoint.read_lines(run.metrics)
-        files = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
-        say(f"{len(files)} pictures in {run.figures}: {', '.join(file.name for file in files)}")
+    if run.config().get("pictures", True) if pictures is None else pictures:
+        records = log.read_lines(run.metrics, schema.is_record)
+        drawn = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
+        say(f"{len(drawn)} pictures in {run.figures}: {', '.join(file.name for file in drawn)}")
 
 
-def begin(context: Any, data: str, data_dir: str | None, out: Path | None, kind: str, of_model: dict[str, Any],
-          options: list[str], init: str, dtype: str, device: str, settings: dict[str, Any]) -> Path:
-    """Make the run folder of a new model; ValueError for options that are none or do not fit the data."""
+def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: dict[str, Any], options: list[str],
+          init: str, dtype: str, device: str, init_from: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a new run; ValueError for options that are none or do not fit the data."""
     from tinyvae import data as data_sets
+    from tinyvae import runs
     from tinyvae.models import build_model
-    from tinyvae.models.base import chosen
-    from tinyvae.training import runs
+    from tinyvae.runs.fitting import initial
 
+    old = {} if init_from is None else runs.described(init_from)
+    if old and "data" not in given(context):
+        data = old["data"]
     if dtype not in ("float32", "float64"):
         raise ValueError(f"found --dtype {dtype!r}; expected float32 or float64")
     data = data_sets.anywhere(data)
     outline = data_sets.outline(data, data_dir)
+    if old:
+        model_config = dict(old["model"])
+        if clashing := [name for name in (*OF_A_MODEL, "model", "option", "init", "dtype") if name in given(context)]:
+            raise ValueError(f"--init-from takes the model of its run, but {clashing[0]} was given too; leave it out")
+    else:
+        model_config = configured(context, kind, of_model, options, outline.likelihood)
+        model_config |= {"pixels": outline.shape[0] * outline.shape[1], "init": init, "dtype": dtype}
+    settings = dict(settings)
+    if settings["epochs"] is None:
+        settings["epochs"] = max(10, round(150_000 / outline.count))
+    if settings["lr"] is None:
+        # with a free variance, a step of 1e-3 on thousands of pixels can throw the decoder far out
+        settings["lr"] = 3e-4 if model_config.get("likelihood") == "gaussian" else 1e-3
+    checked = Settings(**settings)
+    if not old:
+        model_config["seed"] = checked.seed
+    built = build_model(model_config, device)
+    origin = {} if init_from is None else {"init_from": initial(built, checked, init_from)}
+    return runs.configuration(built, outline.name, checked, data_dir=data_dir, **origin)
+
+
+def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[str],
+               likelihood: str) -> dict[str, Any]:
+    """The kind and the options of a model, from the command line; ValueError for one that it does not take."""
+    from tinyvae.models.base import chosen
+
     takes = inspect.signature(chosen("model", kind, MODELS).build).parameters
     own = dict(map(parsed, options))
     asked = [name for name in given(context) if name in OF_A_MODEL] + list(own)
@@ -144,22 +194,10 @@ def begin(context: Any, data: str, data_dir: str | None, out: Path | None, kind:
         default = takes[name].default
         if type(default) in (int, float) and type(value) not in (int, float):
             raise ValueError(f"found --option {name}={value}; expected a number, as {name}={default}")
-    of_model["likelihood"] = of_model["likelihood"] or outline.likelihood
-    config = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
-              and (name in asked or name == "likelihood" or takes[name].default is inspect.Parameter.empty)} | own
-    settings = dict(settings)
-    if settings["epochs"] is None:
-        settings["epochs"] = max(10, round(150_000 / outline.count))
-    if settings["lr"] is None:
-        # with a free variance, a step of 1e-3 on thousands of pixels can throw the decoder far out
-        settings["lr"] = 3e-4 if of_model["likelihood"] == "gaussian" else 1e-3
-    checked = Settings(**settings)
-    pixels = outline.shape[0] * outline.shape[1]
-    model = build_model({"kind": kind, "pixels": pixels, **config, "init": init, "seed": checked.seed, "dtype": dtype},
-                        device)
-    path = out or unused(Path("runs") / Path(outline.name).name)
-    runs.RunFolder.create(path, model, outline.name, checked, data_dir)
-    return path
+    of_model["likelihood"] = of_model["likelihood"] or likelihood
+    said = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
+            and (name in asked or name == "likelihood" or takes[name].default is inspect.Parameter.empty)}
+    return {"kind": kind, **said, **own}
 
 
 def parsed(option: str) -> tuple[str, Any]:
@@ -173,10 +211,13 @@ def parsed(option: str) -> tuple[str, Any]:
         return name, value
 
 
-def unused(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... that does not exist."""
+def claimed(path: Path) -> Path:
+    """Make the folder, or the first of path-2, path-3, ... that does not exist; no other process gets the same."""
     number, candidate = 1, path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")

@@ -23,7 +23,7 @@ from tinyvae.lessons.expectations import Line, scan
 from tinyvae.lessons.montecarlo import Study
 from tinyvae.lessons.variance import Comparison, Sweep
 from tinyvae.pictures.page import INK, PALE, TEST, TRAIN, PathLike, new_figure, plain_axes, save_png
-from tinyvae.training.checkpoint import write_bytes
+from tinyvae.runs.files import write_bytes
 
 P, Q = TRAIN, TEST  # the colours of p and q
 SCREEN = 100  # dots per inch of an animation

@@ -21,7 +21,7 @@ from tinyvae.engine.tape import Launch, TapeError
 from tinyvae.measure import hardware, profiles, timing
 from tinyvae.models import VAE
 from tinyvae.progress import stage
-from tinyvae.training import environment
+from tinyvae.runs import environment
 from tinyvae.training.batches import BATCH, CURSOR
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae.engine.devices import install_line
-from tinyvae.training import environment
+from tinyvae.runs import environment
 
 Line = dict[str, Any]
 Report = dict[str, Line]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.measure import timing
-from tinyvae.training import environment
+from tinyvae.runs import environment
 
 KILO, MEGA = 2**10, 2**20
 # Working sets in bytes per core, within its own cache and within the shared cache; beyond the caches, the larger of a

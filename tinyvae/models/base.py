@@ -90,18 +90,21 @@ class Model:
                  device: str = "cpu", **config: Any) -> None:
         arguments = inspect.signature(self.build).bind(pixels, **config)
         arguments.apply_defaults()
-        self.xp: Namespace = namespace(device)
         self.config = {"kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
                                              for name, value in arguments.arguments.items()},
                        "init": init, "seed": seed, "dtype": np.dtype(dtype).name}  # fmt: skip
-        self._networks: list[Network] = []
-        self._dtype = np.dtype(dtype)
-        self.build(pixels, **config)
-        shapes = {name: shape for network in self._networks for name, shape in network.shapes().items()}
-        self.parameters = Parameters(shapes, self._dtype, self.xp)
+        self.parameters = Parameters(self._declare(dtype, device, pixels, config), self._dtype, self.xp)
         for network in self._networks:
             network.attach(self.parameters)
         self.parameters.initialise(init, seed)
+
+    def _declare(self, dtype: Any, device: str, pixels: int, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Call `build`; returns the shapes of all parameters, for which no memory is taken yet."""
+        self.xp: Namespace = namespace(device)
+        self._dtype = np.dtype(dtype)
+        self._networks: list[Network] = []
+        self.build(pixels, **config)
+        return {name: shape for network in self._networks for name, shape in network.shapes().items()}
 
     def build(self, *arguments: Any, **config: Any) -> None:
         """Declare each network with `self.network(...)`; the arguments are the model's configuration."""
@@ -211,6 +214,15 @@ def chosen(what: str, name: Any, table: Mapping[str, Any]) -> Any:
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:
     """The width of one hidden layer, or the widths of several, as a tuple."""
     return tuple(hidden) if isinstance(hidden, Sequence) else (hidden,)
+
+
+def shapes_of(config: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """The (shape, dtype) of each parameter of the model of a configuration, by name, without memory for them."""
+    rest = {name: value for name, value in config.items() if name not in ("kind", "init", "seed", "dtype")}
+    kind, dtype = config.get("kind", "vae"), np.dtype(config.get("dtype", "float32"))
+    family = chosen("model", kind, MODELS)
+    declared = family.__new__(family)._declare(dtype, "cpu", rest.pop("pixels"), rest)
+    return {name: (shape, dtype) for name, shape in declared.items()}
 
 
 def build_model(config: dict[str, Any], device: str = "cpu") -> Model:

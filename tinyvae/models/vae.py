@@ -91,7 +91,8 @@ class VAE(Model, kind="vae"):
             raise ValueError(f"{fault}{'; or take its -dynamic, -static or -threshold form' if kind == 'grey' else ''}")
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias so that with zero weights the mean image is `data_mean`."""
+        """Set the decoder's output bias so that with zero weights the mean image is `data_mean`, kept within
+        [0.001, 0.999]: the bias of a pixel that is always 0 would be infinite."""
         mean = np.clip(np.asarray(data_mean, np.float64), 1e-3, 1 - 1e-3)
         # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
         start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae.pictures.page import GAP, INK, PALE, TILE, WIDEST, PathLike, Shape, note, page, save_png
-from tinyvae.training.checkpoint import write_bytes
+from tinyvae.runs.files import write_bytes
 
 
 def samples(

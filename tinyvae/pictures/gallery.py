@@ -22,7 +22,7 @@ DRAWS = 20_000  # the number of draws that estimate the quantiles of another pri
 
 
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
-    """`count` random test images in the model's treatment, (count, pixels), and their labels."""
+    """`count` random test images (or all, if they are fewer) in the model's treatment, and their labels."""
     images = np.concatenate([batch.x.numpy() for batch in batches_of(model, data, seed)])
     chosen = permutation(seed, "gallery", 0, len(images))[:count]
     return images[chosen], None if data.test_labels is None else data.test_labels[chosen]

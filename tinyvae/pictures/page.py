@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.training.checkpoint import write_bytes
+from tinyvae.runs.files import write_bytes
 
 DPI = 200
 TILE = 88  # the approximate side of an enlarged image in pixels, 11 mm on paper

@@ -59,8 +59,8 @@ class Batches:
     counters
         The position of the training; see the indices above.
     labelled
-        The rows with labels, if the model needs them. Each step takes as many of them as of the other rows, in a random
-        order of their own that starts again at its end.
+        The rows with labels, if the model needs them. Each step takes as many of them as of the other rows, or all of
+        them if they are fewer, in a random order of their own that starts again at its end.
     """
 
     def __init__(self, rows: Rows, batch: int, seed: int, counters: Array, labelled: Rows | None = None) -> None:

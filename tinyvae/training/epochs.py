@@ -1,8 +1,9 @@
-"""The state of a training, which lies in arrays, and the steps of an epoch. runs.py loops over the epochs."""
+"""The state of a training, which lies in arrays, and the steps of an epoch. The room `runs` loops over the epochs."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
@@ -17,8 +18,9 @@ from tinyvae.evidence.evaluation import evaluate
 from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
-from tinyvae.training.checkpoint import fingerprint
-from tinyvae.training.faults import NonFiniteError, check_memory, device_faults, diverged, not_finite
+from tinyvae.training.faults import NonFiniteError, device_faults, diverged, not_finite
+from tinyvae.training.fingerprint import fingerprint
+from tinyvae.training.memory import check_memory
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
 from tinyvae.training.settings import SCHEDULES, Settings
 from tinyvae.training.step import Step
@@ -41,6 +43,9 @@ class Training:
         check_memory(model, settings)
         self.model, self.settings = model, settings
         self.data = hold_out(data, settings.validation, settings.seed)
+        if settings.batch > len(self.data.train) and settings.batch != Settings.batch:
+            warnings.warn(f"found batch={settings.batch:,}, and there are {len(self.data.train):,} training data: each "
+                          "step takes all of them", RuntimeWarning, stacklevel=3)
         if settings.patience and self.data.valid is None:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
@@ -248,6 +253,14 @@ class Training:
         if self.settings.on_nonfinite == "stop" and mean > first + margin:
             raise diverged(self.epoch + 1, mean, first)
 
+    def check_parameters(self) -> None:
+        """Raise NonFiniteError if a parameter is not finite: a sound gradient can be followed by a step too long."""
+        wrong = read((~self.xp.isfinite(self.model.parameters.flat)).sum())
+        if wrong:
+            raise NonFiniteError(f"{wrong:,} of {self.model.parameters.count:,} parameters are not finite after step "
+                                 f"{self.now(STEP)}, though no loss and no gradient was; the checkpoint before it is "
+                                 "intact. Start again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
+
     def end_epoch(self) -> dict[str, Any]:
         """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""
         record: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.now(STEP), "data": self.data.name}
@@ -275,7 +288,8 @@ class Training:
         phases = [0 if self.in_turn() else self.phase_at(epoch - 1) for epoch in (self.best_epoch, self.epoch)]
         if self.best_epoch and phases[0] != phases[1]:
             self.best = -math.inf  # another phase raises other terms, and its parameters go into the model, too
-        record["best"] = bool(score > self.best)
+        bounds = [value for name, value in record.items() if name.endswith(("_elbo", "_bound"))]
+        record["best"] = bool(score > self.best) and all(map(math.isfinite, bounds))  # a dead model is not the best
         if record["best"]:
             self.best, self.best_epoch = score, self.epoch
         return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +10,6 @@ import numpy as np
 
 from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, to_host
 from tinyvae.engine.program import Tape
-from tinyvae.models import Model
-from tinyvae.nn.network import layer_outputs
-from tinyvae.training.settings import Settings
 
 # The names of the errors of CuPy and of the CUDA kernels; their types exist only if CuPy is installed.
 GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError", "CUBLASError")
@@ -95,15 +91,3 @@ def _no_memory(size: int, forget: Callable[[], Any], tape_of_loss: Callable[[int
         advice = "not even a batch of 2 fits beside the memory of other processes"
     return DeviceError(f"a batch of {size} does not fit into the GPU's memory: {used / 2**20:,.0f} MiB are in use "
                        f"here and {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free; {advice} (--batch)")
-
-
-def check_memory(model: Model, settings: Settings) -> None:
-    """Raise ValueError if two arrays for each layer and draw of a step exceed this machine's memory."""
-    if model.xp is not CPU or not hasattr(os, "sysconf"):
-        return  # on a GPU the allocation fails, see `device_faults`
-    rows = settings.batch * settings.samples * settings.importance_samples
-    needed = 2 * rows * layer_outputs(model.parameters) * model.dtype.itemsize
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
-        raise ValueError(f"a step of {rows:,} draws needs about {needed / 2**30:,.0f} GiB, and this machine has "
-                         f"{there / 2**30:,.0f}: make --batch, --samples or --importance-samples smaller")

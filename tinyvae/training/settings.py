@@ -21,9 +21,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 OF_THE_BOUND = ("bound", "samples", "importance_samples", "gradient", "estimator", "baseline", "free_bits")
 
 
-def setting(default: Any, words: str, choices: Iterable[str] = ()) -> Any:
-    """A field with its default and its sentence for the help text; {} in it stands for the choices of a registry."""
-    return field(default=default, metadata={"words": words, "choices": choices})
+def setting(default: Any, words: str, choices: Iterable[str] = (), later: bool = False) -> Any:
+    """A field with its default and its sentence for the help text; {} in it stands for the choices of a registry.
+
+    `later`: a run that goes on can take another value.
+    """
+    return field(default=default, metadata={"words": words, "choices": choices, "later": later})
 
 
 def words(f: Any) -> str:
@@ -41,11 +44,12 @@ def either(names: Iterable[str]) -> str:
 class Settings:
     """The settings of a training; the text beside each setting explains it."""
 
-    epochs: int = setting(10, "The number of passes over the training data.")
+    epochs: int = setting(10, "The number of passes over the training data.", later=True)
     batch: int = setting(100, "The number of data in a step.")
     optimizer: str = setting("adam", "The optimizer: {}.", OPTIMIZERS)
-    lr: float = setting(1e-3, "The learning rate.")
-    schedule: str = setting("constant", "How the learning rate changes over the whole run: {}.", SCHEDULES)
+    lr: float = setting(1e-3, "The learning rate.", later=True)
+    schedule: str = setting("constant", "How the learning rate changes over the whole run: {}.", SCHEDULES,
+                            later=True)
     bound: str = setting("elbo-b", "The bound to raise: {}. elbo-b takes the KL in closed form, elbo-a samples it; "
                                    "iwae weighs K draws.", GRADIENTS)
     samples: int = setting(1, "The number of draws of z for each datum (L); with iwae, repetitions of its K draws.")
@@ -55,16 +59,19 @@ class Settings:
     estimator: str = setting("", "The estimator of the encoder's gradient: {}. By default the posterior's own.", MAPS)
     baseline: str = setting("none", "What lowers the variance of grep and score, given two samples or more: {}.",
                             [name for name in BASELINES if name != "moving-average"])
-    beta: float = setting(1.0, "The weight of the KL in the objective; the reported bound always has weight 1.")
-    warmup: float = setting(0.0, "The number of epochs over which the KL's weight rises from 0 to beta.")
+    beta: float = setting(1.0, "The weight of the KL in the objective; the reported bound always has weight 1.",
+                          later=True)
+    warmup: float = setting(0.0, "The number of epochs over which the KL's weight rises from 0 to beta.", later=True)
     free_bits: float = setting(0.0, "The nats of each latent dimension that the objective does not charge for.")
-    clip: float = setting(0.0, "The largest norm of a gradient; a longer one is shortened to it. 0 sets no limit.")
+    clip: float = setting(0.0, "The largest norm of a gradient; a longer one is shortened to it. 0 sets no limit.",
+                          later=True)
     weight_prior: bool = setting(False, "Give the weights a N(0, 1) prior, as in AEVB section 5.")
     data_mean_bias: bool = setting(False, "Start the decoder's output bias at the mean of the data.")
     on_nonfinite: str = setting("stop", "What to do where a loss or gradient is not finite: stop, or skip the batch. "
-                                        "With stop, a training that diverges ends too.")
+                                        "With stop, a training that diverges ends too.", later=True)
     validation: int = setting(0, "The number of training data that are held out to choose the best epoch.")
-    patience: int = setting(0, "Stop after this many epochs without a better validation bound; 0 never stops.")
+    patience: int = setting(0, "Stop after this many epochs without a better validation bound; 0 never stops.",
+                            later=True)
     seed: int = setting(0, "The seed of everything that is random.")
 
     def __post_init__(self) -> None:
@@ -109,10 +116,23 @@ class Settings:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}; there are "
                              f"{', '.join(f.name for f in fields(cls))}")
         for f in fields(cls):
-            kinds = (int, float) if f.type == "float" else {"int": int, "str": str, "bool": bool}[str(f.type)]
-            if f.name in values and not isinstance(values[f.name], kinds):
+            if f.name in values and not _is_a(values[f.name], str(f.type)):
                 raise ValueError(f"found {f.name}={values[f.name]!r}; expected a value of type {f.type}")
         return cls(**values)
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    """Whether a value is of a setting's type; a whole number is also a float, and true is no number."""
+    if isinstance(value, bool):
+        return kind == "bool"
+    if isinstance(value, int):
+        return kind in ("int", "float") and abs(value) < 2**63
+    return isinstance(value, {"int": int, "float": float, "str": str, "bool": bool}[kind])
+
+
+def may_change() -> list[str]:
+    """The settings that can have another value in a run that goes on."""
+    return [f.name for f in fields(Settings) if f.metadata["later"]]
 
 
 def described(indent: str) -> str:

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import tinyvae as tv
 from tests.engine.test_rules import ROWS, SMOOTH, apply_row, case_of, differentiable, inputs_for
+from tinyvae import runs
 from tinyvae.cli.main import put_together
 from tinyvae.engine.devices import NAMESPACES, DeviceError, Namespace, namespace, require_cuda, to_host
 from tinyvae.engine.rules import TABLE
-from tinyvae.training import runs
 from tinyvae.training.epochs import Training
 from tinyvae.training.objective import OBJECTIVE
 from tinyvae.training.settings import Settings

@@ -94,6 +94,8 @@ def _invoke(typing: Any, address: Any, p: Any, n: Any, s: Any, part: Any, parts:
     return types.void(*[types.int64] * 6), generate
 
 
+# A thread that waits lets other processes run. Windows has no sched_yield: a thread only pauses between its looks
+# there, until it sleeps.
 _POSIX = sys.platform != "win32"
 _sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if _POSIX else None
 

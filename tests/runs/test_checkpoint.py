@@ -1,4 +1,4 @@
-"""Checkpoints and logs against truncation, flipped bytes, full disks, kills and hostile files."""
+"""Checkpoints against truncation, flipped bytes, full disks, kills and hostile files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pickle
-import stat
 import subprocess
 import sys
 import textwrap
@@ -19,8 +18,9 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyvae.training import checkpoint
-from tinyvae.training.checkpoint import CheckpointError
+from tinyvae.runs import checkpoint, files, log
+from tinyvae.runs.files import CheckpointError
+from tinyvae.training.fingerprint import fingerprint
 
 ARRAYS: dict[str, Any] = {
     "encoder.0.weight": np.arange(60, dtype=np.float32).reshape(12, 5) / 7,
@@ -82,7 +82,7 @@ def test_layouts_are_stored_by_value(array: np.ndarray, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "a", {"x": array}, {})
     loaded = checkpoint.load(tmp_path / "a")[0]["x"]
     np.testing.assert_array_equal(loaded, array)
-    assert checkpoint.fingerprint(loaded) == checkpoint.fingerprint(array)
+    assert fingerprint(loaded) == fingerprint(array)
 
 
 def test_the_bytes_depend_on_the_content_only(path: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_bytes_depend_on_the_content_only(path: Path, tmp_path: Path) -> Non
         checkpoint.save(tmp_path / "again", backwards, dict(reversed(META.items())))
         assert (tmp_path / "again").read_bytes() == path.read_bytes()
     # Another process hashes strings differently, which must not show.
-    program = "import sys; from tinyvae.training import checkpoint as c; c.save(sys.argv[2], *c.load(sys.argv[1]))"
+    program = "import sys; from tinyvae.runs import checkpoint as c; c.save(sys.argv[2], *c.load(sys.argv[1]))"
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program, str(path), str(tmp_path / "other")]
     subprocess.run(command, check=True, env=environment)
@@ -232,7 +232,8 @@ def test_files_of_others(path: Path, tmp_path: Path) -> None:
 def test_check_shapes_names_the_first_difference() -> None:
     arrays: dict[str, Any] = {"b": np.zeros((2, 3), np.float32), "c": np.zeros(4)}
     expected: dict[str, Any] = {"b": ((2, 3), "float32"), "c": ((4,), np.float64)}
-    checkpoint.check_shapes(arrays, expected, "run/last")
+    found = checkpoint.shapes_of(arrays)
+    checkpoint.check_shapes(found, expected, "run/last")
     changes: list[tuple[dict[str, Any], list[str]]] = [
         ({"a": ((1,), "float32")}, ["lacks 'a'", "float32 (1,)"]),
         ({"b": ((2, 4), "float32")}, ["'b'", "float32 (2, 3)", "float32 (2, 4)"]),
@@ -240,21 +241,10 @@ def test_check_shapes_names_the_first_difference() -> None:
     ]
     for change, words in changes:
         with pytest.raises(CheckpointError) as caught:
-            checkpoint.check_shapes(arrays, expected | change, "run/last")
+            checkpoint.check_shapes(found, expected | change, "run/last")
         assert all(word in str(caught.value) for word in ["run/last", *words])
     with pytest.raises(CheckpointError, match="does not have"):
-        checkpoint.check_shapes(arrays, {"b": expected["b"]}, "run/last")
-
-
-def test_fingerprint() -> None:
-    assert checkpoint.fingerprint(np.zeros(3)) == checkpoint.fingerprint(np.zeros(3))
-    prints = [
-        checkpoint.fingerprint(x)
-        for x in (np.zeros(3), np.zeros((3, 1)), np.zeros(3, np.float32), -np.zeros(3), {"a": np.zeros(3)},
-                  {"b": np.zeros(3)})
-    ]  # fmt: skip
-    assert len(set(prints)) == len(prints)
-    assert all(len(p) == 12 and int(p, 16) >= 0 for p in prints)
+        checkpoint.check_shapes(found, {"b": expected["b"]}, "run/last")
 
 
 # ---- full disks and kills ----------------------------------------------------------------------------------
@@ -300,36 +290,36 @@ def in_another_process(program: str, *arguments: Any) -> subprocess.CompletedPro
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="resource limits and SIGKILL exist on POSIX systems only")
 def test_a_full_disk_and_a_kill_for_real(path: Path) -> None:
     before = path.read_bytes()
-    log = path.parent / "metrics.jsonl"
-    checkpoint.append_line(log, {"epoch": 1})
+    lines = path.parent / "metrics.jsonl"
+    log.append_line(lines, {"epoch": 1})
     full = in_another_process(
         """
         import resource, sys
         import numpy as np
-        from tinyvae.training import checkpoint
+        from tinyvae.runs import checkpoint, files, log, log
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
         for attempt in (
             lambda: checkpoint.save(sys.argv[1], {"x": np.ones(5000)}, {}),
-            lambda: checkpoint.append_line(sys.argv[2], {"text": "x" * 9000}),
+            lambda: log.append_line(sys.argv[2], {"text": "x" * 9000}),
         ):
             try:
                 attempt()
             except checkpoint.CheckpointError as error:
                 print(error)
-        """, path, log,
+        """, path, lines,
     )  # fmt: skip
     assert full.stdout.count("could not be written") == 2, full.stderr
     assert full.stdout.count("ulimit -f") == 2
     assert path.read_bytes() == before
-    assert checkpoint.read_lines(log) == [{"epoch": 1}]
-    assert log.read_bytes().endswith(b"}\n")
-    assert sorted(os.listdir(path.parent)) == [path.name, log.name]
+    assert log.read_lines(lines) == [{"epoch": 1}]
+    assert lines.read_bytes().endswith(b"}\n")
+    assert sorted(os.listdir(path.parent)) == [path.name, lines.name]
 
     killed = in_another_process(
         """
         import os, signal, sys
         import numpy as np
-        from tinyvae.training import checkpoint
+        from tinyvae.runs import checkpoint, files, log, log
         os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         checkpoint.save(sys.argv[1], {"x": np.ones(5000)}, {})
         """, path,
@@ -339,8 +329,8 @@ def test_a_full_disk_and_a_kill_for_real(path: Path) -> None:
     assert len(os.listdir(path.parent)) == 3  # the temporary file is left, whole and ignored
     checkpoint.save(path, {"x": np.ones(3)}, {})
     assert equal(checkpoint.load(path)[0], {"x": np.ones(3)})
-    assert len(checkpoint.sweep(path.parent)) == 1
-    assert sorted(os.listdir(path.parent)) == [path.name, log.name]
+    assert len(files.sweep(path.parent)) == 1
+    assert sorted(os.listdir(path.parent)) == [path.name, lines.name]
 
 
 def test_missing_folder_and_link(path: Path, tmp_path: Path) -> None:
@@ -351,75 +341,3 @@ def test_missing_folder_and_link(path: Path, tmp_path: Path) -> None:
     checkpoint.save(link, {"x": np.ones(2)}, {})
     assert link.is_symlink()
     assert equal(checkpoint.load(path)[0], {"x": np.ones(2)})
-
-
-# ---- JSON and the log --------------------------------------------------------------------------------------
-
-
-def test_write_json(tmp_path: Path) -> None:
-    value = {"a": np.float32(0.5), "b": [1, float("nan")], "c": {"d": (np.int64(3), -np.inf)}, "e": "β"}
-    checkpoint.write_json(tmp_path / "c.json", value)
-    assert json.loads((tmp_path / "c.json").read_text()) == {
-        "a": 0.5, "b": [1, None], "c": {"d": [3, None]}, "e": "β"
-    }  # fmt: skip
-
-
-def test_log(tmp_path: Path) -> None:
-    log = tmp_path / "metrics.jsonl"
-    assert checkpoint.read_lines(log) == []
-    checkpoint.cut_lines(log, lambda record: True)
-    assert not log.exists()
-    for epoch in range(5):
-        elbo = float("nan") if epoch == 2 else np.float32(-100.5)
-        checkpoint.append_line(log, {"epoch": epoch, "elbo": elbo})
-    assert log.read_text().splitlines()[2] == '{"epoch": 2, "elbo": null}'
-    assert [r["epoch"] for r in checkpoint.read_lines(log)] == list(range(5))
-
-
-def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
-    log = tmp_path / "metrics.jsonl"
-    for epoch in range(3):
-        checkpoint.append_line(log, {"epoch": epoch})
-    whole = log.read_bytes()
-    for length in range(len(whole) - 13, len(whole)):
-        log.write_bytes(whole[:length])
-        checkpoint.append_line(log, {"epoch": 9})
-        assert [r["epoch"] for r in checkpoint.read_lines(log)][-1] == 9
-        assert [r["epoch"] for r in checkpoint.read_lines(log)][:2] == [0, 1]
-        checkpoint.cut_lines(log, lambda record: record["epoch"] <= 1)
-        assert log.read_bytes() == b'{"epoch": 0}\n{"epoch": 1}\n'
-    log.write_bytes(whole + b"\xff\x00 {" + b"[" * 100_000)
-    checkpoint.cut_lines(log, lambda record: True)
-    assert log.read_bytes() == whole
-
-
-def test_a_log_that_needs_no_cut_is_not_written(tmp_path: Path) -> None:
-    log = tmp_path / "metrics.jsonl"
-    checkpoint.append_line(log, {"epoch": 0})
-    inode = log.stat().st_ino
-    checkpoint.cut_lines(log, lambda record: True)
-    assert log.stat().st_ino == inode
-
-
-def test_what_is_written_is_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new content before the file gets its name, then the name in its folder; and each line of a log."""
-    calls: list[tuple[str, Any]] = []
-    fsync, replace = os.fsync, os.replace
-
-    def synced(descriptor: int) -> None:
-        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size
-        calls.append(("fsync", kind))
-        fsync(descriptor)
-
-    def replaced(old: Any, new: Any) -> None:
-        calls.append(("replace", Path(new).name))
-        replace(old, new)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", replaced)
-    checkpoint.write_bytes(tmp_path / "a", b"12345")
-    assert calls == [("fsync", 5), ("replace", "a"), ("fsync", "folder")]
-    calls.clear()
-    checkpoint.append_line(tmp_path / "log", {"b": 1, "a": float("nan")})
-    assert calls == [("fsync", 20)]
-    assert (tmp_path / "log").read_bytes() == b'{"b": 1, "a": null}\n'

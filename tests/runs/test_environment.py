@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyvae.training import environment
+from tinyvae.runs import environment
 
 
 def test_environment_is_json_and_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_environment_is_json_and_names_no_folder(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_installed_is_found_without_import() -> None:
     program = (
-        "import sys; from tinyvae.training import environment; environment.environment()\n"
+        "import sys; from tinyvae.runs import environment; environment.environment()\n"
         "heavy = {'numba', 'scipy', 'cupy'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})

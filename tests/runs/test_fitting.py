@@ -19,12 +19,13 @@ import safetensors.numpy
 from support import ROOT, assert_same_bits
 
 import tinyvae as tv
+from tinyvae import runs
 from tinyvae.data import DataSet
-from tinyvae.training import checkpoint, environment, runs
+from tinyvae.runs import Interrupted, RunFolder, checkpoint, environment, files, fitting, folder, log
+from tinyvae.runs.files import CheckpointError
 from tinyvae.training.batches import BATCH, CURSOR, STEP
-from tinyvae.training.checkpoint import CheckpointError
 from tinyvae.training.faults import NonFiniteError
-from tinyvae.training.runs import Interrupted, RunFolder
+from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.settings import Settings
 
 # 43 images less 5 for validation, in batches of 8: the last of an epoch has 6. Everything that has a state is in use.
@@ -63,9 +64,9 @@ def assert_same_run(run, whole):
     """Same parameters, same metrics file with no line twice, same state."""
     for file in ("metrics.jsonl", "last.safetensors", "best.safetensors"):
         assert (run / file).read_bytes() == (whole / file).read_bytes(), file
-    records = checkpoint.read_lines(run / "metrics.jsonl")
+    records = log.read_lines(run / "metrics.jsonl")
     assert [r["epoch"] for r in records] == list(range(1, len(records) + 1))
-    assert [r["epoch"] for r in checkpoint.read_lines(run / "timings.jsonl")] == list(range(1, len(records) + 1))
+    assert [r["epoch"] for r in log.read_lines(run / "timings.jsonl")] == list(range(1, len(records) + 1))
     assert not list(run.glob(".*.tmp"))
 
 
@@ -84,7 +85,7 @@ def test_a_run_of_version_0_1_0_goes_on(images, whole, tmp_path):
     with pytest.raises(Interrupted):
         tv.fit(vae(), images, out=tmp_path / "run", on_step=stop, **SETTINGS)
     run = tmp_path / "run"
-    old = {new: name for name, new in runs.RENAMED.items()}
+    old = {new: name for name, new in folder.RENAMED.items()}
     assert set(old.values()) == {"training.clock", "training.control"}
     for file in ("last", "best"):
         arrays, meta = checkpoint.load(run / f"{file}.safetensors")
@@ -92,12 +93,12 @@ def test_a_run_of_version_0_1_0_goes_on(images, whole, tmp_path):
         if file == "last":
             meta["first_loss"] = meta.pop("first_losses")[""]
         checkpoint.save(run / f"{file}.safetensors", {old.get(name, name): a for name, a in arrays.items()}, meta)
-    config = checkpoint.read_json(run / "config.json")
+    config = files.read_json(run / "config.json")
     del config["model"]["kind"]
-    checkpoint.write_json(run / "config.json", config)
+    files.write_json(run / "config.json", config)
     assert isinstance(tv.load(run), tv.VAE)
     records = tv.resume(run)
-    undisturbed = checkpoint.read_lines(whole / "metrics.jsonl")
+    undisturbed = log.read_lines(whole / "metrics.jsonl")
     assert [r["fingerprint"] for r in records] == [r["fingerprint"] for r in undisturbed]
 
 
@@ -107,7 +108,7 @@ CHILD = """
 import os, signal, sys, time
 import numpy as np
 import tinyvae as tv
-from tinyvae.training import checkpoint
+from tinyvae.runs import checkpoint, log
 
 out, images, at, settings = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
 
@@ -121,7 +122,7 @@ def on_step(training, done):
     if at == "slowly":
         time.sleep(0.01)
 
-real_save, real_append, epochs = checkpoint.save, checkpoint.append_line, []
+real_save, real_append, epochs = checkpoint.save, log.append_line, []
 
 def save(path, arrays, meta):
     if at == "before last" and os.path.basename(path) == "last.safetensors" and meta["epoch"] == 2:
@@ -138,7 +139,7 @@ def append_line(path, record):
     if at == "after the line" and record["epoch"] == 2 and os.path.basename(path) == "metrics.jsonl":
         die()
 
-checkpoint.save, checkpoint.append_line = save, append_line
+checkpoint.save, log.append_line = save, append_line
 if os.path.exists(out):
     tv.resume(out, on_step=on_step)
 else:
@@ -165,7 +166,7 @@ def test_a_run_killed_at_a_chosen_moment_resumes_to_the_same_bits(at, images, wh
     assert (out / "metrics.jsonl").exists() == (at not in ("step 3", "after best"))
     records = tv.resume(out)
     assert_same_run(out, whole)
-    assert records == checkpoint.read_lines(whole / "metrics.jsonl")
+    assert records == log.read_lines(whole / "metrics.jsonl")
 
 
 def test_a_run_killed_again_and_again_resumes_to_the_same_bits(images, whole, tmp_path):
@@ -213,7 +214,7 @@ def test_an_interrupt_finishes_the_step_and_saves(name, at, images, whole, tmp_p
 
 
 def test_an_interrupt_during_the_evaluation_loses_no_epoch(images, whole, tmp_path, monkeypatch):
-    out, real = tmp_path / "run", runs.Training.end_epoch
+    out, real = tmp_path / "run", fitting.Training.end_epoch
 
     def end_epoch(training):
         record = real(training)
@@ -221,11 +222,11 @@ def test_an_interrupt_during_the_evaluation_loses_no_epoch(images, whole, tmp_pa
             os.kill(os.getpid(), signal.SIGINT)
         return record
 
-    monkeypatch.setattr(runs.Training, "end_epoch", end_epoch)
+    monkeypatch.setattr(fitting.Training, "end_epoch", end_epoch)
     with pytest.raises(Interrupted):
         begin(images, out)
     monkeypatch.undo()
-    assert len(checkpoint.read_lines(out / "metrics.jsonl")) == 2
+    assert len(log.read_lines(out / "metrics.jsonl")) == 2
     tv.resume(out)
     assert_same_run(out, whole)
 
@@ -251,7 +252,7 @@ def test_config_and_first_checkpoint_are_written_before_anything_is_trained(imag
         raise SystemExit("no step was done")
         yield
 
-    monkeypatch.setattr(runs.Training, "steps", steps)
+    monkeypatch.setattr(fitting.Training, "steps", steps)
     with pytest.raises(SystemExit):
         begin(images, out)
     assert sorted(os.listdir(out)) == ["config.json", "last.safetensors"]
@@ -277,17 +278,17 @@ def test_nothing_that_must_repeat_depends_on_the_clock(images, whole, tmp_path, 
     monkeypatch.undo()
     assert_same_run(tmp_path / "run", whole)
     assert (tmp_path / "run/timings.jsonl").read_bytes() != (whole / "timings.jsonl").read_bytes()
-    for record in checkpoint.read_lines(whole / "metrics.jsonl"):
+    for record in log.read_lines(whole / "metrics.jsonl"):
         assert not [key for key in record if "second" in key or "time" in key]
 
 
 def test_epochs_have_their_fingerprint(whole):
-    records = checkpoint.read_lines(whole / "metrics.jsonl")
+    records = log.read_lines(whole / "metrics.jsonl")
     prints = [record["fingerprint"] for record in records]
     assert len(set(prints)) == len(prints) == 4
     arrays, _ = checkpoint.load(whole / "last.safetensors")
     parameters = {name: a for name, a in arrays.items() if not name.startswith(("optimizer.", "training."))}
-    assert checkpoint.fingerprint(parameters) == prints[-1]
+    assert fingerprint(parameters) == prints[-1]
 
 
 def test_weights_are_readable_by_others(whole):
@@ -303,11 +304,11 @@ def test_weights_are_readable_by_others(whole):
 
 
 def test_load_takes_the_best_epoch_of_a_folder(images, whole):
-    records = checkpoint.read_lines(whole / "metrics.jsonl")
+    records = log.read_lines(whole / "metrics.jsonl")
     best = [r for r in records if r["best"]][-1]
     for path, record in ((whole, best), (whole / "best.safetensors", best), (whole / "last.safetensors", records[-1])):
         model = tv.load(path)
-        assert checkpoint.fingerprint(model.parameters.arrays()) == record["fingerprint"]
+        assert fingerprint(model.parameters.arrays()) == record["fingerprint"]
         assert tv.evaluate(model, tv.data.load(images)).elbo == record["test_elbo"]
 
 
@@ -364,12 +365,28 @@ def test_resume_of_nothing_names_the_train_command(tmp_path):
         tv.resume(tmp_path / "run")
 
 
-@pytest.mark.parametrize("left", [[], ["config.json"], ["last.safetensors"]])
-def test_a_run_killed_before_it_began_says_so(left, whole, tmp_path):
-    for file in left:
-        shutil.copy(whole / file, tmp_path / file)
+def test_a_run_killed_before_it_began_says_so(whole, tmp_path):
     with pytest.raises(CheckpointError, match=r"stopped before it began.*tinyvae train DATA --out"):
         tv.resume(tmp_path)
+    shutil.copy(whole / "last.safetensors", tmp_path / "last.safetensors")  # nobody is told to remove a state
+    with pytest.raises(CheckpointError, match=r"has no config\.json: put the file back, or .* --init-from"):
+        tv.resume(tmp_path)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts(images, whole, tmp_path):
+    """A loop that calls `--resume` until it succeeds goes on, whenever the run was killed."""
+    shutil.copy(whole / "config.json", tmp_path / "config.json")
+    (tmp_path / ".last.safetensors.77.tmp").write_bytes(b"half")
+    tv.resume(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_state_that_is_lost_is_not_begun_again(whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "run")
+    (out / "last.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"no last\.safetensors, although the run had begun: put the file back"):
+        tv.resume(out)
+    assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
 def test_best_cannot_be_resumed(whole, tmp_path):
@@ -385,24 +402,33 @@ def test_best_cannot_be_resumed(whole, tmp_path):
         tv.resume(out)
 
 
-def test_a_folder_of_another_shape_is_refused(whole, tmp_path):
-    out = shutil.copytree(whole, tmp_path / "run")
+def edited(whole, out, **changes):
+    """A copy of a run folder whose config.json was edited by hand."""
+    shutil.copytree(whole, out)
     config = json.loads((out / "config.json").read_text())
-    config["model"]["hidden"] = [7]
+    for name, value in changes.items():
+        config["settings" if name in config["settings"] else "model"][name] = value
     (out / "config.json").write_text(json.dumps(config))
-    before = (out / "last.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match=r"'decoder\.0\.bias' as float32 \(6,\); .* expects float32 \(7,\)"):
-        tv.resume(out)
-    assert (out / "last.safetensors").read_bytes() == before
+    return out
 
 
-def test_another_optimizers_moments_are_refused(whole, tmp_path):
-    out = shutil.copytree(whole, tmp_path / "run")
-    config = json.loads((out / "config.json").read_text())
-    config["settings"]["optimizer"] = "sgd"
-    (out / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"optimizer\.m"):
+@pytest.mark.parametrize(("name", "value", "says", "cure"), [
+    ("lr", 0.02, "lr=0.02, .* trained with lr=0.01", "on purpose: tinyvae train --resume .* --lr 0.02"),
+    ("epochs", 9, "epochs=9, .* trained with epochs=4", "--epochs 9"),
+    ("batch", 9, "batch=9, .* trained with batch=8", "start a new run .*--init-from"),
+    ("seed", 4, "seed=4, .* trained with seed=3", "--init-from"),
+    ("optimizer", "sgd", "optimizer='sgd', .* optimizer='adam'", "--init-from"),
+    ("hidden", [7], r"the model's hidden=\[7\], .* hidden=\[6\]", "--init-from"),
+    ("activation", "tanh", "the model's activation='tanh', .* activation='relu'", "--init-from"),
+    ("likelihood", "gaussian", "the model's likelihood='gaussian', .*likelihood='bernoulli'", "--init-from"),
+])  # fmt: skip
+def test_an_edited_configuration_is_refused(name, value, says, cure, whole, tmp_path):
+    """The sealed state says what the run was trained with; both values are named, and nothing is changed."""
+    out = edited(whole, tmp_path / "run", **{name: value})
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(CheckpointError, match=rf"config\.json says {says}.*: undo the edit, .*{cure}"):
         tv.resume(out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1, 2]", b"\x80\x04N.", b'{"format": "other"}', b"\xff\xfe"])
@@ -570,5 +596,5 @@ def test_settings_of_another_type_are_refused(images, tmp_path):
     tv.fit(vae(), images, out=tmp_path / "run", **SETTINGS | {"epochs": 1})
     config = tmp_path / "run" / "config.json"
     config.write_text(re.sub(r'"lr": [^,]*', '"lr": "abc"', config.read_text()))
-    with pytest.raises(ValueError, match="found lr='abc'; expected a value of type float"):
+    with pytest.raises(CheckpointError, match="found lr='abc'; expected a value of type float"):
         tv.resume(tmp_path / "run", images)

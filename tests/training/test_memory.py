@@ -1,0 +1,49 @@
+"""The memory of the machine, by what each system tells; Windows' function stands in."""
+
+import ctypes
+import math
+import os
+import types
+
+import pytest
+
+from tinyvae.training import memory
+
+
+def test_linux_tells_its_pages():
+    with open("/proc/meminfo") as lines:
+        kilobytes = int(next(line for line in lines if line.startswith("MemTotal")).split()[1])
+    assert 0.9 <= memory.physical() / (1024 * kilobytes) <= 1.1
+
+
+def test_windows_fills_a_structure(monkeypatch):
+    """MEMORYSTATUSEX has 64 bytes, the first four of which hold its length, and the total at offset 8."""
+
+    def fill(pointer):
+        raw = (ctypes.c_uint8 * 64).from_address(ctypes.addressof(pointer._obj))
+        assert int.from_bytes(bytes(raw[:4]), "little") == 64
+        raw[8:16] = (3 * 2**30).to_bytes(8, "little")
+        return 1
+
+    monkeypatch.delattr(os, "sysconf")
+    kernel32 = types.SimpleNamespace(GlobalMemoryStatusEx=fill)
+    monkeypatch.setattr(ctypes, "windll", types.SimpleNamespace(kernel32=kernel32), raising=False)
+    assert memory.physical() == 3 * 2**30
+    kernel32.GlobalMemoryStatusEx = lambda pointer: 0  # it failed
+    assert memory.physical() == math.inf
+
+
+def test_a_system_that_does_not_tell_refuses_nothing(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    assert memory.physical() == math.inf
+
+
+def test_a_step_beyond_the_memory_is_refused(monkeypatch):
+    from run_folders import vae
+
+    from tinyvae.training.settings import Settings
+
+    monkeypatch.setattr(memory, "physical", lambda: 2**20)
+    memory.check_memory(vae(), Settings(batch=100))
+    with pytest.raises(ValueError, match=r"a step of 10,000,000 draws needs about .* make --batch"):
+        memory.check_memory(vae(), Settings(batch=10**7))

@@ -1,0 +1,83 @@
+"""A trained model from a run folder or a checkpoint, and a new run that begins with its parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tinyvae.engine.devices import namespace
+from tinyvae.models import Model, build_model
+from tinyvae.runs import checkpoint, schema
+from tinyvae.runs.files import CheckpointError
+from tinyvae.runs.folder import RunFolder, check_uses
+from tinyvae.training.fingerprint import fingerprint
+
+
+def load(path: str | Path, device: str = "cpu") -> Model:
+    """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
+    namespace(device)  # raises an error before anything is read
+    file = checkpoint_of(path)
+    arrays, meta = checkpoint.load(file, lambda meta, shapes: check(meta, shapes, file))
+    model = built(meta["model"], device, file, schema.ANOTHER)
+    model.parameters.load(arrays)
+    return model
+
+
+def built(config: dict[str, Any], device: str, file: Path, cure: str) -> Model:
+    """The model of a configuration that `file` holds, with its initial weights."""
+    try:
+        return build_model(config, device)
+    except (KeyError, TypeError, ValueError, MemoryError) as fault:
+        raise CheckpointError(f"{file} holds no model that can be built here ({fault}); {cure}") from None
+
+
+def checkpoint_of(path: str | Path) -> Path:
+    """The file with the parameters for use: the best checkpoint of a run, else its last; or `path`, if it is a file."""
+    run = RunFolder(path)
+    return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
+
+
+def described(path: str | Path) -> dict[str, Any]:
+    """What the checkpoint that `load(path)` reads says of itself, by the entries of schema.py."""
+    file = checkpoint_of(path)
+    meta, shapes = checkpoint.peek(file)
+    check(meta, shapes, file)
+    return meta
+
+
+def check(meta: dict[str, Any], shapes: checkpoint.Shapes, file: Path) -> None:
+    """Raise CheckpointError if this is no checkpoint of a model that can be built here; takes no memory for it."""
+    kind = meta.get("kind")
+    if not isinstance(kind, str) or kind not in schema.OF_KIND:
+        raise CheckpointError(f"{file} has kind: found {schema.shown(kind)}; expected one of "
+                              f"{', '.join(schema.OF_KIND)}; {schema.ANOTHER}")
+    schema.check(meta, schema.OF_KIND[kind], file, schema.ANOTHER)
+    check_uses(meta, file)
+    schema.check_parameters(meta["model"], shapes, file, schema.ANOTHER)
+
+
+def parameters_of(path: str | Path) -> dict[str, Any]:
+    """The checkpoint that `load(path)` reads, and the epoch of its parameters."""
+    meta = described(path)
+    return {"checkpoint": checkpoint_of(path).name, "epoch": meta.get("epoch", meta.get("record", {}).get("epoch"))}
+
+
+def take_parameters(model: Model, path: str | Path) -> dict[str, Any]:
+    """Copy the parameters of a run or a checkpoint into a model of the same configuration.
+
+    Returns the entry for the configuration of the run that begins with them. The seed and the way in which the weights
+    were drawn may differ; CheckpointError if anything else does.
+    """
+    file = checkpoint_of(path)
+
+    def same(meta: dict[str, Any], shapes: checkpoint.Shapes) -> None:
+        check(meta, shapes, file)
+        for name, ours, theirs in schema.differences(model.config, meta["model"]):
+            if name not in ("init", "seed"):
+                raise CheckpointError(f"{file} holds parameters of a model with {name}={schema.shown(theirs)}, and "
+                                      f"this one has {name}={schema.shown(ours)}; make them equal")
+
+    arrays, _ = checkpoint.load(file, same)
+    model.parameters.load(arrays)
+    return {"run": os.path.abspath(path), **parameters_of(path), "fingerprint": fingerprint(model.parameters.arrays())}
