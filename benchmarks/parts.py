@@ -8,6 +8,7 @@ stays unfinished. Each row says how many cores other processes used meanwhile.
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 import traceback
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmarks import others, results
 from benchmarks.tables import say
+from tinyvae.runs import environment, files
 
 Content = dict[str, Any]  # of a results file
 Part = Callable[[Content], Content]  # gets what is there so far, and returns what it adds
@@ -46,7 +48,7 @@ class Sheet:
         self.table, self.folder = table, results.folder(quick, out)
         self.path, self.unfinished = (self.folder / f"{table.name}{end}" for end in (".json", ".unfinished.json"))
         self.content: Content = {"name": table.name, **results.source(), "quick": quick,
-                                 "environment": results.environment(), **table.head}
+                                 "environment": environment.environment(), **table.head}
         self.content |= {"parts": {}, "faults": {}}
         if resume:
             self._take_up()
@@ -60,7 +62,7 @@ class Sheet:
         for path in (self.unfinished, self.path):
             if not path.exists():
                 continue
-            found = results.read_json(path)
+            found = json.loads(path.read_text())
             for what in ("commit", "changes", "quick", "environment"):
                 if found.get(what) != self.content[what]:
                     if path == self.path:
@@ -93,12 +95,12 @@ class Sheet:
         self.write()
 
     def write(self) -> None:
-        results.write_json(self.unfinished, self.content)
+        files.write_json(self.unfinished, self.content)
 
     def finish(self) -> None:
         """Give the file its name, because every part is there."""
-        results.write_json(self.path, self.content | self.table.close(self.content))
-        self.content = results.read_json(self.path)
+        files.write_json(self.path, self.content | self.table.close(self.content))
+        self.content = json.loads(self.path.read_text())
         self.unfinished.unlink(missing_ok=True)
 
     def measure(self) -> None:

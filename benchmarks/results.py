@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyvae.runs.environment import environment
-from tinyvae.runs.files import plain, read_json, write_json
+from tinyvae.runs import environment, files
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
@@ -62,7 +61,7 @@ def source() -> dict[str, str]:
 
 def as_json(value: Any) -> Any:
     """The value as a file gives it back; TypeError if a file cannot hold it."""
-    return json.loads(json.dumps(plain(value)))
+    return json.loads(json.dumps(files.plain(value)))
 
 
 def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
@@ -70,13 +69,13 @@ def write(name: str, out: Path, rows: list[dict[str, Any]], **more: Any) -> Path
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     head = {"name": name, **source(), **more}
-    write_json(path, head | {"rows": rows, "environment": environment()})
+    files.write_json(path, head | {"rows": rows, "environment": environment.environment()})
     return path
 
 
 def read(name: str) -> dict[str, Any]:
     """The content of a committed results file."""
-    return read_json(FOLDER / f"{name}.json")
+    return json.loads((FOLDER / f"{name}.json").read_text())
 
 
 def quotable(name: str) -> dict[str, Any]:

@@ -4,12 +4,11 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tinyvae.runs import files, log
+from tinyvae.runs import files
 
 
 def test_write_json(tmp_path: Path) -> None:
@@ -48,17 +47,17 @@ def test_no_json_is_read_without_a_bound(tmp_path: Path) -> None:
         files.read_json(tmp_path / "b.json")
 
 
-def test_what_is_written_is_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new content before the file gets its name, then the name in its folder; and each line of a log."""
-    calls: list[tuple[str, Any]] = []
+def test_content_is_forced_to_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then the name, in its folder."""
+    calls: list[tuple[str, object]] = []
     fsync, replace = os.fsync, os.replace
 
     def synced(descriptor: int) -> None:
-        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size
-        calls.append(("fsync", kind))
+        status = os.fstat(descriptor)
+        calls.append(("fsync", "folder" if stat.S_ISDIR(status.st_mode) else status.st_size))
         fsync(descriptor)
 
-    def replaced(old: Any, new: Any) -> None:
+    def replaced(old: str, new: str) -> None:
         calls.append(("replace", Path(new).name))
         replace(old, new)
 
@@ -66,7 +65,3 @@ def test_what_is_written_is_forced_to_the_disk(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "replace", replaced)
     files.write_bytes(tmp_path / "a", b"12345")
     assert calls == [("fsync", 5), ("replace", "a"), ("fsync", "folder")]
-    calls.clear()
-    log.append_line(tmp_path / "log", {"b": 1, "a": float("nan")})
-    assert calls == [("fsync", 20)]
-    assert (tmp_path / "log").read_bytes() == b'{"b": 1, "a": null}\n'

@@ -1,8 +1,10 @@
 """A log keeps its whole lines, whatever was cut short or damaged."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tinyvae.runs import log
 
@@ -64,3 +66,13 @@ def test_a_line_without_an_end_is_not_read(tmp_path: Path) -> None:
     assert log.read_lines(file) == [{"epoch": 0}]
     assert log.cut_lines(file, lambda record: True) == tmp_path / "metrics.jsonl.damaged"
     assert file.read_bytes() == b'{"epoch": 0}\n'
+
+
+def test_a_line_is_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These very bytes, and each line before the next."""
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_size), fsync(file)))
+    for _ in range(2):
+        log.append_line(tmp_path / "log", {"b": 1, "a": float("nan")})
+    assert synced == [20, 40]
+    assert (tmp_path / "log").read_bytes() == 2 * b'{"b": 1, "a": null}\n'

@@ -257,7 +257,7 @@ class Training:
 
     def check_parameters(self) -> None:
         """Raise NonFiniteError if a parameter is not finite: a sound gradient can be followed by a step too long."""
-        wrong = int((~self.xp.isfinite(self.model.parameters.flat)).sum())
+        wrong = read((~self.xp.isfinite(self.model.parameters.flat)).sum())
         if wrong:
             raise NonFiniteError(f"{wrong:,} of {self.model.parameters.count:,} parameters are not finite after step "
                                  f"{self.now(STEP)}, though no loss and no gradient was; the checkpoint before it is "
