@@ -197,6 +197,21 @@ def test_data_of_another_width_are_refused(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_more_axes_are_more_rows(name):
+    """Parameters (samples, batch, n), as a decoder gives them: each sample has the values that it has alone."""
+    family = FAMILIES[name]
+    raw = np.random.default_rng(0).normal(size=(2, 4, family.width(3)))
+    together, each = family.from_raw(tv.Tensor(raw)), [family.from_raw(tv.Tensor(part)) for part in raw]
+    x = together.sample(Noise(0)).numpy()[0]
+    values = [lambda q, x: q.mean, lambda q, x: q.variance, lambda q, x: q.log_prob(tv.Tensor(x))]
+    if family.entropy is not Distribution.entropy:
+        values.append(lambda q, x: q.entropy())
+    for value in values:
+        assert_close(value(together, x).numpy(), np.stack([value(q, part).numpy() for q, part in zip(
+            each, x, strict=True)]), 4, name)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_discrete_family_has_the_score_alone(name):
     family = FAMILIES[name]
     assert (family.path is None) == (family.support in DISCRETE) == (choices(family) == ["score"])

@@ -60,6 +60,7 @@ def test_what_a_tape_changes_is_its_state():
     with tv.Tape() as tape:
         g2 = tv.Tensor(g) * 2.0
         tv.apply("store", g2, tv.Tensor(g))
+        tv.apply("guard", np.array(1.0), g, status, max_norm=np.inf)
         tv.apply("adam", theta, g, *moments, np.array([0.1, 1]), status, beta1=0.9, beta2=0.99, epsilon=1e-8)
     found = {id(array) for array in tape.state()}
     assert len(found) == len(tape.state()) == 5
