@@ -71,6 +71,14 @@ def _start(quick: Quick = False, out: Out = results.FOLDER) -> None:
     measurements()["start"](quick, out)
 
 
+@app.command(name="accuracy")
+def _accuracy(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """Measure the error of every family's density, entropy and divergence against mpmath; takes minutes."""
+    from benchmarks import accuracy
+
+    accuracy.run(quick, out)
+
+
 @app.command(name="fingerprints")
 def _fingerprints(out: Out = results.FOLDER) -> None:
     """Check that training and evaluation still give the recorded bits; takes a minute."""
