@@ -78,6 +78,14 @@ def _endure(quick: Quick = False, out: Out = None, resume: Resume = False) -> No
     parts.measure([endure.table_of(quick)], quick, out, resume)
 
 
+@app.command(name="accuracy")
+def _accuracy(quick: Quick = False, out: Out = results.FOLDER) -> None:
+    """Measure the error of every family's density, entropy and divergence against mpmath; takes minutes."""
+    from benchmarks import accuracy
+
+    accuracy.run(quick, out)
+
+
 @app.command(name="fingerprints")
 def _fingerprints(out: Out = None) -> None:
     """Check that training and evaluation still give the recorded bits; takes a minute."""

@@ -2,6 +2,7 @@
 
     <!--figure FILE:PATH:FORMAT-->102.01<!--/figure-->     the number at PATH in FILE.json, printed by FORMAT
     <!--rooms-->...<!--/rooms-->                           the rooms of the code and the files in each, as a table
+    <!--accuracy-->...<!--/accuracy-->                     the rows of accuracy.json as a table
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks import results
 MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->.*?<!--/figure-->", re.DOTALL)
 
 ROOMS = re.compile(r"<!--rooms-->.*?<!--/rooms-->", re.DOTALL)
+ACCURACY = re.compile(r"<!--accuracy-->.*?<!--/accuracy-->", re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -47,13 +49,22 @@ def rooms() -> str:
     return "\n".join(lines)
 
 
+def accuracy(_: Any = None) -> str:
+    """The table of accuracy.json: a line for each quantity of each family, with the errors and the bounds in units."""
+    lines = ["| family | quantity | float32: value | gradient | float64: value | gradient |", "| --- " * 6 + "|"]
+    for row in results.read("accuracy")["rows"]:
+        errors = (f"{row[f'{kind}_{of}']:.1f}" for kind in ("float32", "float64") for of in ("value", "gradient"))
+        lines.append(f"| {row['family']} | {row['quantity']} | {' | '.join(errors)} |")
+    return "\n".join(["<!--accuracy-->", *lines, "<!--/accuracy-->"])
+
+
 def filled(text: str) -> str:
-    """The text of a document with the figures of the results files, and with the table of rooms."""
+    """The text of a document with the figures of the results files, and with the tables of rooms and of accuracy."""
     def insert(match: re.Match[str]) -> str:
         shown = format(value(match["file"], match["path"]), match["format"])
         return f"<!--figure {match['file']}:{match['path']}:{match['format']}-->{shown}<!--/figure-->"
 
-    return ROOMS.sub(f"<!--rooms-->\n{rooms()}\n<!--/rooms-->", MARK.sub(insert, text))
+    return ACCURACY.sub(accuracy, ROOMS.sub(f"<!--rooms-->\n{rooms()}\n<!--/rooms-->", MARK.sub(insert, text)))
 
 
 def run(check: bool) -> None:

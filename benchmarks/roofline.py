@@ -25,7 +25,7 @@ def plot(rows: list[dict[str, Any]], peaks: Peaks, path: Path) -> Path:
 
 def draw(rows: list[dict[str, Any]], peaks: Peaks) -> Figure:
     """The plot of float32 rows with the keys of kernels.json: operation, case, flops, bytes, gigaflops."""
-    figure = Figure(figsize=(9, 7), layout="none")
+    figure = Figure(figsize=(9, 8.5), layout="none")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.075, 0.19, 0.6, 0.76))
     axes.set(xscale="log", yscale="log", xlabel="intensity (FLOP a byte read or written)",

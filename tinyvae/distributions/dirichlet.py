@@ -113,6 +113,7 @@ class Dirichlet(Distribution):
         inside = is_positive(x)
         at_zero = (x < 0).where(-np.inf, xlogy(self.concentration - 1, x)).sum(-1) - self.log_normaliser
         z = replaced(x, inside, 0.5)
+        z = z if isinstance(z, LogTensor) else z / z.sum(-1, keepdims=True)  # rounded numbers have another sum than 1
         density = self._log_density(z) - z.log().sum(-1)
         return (inside.cast(x.dtype).sum(-1) == x.shape[-1]).where(density, at_zero)
 
@@ -178,29 +179,47 @@ def _simplex(free: Tensor) -> LogTensor:
     return LogTensor((free - free.max(-1, keepdims=True).detach()).log_softmax(-1))
 
 
+# Where one number is nearly the whole sum, what it leaves is the sum of the others: s - a would have lost its digits.
+
+
 def _dirichlet_kl(xp: Any, a: Any, a0: Any, out: Any) -> Any:
     q, p = stirling.wide(xp, a, a0)
     s, s0 = q.sum(-1, keepdims=True), p.sum(-1, keepdims=True)
     ratio, mean = stirling.log_quotient(xp, q, p), q / s
     means = ratio - stirling.log_quotient(xp, s, s0)
-    halves = (1 - mean) * stirling.excess(xp, -ratio) + mean * stirling.excess(xp, -means)
+    small = q + q <= s
+    others = xp.where(small, s - q, xp.where(small, q, 0.0).sum(-1, keepdims=True))
+    halves = others / s * stirling.excess(xp, -ratio) + mean * stirling.excess(xp, -means)
     large = p * stirling.excess(xp, means) + 0.5 * halves
     rest = stirling.remainder_gap(xp, p, q).sum(-1, keepdims=True) - stirling.remainder_gap(xp, s0, s)
     return into(out, (large.sum(-1, keepdims=True) + xp.maximum(rest, 0.0)).astype(a.dtype))
 
 
+def _sum_and_others(a: Tensor) -> tuple[Tensor, Tensor]:
+    if a.shape[-1] == 2:  # as a Beta's two numbers: faster, and the same
+        return a[..., :1] + a[..., 1:], a[..., ::-1]
+    s = a.sum(-1, keepdims=True)
+    small = a + a <= s
+    return s, small.where(s - a, small.where(a, 0.0).sum(-1, keepdims=True))
+
+
 def _by_q(g: Tensor, y: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    # (a - a0) psi'(a) - (s - s0) psi'(s), in which psi'(a) = 1 / a + 1 / (2 a^2) + mu''(a)
-    s, s0 = a.sum(-1, keepdims=True), a0.sum(-1, keepdims=True)
+    # (a - a0) psi'(a) - (s - s0) psi'(s), in which psi'(a) = 1 / a + 1 / (2 a^2) + mu''(a), and with r = s - a
+    # s0 / s - a0 / a = (a r0 - a0 r) / (a s)
+    (s, r), (s0, r0) = _sum_and_others(a), _sum_and_others(a0)
     rest, rest_of_sums = (0.5 / (x * x) + x.apply("stirling", order=2) for x in (a, s))
-    return g * (s0 / s - a0 / a + (a - a0) * rest - (s - s0) * rest_of_sums)
+    large = (r0 - a0 / a * r) / s
+    return g * (large + (a - a0) * rest - (s - s0) * rest_of_sums)
 
 
 def _by_p(g: Tensor, y: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    # psi(a0) - psi(a) - (psi(s0) - psi(s)), in which psi(a) = log a - peak'(a)
-    s, s0 = a.sum(-1, keepdims=True), a0.sum(-1, keepdims=True)
-    each = log_ratio(a0, a) - (slope(a0) - slope(a))
-    return g * (each - (log_ratio(s0, s) - (slope(s0) - slope(s))))
+    # psi(a0) - psi(a) - (psi(s0) - psi(s)), in which psi(a) = log a - peak'(a). log(m0 / m) is log(1 + d), where
+    # d = (m0 - m) / m = (a0 r - a r0) / (a s0), unless it is near -1
+    (s, r), (s0, r0) = _sum_and_others(a), _sum_and_others(a0)
+    d = (a0 / a * r - r0) / s0
+    close = d > -0.5
+    means = close.where(close.where(d, 0.0).log1p(), log_ratio(a0, a) - log_ratio(s0, s))
+    return g * (means - (slope(a0) - slope(a)) + (slope(s0) - slope(s)))
 
 
 # The KL of each vector, (..., 1).

@@ -143,8 +143,9 @@ def _dirichlet_kl(a: Pointer[np.float64], a0: Pointer[np.float64], mu0: Pointer[
                   slope: Pointer[np.float64], sums_mu0: Pointer[np.float64], sums_mu: Pointer[np.float64],
                   sums_slope: Pointer[np.float64], out: Pointer, memory: Pointer[np.float64], count: int, width: int,
                   period: int, group: int, part: int, parts: int) -> None:
-    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 7 * parts, group * width)[7 * part : 7 * part + 7]
-    q, p, total, total0, rest, ratio, means = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 8 * parts, group * width)[8 * part : 8 * part + 8]
+    q, p, total, total0, left = rows[0], rows[1], rows[2], rows[3], rows[4]
+    rest, ratio, means = rows[5], rows[6], rows[7]
     first, last = share((count + group - 1) // group, part, parts)
     for block in range(first, last):
         start = block * group
@@ -168,9 +169,16 @@ def _dirichlet_kl(a: Pointer[np.float64], a0: Pointer[np.float64], mu0: Pointer[
                 ratio[i] = np.log(q[i] / p[i])
             if not is_normal(total[i], total0[i]):
                 means[i] = np.log(total[i] / total0[i])
+        # 1 - m is that of the others, which s - a has no digits of where a is nearly all of s
+        for line in range(lines):
+            others = 0.0
+            for i in range(line * width, (line + 1) * width):
+                others += q[i] if q[i] + q[i] <= total[i] else 0.0
+            for i in range(line * width, (line + 1) * width):
+                left[i] = total[i] - q[i] if q[i] + q[i] <= total[i] else others
         for i in range(size):
-            m, l = q[i] / total[i], ratio[i] - means[i]
-            p[i] = p[i] * excess(l) + 0.5 * (1.0 - m) * excess(-ratio[i]) + 0.5 * m * excess(-l)
+            half, l = 0.5 / total[i], ratio[i] - means[i]
+            p[i] = p[i] * excess(l) + half * (left[i] * excess(-ratio[i]) + q[i] * excess(-l))
         for line in range(lines):
             i = start + line
             j = line * width
@@ -213,6 +221,6 @@ def dirichlet_kl(a: Array, a0: Array, out: Array | None) -> Plan:
     sums, sums0 = np.empty(a.size // width), np.empty(a0.size // width)
     (mu, jobs), (mu_of_sums, jobs_of_sums) = _remainders(q, p), _remainders(sums, sums0)
     group = max(1, BLOCK // width)
-    arguments = (q, p, *mu, *mu_of_sums, out, blocks(7, group * width), sums.size, width, sums0.size, group)
+    arguments = (q, p, *mu, *mu_of_sums, out, blocks(8, group * width), sums.size, width, sums0.size, group)
     return out, [*first, *second, Job(_sums, q, sums, work=a.size), Job(_sums, p, sums0, work=a0.size), *jobs,
                  *jobs_of_sums, Job(_dirichlet_kl, *arguments, work=150 * a.size)]  # fmt: skip
