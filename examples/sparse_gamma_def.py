@@ -87,7 +87,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 WHOLE = ("G-REP",)  # by the whole of f
 # eta, tuned for each as in the paper: the best of 0.2, 0.75 and 3 after 20 steps of BBVI; of G-REP, which takes longer
-# steps first and gets further in the end, the authors' own
+# steps first and gets further in the end, that of the authors' code. Their log of G-REP had another, which is unknown.
 STEP = {"G-REP": 0.75, "BBVI": 0.2, "G-REP, own terms": 0.75}
 
 

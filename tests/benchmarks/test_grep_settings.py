@@ -57,13 +57,14 @@ def test_truncation_leaves_the_start_as_it_is():
 
 
 @pytest.mark.parametrize("family", [Clamped, AsTheirs])
-def test_clamped_draws_have_a_least_value(family):
-    q = family.from_raw(tv.Tensor(np.full((50, 2), -6.0)))
-    counters = np.zeros(3, np.int64)
-    log_z = q.sample(Noise(0, "noise", counters), 4).log().data
-    unit = log_z + q.log_rate.data
-    assert min(log_z.min(), unit.min()) <= np.log(1e-5) + 1e-9  # some are held there
-    assert min(log_z.min(), unit.min()) >= np.log(1e-5) - 1e-9
+@pytest.mark.parametrize(("shape", "mean"), [(-6.0, 3.0), (-1.0, -5.0)])
+def test_clamped_draws_have_a_least_value(family, shape, mean):
+    """At a large mean the draw of Gamma(shape, 1) is held at 1e-5, at a small one the draw itself."""
+    q = family.from_raw(tv.Tensor(np.repeat([[shape, mean]], 50, 0)))
+    log_z = q.sample(Noise(0, "noise", np.zeros(3, np.int64)), 4).log().data
+    held = log_z + q.log_rate.data if mean > 0 else log_z
+    assert np.isclose(held, np.log(1e-5), rtol=0, atol=1e-9).any()
+    assert min(log_z.min(), (log_z + q.log_rate.data).min()) >= np.log(1e-5) - 1e-9
 
 
 def test_a_row_compares_the_course_with_the_authors_at_three_steps():
