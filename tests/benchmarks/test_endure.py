@@ -38,7 +38,7 @@ def test_one_bit_is_a_difference(name, tmp_path):
 
 def test_memory_that_grows_is_found(monkeypatch):
     monkeypatch.setattr(endure, "GROWTH", -1.0)
-    with pytest.raises(SystemExit, match="the memory grew by .* MB over 1,000 steps, allowed -1.0"):
+    with pytest.raises(SystemExit, match=r"the memory grew by .* MB over 1,000 steps, allowed -1\.0"):
         endure.replayed(1000)
 
 
