@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import warnings
 
 import numpy as np
@@ -303,6 +304,25 @@ def test_a_dead_model_is_never_the_best(seed, tmp_path):
     for record in log.read_lines(out / "metrics.jsonl"):
         assert not record["best"] or math.isfinite(record["test_elbo"])
     assert json.loads((out / "fault.json").read_text())["message"]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_parameters_that_are_not_finite_are_not_saved(interrupted, tmp_path):
+    """The last step of the second epoch was sound and too long; neither the epoch's end nor Ctrl-C saves what it left."""
+    model, states = vae(), []
+
+    def on_step(training, done):
+        states.append((tmp_path / "run/last.safetensors").read_bytes())
+        if training.epoch == 1 and done == 3:
+            model.parameters["decoder.0.bias"].data[0] = np.inf
+            if interrupted:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(NonFiniteError, match="1 of 208 parameters are not finite after step 6, .* smaller --lr"):
+        tv.fit(model, bits(), out=tmp_path / "run", on_step=on_step, **SETTINGS | {"on_nonfinite": "skip"})
+    assert (tmp_path / "run/last.safetensors").read_bytes() == states[-1]
+    assert np.isfinite(tv.load(tmp_path / "run").parameters.flat).all()
+    assert json.loads((tmp_path / "run/fault.json").read_text())["wrong"] == 1
 
 
 def test_an_epoch_without_a_finite_judgement_is_not_the_best(tmp_path, monkeypatch):
