@@ -178,9 +178,9 @@ def test_what_a_wrong_registration_says():
     sentence = r"found a second likelihood of the name 'bernoulli': Normal in .* beside Bernoulli"
     with pytest.raises(ValueError, match=sentence):
         likelihood("bernoulli", pixels="real")(Normal)
-    with pytest.raises(ValueError, match="found pixels 'colour' of the likelihood mine; expected one of binary, grey"):
+    with pytest.raises(ValueError, match="found the pixels of the likelihood mine 'colour'; expected one of binary"):
         likelihood("mine", pixels="colour")
-    with pytest.raises(ValueError, match="found support 'a circle' of mine; expected one of real, positive, unit"):
+    with pytest.raises(ValueError, match="found the support of mine 'a circle'; expected one of real, positive, unit"):
         family("mine")(type("Mine", (Normal,), {"support": "a circle"}))
 
 

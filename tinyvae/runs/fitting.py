@@ -18,7 +18,7 @@ from typing import Any
 
 from tinyvae import data as data_sets
 from tinyvae.engine.devices import read
-from tinyvae.models import Model, extensions
+from tinyvae.models import Model, check_model, extensions
 from tinyvae.progress import watched
 from tinyvae.runs import environment, files, log, schema
 from tinyvae.runs.files import CheckpointError
@@ -75,6 +75,7 @@ SETTINGS
     CheckpointError
         If the folder cannot be made or written, or `init_from` cannot be read.
     """
+    check_model(model, on_step=on_step, on_epoch=on_epoch)
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
