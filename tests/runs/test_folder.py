@@ -308,7 +308,7 @@ def test_a_dead_model_is_never_the_best(seed, tmp_path):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_parameters_that_are_not_finite_are_not_saved(interrupted, tmp_path):
-    """The last step of the second epoch was sound and too long; neither the epoch's end nor Ctrl-C saves what it left."""
+    """The last step of the second epoch was too long; neither the epoch's end nor Ctrl-C saves what it left."""
     model, states = vae(), []
 
     def on_step(training, done):
