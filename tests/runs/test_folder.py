@@ -318,7 +318,7 @@ def test_parameters_that_are_not_finite_are_not_saved(interrupted, tmp_path):
             if interrupted:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(NonFiniteError, match="1 of 208 parameters are not finite after step 6, .* smaller --lr"):
+    with pytest.raises(NonFiniteError, match=r"1 of 208 parameters are not finite after step 6, .* smaller --lr"):
         tv.fit(model, bits(), out=tmp_path / "run", on_step=on_step, **SETTINGS | {"on_nonfinite": "skip"})
     assert (tmp_path / "run/last.safetensors").read_bytes() == states[-1]
     assert np.isfinite(tv.load(tmp_path / "run").parameters.flat).all()
