@@ -308,7 +308,7 @@ def test_a_dead_model_is_never_the_best(seed, tmp_path):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_parameters_that_are_not_finite_are_not_saved(interrupted, tmp_path):
-    """The last step of the second epoch was sound and too long; neither the epoch's end nor Ctrl-C saves what it left."""
+    """The last step of the second epoch was too long; neither the epoch's end nor Ctrl-C saves what it left."""
     model, states = vae(), []
 
     def on_step(training, done):
@@ -318,7 +318,7 @@ def test_parameters_that_are_not_finite_are_not_saved(interrupted, tmp_path):
             if interrupted:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(NonFiniteError, match="1 of 208 parameters are not finite after step 6, .* smaller --lr"):
+    with pytest.raises(NonFiniteError, match=r"1 of 208 parameters are not finite after step 6, .* smaller --lr"):
         tv.fit(model, bits(), out=tmp_path / "run", on_step=on_step, **SETTINGS | {"on_nonfinite": "skip"})
     assert (tmp_path / "run/last.safetensors").read_bytes() == states[-1]
     assert np.isfinite(tv.load(tmp_path / "run").parameters.flat).all()
