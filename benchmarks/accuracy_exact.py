@@ -99,6 +99,15 @@ def bernoulli_kl(q: Any, p: Any) -> Any:
     return sigmoid(q) * (q - p) - softplus(q) + softplus(p)
 
 
+def log_integral(l: Any) -> Any:
+    """The logarithm of the integral of exp(l x) from 0 to 1, whose derivative is the mean of a continuous Bernoulli."""
+    return mp.log(mp.expm1(l) / l)
+
+
+def mean_of_grey(l: Any) -> Any:
+    return 1 + 1 / mp.expm1(l) - 1 / l
+
+
 # ---- Gamma, Beta, Dirichlet, Poisson ---------------------------------------------------------------------------------
 
 
@@ -162,8 +171,10 @@ EXACT: dict[str, Exact] = {
                        of_first(lambda l: softplus(l) - l * sigmoid(l)), of_first(bernoulli_kl)),
     "categorical": Exact([(-80.0, 80.0, 3)], categorical, lambda l: -sum(a * mp.exp(a) for a in log_softmax(l)),
                          categorical_kl, units=(1e3, 1e6)),
-    "continuous-bernoulli": Exact([(-80.0, 80.0, 1)], of_first(
-        lambda l, x: mp.log(l / mp.tanh(l / 2)) + x * l - softplus(l))),
+    "continuous-bernoulli": Exact([(-80.0, 80.0, 1)], of_first(lambda l, x: x * l - log_integral(l)),
+                                  of_first(lambda l: log_integral(l) - l * mean_of_grey(l)),
+                                  of_first(lambda l, l0: mean_of_grey(l) * (l - l0) - log_integral(l)
+                                           + log_integral(l0))),
     "gamma": Exact([SHAPE, (1e-4, 1e4, 1)], of_first(gamma), of_first(gamma_entropy), of_first(gamma_kl)),
     "beta": Exact([SHAPE, SHAPE], of_first(lambda a, b, x: dirichlet([a, b], [x, 1 - x])),
                   of_first(lambda a, b: dirichlet_entropy([a, b])),
