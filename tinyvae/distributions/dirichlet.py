@@ -45,7 +45,7 @@ import numpy as np
 
 from tinyvae.distributions import stirling
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import LogTensor, is_positive, replaced, xlogy
@@ -189,8 +189,8 @@ def _dirichlet_kl(xp: Any, a: Any, a0: Any, out: Any) -> Any:
     means = ratio - stirling.log_quotient(xp, s, s0)
     small = q + q <= s
     others = xp.where(small, s - q, xp.where(small, q, 0.0).sum(-1, keepdims=True))
-    halves = others / s * stirling.excess(xp, -ratio) + mean * stirling.excess(xp, -means)
-    large = p * stirling.excess(xp, means) + 0.5 * halves
+    halves = others / s * exp_remainder(xp, -ratio) + mean * exp_remainder(xp, -means)
+    large = p * exp_remainder(xp, means) + 0.5 * halves
     rest = stirling.remainder_gap(xp, p, q).sum(-1, keepdims=True) - stirling.remainder_gap(xp, s0, s)
     return into(out, (large.sum(-1, keepdims=True) + xp.maximum(rest, 0.0)).astype(a.dtype))
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from tinyvae.distributions import stirling
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
 from tinyvae.distributions.stable import LogTensor, is_positive, replaced, xlogy
@@ -109,7 +109,7 @@ class Gamma(Distribution):
 def _gamma_kl(xp: Any, a: Any, b: Any, a0: Any, b0: Any, out: Any) -> Any:
     shape, rate, shape0, rate0 = stirling.wide(xp, a, b, a0, b0)
     shapes, rates = stirling.log_quotient(xp, shape, shape0), stirling.log_quotient(xp, rate, rate0)
-    large = shape0 * stirling.excess(xp, shapes - rates) + 0.5 * stirling.excess(xp, -shapes)
+    large = shape0 * exp_remainder(xp, shapes - rates) + 0.5 * exp_remainder(xp, -shapes)
     return into(out, (large + xp.maximum(stirling.remainder_gap(xp, shape0, shape), 0.0)).astype(a.dtype))
 
 

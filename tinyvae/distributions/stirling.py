@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.distributions.divergence import exp_remainder
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.rules import ANY, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
@@ -126,17 +127,6 @@ def log_quotient(xp: Any, x: Any, y: Any) -> Any:
         return xp.where(close, xp.log1p(xp.where(close, d, 0.0)), xp.log(x / y))
 
 
-def excess(xp: Any, t: Any) -> Any:
-    """e^t - 1 - t of an array, which is never negative; near 0 by its series."""
-    with np.errstate(all="ignore"):
-        near = xp.abs(t) < 0.1
-        s = xp.where(near, t, 0.0)
-        series = xp.ones_like(s)
-        for k in range(9, 2, -1):  # t^2 / 2 (1 + t / 3 (1 + t / 4 (...)))
-            series = 1.0 + series * s / k
-        return xp.where(near, 0.5 * s * s * series, xp.where(t == xp.inf, t, xp.expm1(t) - t))
-
-
 def repeated(*lengths: int) -> Callable[..., bool]:
     """For `accepts`: have the arrays at these places the last axes of the others, which are of one shape and not empty?
     A kernel then repeats the smaller ones as wholes."""
@@ -164,7 +154,7 @@ def _log_ratio(xp: Any, x: Any, y: Any, w: Any, out: Any) -> Any:
 
 def _deviance(xp: Any, a: Any, y: Any, w: Any, out: Any) -> Any:
     with np.errstate(all="ignore"):
-        return into(out, (a * excess(xp, _kept_log_ratio(xp, y, a, w))).astype(a.dtype))
+        return into(out, (a * exp_remainder(xp, _kept_log_ratio(xp, y, a, w))).astype(a.dtype))
 
 
 # log(x / y), and the deviance d(a, y), whose derivatives are -log(y / a) and, by log y, y - a. A number x comes with

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import kernel
-from tinyvae_kernels.cpu.runtime.elementary import excess, exp, exp_remainder, expm1, log_quotient
+from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1, log_quotient
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, total, vector
@@ -135,7 +135,8 @@ def _gamma_kl(a: Pointer[np.float64], b: Pointer, a0: Pointer[np.float64], b0: P
             if not is_normal(rate[i], rate0[i]):
                 means[i] = np.log(rate[i] / rate0[i])
         for i in range(size):
-            out[start + i] = dtype(shape0[i] * excess(ratio[i] - means[i]) + 0.5 * excess(-ratio[i]) + rest[i])
+            large = shape0[i] * exp_remainder(ratio[i] - means[i]) + 0.5 * exp_remainder(-ratio[i])
+            out[start + i] = dtype(large + rest[i])
 
 
 @kernel()
@@ -178,7 +179,7 @@ def _dirichlet_kl(a: Pointer[np.float64], a0: Pointer[np.float64], mu0: Pointer[
                 left[i] = total[i] - q[i] if q[i] + q[i] <= total[i] else others
         for i in range(size):
             half, l = 0.5 / total[i], ratio[i] - means[i]
-            p[i] = p[i] * excess(l) + half * (left[i] * excess(-ratio[i]) + q[i] * excess(-l))
+            p[i] = p[i] * exp_remainder(l) + half * (left[i] * exp_remainder(-ratio[i]) + q[i] * exp_remainder(-l))
         for line in range(lines):
             i = start + line
             j = line * width

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import address, kernel
-from tinyvae_kernels.cpu.runtime.elementary import excess, exp, log, log_quotient
+from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, log, log_quotient
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, as_float64, matrix, vector
@@ -289,7 +289,7 @@ def _deviance(a: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[
             if not is_normal(rows[1, b], rows[0, b]):
                 rows[2, b] = _far_log(rows[1, b], rows[0, b], np.float64(w[start + b]))
         for b in range(size):
-            out[start + b] = dtype(rows[0, b] * excess(rows[2, b]))
+            out[start + b] = dtype(rows[0, b] * exp_remainder(rows[2, b]))
 
 
 @Launcher.alone(LIBRARY)

@@ -8,7 +8,7 @@ __device__ __forceinline__ real exp_remainder(real x) {
   real series = 1;
   #pragma unroll
   for (int k = SINGLE ? 11 : 18; k > 2; k--) series = FMA(series, x * (real(1) / k), real(1));
-  return FABS(x) < 1 ? real(0.5) * x * x * series : EXPM1(x) - x;
+  return FABS(x) < 1 ? real(0.5) * x * x * series : EXPM1(x) - (x < 1000 ? x : real(0));  // not infinity - infinity
 }
 
 // Where a launch draws its own noise.

@@ -51,7 +51,8 @@ def _exp64(x: Any) -> Any:
     return (1.0 + 2.0 * (p / (q - p))) * first * as_float64((k - half + np.int64(1023)) << np.int64(52))
 
 
-# exp(x) - 1 and exp(x) - 1 - x. For |x| < 1, where digits would cancel, by the series of the latter.
+# exp(x) - 1 and exp(x) - 1 - x. For |x| < 1, where digits would cancel, by the series of the latter. From 1e3 on the
+# exponential is infinite, and infinity minus infinity would be NaN.
 
 
 @helper
@@ -102,11 +103,16 @@ def _expm164(x: Any) -> Any:
 
 
 def _exp_remainder32(x: Any) -> Any:
-    return _series32(x) if abs(x) < np.float32(1.0) else exp(x) - np.float32(1.0) - x
+    f = np.float32
+    far = exp(x) - (f(1.0) + x if x < f(1e3) else f(0.0))
+    return _series32(x) if abs(x) < f(1.0) else far
 
 
 def _exp_remainder64(x: Any) -> Any:
-    return _series64(x) if abs(x) < 1.0 else exp(x) - 1.0 - x
+    near = abs(x) < 1.0
+    series = _series64(x if near else 0.0)
+    far = exp(x) - (1.0 + x if x < 1e3 else 0.0)
+    return series if near else far
 
 
 def _log1p32(x: Any) -> Any:
@@ -301,17 +307,6 @@ def log_quotient(x: Any, y: Any) -> Any:
     u = 1.0 + d
     near = -0.5 < d < 0.5
     return log(u if near else x / y) + ((d - (u - 1.0)) / u if near else 0.0)
-
-
-@helper
-def excess(t: Any) -> Any:
-    # e^t - 1 - t; near 0 its series t^2 / 2 (1 + t / 3 (1 + t / 4 (...)))
-    s = t if -1.0 < t < 1.0 else 0.0
-    p = 1.0
-    for k in range(19, 2, -1):
-        p = 1.0 + p * s * (1.0 / k)
-    far = exp(t) - (1.0 + t if t < 1e3 else 0.0)  # infinity - infinity is infinite here
-    return 0.5 * s * s * p if -1.0 < t < 1.0 else far
 
 
 def _for_both_types(single: Callable, double: Callable) -> Callable:
