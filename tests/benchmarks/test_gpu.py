@@ -124,7 +124,7 @@ def test_all_parts_are_checked_and_written(small, tmp_path, capsys):
 
 def test_a_wrong_kernel_is_not_timed(small, driver, monkeypatch, tmp_path):
     right = driver.module
-    wrong = lambda code, options: right(code.replace("-1 - logvar)", "1 - logvar)"), options)
+    wrong = lambda code, options: right(code.replace("exp_remainder(logvar))", "1 + exp_remainder(logvar))"), options)
     monkeypatch.setattr(driver, "module", wrong)
     with pytest.raises(SystemExit, match=r"gaussian_sample_kl.*nothing was timed"):
         parts.measure([gpu.table_of(True)], True, tmp_path)

@@ -130,7 +130,8 @@ def test_the_list_of_equivalent_mutants_has_reasons():
 @pytest.mark.parametrize(("file", "own", "room"), [
     ("tinyvae/engine/tape.py", ["tests/engine/test_tape.py"], ["tests/engine"]),
     ("tinyvae/inference/estimators.py", ["tests/inference/test_estimators.py",
-                                         "tests/inference/test_estimators_discrete.py"], ["tests/inference"]),
+                                         "tests/inference/test_estimators_discrete.py",
+                                         "tests/inference/test_estimators_pairs.py"], ["tests/inference"]),
     ("tinyvae/training/epochs.py", [], ["tests/training"]),
     ("kernels/tinyvae_kernels/cpu/products.py", ["tests/kernels/test_products.py"],
      ["tests/kernels", "--ignore=tests/kernels/cuda"]),

@@ -218,8 +218,10 @@ def test_pictures_are_drawn_as_the_run_began(run):
     assert os.path.exists("r/figures/curves.png")
 
 
-def test_data_that_cannot_be_read_leave_no_folder(run, tmp_path):
+def test_data_that_cannot_be_read_leave_no_folder(run, tmp_path, monkeypatch):
     """The set is known by its name, and its files are damaged."""
+    monkeypatch.delenv("TINYVAE_DATA", raising=False)  # where a sound set may lie
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "sets" / "mnist"
     folder.mkdir(parents=True)
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"hello")

@@ -443,7 +443,7 @@ def test_what_cannot_be_evaluated_is_refused():
         evaluate(model, data, -1)
     with pytest.raises(ValueError, match="made-static has no part 'valid'"):
         evaluate(model, data, part="valid")
-    with pytest.raises(ValueError, match="made-static has no part 'tset'"):
+    with pytest.raises(ValueError, match="found part 'tset'; expected one of train, valid, test"):
         evaluate(model, data, part="tset")
     with pytest.raises(ValueError, match="the array has 8 pixels a datum; the model takes 9"):
         evaluate(model, np.zeros((5, 8)))

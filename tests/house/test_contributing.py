@@ -40,7 +40,7 @@ KERNEL = SECTIONS["A kernel"]
 
 def repository(folder, added, kernels=False):
     """A copy with the files of some sections; the kernels are copied only where one is added, for they compile anew."""
-    for name in ("tinyvae", "tests", *["kernels"] * kernels):
+    for name in ("tinyvae", "tests", "benchmarks", *["kernels"] * kernels):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     appended = {}

@@ -684,17 +684,15 @@ def test_two_values_under_a_density_get_a_line():
     start(DataSet("made", bits, bits, (2, 3), 1.0), "bernoulli")  # the cure
 
 
-@pytest.mark.parametrize("kind", [DivergedError, NonFiniteError])
-def test_copies_of_few_images_are_named_as_the_cause(kind):
+@pytest.mark.parametrize(("kind", "lr"), [(DivergedError, 0.01), (NonFiniteError, 100.0)])
+def test_copies_of_few_images_are_named_as_the_cause(kind, lr):
     """With a Gaussian the variance of each copy shrinks until the training fails; a smaller rate only delays it."""
     few = np.random.default_rng(0).random((5, 36), np.float32)
-    if kind is NonFiniteError:
-        few[:, 1:] = 0
     rows = np.repeat(few, 8, axis=0)
     data = DataSet("made", rows, rows, (6, 6), 1.0, "gray", "gaussian")
     said = "The data are the cause: only 5 of 40 images differ from each other in made, where the density of the "
     with pytest.raises(kind, match=said) as fault:
-        tv.fit(tv.VAE(36, 32, 3, likelihood="gaussian"), data, epochs=2000, batch=40, lr=0.01, quiet=True)
+        tv.fit(tv.VAE(36, 32, 3, likelihood="gaussian"), data, epochs=2000, batch=40, lr=lr, quiet=True)
     assert "--lr" not in str(fault.value)
     assert not faults.blame(tv.VAE(36, 4, 2), data)  # no density
     assert not faults.blame(tv.VAE(WIDTH, 4, 2, likelihood="gaussian"), data_set("gray"))

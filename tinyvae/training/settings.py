@@ -125,7 +125,7 @@ class Settings:
             value = values.get(f.name, f.default)
             too_long = isinstance(value, int) and abs(value) >= 2**63
             if not isinstance(value, kinds) or isinstance(value, bool) != (f.type == "bool") or too_long:
-                raise ValueError(f"found {f.name}={value!r}; expected {expected}")
+                raise ValueError(f"found {f.name}={value!r}; expected {expected}{' below 2^63' if too_long else ''}")
         return cls(**values)
 
 
