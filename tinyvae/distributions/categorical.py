@@ -94,7 +94,9 @@ class Categorical(Distribution):
 #
 # none of which is negative; a category that is impossible under q contributes p_k. With d_k = b_k - a_k and d the d_k
 # of the likeliest category under q, t_k = d_k - d - log(1 + sum_k q_k (exp(d_k - d) - 1)), whose digits do not cancel
-# where q and p are nearly the same. The derivatives of KL are -q_k (t_k + KL) by a_k, and p_k - q_k by b_k.
+# where q and p are nearly the same. The derivatives of KL are p_k - q_k by b_k, and by a_k, since -KL is the mean of t
+# under q, -q_k (t_k - sum_j q_j t_j). The same number may be taken off all t_j there; so that of the likeliest category
+# is, and no digits cancel where q is nearly certain.
 
 
 def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
@@ -121,9 +123,12 @@ def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
 
 
 def _kl_by_q(g: Any, y: Any, a: Any, b: Any) -> Any:
-    q = a.apply("softmax", axis=(a.ndim - 1,))
+    q, likeliest = a.apply("softmax", axis=(a.ndim - 1,)), a == a.max(-1, keepdims=True)
     t = (q > 0).where(b.log_softmax(), 0.0) - (q > 0).where(a.log_softmax(), 0.0)
-    return g * (-q * (t + y))
+    both = abs(a) + abs(b) < math.inf
+    t = both.where(both.where(b, 0.0) - both.where(a, 0.0), t)
+    t = t - likeliest.where(t, -math.inf).max(-1, keepdims=True).detach()
+    return g * -q * (t - (q * t).sum(-1, keepdims=True) + 0.0 * y)  # 0 y: not a number where KL is infinite
 
 
 def _kl_by_p(g: Any, y: Any, a: Any, b: Any) -> Any:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form
+from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
-from tinyvae.distributions.stable import LogTensor
+from tinyvae.distributions.stable import LogTensor, over_exp
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import words
-from tinyvae.engine.rules import INDEX, into, rule
+from tinyvae.engine.rules import ANY, INDEX, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -80,14 +82,45 @@ class Laplace(Distribution):
         return self.mu, math.sqrt(2) * self.scale
 
 
+# log q - log p = log(b_p / b_q) + |z - mu_p| / b_p - |z - mu_q| / b_q. With d = |mu_q - mu_p|, integrating |z - mu_p|
+# on both sides of mu_p gives E_q|z - mu_p| = d + b_q exp(-d / b_q), and E_q|z - mu_q| = b_q. So
+#     KL = d / b_p + b_q / b_p exp(-d / b_q) - 1 - log(b_q / b_p)
+# and with R(t) = exp(t) - 1 - t >= 0, t = log(b_q / b_p) and s = d / b_q it is R(t) + d / b_p R(-s) / s. The last
+# quotient goes to 1 for large s, and does not matter at s = 0, where d = 0. The derivatives by d, log b_q and log b_p:
+#     (1 - exp(-s)) / b_p,    exp(t - s) (1 + s) - 1,    1 - exp(t) - exp(t) R(-s)
+# A row of its own states them, for the chain rule would add terms as large as d / b_p that cancel.
+FARTHEST = 1e30  # a larger s changes nothing, and its square would overflow
+
+
+def _value(xp: Any, d: Any, log_q: Any, log_p: Any, out: Any) -> Any:
+    s = xp.minimum(over_exp(xp, d, log_q), FARTHEST)
+    s = xp.where(s == 0, xp.ones_like(s), s)
+    return xp.add(exp_remainder(xp, log_q - log_p), over_exp(xp, d, log_p) * (exp_remainder(xp, -s) / s), out=out)
+
+
+def _s(d: Tensor, log_q: Tensor) -> Tensor:
+    return d.apply("over_exp", log_q).minimum(FARTHEST)
+
+
+def _by_d(g: Tensor, y: Tensor, d: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+    return -(g * (-_s(d, log_q)).expm1()).apply("over_exp", log_p)
+
+
+def _by_log_q(g: Tensor, y: Tensor, d: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+    s = _s(d, log_q)
+    return g * ((log_q - log_p - s).exp() * (1 + s) - 1)
+
+
+def _by_log_p(g: Tensor, y: Tensor, d: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+    t = log_q - log_p
+    return -(g * (t.expm1() + t.exp() * (-_s(d, log_q)).apply("exp_remainder")))
+
+
+rule("laplace_kl", _value, (_by_d, _by_log_q, _by_log_p), (POSITIVE, ANY, ANY),
+     reference=lambda d, log_q, log_p: d / np.exp(log_p) + np.exp(log_q - log_p - d / np.exp(log_q)) - 1 - (
+         log_q - log_p))
+
+
 @closed_form(Laplace, Laplace)
 def _kl(q: Laplace, p: Laplace) -> Tensor:
-    # log q - log p = log(b_p / b_q) + |z - mu_p| / b_p - |z - mu_q| / b_q. With d = mu_q - mu_p, integrating |z - mu_p|
-    # on both sides of mu_p gives E_q|z - mu_p| = |d| + b_q exp(-|d| / b_q), and E_q|z - mu_q| = b_q. So
-    #     KL = |d| / b_p + b_q / b_p exp(-|d| / b_q) - 1 - log(b_q / b_p)
-    # and with R(t) = exp(t) - 1 - t >= 0, t = log(b_q / b_p) and s = |d| / b_q it is R(t) + |d| / b_p R(-s) / s. The
-    # last quotient goes to 1 for large s, and does not matter at s = 0, where d = 0.
-    d = abs(q.mu - p.mu)
-    s = d / q.scale
-    s = (s == 0).where(1.0, s).minimum(1e30)
-    return (q.scale.log() - p.scale.log()).apply("exp_remainder") + d / p.scale * ((-s).apply("exp_remainder") / s)
+    return abs(q.mu - p.mu).apply("laplace_kl", q.scale.log(), p.scale.log())

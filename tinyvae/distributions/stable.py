@@ -15,7 +15,8 @@ from tinyvae.engine.rules import ANY, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
 
-def _over_exp(xp: Any, a: Any, log: Any, out: Any) -> Any:
+def over_exp(xp: Any, a: Any, log: Any, out: Any = None) -> Any:
+    """The value of the row below."""
     # a / sqrt(z) / sqrt(z), right also where 1 / z overflows, and 0 for a = 0 whatever z is. Where even 1 / sqrt(z)
     # would overflow it is the largest number instead, and the quotient still overflows.
     most = float(np.log(np.finfo(a.dtype).max)) - 0.02
@@ -24,7 +25,7 @@ def _over_exp(xp: Any, a: Any, log: Any, out: Any) -> Any:
 
 
 # a / z, from a and log z
-rule("over_exp", _over_exp,
+rule("over_exp", over_exp,
      (lambda g, y, a, log: g.apply("over_exp", log), lambda g, y, a, log: -(g * y)), (ANY, ANY),
      reference=lambda a, log: a / np.exp(log))
 
