@@ -183,7 +183,7 @@ def measure(case: Case, dtype: np.dtype, peaks: hardware.Peaks, rounds: int, res
     recorded = {alternative: record(case, alternative, dtype) for alternative in forms(case)}
     replays: Mapping[str, Callable[[], None]] = {alternative: one.tape.replay for alternative, one in recorded.items()}
     time.sleep(rest)
-    way = {"least": TURN, "pause": rest} if case.operation in SPINNING else {}
+    way = {"least": TURN, "pause": rest} if rest and case.operation in SPINNING else {}
     times = timing.measure(replays, rounds, **way)
     launches = recorded.get(KERNEL, recorded[TWIN]).launches(case.operation)
     flops, moved, held, elements = (sum(map(count, launches)) for count in (
@@ -233,7 +233,7 @@ def part(case: Case, quick: bool, peaks: dict[str, Any]) -> Content:
 
 
 def rounds(quick: bool) -> int:
-    return 5 if quick else 15
+    return 2 if quick else 15
 
 
 def show(content: Content) -> None:

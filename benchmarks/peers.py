@@ -105,7 +105,7 @@ def check(net: Net, team: dict[str, Worker], tolerance: float = TOLERANCE) -> No
 
 def measure(net: Net, peers: dict[str, str], quick: bool) -> Content:
     """Check the contestants, then time them in alternation; a row for each, and their versions."""
-    rounds, least = (5, 0.03) if quick else (15, 0.3)
+    rounds, least, rest = (2, 2e-3, 0.0) if quick else (15, 0.3, nets.REST)
     if net.data == nets.MNIST:  # only real digits have enough zeros for a sparse first layer
         peers = {SPARSE: "benchmarks.peer_tinyvae:Sparse", **peers}
     tables.say(f"{net}: starting, compiling and checking {', '.join([OURS, *peers])}")
@@ -113,7 +113,7 @@ def measure(net: Net, peers: dict[str, str], quick: bool) -> Content:
         check(net, team)
         tables.say(f"{net}: same loss, gradients and course of {STEPS} steps; timing {rounds} rounds")
         turns = {FLOOR: (team[OURS], "products"), **{name: (worker, "epoch") for name, worker in team.items()}}
-        times = workers.measure(turns, net, rounds, least, pause=nets.REST)
+        times = workers.measure(turns, net, rounds, least, pause=rest)
         about = {name: worker.ask("about") for name, worker in team.items()}
     rows = [tables.row(net, name, t, times[FLOOR], times_our_time=times[OURS].times_faster_than(t))
             for name, t in times.items()]

@@ -57,10 +57,10 @@ def steps_to_compare(net: Net, quick: bool) -> int:
 
 def measure(net: Net, quick: bool) -> list[Row]:
     """Check the step, then time its forms; a row for each."""
-    steps, rounds = steps_to_compare(net, quick), 5 if quick else 20
+    steps, rounds = steps_to_compare(net, quick), 2 if quick else 20
     check_bits(net, steps)
     tables.say(f"{net}: replay and eager left the same bits in each of {steps:,} steps; timing {rounds} rounds")
-    times = timing.measure(candidates(net), rounds, least=0.02 if quick else 0.1, pause=nets.REST)
+    times = timing.measure(candidates(net), rounds, least=2e-3 if quick else 0.1, pause=0 if quick else nets.REST)
     return [tables.row(net, name, t, times[FLOOR], steps_with_equal_bits=steps) for name, t in times.items()]
 
 

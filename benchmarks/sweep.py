@@ -20,8 +20,8 @@ def measure(net: Net, quick: bool, by: str) -> list[Row]:
     check_bits(net, STEPS)
     with nets.dense():
         _, step, tape = nets.replayed(net)
-    times = timing.measure({FLOOR: nets.floor(net, tape), REPLAYED: step}, 3 if quick else 15,
-                           least=0.02 if quick else 0.2, pause=nets.REST)
+    times = timing.measure({FLOOR: nets.floor(net, tape), REPLAYED: step}, 2 if quick else 15,
+                           least=2e-3 if quick else 0.2, pause=0 if quick else nets.REST)
     return [tables.row(net, name, t, times[FLOOR], sweep=by, hidden=net.hidden,
                        microseconds_an_image=t.median * 1e6 / net.batch) for name, t in times.items()]
 

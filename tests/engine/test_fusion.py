@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import DTYPES, ROOT, assert_close, assert_same_bits, run_python
 
@@ -189,6 +189,7 @@ def test_kernel_and_twin_agree(name, dtype, data):
 
 
 @pytest.mark.parametrize("name", FORWARD)
+@settings(max_examples=12)  # each by every element of its inputs
 @given(data=st.data())
 def test_fused_gradients_against_differences(name, data):
     """In float64, through the kernel itself: independent of the twin's derivatives."""
@@ -208,6 +209,7 @@ def test_fused_gradients_against_differences(name, data):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if TABLE[name].constants])
+@settings(max_examples=10)  # each by every element of its inputs, twice
 @given(data=st.data())
 def test_gradients_by_what_is_usually_constant(name, data):
     """By the pixels or the noise only the twin can differentiate, and it does so by itself, twice if wanted."""

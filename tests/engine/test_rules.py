@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
 from support import DTYPES, ROOT, assert_close, assert_same_bits, make_wrong
@@ -431,6 +431,7 @@ def test_value(name, data, seed):
 
 
 @pytest.mark.parametrize("name", SMOOTH)
+@settings(max_examples=12)  # each by every element of its inputs
 @given(data=st.data(), seed=seeds)
 def test_first_and_second_derivative(name, data, seed):
     check_derivatives(name, *data.draw(case_of(name)), seed)

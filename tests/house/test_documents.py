@@ -30,10 +30,22 @@ def test_snippets_run(document, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+# What fails is not made smaller, which takes longer than the tests.
+RUN_ROW = """
+import pytest
+from hypothesis import Phase, settings
+
+settings.register_profile("as it is", deadline=None, database=None, max_examples=25, phases=[Phase.generate])
+words = ["-qx", {tests!r}, "-k", "gaussian_bump or every_row", "--hypothesis-profile", "as it is",
+         "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of Hypothesis, which is imported above
+raise SystemExit(pytest.main(words))
+"""
+
+
 def test_the_operation_of_the_document_passes_the_property_tests(tmp_path):
     """The row of docs/operations.md, and no edit anywhere else; with a wrong derivative the same tests fail."""
     example, tests = snippets(ROOT / "docs" / "operations.md")[0], ROOT / "tests" / "engine" / "test_rules.py"
-    run = f"import pytest; raise SystemExit(pytest.main(['-q', {str(tests)!r}, '-k', 'gaussian_bump or every_row']))"
+    run = RUN_ROW.format(tests=str(tests))
     for old, new in (("", ""), ("g * (-0.5 * a * a).exp()", "g * (-0.4 * a * a).exp()")):
         assert old in example
         program = tmp_path / "example.py"

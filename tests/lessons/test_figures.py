@@ -1,15 +1,18 @@
 """The pictures of the lessons: what is on them, that nothing is cut off, and the same bytes for the same numbers."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from tinyvae.lessons import figures
-from tinyvae.lessons.elbo import lesson
+from tinyvae.lessons import elbo, figures
 from tinyvae.lessons.expressions import parse
 from tinyvae.lessons.families import drawable
 from tinyvae.lessons.montecarlo import study
 from tinyvae.pictures import page
+
+lesson = cache(elbo.lesson)  # several tests draw the same one
 
 
 def colours(file):
@@ -66,14 +69,14 @@ def test_short_numbers():
 @pytest.mark.parametrize(("mu", "seen"), [(-3.0, True), (0.5, True), (4.0, False), (-100.0, False), (300.0, False)])
 def test_the_caption_tells_of_what_is_seen(mu, seen):
     axes = page.new_figure(4, 3).add_subplot()
-    _, hatched = figures._densities(axes, lesson(mu, frames=6))
+    _, hatched = figures._densities(axes, lesson(mu=mu, frames=6))
     assert hatched == seen
 
 
 def test_no_line_from_nowhere_at_zero():
     """A density that is 0 at 0 and high on the next point begins at its mode; others are drawn whole."""
     axes = page.new_figure(4, 3).add_subplot()
-    found = lesson(-3.0, frames=6)
+    found = lesson(mu=-3.0, frames=6)
     curve, _ = figures._densities(axes, found)
     figures._move(curve, found.best)
     y = curve.get_ydata()

@@ -7,10 +7,16 @@ from PIL import Image
 import tinyvae as tv
 from tinyvae.data import DataSet
 from tinyvae.evidence.evaluation import evaluate
-from tinyvae.pictures import figures, gallery
+from tinyvae.pictures import figures, gallery, page
 
 ALL = {"curves.png", "samples.png", "reconstructions.png", "traversal.png", "traversal.gif", "latents.png",
        "interpolation.png", "interpolation.gif", "manifold.png"}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch):
+    """Pictures of few pixels, which take less time."""
+    monkeypatch.setattr(page, "DPI", 70)
 
 
 def data_set(tests=30, pixels="dynamic", labels=True):

@@ -13,7 +13,7 @@ import pytest
 from cuda_on_cpu import card, fake_cupy, host
 from cuda_on_cpu.fake_cupy import LeakError
 from cuda_on_cpu.host import Driver
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import DTYPES, assert_close
 from typer.testing import CliRunner
@@ -105,6 +105,7 @@ ROW = 1e-12 if not card.ON_A_CARD else 1e-9  # relative; on a card the special f
 
 
 @pytest.mark.parametrize("name", ROWS)
+@settings(max_examples=8)  # the shapes are tried in test_rules.py; here, whether arrays and numbers are the device's
 @given(data=st.data(), seed=st.integers(0, 2**31))
 def test_every_row_stays_on_the_device(name, data, seed):
     """Value, gradients and replay of every readable row, without a copy to the host: NumPy's numbers to rounding."""
