@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-# NumPy's operators, by which Python's operators on a NumPy array and a tensor arrive here, too
+# NumPy's operators and the tensor's; `array + tensor` calls NumPy's, which arrives here, too.
 OPERATORS = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "power": "pow",
              "matmul": "matmul"}  # fmt: skip
 RENAMED = {"absolute": "abs", "negative": "neg", "gammaln": "lgamma"}  # ufuncs with another name than the operation
@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sum": lambda a, axis=None, keepdims=False: a.sum(axis, keepdims),
     "mean": lambda a, axis=None, keepdims=False: a.mean(axis, keepdims),
     "max": lambda a, axis=None, keepdims=False: a.max(axis, keepdims),
-    # what needs no values, and has no gradient
+    # These need no values, and what they give has no gradient.
     "shape": lambda a: a.shape, "ndim": lambda a: a.ndim, "size": lambda a: a.size,
     "zeros_like": lambda a: np.zeros(a.shape, a.dtype), "ones_like": lambda a: np.ones(a.shape, a.dtype),
     "empty_like": lambda a: np.empty(a.shape, a.dtype),
@@ -186,7 +186,7 @@ def _of_values(name: str, function: Callable[..., Any], arguments: Any, options:
     gathered([*arguments, *options.values()])
     loses, answer = any(tensor.requires_grad for tensor in tensors), None
     try:
-        if not (loses and "out" in options):  # an array that is written to holds numbers
+        if not (loses and "out" in options):  # `out` is an array without a gradient
             answer = function(*map(plain, arguments), **{key: plain(value) for key, value in options.items()})
             loses = loses and _has_numbers(answer)
     except RuntimeError:  # the values of recorded tensors are not known yet

@@ -87,7 +87,7 @@ def main() -> None:
     from tinyvae.training.faults import TrainingError
 
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed; else the next file would take its number, and what C prints
+        if getattr(sys, name) is None:  # A closed stream leaves its number to the next file, which C prints to.
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show ± gets ? and not an end

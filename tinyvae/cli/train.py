@@ -114,7 +114,10 @@ def train(
 
 def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
              pictures: bool | None) -> None:
-    """Train the rest of a run, with a view of it, and draw its pictures."""
+    """Train the rest of a run, with a view of it, and draw its pictures; the first line printed begins with `word`.
+
+    `pictures`: None draws them if the run began with them.
+    """
     from tinyvae import runs
     from tinyvae.cli import display
     from tinyvae.engine import fusion
@@ -144,7 +147,7 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
 
 def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: dict[str, Any], options: list[str],
           init: str, dtype: str, device: str, init_from: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a new run; ValueError for options that are none or do not fit the data."""
+    """The configuration of a new run; ValueError for options that do not exist or do not fit each other or the data."""
     from tinyvae import data as data_sets
     from tinyvae import runs
     from tinyvae.models import build_model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form, exp_remainder
+from tinyvae.distributions.divergence import bounded_difference, closed_form, exp_remainder
 from tinyvae.distributions.pixel_rows import pixel_log_prob
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.engine.rules import ANY, into, rule
@@ -111,17 +111,12 @@ def _softplus(xp: Any, a: Any) -> Any:
 
 
 def _kl_by_q(g: Any, y: Any, a: Any, b: Any) -> Any:
-    return g * (a.sigmoid() * (-a).sigmoid() * (_finite(a) - _finite(b)))
+    return g * (a.sigmoid() * (-a).sigmoid() * bounded_difference(a, b))
 
 
 def _kl_by_p(g: Any, y: Any, a: Any, b: Any) -> Any:
-    slope = (0.5 * (_finite(b) - _finite(a))).tanh()
+    slope = (0.5 * bounded_difference(b, a)).tanh()
     return g * (slope * (b.sigmoid() * (-a).sigmoid() + a.sigmoid() * (-b).sigmoid()))
-
-
-def _finite(a: Any) -> Any:
-    most = float(np.finfo(a.dtype).max) / 4
-    return a.maximum(-most).minimum(most)
 
 
 rule("bernoulli_kl", _kl_value, (_kl_by_q, _kl_by_p), (ANY, ANY),

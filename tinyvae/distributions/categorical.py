@@ -84,7 +84,7 @@ class Categorical(Distribution):
 
     def entropy(self) -> Tensor:
         log_p = self.logits.log_softmax()
-        return -(log_p.exp() * _finite(log_p).where(log_p, 0.0)).sum(-1)  # 0 log 0 = 0
+        return -(log_p.exp() * (abs(log_p) < math.inf).where(log_p, 0.0)).sum(-1)  # 0 log 0 = 0
 
 
 # ---- KL --------------------------------------------------------------------------------------------------------------
@@ -142,7 +142,3 @@ rule("categorical_kl", _kl_value, (_kl_by_q, _kl_by_p), (ANY, ANY))
 @closed_form(Categorical, Categorical)
 def _kl(q: Categorical, p: Categorical) -> Tensor:
     return apply("categorical_kl", q.logits, p.logits)
-
-
-def _finite(log_p: Tensor) -> Tensor:
-    return abs(log_p) < math.inf

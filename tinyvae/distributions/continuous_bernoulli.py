@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
-from tinyvae.distributions.divergence import closed_form, exp_remainder
+from tinyvae.distributions.divergence import bounded_difference, closed_form, exp_remainder
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.special import gauss_legendre
 from tinyvae.engine.rules import ANY, UNIT, into, rule
@@ -240,13 +240,8 @@ def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
     return into(out, xp.where(certain, xp.where(same, zero, zero + xp.inf), value))
 
 
-def _finite(l: Tensor) -> Tensor:
-    most = float(np.finfo(l.dtype).max) / 4
-    return l.maximum(-most).minimum(most)
-
-
 rule("continuous_bernoulli_kl", _kl_value,
-     (lambda g, y, a, b: g * (ContinuousBernoulli(a).variance * (_finite(a) - _finite(b))),
+     (lambda g, y, a, b: g * (ContinuousBernoulli(a).variance * bounded_difference(a, b)),
       lambda g, y, a, b: g * (_excess(b) - _excess(a))), (ANY, ANY),
      reference=lambda a, b: (np.log(np.sinc(0.5j * b / np.pi).real / np.sinc(0.5j * a / np.pi).real)
                              - (b - a) * (0.5 / np.tanh(a / 2) - 1 / a)))

@@ -179,7 +179,8 @@ def _simplex(free: Tensor) -> LogTensor:
     return LogTensor((free - free.max(-1, keepdims=True).detach()).log_softmax(-1))
 
 
-# Where one number is nearly the whole sum, what it leaves is the sum of the others: s - a would have lost its digits.
+# 1 - m_i is (s - a_i) / s. Where a_i is nearly the whole sum s, the digits of s - a_i cancel; there the sum of the
+# others is taken in its place.
 
 
 def _dirichlet_kl(xp: Any, a: Any, a0: Any, out: Any) -> Any:

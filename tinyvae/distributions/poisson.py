@@ -141,7 +141,7 @@ class Poisson(Distribution):
 
 @closed_form(Poisson, Poisson)
 def _kl(q: Poisson, p: Poisson) -> Tensor:
-    # E_q[k] = a, so KL = a log(a / b) + b - a. For close rates this cancels; there it is `deviance`.
+    # E_q[k] = a, so KL = a log(a / b) + b - a. For close rates its terms cancel; there `deviance` gives it.
     a, b = q.rate, p.rate
     s = log_ratio(b, a)
     close = abs(s) < 1

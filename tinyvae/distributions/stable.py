@@ -16,15 +16,15 @@ from tinyvae.engine.tensor import Tensor, apply
 
 
 def over_exp(xp: Any, a: Any, log: Any, out: Any = None) -> Any:
-    """The value of the row below."""
-    # a / sqrt(z) / sqrt(z), right also where 1 / z overflows, and 0 for a = 0 whatever z is. Where even 1 / sqrt(z)
-    # would overflow it is the largest number instead, and the quotient still overflows.
+    """a / z of arrays that broadcast, from a and log z."""
+    # It is computed as a / sqrt(z) / sqrt(z), which is right also where 1 / z overflows, and 0 for a = 0 whatever z is.
+    # Where even 1 / sqrt(z) would overflow, the largest number stands for it, and the quotient still overflows.
     most = float(np.log(np.finfo(a.dtype).max)) - 0.02
     root = xp.exp(xp.clip(-0.5 * log, -most, most))
     return xp.multiply(a * root, root, out=out)
 
 
-# a / z, from a and log z
+# With y = a / z, dy/da = 1 / z and dy/dlog z = -y.
 rule("over_exp", over_exp,
      (lambda g, y, a, log: g.apply("over_exp", log), lambda g, y, a, log: -(g * y)), (ANY, ANY),
      reference=lambda a, log: a / np.exp(log))
@@ -113,12 +113,12 @@ rule("xlogy", _xlogy, (lambda g, y, a, x: g * x.log(), lambda g, y, a, x: g * a 
 
 
 def xlogy(a: Tensor, x: Tensor) -> Tensor:
-    """a log x, and 0 where a is 0, whatever log x; -inf or inf at x = 0 elsewhere."""
+    """a log x, elementwise; 0 where a is 0, whatever log x is, and -inf or inf at x = 0 elsewhere."""
     return a.apply("limited_product", x.log()) if isinstance(x, LogTensor) else a.apply("xlogy", x)
 
 
 def is_positive(x: Tensor) -> Tensor:
-    """Where x lies above 0: of a LogTensor, where its logarithm is finite, even if x has underflowed to 0."""
+    """Truth values, where x > 0: of a LogTensor where log x is above -inf, even if x underflowed to 0."""
     return x.log() > -np.inf if isinstance(x, LogTensor) else x > 0
 
 

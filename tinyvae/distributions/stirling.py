@@ -100,12 +100,12 @@ rule("stirling", _stirling, (lambda g, y, a, order: g * a.apply("stirling", orde
 
 
 def peak(a: Tensor) -> Tensor:
-    """a log a - a - log Gamma(a), the highest value of the log density of log y, y ~ Gamma(a, 1)."""
+    """a log a - a - log Gamma(a), elementwise: the highest value of the log density of log y, y ~ Gamma(a, 1)."""
     return 0.5 * (a.log() - LOG_2PI) - a.apply("stirling", order=0)
 
 
 def slope(a: Tensor) -> Tensor:
-    """log a - psi(a), the derivative of `peak`: how far E[log y], y ~ Gamma(a, 1), lies below log E[y]."""
+    """log a - psi(a), elementwise, the derivative of `peak`: how far E[log y], y ~ Gamma(a, 1), lies below log E[y]."""
     return 0.5 / a - a.apply("stirling", order=1)
 
 
@@ -120,20 +120,22 @@ def remainder_gap(xp: Any, a0: Any, a: Any) -> Any:
 
 
 def log_quotient(xp: Any, x: Any, y: Any) -> Any:
-    """log(x / y) of arrays; for numbers that are close, log(1 + (x - y) / y), whose difference is exact."""
+    """log(x / y) of arrays above 0; where x and y are close, log(1 + (x - y) / y), because x - y is exact there."""
     with np.errstate(all="ignore"):
         d = (x - y) / y
         close = xp.abs(d) < 0.5
         return xp.where(close, xp.log1p(xp.where(close, d, 0.0)), xp.log(x / y))
 
 
-def repeated(*lengths: int) -> Callable[..., bool]:
-    """For `accepts`: have the arrays at these places the last axes of the others, which are of one shape and not empty?
-    A kernel then repeats the smaller ones as wholes."""
+def repeated(*places: int) -> Callable[..., bool]:
+    """For `accepts` of a row: whether the arrays at these places have one shape, the last axes of that of all others.
+
+    The others have one shape, too, and are not empty. The kernel repeats the smaller arrays as wholes.
+    """
 
     def accepts(*arrays: Any) -> bool:
-        smaller = {array.shape for i, array in enumerate(arrays) if i in lengths}
-        larger = {array.shape for i, array in enumerate(arrays) if i not in lengths}
+        smaller = {array.shape for i, array in enumerate(arrays) if i in places}
+        larger = {array.shape for i, array in enumerate(arrays) if i not in places}
         if len(smaller) > 1 or len(larger) > 1:
             return False
         (small,), (large,) = smaller, larger

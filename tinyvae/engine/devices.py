@@ -64,7 +64,8 @@ class Namespace:
                 step *= 2
             rows = self.arange(len(out))
             last = self.searchsorted(row, rows, side="right") - 1
-            named = (row[last] == rows).reshape(-1, 1)  # last is -1 before the first row, which is another row's place
+            # A row that is not named has no sum: `last` stands at an earlier row then, or is -1, the place of the end.
+            named = (row[last] == rows).reshape(-1, 1)
             out += self.where(named, sums[last], 0).reshape(out.shape)
 
     def __repr__(self) -> str:

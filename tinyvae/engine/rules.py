@@ -124,7 +124,7 @@ rule("neg", elementwise("negative"), (lambda g, y, a: -g,))
 
 
 def _log_of_base(y: Any, a: Any, b: Any) -> Any:
-    # log(a), but 0 where a^b = 0, because a^b log(a) -> 0 there; and where a = b = 0, which has no limit
+    # This is log(a), but 0 where a^b = 0, because a^b log(a) -> 0 there, and 0 at a = b = 0, where it has no limit.
     return ((y == 0).where(0.0, (a == 0).where(b, 1.0)) == 0).where(1.0, a).log()
 
 
@@ -183,7 +183,7 @@ def _chosen(g: Any, a: Any, b: Any) -> Any:
     return (a > b).where(g, (a == b).where(0.5 * g, (a < b).where(0.0, (g * float("nan")).detach())))
 
 
-# y = max(a, 0) is 0 where a is not chosen, and NaN at a NaN: what the gradient is there
+# Where a is not chosen, its gradient is y = max(a, 0), which is 0 there, and NaN at a NaN.
 rule("relu", lambda xp, a, out: xp.maximum(a, 0, out=out), (lambda g, y, a: (a > 0).where(g, y),), (NONZERO,))
 rule("maximum", elementwise("maximum"),
      (lambda g, y, a, b: _chosen(g, a, b), lambda g, y, a, b: _chosen(g, b, a)), (ANY, ANY))
@@ -272,7 +272,7 @@ def _softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
 def log_softmax(xp: Any, a: Any, out: Any, axis: tuple[int, ...]) -> Any:
     top, below, total = _exponentials(xp, a, axis)
     value = below - xp.log(total)
-    return into(out, xp.where(top == -float("inf"), xp.full_like(a, float("nan")), value))  # -inf alone is no law
+    return into(out, xp.where(top == -float("inf"), xp.full_like(a, float("nan")), value))  # no distribution
 
 
 rule("sum", _sum, (lambda g, y, a, axis, keepdims: _spread(g, a, axis),))

@@ -101,15 +101,15 @@ class Latent:
         self.axes = axes if self.log_q is None else axes[: self.log_q.ndim - 1]
 
     def scores(self) -> list[tuple[Tensor, Tensor]]:
-        """Each parameter of q, and the derivative of log q_eps by it for each draw, (samples, *parameter), where a
-        parameter that several elements share is counted for each of them.
+        """Each parameter of q, and the derivative of log q_eps by it for each draw, (samples, *parameter).
 
+        A parameter that several elements share has a derivative for each of them: then that is (samples, *elements).
         If q is parameterised by the logarithm of a parameter, that logarithm counts as the parameter.
         """
         parameters: list[Tensor] = []
         copies: list[Tensor] = []
 
-        # of a family without vectors, each element has a score of its own, also where several share a parameter
+        # Unless the family is one of vectors, each element has its own score, also where several share a parameter.
         log_q = self.log_q
         each = () if log_q is None or log_q.ndim < self.draw.ndim else log_q.shape[1:]
 
@@ -215,7 +215,7 @@ def fitted(f: Tensor, latent: Latent) -> Tensor:
         above, below = (part.sum(0, keepdims=True) - part for part in (f_h * h * h, h * h))
         b = (below > 0).where(above / (below > 0).where(below, 1.0), 0.0)  # a score that is 0 for every draw gets b = 0
         each = ((f_h - b) * h).detach() * (v - v.detach())
-        # each parameter of a vector has axes of its own, which are summed before the terms of parameters are added
+        # The parameters of a vector have further axes, which are summed before the terms of all parameters are added.
         own = tuple(range(f.ndim, each.ndim))
         total = total + (each.sum(own) if own else each)
     return total

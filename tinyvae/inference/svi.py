@@ -105,6 +105,8 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
         `reparam`, `implicit`, `grep` or `score`, for all latents or by name; by default the first that a family has.
     samples
         The number of draws in each step.
+    steps, seed, dtype
+        The number of steps, the seed of all draws, and the type of the parameters: float64 or float32.
     optimizer, lr
         `adam`, `adagrad`, `sgd`, or `advi` with the step sizes of the G-REP paper; and the learning rate.
     baseline
@@ -113,6 +115,15 @@ def infer(log_joint: LogJoint, q: Mapping[str, Factor], estimator: str | Mapping
         A function that is called after each step with the number of the step and its estimate of the ELBO.
     enough
         A function with the same arguments; the fit ends early when it returns True.
+
+    Returns
+    -------
+    The fitted factors, with the estimate of the ELBO (nats) and the seconds at each step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of the wrong kind or value, before the first step; and if none of the first steps is finite.
     """
     samples, steps, chosen = whole("samples", samples, 1), whole("steps", steps), _checked(log_joint, q, estimator)
     if isinstance(lr, str) or not (np.isfinite(lr) and lr > 0):

@@ -54,8 +54,8 @@ class Parameters:
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: Any = np.float32, xp: Namespace = CPU) -> None:
-        self._lock, self._trainer = threading.Lock(), 0
-        self._trainings: Counter[int] = Counter()  # by thread
+        self._lock, self._trainer = threading.Lock(), 0  # the thread that trains now; 0 stands for none
+        self._trainings: Counter[int] = Counter()  # how many trainings each thread has begun
         self._shapes, self._spans, end = shapes, {}, 0
         dtype = floating(dtype)
         for name, shape in shapes.items():

@@ -34,6 +34,7 @@ NAMES = {stored: name for name, stored in DTYPES.items()}
 Shapes = dict[str, tuple[tuple[int, ...], Any]]  # (shape, dtype) by name
 Check = Callable[[dict[str, Any], Shapes], None]
 
+
 def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     """Write `arrays` and `meta` to `path` in one step; the bytes are a function of these two.
 

@@ -114,6 +114,9 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
     The parameters are those of `fit`. `data` is needed if the data have no name that `tv.data.load` knows, or moved;
     other data than those of the run are refused. `epochs` replaces the number of epochs, and `changes` replace other
     settings from here on, which the run records: lr=3e-4. CHANGES can change.
+
+    Raises CheckpointError if the folder holds no run that can go on, or another process trains it; ValueError for a
+    setting that cannot change; TrainingError as `fit` does.
     """
     run = RunFolder(path)
     run.check_path()

@@ -15,7 +15,11 @@ from tinyvae.training.fingerprint import fingerprint
 
 
 def load(path: str | Path, device: str = "cpu") -> Model:
-    """The model of a run folder (its best epoch, else the last) or of one checkpoint file."""
+    """The model of a run folder (its best epoch, else the last) or of one checkpoint file, on `device` (cpu or cuda).
+
+    Nothing in the file is executed. CheckpointError if it is missing or damaged, or holds no model that can be built
+    here.
+    """
     namespace(device)  # raises an error before anything is read
     file = checkpoint_of(path)
     arrays, meta = checkpoint.load(file, lambda meta, shapes: check(meta, shapes, file))

@@ -17,6 +17,7 @@ from tinyvae.runs.files import LONGEST_TEXT, CheckpointError, decoded, plain, re
 Valid = Callable[[Any], bool]
 ENDLESS = b"(a line without an end)\n"  # stands for all that follows
 
+
 def append_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append one record as a line of JSON and force it to the disk; keys keep their order.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tinyvae.models import MODELS
@@ -71,7 +71,7 @@ NUMBERS = Rule("an object of numbers", lambda v: isinstance(v, dict) and all(map
 
 BLAS = {"blas": Rule("an object or null", lambda v: v is None or isinstance(v, dict)).optional()}
 USES = many(entries({"file": TEXT, "sha256": TEXT}))
-# a deliberate change: from which epoch and step on, and of each setting the value before and after
+# A deliberate change says from which epoch and step on it holds, and of each setting the value before and after it.
 CHANGES = many(Rule("an object with epoch, step and pairs of values", lambda v: not list(
     faults(v, {"epoch": whole(0), "step": whole(0)})) and all(
         name in ("epoch", "step") or (isinstance(pair, list) and len(pair) == 2) for name, pair in v.items())))
@@ -79,7 +79,7 @@ ORIGIN = entries({"run": TEXT, "fingerprint": TEXT})
 
 MODEL = entries({"pixels": whole(1), "seed": whole(0).optional(),
                  **{name: TEXT.optional() for name in ("kind", "init", "dtype")}})  # fmt: skip
-# what config.json and both checkpoints say of a run
+# These entries stand in config.json and in both checkpoints.
 COMMON: dict[str, Rule] = {"model": MODEL, "data": TEXT, "uses": USES.optional()}
 CONFIG: dict[str, Rule] = COMMON | {
     "version": whole(1),
@@ -91,7 +91,7 @@ CONFIG: dict[str, Rule] = COMMON | {
     "initial": TEXT.optional(),  # the fingerprint of the parameters at step 0
     "pictures": YES_OR_NO.optional(),
 }
-# the meta of last.safetensors: what it was trained with, and how far it is
+# The meta of last.safetensors says what the run was trained with, and how far it is.
 LAST: dict[str, Rule] = COMMON | {
     "settings": OBJECT,
     "epoch": whole(0),
@@ -116,8 +116,8 @@ BEST: dict[str, Rule] = COMMON | {"record": entries(RECORD), "data_sha256": TEXT
 OF_KIND: dict[str, Table] = {"last": LAST, "best": BEST}
 
 
-def faults(value: Any, table: Table) -> Any:
-    """The (name, words, what was found) of the entries that break their rules."""
+def faults(value: Any, table: Table) -> Iterator[tuple[str, str, str]]:
+    """The entries that break their rules: of each its name, the rule in words, and what was found."""
     if not isinstance(value, dict):
         yield "it", "an object", shown(value)
         return

@@ -12,8 +12,8 @@ from tinyvae.data.formats.text import is_text, refuse_text
 
 ARRAYS = (npy.read_npy, idx.read, idx.read_gzip)  # the readers of files that hold one array
 SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
-CHECKPOINTS = ("last.safetensors", "best.safetensors")  # of a run folder
-RUN = b'"tinyvae-run"'  # stands in the config.json of a run folder
+# A run folder is known by its checkpoints, or by this text in its config.json.
+CHECKPOINTS, RUN = ("last.safetensors", "best.safetensors"), b'"tinyvae-run"'
 
 
 def read(path: Path) -> Arrays:
@@ -26,7 +26,7 @@ def read(path: Path) -> Arrays:
     if (found := recognised(head)) is not None:
         return found.read(path)
     if is_text(head):
-        return refuse_text(path)
+        refuse_text(path)
     raise DataError(f"{path} begins with the bytes {head[:8].hex(' ')}; expected {expected()}.")
 
 

@@ -52,7 +52,7 @@ class Format(NamedTuple):
     name: str
     mark: bytes
     at: int
-    read: Callable[[Path], Arrays]
+    read: Reader
     is_data_set: bool  # whether a file of it is a data set
 
 

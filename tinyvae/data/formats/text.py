@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from tinyvae.data.checks import DataError
-from tinyvae.data.formats.registry import HEAD, Arrays, expected
+from tinyvae.data.formats.registry import HEAD, expected
 
 LONGEST = 2**20  # the number of bytes that are looked at: the first lines of a table of images are long
 
@@ -17,7 +18,7 @@ def is_text(head: bytes) -> bool:
     return bool(head) and not re.search(rb"[^\t\n\r\x20-\x7e]", head[:HEAD].removeprefix(b"\xef\xbb\xbf"))
 
 
-def refuse_text(path: Path) -> Arrays:
+def refuse_text(path: Path) -> NoReturn:
     """Raise DataError: for a table of numbers, with the line of Python that stores it."""
     with path.open("rb") as file:
         lines = file.read(LONGEST).decode("utf-8-sig", "replace").splitlines() or [""]
