@@ -431,6 +431,17 @@ def test_an_edited_configuration_is_refused(name, value, says, cure, whole, tmp_
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
+def test_a_setting_that_was_forged_in_both_files_is_no_error_of_the_data(whole, tmp_path):
+    """Sealed anew, and the same in config.json, so that only the data show that it cannot be."""
+    out = edited(whole, tmp_path / "run", validation=2**31)
+    arrays, meta = checkpoint.load(out / "last.safetensors")
+    meta["settings"]["validation"] = 2**31
+    checkpoint.save(out / "last.safetensors", arrays, meta)
+    said = r"last\.safetensors: found validation=2147483648 .*use another checkpoint"
+    with pytest.raises(CheckpointError, match=said):
+        tv.resume(out)
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1, 2]", b"\x80\x04N.", b'{"format": "other"}', b"\xff\xfe"])
 def test_a_config_that_is_none_is_refused(content, whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "run")
