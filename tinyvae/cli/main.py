@@ -75,7 +75,7 @@ def use_files(arguments: list[str]) -> None:
 
 
 def answer_interrupts() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt; while the package was imported it ended the program (see there)."""
+    """From here on Ctrl-C raises KeyboardInterrupt; until then it ends the program (`tinyvae/__init__.py`)."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -60,7 +60,7 @@ def _check_size(image: Any, file: Path) -> None:
 def frames_of(file: Path) -> int:
     """The number of frames or pages, which the header says."""
     with _opened(file) as image:
-        # a photograph in the format MPO has smaller copies or a map of brightness behind it
+        # The further frames of a photograph in the format MPO are smaller copies of it, or a map of its brightness.
         return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
@@ -125,7 +125,7 @@ def _grey(image: Any, file: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _lay_on_ground(images: np.ndarray, opacity: dict[int, np.ndarray], path: Path) -> None:
-    """Lay transparent images on a ground of their own shade's opposite: white if what they show is dark, else black."""
+    """Lay transparent images on white if what they show is dark, else on black; `opacity` has the alpha of each row."""
     seen = sum(int(alpha.sum(dtype=np.int64)) for alpha in opacity.values())
     if len(opacity) == len(images) and not seen:
         raise DataError(f"{path} has only images that are transparent everywhere (alpha is 0), so there is nothing to "
