@@ -51,8 +51,8 @@ EXIF = Image.Exif()
 EXIF[0x0112] = 3  # upside down
 FILES = {
     "npy": npy(GREY), "npy of floats": npy(GREY / 255), "npz": npz(np.savez),
-    "npz, compressed": npz(np.savez_compressed), "idx": IDX, "idx.gz": gzip.compress(IDX),
-    "npy.gz": gzip.compress(npy(GREY)), "zip": zipped("a.txt", b"words"),
+    "npz, compressed": npz(np.savez_compressed), "idx": IDX, "idx.gz": gzip.compress(IDX, mtime=0),
+    "npy.gz": gzip.compress(npy(GREY), mtime=0), "zip": zipped("a.txt", b"words"),
     "csv": b"label,a,b,c,d\n" + b"1,2,3,4,5\n" * 3, "gif": image("GIF", 3), "tiff": image("TIFF", 3),
     "png": image("PNG", exif=EXIF), "jpeg": image("JPEG", exif=EXIF), "bmp": image("BMP"), "webp": image("WEBP"),
     "pgm": image("PPM"), "tiff, packed": image("TIFF", compression="tiff_lzw", exif=EXIF), "apng": image("PNG", 3),
