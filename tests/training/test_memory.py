@@ -7,13 +7,14 @@ import types
 
 import pytest
 
+from tinyvae.engine import devices
 from tinyvae.training import memory
 
 
 def test_linux_tells_its_pages():
     with open("/proc/meminfo") as lines:
         kilobytes = int(next(line for line in lines if line.startswith("MemTotal")).split()[1])
-    assert 0.9 <= memory.physical() / (1024 * kilobytes) <= 1.1
+    assert 0.9 <= devices.physical_memory() / (1024 * kilobytes) <= 1.1
 
 
 def test_windows_fills_a_structure(monkeypatch):
@@ -28,14 +29,14 @@ def test_windows_fills_a_structure(monkeypatch):
     monkeypatch.delattr(os, "sysconf")
     kernel32 = types.SimpleNamespace(GlobalMemoryStatusEx=fill)
     monkeypatch.setattr(ctypes, "windll", types.SimpleNamespace(kernel32=kernel32), raising=False)
-    assert memory.physical() == 3 * 2**30
+    assert devices.physical_memory() == 3 * 2**30
     kernel32.GlobalMemoryStatusEx = lambda pointer: 0  # it failed
-    assert memory.physical() == math.inf
+    assert devices.physical_memory() == math.inf
 
 
 def test_a_system_that_does_not_tell_refuses_nothing(monkeypatch):
     monkeypatch.delattr(os, "sysconf")
-    assert memory.physical() == math.inf
+    assert devices.physical_memory() == math.inf
 
 
 def test_a_step_beyond_the_memory_is_refused(monkeypatch):
@@ -43,7 +44,7 @@ def test_a_step_beyond_the_memory_is_refused(monkeypatch):
 
     from tinyvae.training.settings import Settings
 
-    monkeypatch.setattr(memory, "physical", lambda: 2**20)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 2**20)
     memory.check_memory(vae(), Settings(batch=100))
     with pytest.raises(ValueError, match=r"a step of 10,000,000 draws needs about .* make --batch"):
         memory.check_memory(vae(), Settings(batch=10**7))

@@ -13,7 +13,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import bounded_difference, closed_form, exp_remainder
 from tinyvae.distributions.pixel_rows import pixel_log_prob
 from tinyvae.distributions.registry import family, likelihood
-from tinyvae.engine.rules import ANY, into, rule
+from tinyvae.engine.rules import ANY, into, rule, sigmoid, softplus
 from tinyvae.engine.tensor import Tensor, apply
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Bernoulli(Distribution):
 
 
 def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
-    q, rest = _sigmoid(xp, a), _sigmoid(xp, -a)
+    q, rest = sigmoid(xp, a, None), sigmoid(xp, -a, None)
     same = a == b
     zero = xp.zeros_like(same, dtype=a.dtype)
     d = xp.where(same, zero, b) - xp.where(same, zero, a)  # 0 of two infinite logits, too
@@ -96,18 +96,9 @@ def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
     close = xp.log1p(q * exp_remainder(xp, rest * near) + rest * exp_remainder(xp, -q * near))
     low, other = xp.maximum(-xp.abs(a), -FAR), xp.where(a > 0, -b, b)
     other = xp.where(xp.isinf(other), zero, other)
-    wide = _softplus(xp, other) - _softplus(xp, low) - _sigmoid(xp, low) * (other - low)
+    wide = softplus(xp, other, None) - softplus(xp, low, None) - sigmoid(xp, low, None) * (other - low)
     wide = xp.where(xp.isinf(b), xp.full_like(zero, np.inf), wide)
     return into(out, xp.where(xp.abs(d) < 1, close, wide))
-
-
-def _sigmoid(xp: Any, a: Any) -> Any:
-    small = xp.exp(-xp.abs(a))
-    return xp.where(a >= 0, xp.ones_like(small), small) / (1 + small)
-
-
-def _softplus(xp: Any, a: Any) -> Any:
-    return xp.maximum(a, 0) + xp.log1p(xp.exp(-xp.abs(a)))
 
 
 def _kl_by_q(g: Any, y: Any, a: Any, b: Any) -> Any:

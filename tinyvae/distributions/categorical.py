@@ -101,8 +101,9 @@ class Categorical(Distribution):
 
 def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
     axis = (-1,)
-    (a, log_q), (b, log_p) = ((xp.where(xp.amax(v, axis=-1, keepdims=True) < xp.inf, v, log), log)
-                              for v in (a, b) for log in (log_softmax(xp, v, None, axis),))
+    log_q, log_p = (log_softmax(xp, v, None, axis) for v in (a, b))
+    # where a logit is infinite, the logarithms of the probabilities serve as logits
+    a, b = (xp.where(xp.amax(v, axis=-1, keepdims=True) < xp.inf, v, log) for v, log in ((a, log_q), (b, log_p)))
     q, p = xp.exp(log_q), xp.exp(log_p)
     both = (a != -xp.inf) & (b != -xp.inf)
     zero = xp.zeros_like(both, dtype=a.dtype)

@@ -30,6 +30,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import bounded_difference, closed_form, exp_remainder
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.special import gauss_legendre
+from tinyvae.distributions.stirling import log_quotient
 from tinyvae.engine.rules import ANY, UNIT, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -231,9 +232,7 @@ def _kl_value(xp: Any, a: Any, b: Any, out: Any) -> Any:
     wide = _s(xp, b) - _s(xp, low) - d * _excess_near(xp, low)
     # for a > 2: without (b - a) / 2, and for b > 1 with -log(b / a) + d / a = R(log(b / a)), R(t) = exp(t) - 1 - t >= 0
     rest, mass, upper = -xp.exp(-high) / xp.expm1(-high), xp.log1p(-xp.exp(-high)), xp.maximum(b, 1)
-    change = (upper - high) / high
-    ratio = xp.where(change < -0.5, xp.log(upper / high), xp.log1p(xp.maximum(change, -0.5)))  # log(b / a)
-    above = exp_remainder(xp, ratio) + xp.log1p(-xp.exp(-upper)) - mass - d * rest
+    above = exp_remainder(xp, log_quotient(xp, upper, high)) + xp.log1p(-xp.exp(-upper)) - mass - d * rest
     beside = _s(xp, b) - 0.5 * b - mass + xp.log(high) + d / high - d * rest
     wide = xp.where(a < 2, wide, xp.where(b >= 1, above, beside))
     value = xp.where(xp.abs(d) < 2, close, wide)

@@ -7,7 +7,10 @@ imports CuPy: an array of CuPy's can only exist if CuPy was imported already.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import math
+import os
 from typing import Any
 
 import numpy as np
@@ -125,6 +128,29 @@ def memory_in_use() -> tuple[int, int, int]:
     pool.free_all_blocks()
     free, total = cupy.cuda.runtime.memGetInfo()
     return pool.used_bytes(), free + pool.free_bytes(), total
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of the Windows API (sysinfoapi.h)."""
+
+    _fields_ = (("length", ctypes.c_uint32), ("load", ctypes.c_uint32),
+                *((name, ctypes.c_uint64) for name in ("total_physical", "free_physical", "total_page", "free_page",
+                                                       "total_virtual", "free_virtual", "free_extended")))  # fmt: skip
+
+
+def physical_memory() -> float:
+    """The bytes of memory that this machine has: by sysconf on Linux and macOS, by GlobalMemoryStatusEx on Windows.
+
+    Infinite where the system tells neither.
+    """
+    try:
+        if hasattr(os, "sysconf"):
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+        windows: Any = ctypes.windll.kernel32  # type: ignore[attr-defined]
+        return status.total_physical if windows.GlobalMemoryStatusEx(ctypes.byref(status)) else math.inf
+    except (ValueError, OSError, AttributeError):
+        return math.inf
 
 
 def floating(dtype: Any) -> np.dtype:

@@ -159,7 +159,7 @@ rule("tanh", elementwise("tanh"), (lambda g, y, a: g * (1 - y * y),))
 rule("tan", elementwise("tan"), (lambda g, y, a: g * (1 + y * y),), (UNIT,))
 
 
-def _sigmoid(xp: Any, a: Any, out: Any) -> Any:
+def sigmoid(xp: Any, a: Any, out: Any) -> Any:
     # 1 / (1 + exp(-a)) for a >= 0 and exp(a) / (1 + exp(a)) below: so exp never overflows, and small values keep digits
     small = xp.exp(-xp.abs(a))
     return xp.divide(xp.where(a >= 0, xp.ones_like(small), small), 1 + small, out=out)
@@ -167,11 +167,16 @@ def _sigmoid(xp: Any, a: Any, out: Any) -> Any:
 
 # sigma(a) = 1 / (1 + exp(-a)) has the derivative exp(-a) / (1 + exp(-a))^2 = sigma(a) sigma(-a). The second factor is
 # 1 - sigma(a), but that difference would lose its digits where sigma(a) is near 1.
-rule("sigmoid", _sigmoid, (lambda g, y, a: g * y * (-a).sigmoid(),))
-# softplus(a) = log(1 + exp(a)) has the derivative exp(a) / (1 + exp(a)) = sigma(a). It is computed as
-# max(a, 0) + log(1 + exp(-|a|)), the same for either sign of a, where exp cannot overflow.
-rule("softplus", lambda xp, a, out: xp.add(xp.maximum(a, 0), xp.log1p(xp.exp(-xp.abs(a))), out=out),
-     (lambda g, y, a: g * a.sigmoid(),))
+rule("sigmoid", sigmoid, (lambda g, y, a: g * y * (-a).sigmoid(),))
+
+
+def softplus(xp: Any, a: Any, out: Any) -> Any:
+    # max(a, 0) + log(1 + exp(-|a|)), the same for either sign of a, where exp cannot overflow
+    return xp.add(xp.maximum(a, 0), xp.log1p(xp.exp(-xp.abs(a))), out=out)
+
+
+# softplus(a) = log(1 + exp(a)) has the derivative exp(a) / (1 + exp(a)) = sigma(a)
+rule("softplus", softplus, (lambda g, y, a: g * a.sigmoid(),))
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
 # Where two values tie, each gets half of the gradient. A NaN propagates: nothing is chosen then, so the value is NaN

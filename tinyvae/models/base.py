@@ -151,8 +151,7 @@ class Model:
         """The phases of the training; by default one phase with all terms and all parameters."""
         return (Phase("", self.terms),)
 
-    # ---- plain arrays, for models without labels or conditions
-    # ----------------------------------------------------------
+    # ---- plain arrays, for models without labels or conditions -------------------------------------------------------
 
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1].
@@ -184,8 +183,7 @@ class Model:
         draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
         return self.decode(self.generator(None).prior.sample(draw, count).numpy())
 
-    # ---- questions about a model
-    # ---------------------------------------------------------------------------------------------
+    # ---- questions about a model -------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
         """Whether the model defines `generator`, `posterior` or `log_weights`."""

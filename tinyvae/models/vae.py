@@ -66,8 +66,7 @@ class VAE(Model, kind="vae"):
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 
-    # ---- encoder and decoder
-    # ------------------------------------------------------------------------------------------
+    # ---- encoder and decoder -----------------------------------------------------------------------------------------
 
     def q(self, x: Tensor) -> Any:
         """The encoder: q(z|x) for x (batch, pixels); for the family `normal`, N(mu(x), exp(logvar(x)))."""

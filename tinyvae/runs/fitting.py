@@ -77,9 +77,9 @@ SETTINGS
     """
     check_model(model, on_step=on_step, on_epoch=on_epoch)
     chosen = Settings.from_dict(settings)
-    data = data_sets.load(data) if isinstance(data, (str, Path)) else data
-    origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
+    data = _data(data, None)
     with model.parameters.trained():
+        origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
         training = Training(model, data, chosen)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
             if out is not None:

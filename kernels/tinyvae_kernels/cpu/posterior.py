@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import kernel
-from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1, log_quotient
+from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, total, vector
 from tinyvae_kernels.cpu.runtime.shares import share
-from tinyvae_kernels.cpu.special import BLOCK, LIBRARY, blocks, derivative_job, is_normal, log_gamma_job, repeated
+from tinyvae_kernels.cpu.special import BLOCK, LIBRARY, blocks, derivative_job, log_gamma_job, log_quotients, repeated
 
 # ---- Gaussian --------------------------------------------------------------------------------------------------------
 
@@ -127,13 +127,8 @@ def _gamma_kl(a: Pointer[np.float64], b: Pointer, a0: Pointer[np.float64], b0: P
         repeated(mu0, rest, start, size, period)
         for i in range(size):
             rest[i] = max(_gap(shape0[i], shape[i], rest[i], mu[start + i], slope[start + i]), 0.0)
-            ratio[i] = log_quotient(shape[i], shape0[i])
-            means[i] = log_quotient(rate[i], rate0[i])
-        for i in range(size):
-            if not is_normal(shape[i], shape0[i]):
-                ratio[i] = np.log(shape[i] / shape0[i])
-            if not is_normal(rate[i], rate0[i]):
-                means[i] = np.log(rate[i] / rate0[i])
+        log_quotients(shape, shape0, ratio, size)
+        log_quotients(rate, rate0, means, size)
         for i in range(size):
             large = shape0[i] * exp_remainder(ratio[i] - means[i]) + 0.5 * exp_remainder(-ratio[i])
             out[start + i] = dtype(large + rest[i])
@@ -163,13 +158,8 @@ def _dirichlet_kl(a: Pointer[np.float64], a0: Pointer[np.float64], mu0: Pointer[
                 total[i], total0[i] = s, s0
         for i in range(size):
             rest[i] = _gap(p[i], q[i], rest[i], mu[start * width + i], slope[start * width + i])
-            ratio[i] = log_quotient(q[i], p[i])
-            means[i] = log_quotient(total[i], total0[i])
-        for i in range(size):
-            if not is_normal(q[i], p[i]):
-                ratio[i] = np.log(q[i] / p[i])
-            if not is_normal(total[i], total0[i]):
-                means[i] = np.log(total[i] / total0[i])
+        log_quotients(q, p, ratio, size)
+        log_quotients(total, total0, means, size)
         # 1 - m is that of the others, which s - a has no digits of where a is nearly all of s
         for line in range(lines):
             others = 0.0

@@ -252,25 +252,37 @@ def is_normal(x: Any, y: Any) -> Any:
 
 
 @helper
-def _far_log(x: Any, y: Any, w: Any) -> Any:
-    return w - np.log(y) if x < SMALL else np.log(x / y)
+def log_quotients(x: Any, y: Any, target: Any, size: Any) -> None:
+    # log(x / y) of `size` numbers; those for which the vectors of `log_quotient` do not hold one by one
+    for b in range(size):
+        target[b] = log_quotient(x[b], y[b])
+    for b in range(size):
+        if not is_normal(x[b], y[b]):
+            target[b] = np.log(x[b] / y[b])
+
+
+@helper
+def _kept_log_quotients(x: Any, y: Any, w: Any, start: Any, target: Any, size: Any) -> None:
+    # the same, where w = log x has the digits of a tiny x
+    log_quotients(x, y, target, size)
+    for b in range(size):
+        if x[b] < SMALL:
+            target[b] = np.float64(w[start + b]) - np.log(y[b])
 
 
 @kernel()
 def _log_ratio(x: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[np.float64], count: int, period: int,
                part: int, parts: int) -> None:
-    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 2 * parts, BLOCK)[2 * part : 2 * part + 2]
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 3 * parts, BLOCK)[3 * part : 3 * part + 3]
     first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
     for block in range(first, last):
         start = block * BLOCK
         size = min(BLOCK, count - start)
         repeated(x, rows[0], start, size, count)
         repeated(y, rows[1], start, size, period)
+        _kept_log_quotients(rows[0], rows[1], w, start, rows[2], size)
         for b in range(size):
-            out[start + b] = dtype(log_quotient(rows[0, b], rows[1, b]))
-        for b in range(size):
-            if not is_normal(rows[0, b], rows[1, b]):
-                out[start + b] = dtype(_far_log(rows[0, b], rows[1, b], np.float64(w[start + b])))
+            out[start + b] = dtype(rows[2, b])
 
 
 @kernel()
@@ -283,11 +295,7 @@ def _deviance(a: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[
         size = min(BLOCK, count - start)
         repeated(a, rows[0], start, size, period)
         repeated(y, rows[1], start, size, count)
-        for b in range(size):
-            rows[2, b] = log_quotient(rows[1, b], rows[0, b])
-        for b in range(size):
-            if not is_normal(rows[1, b], rows[0, b]):
-                rows[2, b] = _far_log(rows[1, b], rows[0, b], np.float64(w[start + b]))
+        _kept_log_quotients(rows[1], rows[0], w, start, rows[2], size)
         for b in range(size):
             out[start + b] = dtype(rows[0, b] * exp_remainder(rows[2, b]))
 
@@ -296,7 +304,7 @@ def _deviance(a: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[
 def log_ratio(x: Array, y: Array, w: Array, out: Array | None) -> Plan:
     """log(x / y), where w = log x has the digits of a tiny x; y has the last axes of x."""
     out = np.empty_like(x) if out is None else out
-    return out, [Job(_log_ratio, x, y, w, out, blocks(2), x.size, y.size, work=20 * x.size)]
+    return out, [Job(_log_ratio, x, y, w, out, blocks(3), x.size, y.size, work=20 * x.size)]
 
 
 @Launcher.alone(LIBRARY)

@@ -241,7 +241,7 @@ def test_a_directory_that_lies_with_the_header(tmp_path):
 
 @pytest.mark.parametrize("module", [idx, npz])
 def test_an_array_larger_than_the_memory_is_refused(tmp_path, monkeypatch, module):
-    monkeypatch.setattr(registry.os, "sysconf", {"SC_PHYS_PAGES": 3, "SC_PAGE_SIZE": 100}.get)
+    monkeypatch.setattr(registry, "physical_memory", lambda: 300)
     path = tmp_path / "a"
     if module is idx:
         path.write_bytes(idx_head(20, 4, 5) + GREY.tobytes())

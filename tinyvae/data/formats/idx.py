@@ -21,6 +21,7 @@ from tinyvae.data.checks import DataError
 from tinyvae.data.formats.registry import (
     EXPANSION,
     GZIP,
+    HEAD,
     Arrays,
     Stored,
     check_memory,
@@ -28,7 +29,6 @@ from tinyvae.data.formats.registry import (
     head_of,
     reads,
     recognised,
-    unpacked_head,
 )
 
 # The type codes of the IDX format (its third byte); all numbers are big-endian.
@@ -99,7 +99,8 @@ def read(path: Path) -> Arrays:
 @reads("an IDX(.gz) file", GZIP)
 def read_gzip(path: Path) -> Arrays:
     """The array of a compressed IDX file; DataError names any other format that is compressed."""
-    head = unpacked_head(path)
+    with _opened(path) as stream:
+        head = stream.read(HEAD)
     if not head or head.startswith(b"\0\0"):
         return read(path)
     inner = recognised(head)

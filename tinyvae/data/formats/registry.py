@@ -8,10 +8,7 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import os
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvae.data.checks import DataError
+from tinyvae.engine.devices import physical_memory
 
 HEAD = 512  # the number of bytes by which a format is recognised; tar has its mark at 257
 GZIP = b"\x1f\x8b"
@@ -102,19 +100,10 @@ def head_of(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def unpacked_head(path: Path) -> bytes:
-    """The first bytes of what a gzip file holds; DataError if it is damaged."""
-    try:
-        with gzip.open(path) as file:
-            return file.read(HEAD)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is truncated or damaged ({error}); get it again.") from error
-
-
 def check_memory(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raise DataError if an array of a file is larger than this machine's memory; call it before the array is made."""
     size = math.prod(shape) * dtype.itemsize
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+    there = physical_memory()
     if size > there:
         raise DataError(f"{path} holds an array of shape {shape}, {size / 2**30:,.0f} GiB; this machine has "
                         f"{there / 2**30:,.0f}: store train.npy and test.npy in a folder, which are read in parts.")
