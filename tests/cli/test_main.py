@@ -206,7 +206,9 @@ def test_a_new_run_from_old_parameters(run, digits):
     assert json.loads(Path("r/config.json").read_text())["init_from"]["run"] == str(digits[0])
     assert_sentence(run("train", "--init-from", digits[0], "--hidden", 9, "--out", "s"), "hidden was given too")
     assert_sentence(run("train", "--init-from", "nowhere", "--out", "s"), "nowhere")
-    assert_sentence(run("train", "digits-gray", "--init-from", digits[0], "--out", "s"), "digits-gray has numbers")
+    result = run("train", "digits-gray", "--init-from", digits[0], "--out", "s")
+    assert_sentence(result, "digits-gray has numbers")
+    assert "config.json" not in result[2]  # nobody has edited the file of a run that only begins
     assert not os.path.exists("s")
 
 

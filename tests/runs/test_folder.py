@@ -220,6 +220,16 @@ def test_parameters_of_another_model_are_refused(run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_parameters_that_are_not_finite_begin_nothing(run, tmp_path):
+    reseal(run / "best.safetensors", lambda arrays, meta: arrays["decoder.0.bias"].fill(np.nan))
+    model = vae()
+    before = model.parameters.flat.tobytes()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors holds 6 parameters that are not finite"):
+        tv.fit(model, bits(), out=tmp_path / "new", init_from=run)
+    assert model.parameters.flat.tobytes() == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_parameters_that_cannot_be_made_again_are_not_replaced(tmp_path, monkeypatch):
     """A model with parameters of its own, killed before they were saved, does not begin with others."""
     model = vae()

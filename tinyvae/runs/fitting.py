@@ -170,8 +170,12 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
         loaded = _data(data or config["data"], data_dir or config.get("data_dir"))
         check_data(meta, loaded, run.path)
         model = built(meta["model"], device, run.last, schema.ANOTHER)
-        same = data is None or "data_sha256" in meta  # the data of the run, which `check_data` has found to be
-        training = _training(model, loaded, settings, (run.last, schema.ANOTHER) if same else None)
+        try:
+            training = Training(model, loaded, settings)
+        except ValueError as fault:
+            if data is not None and "data_sha256" not in meta:  # it may be the fault of the caller's data
+                raise
+            raise CheckpointError(f"{run.last}: {fault}; {schema.ANOTHER}") from None
         run.restore(training)
         run.constant = {name: meta[name] for name in ("changes", "init_from") if name in meta}
         run.constant["data_sha256"] = meta.get("data_sha256") or loaded.fingerprint
@@ -191,24 +195,13 @@ def _begin(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | No
                               f"{config['initial']} cannot be made again (found {own}): remove the folder, in which "
                               "nothing was trained, and start again")
     loaded = _data(data or config["data"], data_dir or config.get("data_dir"))
-    training = _training(model, loaded, settings, None if data is not None else (run.config_file, schema.UNDO))
+    training = Training(model, loaded, settings)
     if changes:
         files.write_json(run.config_file, config | {"settings": asdict(settings)})
     files.sweep(run.path)
     run.constant = {"data_sha256": loaded.fingerprint, **origin}
     run.save_last(training)
     return training
-
-
-def _training(model: Model, data: Any, settings: Settings, blamed: tuple[Path, str] | None) -> Training:
-    """The training. Where model, data and settings do not fit each other, it is the fault of a file of the run, if one
-    is `blamed` (with the cure): CheckpointError; or of the data that the caller gave: ValueError."""
-    try:
-        return Training(model, data, settings)
-    except ValueError as fault:
-        if blamed is None:
-            raise
-        raise CheckpointError(f"{blamed[0]}: {fault}; {blamed[1]}") from None
 
 
 def _data(data: Any, data_dir: str | None) -> Any:

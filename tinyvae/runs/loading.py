@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyvae.engine.devices import namespace
 from tinyvae.models import Model, build_model
 from tinyvae.runs import checkpoint, schema
@@ -83,5 +85,8 @@ def take_parameters(model: Model, path: str | Path) -> dict[str, Any]:
                                       f"this one has {name}={schema.shown(ours)}; make them equal")
 
     arrays, _ = checkpoint.load(file, same)
+    if wrong := sum(int((~np.isfinite(arrays[name])).sum()) for name in model.parameters.arrays()):
+        raise CheckpointError(f"{file} holds {wrong:,} parameters that are not finite, from which nothing can be "
+                              f"learned; {schema.ANOTHER}")
     model.parameters.load(arrays)
     return {"run": os.path.abspath(path), **parameters_of(path), "fingerprint": fingerprint(model.parameters.arrays())}
