@@ -3,14 +3,13 @@
 A mutant runs in a copy of the tree, first against the tests that have the name of its file. If these pass, the tests of
 its room follow, and then the whole suite. Each stops at the first failure, and has three times the seconds of the right
 program and half a minute; a mutant that takes longer has been noticed. The examples of property tests are the same in
-every run. Mutants that no test can notice, because they do what the program does, are listed with a reason in
-equivalent_mutants.toml and do not count.
+every run. As many mutants run at a time as there are processors. Mutants that no test can notice, because they do what
+the program does, are listed with a reason in equivalent_mutants.toml and do not count.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import random
@@ -19,11 +18,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ class Copy:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(results.ROOT / name, self.folder / name)
         self._right: dict[tuple[str, ...], tuple[float, list[str]]] = {}
+        self._process: subprocess.Popen | None = None
 
     @contextlib.contextmanager
     def changed(self, mutant: Mutant) -> Iterator[None]:
@@ -100,6 +102,12 @@ class Copy:
         return self._pytest(tests, TIMES * seconds + MORE, "-x", *(f"--deselect={test}" for test in failed),
                             kernels=kernels)
 
+    def stop(self) -> None:
+        """Kill the tests that run, and whatever they have started."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def _pytest(self, tests: tuple[str, ...], limit: float, *options: str, kernels: str = "kernels") -> Outcome:
         """Run pytest in the copy. The machine code of right and of changed kernels lies in folders of their own."""
         home = self._work / "home"
@@ -110,16 +118,16 @@ class Copy:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
         begin = time.perf_counter()
         with open(self._work / "output", "w+b") as output:
-            process = subprocess.Popen(command, cwd=self.folder, env=os.environ | names, stdin=subprocess.DEVNULL,
-                                       stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            process = self._process = subprocess.Popen(
+                command, cwd=self.folder, env=os.environ | names, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True)
             code: int | None = None
             try:
                 code = process.wait(None if limit == math.inf else limit)
             except subprocess.TimeoutExpired:
                 pass
             finally:
-                with contextlib.suppress(ProcessLookupError):  # whatever the tests have started ends with them
-                    os.killpg(process.pid, signal.SIGKILL)
+                self.stop()
                 process.wait()
             output.seek(0)
             return Outcome(code, time.perf_counter() - begin, output.read().decode(errors="replace"))
@@ -160,6 +168,41 @@ def verdict(copy: Copy, mutant: Mutant, quick: bool) -> dict[str, Any]:
             last = lines[0].split(" - ")[0].split(" ", 1)[1] if lines else f"pytest ended with {found.code}"
             return {"verdict": HUNG if found.code is None else f"noticed by {name}", "test": last}
     return {"verdict": SURVIVED, "test": ""}
+
+
+class Crew:
+    """Judges several mutants at a time, each in a copy of its own, in the order of their list.
+
+    judge: gets a copy and a mutant.
+    """
+
+    def __init__(self, mutants: list[Mutant], judge: Callable[[Copy, Mutant], dict[str, Any]],
+                 size: int = os.cpu_count() or 1) -> None:
+        self._mutants, self._judge, self._size = mutants, judge, size
+        self._pool = ThreadPoolExecutor(size)
+        self._begun: dict[Mutant, Future[dict[str, Any]]] = {}
+        self._here, self._copies = threading.local(), list[Copy]()
+
+    def _work(self, mutant: Mutant) -> dict[str, Any]:
+        if not hasattr(self._here, "copy"):
+            self._here.copy = Copy()
+            self._copies.append(self._here.copy)
+        return self._judge(self._here.copy, mutant)
+
+    def verdict(self, mutant: Mutant, judged: Container[str]) -> dict[str, Any]:
+        """The verdict on a mutant. Meanwhile the next ones begin whose names are not in `judged`."""
+        for other in self._mutants[self._mutants.index(mutant):]:
+            if len(self._begun) > self._size:
+                break
+            if other.name not in judged and other not in self._begun:
+                self._begun[other] = self._pool.submit(self._work, other)
+        try:
+            return self._begun.pop(mutant).result()
+        except KeyboardInterrupt:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for copy in self._copies:
+                copy.stop()
+            raise
 
 
 def row(mutant: Mutant, found: dict[str, Any]) -> dict[str, Any]:
@@ -215,16 +258,16 @@ def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool
         raise SystemExit(f"found no mutant with {only!r} in its name; expected a part of one, such as {ROOMS[1]}")
     random.Random(seed).shuffle(chosen)
 
-    @functools.cache
-    def copy() -> Copy:
-        return Copy()
+    sampled = chosen[:sample]
+    crew = Crew([mutant for mutant in sampled if mutant.name not in reasons],
+                lambda copy, mutant: verdict(copy, mutant, quick))
 
-    def part(mutant: Mutant) -> Content:
+    def part(content: Content, mutant: Mutant) -> Content:
         found = ({"verdict": SAME, "test": reasons[mutant.name]} if mutant.name in reasons else
-                 verdict(copy(), mutant, quick))
+                 crew.verdict(mutant, content["parts"]))
         parts.say(f"{found['verdict']}  {found['test']}")
         return {"rows": [row(mutant, found)]}
 
-    found = {mutant.name: lambda _, mutant=mutant: part(mutant) for mutant in chosen[:sample]}
+    found = {mutant.name: lambda content, mutant=mutant: part(content, mutant) for mutant in sampled}
     return parts.Table("mutants", found, show, close=lambda content: score(content["rows"]),
                        head={"seed": seed, "of": total, "only": only})

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 
 import pytest
 
@@ -107,6 +108,23 @@ def test_a_quick_run_leaves_out_the_suite(outcomes, tree):
     content = json.loads((tree / "out" / "mutants.json").read_text())
     assert {row["verdict"] for row in content["rows"]} == {"survived"}
     assert set(outcomes) == {"tests/engine/test_a.py", "tests/engine"}
+
+
+def test_several_mutants_are_judged_at_a_time_and_each_once(tree):
+    """A crew of three: the first three begin together, and each is judged in a copy of its thread, in no other."""
+    mutants, together, copies = mutate.every()[:6], threading.Barrier(3), []
+
+    def judge(copy, mutant):
+        together.wait(60)
+        copies.append(copy)
+        return {"verdict": mutant.name}
+
+    crew = mutate.Crew(mutants, judge, 3)
+    judged = {}
+    for mutant in mutants:
+        judged[mutant.name] = crew.verdict(mutant, judged)
+    assert judged == {mutant.name: {"verdict": mutant.name} for mutant in mutants}
+    assert (len(copies), len(set(map(id, copies)))) == (6, 3)
 
 
 def test_a_name_that_nobody_has_gets_a_sentence(tree):
