@@ -54,14 +54,14 @@ def sha(*arrays):
 
 # ---- facts of the real files ---------------------------------------------------------
 
-FACTS = {  # name: full name, train, test, shape, scale, likelihood, mean grey of train and test
-    "digits": ("digits-dynamic", 1497, 300, (8, 8), 16, "bernoulli", None, None),
-    "mnist": ("mnist-dynamic", 60000, 10000, (28, 28), 255, "bernoulli", 0.1307, 0.1325),
-    "fashion-mnist": ("fashion-mnist-dynamic", 60000, 10000, (28, 28), 255, "bernoulli", 0.2860, 0.2868),
-    "omniglot": ("omniglot-dynamic", 19280, 13180, (28, 28), 255, "bernoulli", 0.0779, 0.0843),
-    "frey-faces": ("frey-faces-gray", 1500, 465, (28, 20), 255, "gaussian", None, None),
-    "olivetti": ("olivetti-gray", 320, 80, (64, 64), 255, "gaussian", None, None),
-    "mnist-binarized": ("mnist-binarized", 50000, 10000, (28, 28), 1, "bernoulli", 0.1306, 0.1325),
+FACTS = {  # name: full name, train, test, shape, scale, likelihood, classes, mean grey of train and test
+    "digits": ("digits-dynamic", 1497, 300, (8, 8), 16, "bernoulli", 10, None, None),
+    "mnist": ("mnist-dynamic", 60000, 10000, (28, 28), 255, "bernoulli", 10, 0.1307, 0.1325),
+    "fashion-mnist": ("fashion-mnist-dynamic", 60000, 10000, (28, 28), 255, "bernoulli", 10, 0.2860, 0.2868),
+    "omniglot": ("omniglot-dynamic", 19280, 13180, (28, 28), 255, "bernoulli", 1623, 0.0779, 0.0843),
+    "frey-faces": ("frey-faces-gray", 1500, 465, (28, 20), 255, "gaussian", 0, None, None),
+    "olivetti": ("olivetti-gray", 320, 80, (64, 64), 255, "gaussian", 40, None, None),
+    "mnist-binarized": ("mnist-binarized", 50000, 10000, (28, 28), 1, "bernoulli", 0, 0.1306, 0.1325),
 }
 
 
@@ -71,10 +71,10 @@ def test_every_named_set_has_its_facts_checked():
 
 @pytest.mark.parametrize("name", FACTS)
 def test_facts_of_a_named_set(name):
-    full, train, test, shape, scale, likelihood, train_mean, test_mean = FACTS[name]
+    full, train, test, shape, scale, likelihood, classes, train_mean, test_mean = FACTS[name]
     found = load_real(name)
     assert (found.name, found.shape, found.scale, found.likelihood) == (full, shape, scale, likelihood)
-    assert found.dimensions == shape[0] * shape[1]
+    assert (found.dimensions, found.classes) == (shape[0] * shape[1], classes)
     assert found.train.shape == (train, found.dimensions)
     assert found.test.shape == (test, found.dimensions)
     for part in (found.train, found.test):
@@ -175,15 +175,15 @@ def test_mnist_binarized_has_no_other_treatment(pixels):
 
 @pytest.mark.parametrize("name", FACTS)
 def test_the_outline_is_known_without_the_files(name):
-    full, train, _, shape, _, likelihood, *_ = FACTS[name]
-    assert outline(name) == outline(full) == Outline(full, shape, train, likelihood)
+    full, train, _, shape, _, likelihood, classes, *_ = FACTS[name]
+    assert outline(name) == outline(full) == Outline(full, shape, train, likelihood, classes)
 
 
 def test_the_outline_of_a_path_is_that_of_its_data(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(700.0).reshape(20, 5, 7) % 2)
     path = str(tmp_path / "a.npy")
-    assert outline(path) == Outline(f"{path}-static", (5, 7), 18, "bernoulli")
-    assert outline(path + "-gray") == Outline(f"{path}-gray", (5, 7), 18, "continuous-bernoulli")
+    assert outline(path) == Outline(f"{path}-static", (5, 7), 18, "bernoulli", 0)
+    assert outline(path + "-gray") == Outline(f"{path}-gray", (5, 7), 18, "continuous-bernoulli", 0)
 
 
 def test_digits_are_scikit_learns():

@@ -11,23 +11,38 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyvae.choices import chosen
 from tinyvae.cli.options import DataDir, Device, Json, Use, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
-from tinyvae.models import MODELS
+from tinyvae.models import MODELS, config_for
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
 
 # Defaults that depend on the data and the model; the settings' own are others.
 BY_THE_DATA = {"epochs": "By default: as many as show it 150,000 data, and at least 10.",
                "lr": "By default: 1e-3, and 3e-4 for the gaussian likelihood."}
-OF_A_MODEL = ("hidden", "latent", "activation", "likelihood", "posterior")  # options that a model may take
 ALWAYS = ("data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume and --init-from, too
 
 
+def options_of_models() -> dict[str, inspect.Parameter]:
+    """What the models call their options (`Model.options`), as options of a command without a default."""
+    found: dict[str, inspect.Parameter] = {}
+    for name in {name: None for model in MODELS.values() for name in model.options}:
+        kinds = {kind: model for kind, model in MODELS.items() if name in model.options}
+        defaults = {kind: inspect.signature(model.build).parameters[name].default for kind, model in kinds.items()}
+        own = ", ".join(f"{kind}: {default}" for kind, default in defaults.items())
+        first = next(iter(kinds))
+        annotation: Any = Annotated[type(defaults[first]) | None, opt(f"{kinds[first].options[name]} By default, of "
+                                                                      f"the model {own}.")]
+        found[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=None)
+    return found
+
+
 def with_settings(command: Any) -> Any:
-    """Give a command an option for each of the settings, with its words and its default."""
+    """Give a command an option for each of the settings and of the models' own options, with its words."""
     signature = inspect.signature(command, eval_str=True)
-    added = []
+    added = [option for name, option in options_of_models().items()
+             if name not in {*signature.parameters, *(f.name for f in fields(Settings))}]
     for f in fields(Settings):
         by_the_data = BY_THE_DATA.get(f.name)
         text = f"{words(f)} {by_the_data}" if by_the_data else words(f)
@@ -75,7 +90,7 @@ def train(
     as_json: Json = False,
     pictures: Annotated[bool | None, opt("Draw the figures at the end. By default: yes, and with --resume as the run "
                                          "began.", "--pictures/--no-pictures")] = None,
-    **settings: Any,
+    **more: Any,
 ) -> None:
     """Train a model: a live bar, one line of numbers an epoch, and a run folder with checkpoints and figures.
 
@@ -86,6 +101,7 @@ def train(
     if tf32 and device != "cuda":
         raise ValueError("found --tf32 without --device cuda; only a GPU multiplies in TF32: leave it out")
     asked = given(context)
+    settings = {f.name: more[f.name] for f in fields(Settings)}
     if resume is not None:
         others = [name for name in asked if name not in ("resume", *ALWAYS, *may_change())]
         if others:
@@ -99,7 +115,7 @@ def train(
             carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures)
         return
     of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
-                "posterior": posterior}
+                "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
     config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings)
     config["pictures"] = pictures is not False
     name = out or claimed(Path("runs") / Path(config["data"]).name)
@@ -162,11 +178,11 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     outline = data_sets.outline(data, data_dir)
     if old:
         model_config = dict(old["model"])
-        if clashing := [name for name in (*OF_A_MODEL, "model", "option", "init", "dtype") if name in given(context)]:
+        clashing = [name for name in (*of_model, "model", "option", "init", "dtype") if name in given(context)]
+        if clashing:
             raise ValueError(f"--init-from takes the model of its run, but {clashing[0]} was given too; leave it out")
     else:
-        model_config = configured(context, kind, of_model, options, outline.likelihood)
-        model_config |= {"pixels": outline.shape[0] * outline.shape[1], "init": init, "dtype": dtype}
+        model_config = config_for(kind, outline, **configured(context, kind, of_model, options), init=init, dtype=dtype)
     settings = dict(settings)
     if settings["epochs"] is None:
         settings["epochs"] = max(10, round(150_000 / outline.count))
@@ -181,14 +197,11 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     return runs.configuration(built, outline.name, checked, data_dir=data_dir, **origin)
 
 
-def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[str],
-               likelihood: str) -> dict[str, Any]:
-    """The kind and the options of a model, from the command line; ValueError for one that it does not take."""
-    from tinyvae.choices import chosen
-
+def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[str]) -> dict[str, Any]:
+    """The options of a model that the command line gives; ValueError for one that it does not take."""
     takes = inspect.signature(chosen("model", kind, MODELS).build).parameters
     own = dict(map(parsed, options))
-    asked = [name for name in given(context) if name in OF_A_MODEL] + list(own)
+    asked = [name for name in given(context) if name in of_model] + list(own)
     if refused := [name for name in asked if name not in takes]:
         known = ", ".join(list(takes)[1:]) or "none"
         name = f"option {refused[0]}" if refused[0] in own else refused[0]
@@ -197,10 +210,9 @@ def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[
         default = takes[name].default
         if type(default) in (int, float) and type(value) not in (int, float):
             raise ValueError(f"found --option {name}={value}; expected a number, as {name}={default}")
-    of_model["likelihood"] = of_model["likelihood"] or likelihood
     said = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
-            and (name in asked or name == "likelihood" or takes[name].default is inspect.Parameter.empty)}
-    return {"kind": kind, **said, **own}
+            and (name in asked or takes[name].default is inspect.Parameter.empty)}
+    return {**{name: value for name, value in said.items() if value is not None}, **own}
 
 
 def parsed(option: str) -> tuple[str, Any]:

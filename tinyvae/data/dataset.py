@@ -91,6 +91,17 @@ class DataSet:
         return self.train.shape[1]
 
     @property
+    def count(self) -> int:
+        """The number of training images."""
+        return len(self.train)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of the labels; 0 without labels."""
+        labels = [found for part in PARTS if (found := getattr(self, part + "_labels")) is not None and len(found)]
+        return max([len(self.class_names or ()), *(int(found.max()) + 1 for found in labels)])
+
+    @property
     def is_bits(self) -> bool:
         """Whether the stored values are only 0 and 1."""
         return self.train.dtype == np.uint8 and self.scale == 1

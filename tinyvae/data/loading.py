@@ -111,6 +111,7 @@ class Outline:
     shape: tuple[int, int]
     count: int  # the number of training data
     likelihood: str
+    classes: int  # the number of classes of the labels; 0 without labels
 
 
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
@@ -118,10 +119,11 @@ def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | Non
     base, pixels = _parts(os.fspath(name))
     if base not in SOURCES:
         data = load(name, data_dir)
-        return Outline(data.name, data.shape, len(data.train), data.likelihood)
+        return Outline(data.name, data.shape, data.count, data.likelihood, data.classes)
     source = SOURCES[base]
     chosen = pixels or source.pixels
-    return Outline(_full_name(base, chosen), source.shape, source.count, source.likelihood(chosen))
+    return Outline(_full_name(base, chosen), source.shape, source.count, source.likelihood(chosen),
+                   source.classes)
 
 
 def _parts(name: str) -> tuple[str, str | None]:

@@ -29,6 +29,7 @@ class Source:
     ----------
     pixels : the treatment of the pixels if the name has no suffix
     shape, count : (rows, columns) of an image, and the number of training images
+    classes : the number of classes of the labels; 0 without labels
     read : a function of the folder of the files that returns the data set with grey values
     folder : the name of its folder within a data folder
     origin : where the files can be found
@@ -43,6 +44,7 @@ class Source:
     pixels: str
     shape: tuple[int, int]
     count: int
+    classes: int
     read: Callable[[Path], DataSet]
     folder: str = ""
     files: tuple[SourceFile, ...] = ()
@@ -57,10 +59,10 @@ class Source:
         return self.grey_likelihood if pixels == "gray" else PIXELS[pixels]
 
 
-DIGITS = Source("digits", "dynamic", (8, 8), 1497, readers.read_digits)
+DIGITS = Source("digits", "dynamic", (8, 8), 1497, 10, readers.read_digits)
 
 MNIST = Source(
-    "mnist", "dynamic", (28, 28), 60000, partial(readers.read_mnist, "mnist"), "mnist",
+    "mnist", "dynamic", (28, 28), 60000, 10, partial(readers.read_mnist, "mnist"), "mnist",
     files=tuple(map(
         SourceFile, readers.MNIST_FILES, (9912422, 28881, 1648877, 4542),
         (
@@ -79,7 +81,7 @@ MNIST = Source(
 )
 
 FASHION_MNIST = Source(
-    "fashion-mnist", "dynamic", (28, 28), 60000, partial(readers.read_mnist, "fashion-mnist"),
+    "fashion-mnist", "dynamic", (28, 28), 60000, 10, partial(readers.read_mnist, "fashion-mnist"),
     folder="fashion-mnist",
     files=tuple(map(
         SourceFile, readers.MNIST_FILES, (26421880, 29515, 4422102, 5148),
@@ -98,7 +100,7 @@ FASHION_MNIST = Source(
 )
 
 OMNIGLOT = Source(
-    "omniglot", "dynamic", (28, 28), 19280, readers.read_omniglot, "omniglot",
+    "omniglot", "dynamic", (28, 28), 19280, 1623, readers.read_omniglot, "omniglot",
     files=(
         SourceFile(
             "omniglot_28x28.npz", 4142374, "a2a376dfe88158908212c7cee2148b294ec05e4e659ae1b581faf708c3f39815"
@@ -111,7 +113,7 @@ OMNIGLOT = Source(
 )
 
 FREY_FACES = Source(
-    "frey-faces", "gray", (28, 20), 1500, readers.read_frey_faces, "freyfaces",
+    "frey-faces", "gray", (28, 20), 1500, 0, readers.read_frey_faces, "freyfaces",
     files=(
         SourceFile(
             "frey_rawface.mat", 1100584, "265a83a23adb081755cd3de375509828e690324d1d60f076b8ecebc840d59c64"
@@ -123,7 +125,7 @@ FREY_FACES = Source(
 )
 
 OLIVETTI = Source(
-    "olivetti", "gray", (64, 64), 320, readers.read_olivetti, "olivetti",
+    "olivetti", "gray", (64, 64), 320, 40, readers.read_olivetti, "olivetti",
     files=(
         SourceFile(
             "olivetti_faces.npz", 1412949, "1bc306c8729a0170c186c82adbabe9ca9b4f3a5bd8a01f37278c167a9f8e6404"
@@ -136,7 +138,7 @@ OLIVETTI = Source(
 )
 
 MNIST_BINARIZED = Source(
-    "mnist-binarized", "static", (28, 28), 50000, readers.read_mnist_binarized, "binarized-mnist",
+    "mnist-binarized", "static", (28, 28), 50000, 0, readers.read_mnist_binarized, "binarized-mnist",
     files=(
         SourceFile(
             "binarized_mnist_packed.npz", 2295919,

@@ -15,6 +15,7 @@ which `build_model` builds the model again.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -34,6 +35,12 @@ from tinyvae.nn.layers import Parameters
 from tinyvae.nn.network import Network
 
 MODELS: dict[str, type[Model]] = {}  # by kind
+
+# The arguments of a model's `build` that the data set gives, each by a function of the data set or of its outline.
+FROM_DATA: dict[str, Callable[[Any], Any]] = {
+    "pixels": lambda data: math.prod(data.shape), "shape": lambda data: list(data.shape),
+    "classes": lambda data: data.classes, "likelihood": lambda data: data.likelihood,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Model:
     kind: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
+    options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -214,6 +222,21 @@ class Model:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.pixels} pixels, {self.parameters.count:,} parameters)"
+
+
+def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
+    """The configuration of a model for a data set, or for the outline of one: what `build` takes and is not given here
+    comes from the data, where `FROM_DATA` says how. ValueError for an option that the model does not take."""
+    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters)[1:]
+    for name in given:
+        if name not in (*takes, "init", "seed", "dtype"):
+            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(takes)}")
+    return {"kind": kind, **{name: value(data) for name, value in FROM_DATA.items() if name in takes}, **given}
+
+
+def model_for(kind: str, data: DataSet, device: str = "cpu", **given: Any) -> Model:
+    """A model of a registered kind for a data set: `model_for("vae", data, latent=10)`."""
+    return build_model(config_for(kind, data, **given), device)
 
 
 def check_model(model: Any, **called: Any) -> None:
