@@ -11,10 +11,10 @@ from support import assert_same_bits
 
 import tinyvae as tv
 from tests.models.conditional import ConditionalVAE
-from tests.models.semi_supervised import M2
 from tinyvae.distributions import posteriors
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import MODELS, Model, Phase, build_model
+from tinyvae.models.m2 import M2
 from tinyvae.runs import checkpoint
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
@@ -30,7 +30,7 @@ def digits(labels=None):
     return dataclasses.replace(data, train_labels=known)
 
 
-CASES = {"conditionalvae": (lambda: ConditionalVAE(64), digits), "m2": (lambda: M2(64), lambda: digits(100)),
+CASES = {"conditionalvae": (lambda: ConditionalVAE(64), digits), "m2": (lambda: M2(64, hidden=50, latent=5), lambda: digits(100)),
          "vae": (lambda: tv.VAE(64, 50, 5), digits)}  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_a_label_helps_the_conditional_model():
 
 def test_m2_classifies_better_with_unlabelled_data():
     data = digits(100)
-    model = M2(64)
+    model = M2(64, hidden=50, latent=5)
     tv.fit(model, data, epochs=30)
     x = tv.Tensor((data.test / data.scale).astype(np.float32))
     found = (model.q_y(x).mean.numpy().argmax(1) == data.test_labels).mean()
@@ -70,7 +70,7 @@ def test_m2_classifies_better_with_unlabelled_data():
 
 
 def test_the_terms_of_m2_go_by_name():
-    training = Training(M2(64), digits(100), Settings(epochs=1, batch=100))
+    training = Training(M2(64, hidden=50, latent=5), digits(100), Settings(epochs=1, batch=100))
     for _ in training.steps():
         pass
     record = training.end_epoch()
@@ -83,7 +83,7 @@ def test_the_terms_of_m2_go_by_name():
 def test_the_weight_of_a_term_is_that_of_its_name():
     """With the weight alpha on the classifier, the gradient moves by alpha times the classifier's own."""
     def gradient(alpha):
-        training = Training(M2(64, alpha=alpha, dtype="float64"), digits(100), Settings(batch=50))
+        training = Training(M2(64, hidden=50, latent=5, alpha=alpha, dtype="float64"), digits(100), Settings(batch=50))
         training.begin_epoch()
         training.step_now().loss(50)
         return training.model.parameters.gradient.copy()
@@ -222,14 +222,14 @@ def test_terms_that_are_none_get_a_sentence(made, sentence):
 def test_a_model_without_labels_gets_a_sentence():
     data = dataclasses.replace(digits(), train_labels=None)
     with pytest.raises(ValueError, match="m2 learns from labels, and digits-dynamic has none"):
-        Training(M2(64), data, Settings())
+        Training(M2(64, hidden=50, latent=5), data, Settings())
     with pytest.raises(ValueError, match="conditionalvae needs labels for each datum, and digits-dynamic has none"):
         Training(ConditionalVAE(64), data, Settings())
 
 
 def test_a_method_that_the_model_does_not_have_gets_a_sentence():
     with pytest.raises(ValueError, match="importance for a m2, which has no log_weights"):
-        tv.evaluate(M2(64), digits(), importance_samples=5)
+        tv.evaluate(M2(64, hidden=50, latent=5), digits(), importance_samples=5)
 
 
 def test_a_term_of_a_wrong_shape_is_found_before_training():
@@ -247,7 +247,7 @@ def test_a_kind_that_is_not_registered_gets_a_sentence():
 
 
 def test_networks_that_do_not_lie_side_by_side_are_no_phase():
-    model = M2(64)
+    model = M2(64, hidden=50, latent=5)
     with pytest.raises(ValueError, match="do not lie side by side"):
         model.parameters.among(("q_y", "p_x"))
     with pytest.raises(ValueError, match="no network nowhere"):

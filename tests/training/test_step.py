@@ -23,9 +23,10 @@ from tinyvae.engine.tape import TapeError
 from tinyvae.nn.optimizers import CLIP, FINITE, UPDATES
 from tinyvae.training import epochs, faults
 from tinyvae.training.batches import BATCH, CURSOR, STEP
-from tinyvae.training.epochs import Training, hold_out
+from tinyvae.training.epochs import Training
 from tinyvae.training.faults import DivergedError, NonFiniteError
 from tinyvae.training.objective import DATA_COUNT, OBJECTIVE, SKIPPED
+from tinyvae.training.selection import hold_out
 from tinyvae.training.settings import Settings
 
 WIDTH = 6

@@ -84,8 +84,10 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
     else:
         parts = (f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  active "
                  f"{record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})")
+    right = "".join(f"  {part} accuracy {record[f'{part}_accuracy']:.2%} ± {record[f'{part}_accuracy_stderr']:.2%}"
+                    for part in ("valid", "test") if f"{part}_accuracy" in record)
     return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record[f'train_{name}']:.2f}{valid}  "
-            f"test {record[f'test_{name}']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}  {parts}  "
+            f"test {record[f'test_{name}']:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}{right}  {parts}  "
             f"{timings['data_per_second']:,.0f} data/s  {record['fingerprint']}{skipped}")
 
 

@@ -45,12 +45,13 @@ def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu
     """The model of a run and the data it was trained on, or others."""
     from tinyvae import data as data_sets
     from tinyvae import runs
-    from tinyvae.training.epochs import hold_out
+    from tinyvae.training.selection import select
+    from tinyvae.training.settings import Settings
 
     model = runs.load(run, device)
     config = runs.RunFolder(run if run.is_dir() else run.parent).config()
     data_set = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
     if data is None:  # the parts that the run trained on and was chosen by
         runs.check_data(runs.described(run), data_set, run, "give --data, whatever they are")
-        data_set = hold_out(data_set, config["settings"].get("validation", 0), config["settings"].get("seed", 0))
+        data_set = select(data_set, Settings.from_dict(config["settings"]))
     return model, data_set

@@ -47,6 +47,8 @@ class DataSet:
     likelihood : the default likelihood: "bernoulli", "continuous-bernoulli" or "gaussian"
     train_labels, test_labels : (count,) int64, or None if the source has no labels; -1 stands for an unknown one
     valid, valid_labels : a validation part like `train`, or None if the source has none and none was held out
+    train_mask, test_mask, valid_mask : (count, pixels) uint8, 1 where a value was observed and 0 where it is missing,
+        or None if nothing is missing; what is stored in a missing place is 0
     class_names : the name of each class in the order of their numbers, or None if the source has none
     """
 
@@ -62,6 +64,9 @@ class DataSet:
     valid: np.ndarray | None = None
     valid_labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    train_mask: np.ndarray | None = None
+    test_mask: np.ndarray | None = None
+    valid_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         scale = self.scale if isinstance(self.scale, (int, float, np.number)) else 0
@@ -81,6 +86,11 @@ class DataSet:
             if self.pixels in ("static", "threshold") and not (self.is_bits or only([stored], 0, self.scale)):
                 raise DataError(f"found grey values in the {part} data of {self.name}, whose pixels are {self.pixels}; "
                                 f"expected only 0 and the scale, {self.scale:g}: take pixels='dynamic' or 'gray'")
+            mask = getattr(self, part + "_mask")
+            if mask is not None and (np.shape(mask) != stored.shape or np.asarray(mask).dtype != np.uint8):
+                raise DataError(f"found a {part} mask of {self.name} of shape {np.shape(mask)} and type "
+                                f"{np.asarray(mask).dtype}; expected {stored.shape} and uint8, 1 where a value was "
+                                "observed")
             if labels is not None and (np.shape(labels) != (len(stored),) or np.asarray(labels).dtype.kind not in "iu"):
                 raise DataError(f"found {part} labels of {self.name} of shape {np.shape(labels)} and type "
                                 f"{np.asarray(labels).dtype}; expected a whole number for each of {len(stored)} images")
@@ -121,7 +131,7 @@ class DataSet:
         The name is not a part of it, so data that moved to another folder keep theirs. Every call reads all the data
         (0.1 s for MNIST), because the arrays can be changed in place: keep the result.
         """
-        parts = {part + kind: getattr(self, part + kind) for part in PARTS for kind in ("", "_labels")}
+        parts = {part + kind: getattr(self, part + kind) for part in PARTS for kind in ("", "_labels", "_mask")}
         found = {name: np.ascontiguousarray(array) for name, array in parts.items() if array is not None}
         found = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in found.items()}
         types = {name: (array.dtype.str, array.shape) for name, array in found.items()}

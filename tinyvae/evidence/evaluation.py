@@ -78,6 +78,9 @@ class Evaluation:
     diagnosis: str | None = None  # one sentence that says whether log_evidence is reliable
     terms: dict[str, float] | None = None  # the means of the terms of a bound that is not reconstruction - kl
     terms_stderr: dict[str, float] | None = None
+    accuracy: float | None = None  # the share of the data with labels to which the model gives their class
+    accuracy_stderr: float | None = None
+    labelled_count: int | None = None  # the number of data with labels
 
     @property
     def fresh_draws(self) -> int:
@@ -97,6 +100,9 @@ class Evaluation:
                       Quantity("KL(q(z|x) || p(z))", self.kl, self.kl_stderr, NATS, "information used")]
         found += [Quantity(name, value, (self.terms_stderr or {})[name], NATS, "a term of the bound")
                   for name, value in (self.terms or {}).items()]
+        if self.accuracy is not None:
+            found.append(Quantity("accuracy", self.accuracy, self.accuracy_stderr,
+                                  f"of {self.labelled_count:,} data with labels", HIGHER))
         found.append(Quantity("-ELBO", self.bits_per_pixel, None, "bits per pixel", LOWER))
         if self.log_evidence is not None and self.effective_samples is not None and self.method is not None:
             how = f"{self.importance_samples} samples" if self.method == "importance" else self.method
@@ -189,6 +195,8 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
     for number, batch in enumerate(batches_of(model, data, seed, part, used)):
         noise.restart(number)
         found = bound_columns(model, batch, noise)
+        if model.has("classify"):
+            found["class"] = model.classify(batch).numpy().argmax(-1)
         if chosen_method:
             found |= chosen_method.estimate(model, batch, noise, report, **settings)
         for column_name, values in found.items():
@@ -198,7 +206,8 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
     return Evaluation(data.name, used, elbo, elbo_error,
                       bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
                       data_available=available if used < available else None,
-                      **bound_fields(column), **{"importance_samples": 0} | settings,
+                      **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
+                      **{"importance_samples": 0} | settings,
                       **evidence_fields(name, settings, column))
 
 
@@ -222,6 +231,15 @@ def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarra
     reconstruction, prior = p.likelihood(z).log_prob(batch.x).numpy()[0], to_host(p.prior.variance.data)
     return {"elbo": reconstruction.astype(np.float64) - kl.astype(np.float64).sum(1), "reconstruction": reconstruction,
             "kl": kl, "mu": q.mean.numpy(), "prior_variance": prior * np.ones_like(q.mean.numpy())}
+
+
+def accuracy_fields(column: dict[str, np.ndarray], labels: np.ndarray | None) -> dict[str, Any]:
+    """The fields of an Evaluation about the classes that a model gives, compared with the labels (count,)."""
+    if "class" not in column or labels is None or not (known := labels[: len(column["class"])] >= 0).any():
+        return {}
+    right = (column["class"] == labels[: len(known)])[known].astype(np.float64)
+    accuracy, error = mean_and_error(right)
+    return {"accuracy": accuracy, "accuracy_stderr": error, "labelled_count": len(right)}
 
 
 def bound_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -155,6 +155,10 @@ class Model:
         z, log_q = q.draw(draw.noise, samples)
         return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
 
+    def classify(self, batch: Batch) -> Tensor:
+        """p(y|x) of each class, (rows, classes)."""
+        raise TypeError(f"{type(self).__name__} has no classifier")
+
     def phases(self) -> Sequence[Phase]:
         """The phases of the training; by default one phase with all terms and all parameters."""
         return (Phase("", self.terms),)
@@ -194,7 +198,7 @@ class Model:
     # ---- questions about a model -------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Whether the model defines `generator`, `posterior` or `log_weights`."""
+        """Whether the model defines `generator`, `posterior`, `log_weights` or `classify`."""
         own = getattr(type(self), name) is not getattr(Model, name)
         return own or (name == "log_weights" and self.has("generator") and self.has("posterior"))
 

@@ -29,7 +29,7 @@ class Batch:
     ----------
     x : (rows, pixels), in the model's type
     y : (rows, classes), one-hot labels; the row of a datum without a label is zero
-    labelled : a second batch, of data with labels, if only a part of the data has labels
+    labelled : a second batch, of data with labels, for a model that needs the labels of a part of the data
     mask : (rows, pixels), 1 for an observed pixel and 0 for a missing one
     """
 
@@ -115,7 +115,7 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     Parameters
     ----------
     only
-        The numbers of the rows to take; None takes all.
+        The numbers of the rows with labels that are taken, with their labels; None takes all rows.
 
     Raises
     ------
@@ -126,8 +126,9 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     model.check(data)
     chosen = slice(None) if only is None else only
     beside = {}
+    labelled = ("y",) if only is not None else ()
     for field in FIELDS:
-        if field in model.needs and field != "labelled":
+        if field in (*model.needs, *labelled) and field != "labelled":
             array = getattr(data, f"{part}_{'labels' if field == 'y' else field}", None)
             if array is None:
                 what = "labels" if field == "y" else "a mask"

@@ -59,11 +59,14 @@ class Batches:
     counters
         The position of the training; see the indices above.
     labelled
-        The rows with labels, if the model needs them. Each step takes as many of them as of the other rows, or all of
-        them if they are fewer, in a random order of their own that starts again at its end.
+        The rows with labels, if the model needs them.
+    labelled_batch
+        The number of labelled rows in each step, 0 for as many as `batch`; all of them if they are fewer. They come in
+        a random order of their own, which starts again at its end.
     """
 
-    def __init__(self, rows: Rows, batch: int, seed: int, counters: Array, labelled: Rows | None = None) -> None:
+    def __init__(self, rows: Rows, batch: int, seed: int, counters: Array, labelled: Rows | None = None,
+                 labelled_batch: int = 0) -> None:
         if not 1 <= batch:
             raise ValueError(f"found a batch size of {batch}; expected at least 1")
         self.xp, self.rows, self.labelled, self.seed = namespace_of(counters), rows, labelled, seed
@@ -72,6 +75,9 @@ class Batches:
         self.steps = -(-self.count // self.size)
         self.order = self.xp.zeros(self.count, np.int64)
         self.labelled_order = None if labelled is None else self.xp.zeros(len(labelled.stored), np.int64)
+        self.labelled_size = 0 if labelled is None else min(labelled_batch or batch, len(labelled.stored))
+        # like `counters`, for the labelled rows: their cursor moves by another number of rows
+        self.labelled_counters = self.xp.zeros(3, np.int64)
         self.plan_for(1)
 
     def plan_for(self, rates: int) -> None:
@@ -102,10 +108,12 @@ class Batches:
         rates = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
         labelled = None
         if self.labelled is not None:
-            labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order), Tensor(self.counters),
-                                              batch=min(size, len(self.labelled.stored))))
+            labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order),
+                                              Tensor(self.labelled_counters), batch=self.labelled_size))
         return self.rows.at(index, labelled), rates
 
     def tick(self, size: int) -> None:
         """Move the counters past a batch, as an operation of the recorded step."""
         apply("tick", Tensor(self.counters), batch=size)
+        if self.labelled is not None:
+            apply("tick", Tensor(self.labelled_counters), batch=self.labelled_size)

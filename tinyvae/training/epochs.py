@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from tinyvae.data import DataSet
 from tinyvae.engine.devices import CPU, Array, read, to_host
-from tinyvae.engine.noise import Noise, permutation
+from tinyvae.engine.noise import Noise
 from tinyvae.evidence.evaluation import evaluate
 from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
@@ -22,6 +21,7 @@ from tinyvae.training.faults import NonFiniteError, blame, check_variety, device
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.memory import check_memory
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
+from tinyvae.training.selection import select
 from tinyvae.training.settings import SCHEDULES, Settings
 from tinyvae.training.step import Step
 
@@ -29,6 +29,7 @@ from tinyvae.training.step import Step
 # GPU.
 CHECK_INTERVAL = 200
 OVERSHOOT_STEPS = 100  # the number of first steps that may raise the loss far above that of the untrained model
+CLASSIFIED = ("accuracy", "accuracy_stderr")  # the same, of a model that classifies
 EVALUATED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # the fields of an evaluation in a record
 
 
@@ -43,7 +44,7 @@ class Training:
         check_variety(model, data)
         check_memory(model, settings)
         self.model, self.settings = model, settings
-        self.data = hold_out(data, settings.validation, settings.seed)
+        self.data = select(data, settings)
         if settings.batch > len(self.data.train) and settings.batch != Settings.batch:
             warnings.warn(f"found batch={settings.batch:,}, and there are {len(self.data.train):,} training data: each "
                           "step takes all of them", RuntimeWarning, stacklevel=3)
@@ -82,13 +83,16 @@ class Training:
                                  "training part: take a data set with labels, or another model")
             labelled = rows_of(self.model, self.data, "train", drawn(), only=known)
         rows = rows_of(self.model, self.data, "train", drawn())
-        return Batches(rows, self.settings.batch, self.settings.seed, self.counters, labelled)
+        return Batches(rows, self.settings.batch, self.settings.seed, self.counters, labelled,
+                       self.settings.labelled_batch)
 
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
         """Every array that a step changes, by name; `parameters` is the flat vector of all parameters."""
         state = {"parameters": self.model.parameters.flat, "training.counters": self.counters}
+        if self.batches.labelled is not None:
+            state["training.labelled_counters"] = self.batches.labelled_counters
         for step in self.steps_of:
             state |= step.state()
         return state
@@ -277,12 +281,14 @@ class Training:
                 result = evaluate(self.model, self.data, part=part, importance_samples=draws)
                 record |= {f"{part}_{key}": getattr(result, key) for key in EVALUATED}
                 record |= {f"{part}_{name}": mean for name, mean in (result.terms or {}).items()}
+                record |= {f"{part}_{key}": value for key in CLASSIFIED if (value := getattr(result, key)) is not None}
                 if draws:
                     record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
         record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
         record["fingerprint"] = fingerprint(self.model.parameters.arrays())
         self.epoch += 1
-        self.counters[CURSOR] = self.counters[BATCH] = 0
+        for counters in (self.counters, self.batches.labelled_counters):
+            counters[CURSOR] = counters[BATCH] = 0
         for step in self.steps_of:
             step.totals[...] = 0
         part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
@@ -318,20 +324,3 @@ class Training:
         if not set(step.term_names) <= set(sums):  # the objective is not among the reported terms, as with iwae
             record["train_bound"] = -totals[OBJECTIVE] / count
         return record
-
-
-def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
-    """Move `count` training data into the validation part, chosen by the stream "split"."""
-    if not count:
-        return data
-    if data.valid is not None:
-        warnings.warn(f"{data.name} has a validation part of {len(data.valid)} data, which is not used: validation="
-                      f"{count} takes others, out of the training data", RuntimeWarning, stacklevel=2)
-    if count >= len(data.train):
-        raise ValueError(f"found validation={count} of {len(data.train)} training data; some must be left to train on")
-    order = permutation(seed, "split", 0, len(data.train))
-    kept, held = np.sort(order[count:]), np.sort(order[:count])
-    labels = data.train_labels
-    return replace(data, train=data.train[kept], valid=data.train[held],
-                   train_labels=None if labels is None else labels[kept],
-                   valid_labels=None if labels is None else labels[held])

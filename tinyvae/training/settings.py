@@ -74,6 +74,9 @@ class Settings:
     on_nonfinite: str = setting("stop", "What to do where a loss or gradient is not finite: stop, or skip the batch. "
                                         "With stop, a training that diverges ends too.", later=True)
     validation: int = setting(0, "The number of training data that are held out to choose the best epoch.")
+    labels: int = setting(0, "The number of training labels that are used, the same number of each class; 0 uses all.")
+    labelled_batch: int = setting(0, "The number of labelled data in a step, where a model learns from labels; 0 takes "
+                                     "as many as of the others.")
     patience: int = setting(0, "Stop after this many epochs without a better validation bound; 0 never stops.",
                             later=True)
     seed: int = setting(0, "The seed of everything that is random.")
@@ -95,6 +98,8 @@ class Settings:
             ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             ("on_nonfinite", self.on_nonfinite in ("stop", "skip"), "stop or skip"),
             ("validation", self.validation >= 0, "at least 0"),
+            ("labels", self.labels >= 0, "at least 0"),
+            ("labelled_batch", self.labelled_batch >= 0, "at least 0"),
             ("patience", self.patience >= 0, "at least 0"),
             ("seed", 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
         ):

@@ -1,0 +1,73 @@
+"""Which training data are held out, and of which the labels are used."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support import assert_same_bits
+
+import tinyvae as tv
+from tinyvae.models.m2 import M2
+from tinyvae.training.epochs import Training
+from tinyvae.training.selection import few_labels, hold_out, select
+from tinyvae.training.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return tv.data.load("digits")
+
+
+def test_few_labels_have_the_same_number_of_each_class(digits):
+    few = few_labels(digits, 50, 3)
+    known = few.train_labels >= 0
+    assert np.bincount(few.train_labels[known]).tolist() == [5] * 10
+    assert (few.train_labels[known] == digits.train_labels[known]).all()
+    assert_same_bits(few.train_labels, few_labels(digits, 50, 3).train_labels)
+    assert (few.train_labels != few_labels(digits, 50, 4).train_labels).any()
+    # more labels are the fewer ones and others
+    more = few_labels(digits, 100, 3).train_labels
+    assert (more[known] >= 0).all()
+
+
+def test_labels_are_chosen_among_the_data_that_are_not_held_out(digits):
+    found = select(digits, Settings(labels=20, validation=300, seed=1))
+    held = hold_out(digits, 300, 1)
+    assert_same_bits(found.valid_labels, held.valid_labels)
+    assert (found.train_labels >= 0).sum() == 20
+    assert len(found.train) == len(digits.train) - 300
+
+
+def test_masks_go_with_their_data(digits):
+    mask = (digits.train > 3).astype(np.uint8)
+    found = hold_out(dataclasses.replace(digits, train_mask=mask), 100, 2)
+    assert_same_bits(found.train_mask, (found.train > 3).astype(np.uint8))
+    assert_same_bits(found.valid_mask, (found.valid > 3).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("count", "why"), [
+    (15, "labels=15 with the 10 classes of digits-dynamic; expected a multiple of 10, .* labels=20"),
+    (5000, "labels=5000, 500 of each class, and class 0 of digits-dynamic has .* at most"),
+])  # fmt: skip
+def test_labels_that_cannot_be_had(digits, count, why):
+    with pytest.raises(ValueError, match=why):
+        few_labels(digits, count, 0)
+    with pytest.raises(ValueError, match="training data have no labels"):
+        few_labels(dataclasses.replace(digits, train_labels=None, test_labels=None), 10, 0)
+
+
+def test_labelled_batches_go_round_their_own_order(digits):
+    """With 7 labelled rows a step of 30 labelled data each comes 7 or 0 times later, in the order of its own stream."""
+    data = few_labels(digits, 30, 0)
+    training = Training(M2(64, hidden=5, latent=2), data, Settings(batch=100, labelled_batch=7))
+    training.begin_epoch()
+    batches, seen = training.batches, []
+    order = batches.labelled_order.copy()
+    for _ in range(6):
+        batch, _ = batches.next(100)
+        assert (len(batch), len(batch.labelled)) == (100, 7)
+        seen.append(batch.labelled.y.numpy().argmax(1))
+        batches.tick(100)
+    expected = np.resize(order, 42)
+    labels = data.train_labels[data.train_labels >= 0]
+    assert (np.concatenate(seen) == labels[expected]).all()

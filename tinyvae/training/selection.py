@@ -1,0 +1,59 @@
+"""Which of the training data are held out for validation, and of which the labels are used."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from tinyvae.data import DataSet
+from tinyvae.engine.noise import permutation
+from tinyvae.training.settings import Settings
+
+
+def select(data: DataSet, settings: Settings) -> DataSet:
+    """The data of a training: without those that are held out, and with the labels of a few if `labels` says so."""
+    return few_labels(hold_out(data, settings.validation, settings.seed), settings.labels, settings.seed)
+
+
+def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
+    """Move `count` training data into the validation part, chosen by the stream "split"."""
+    if not count:
+        return data
+    if data.valid is not None:
+        warnings.warn(f"{data.name} has a validation part of {len(data.valid)} data, which is not used: validation="
+                      f"{count} takes others, out of the training data", RuntimeWarning, stacklevel=2)
+    if count >= len(data.train):
+        raise ValueError(f"found validation={count} of {len(data.train)} training data; some must be left to train on")
+    order = permutation(seed, "split", 0, len(data.train))
+    kept, held = np.sort(order[count:]), np.sort(order[:count])
+    parts = {kind: array for kind in ("", "_labels", "_mask") if (array := getattr(data, f"train{kind}")) is not None}
+    return replace(data, **{f"train{kind}": array[kept] for kind, array in parts.items()},
+                   **{f"valid{kind}": array[held] for kind, array in parts.items()})
+
+
+def few_labels(data: DataSet, count: int, seed: int) -> DataSet:
+    """Keep `count` training labels, the same number of each class, chosen by the stream "labels"; the others are -1.
+
+    ValueError if there are no labels, or a class has fewer than its share.
+    """
+    if not count:
+        return data
+    labels, classes = data.train_labels, data.classes
+    if labels is None:
+        raise ValueError(f"found labels={count} with {data.name}, whose training data have no labels; leave labels "
+                         "out, or take a data set with labels")
+    if count % classes:
+        near = max(1, round(count / classes)) * classes
+        raise ValueError(f"found labels={count} with the {classes} classes of {data.name}; expected a multiple of "
+                         f"{classes}, so that each class has the same number: labels={near}")
+    share, kept = count // classes, np.full_like(labels, -1)
+    order = permutation(seed, "labels", 0, len(labels))
+    for number in range(classes):
+        of_class = order[labels[order] == number]
+        if len(of_class) < share:
+            raise ValueError(f"found labels={count}, {share} of each class, and class {number} of {data.name} has "
+                             f"{len(of_class)} training data; expected at most {len(of_class) * classes} labels")
+        kept[of_class[:share]] = number
+    return replace(data, train_labels=kept)
