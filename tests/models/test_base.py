@@ -30,7 +30,8 @@ def digits(labels=None):
     return dataclasses.replace(data, train_labels=known)
 
 
-CASES = {"conditionalvae": (lambda: ConditionalVAE(64), digits), "m2": (lambda: M2(64, hidden=50, latent=5), lambda: digits(100)),
+CASES = {"conditionalvae": (lambda: ConditionalVAE(64), digits),
+         "m2": (lambda: M2(64, hidden=50, latent=5), lambda: digits(100)),
          "vae": (lambda: tv.VAE(64, 50, 5), digits)}  # fmt: skip
 
 
