@@ -110,6 +110,25 @@ def test_a_quick_run_leaves_out_the_suite(outcomes, tree):
     assert set(outcomes) == {"tests/engine/test_a.py", "tests/engine"}
 
 
+def test_only_survivors_are_judged_again(outcomes, tree):
+    """What was noticed before keeps its row, with the commit of then; but not after a change of the mutant's file."""
+    def git(*words):
+        subprocess.run(["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    parts.measure([mutate.table_of(100)], False, tree / "first")
+    first = json.loads((tree / "first" / "mutants.json").read_text())
+    outcomes.clear()
+    parts.measure([mutate.table_of(100, after=tree / "first" / "mutants.json")], False, tree / "second")
+    second = json.loads((tree / "second" / "mutants.json").read_text())
+    assert len(outcomes) == 3 * first["survived"]
+    assert second["score"] == first["score"] < 1
+    assert {row.get("commit") for row in second["rows"] if row["verdict"] != "survived"} == {first["commit"]}
+    (tree / "tinyvae/engine/a.py").write_text(SOURCE + "\n")
+    assert not mutate.earlier(tree / "first" / "mutants.json")
+
+
 def test_several_mutants_are_judged_at_a_time_and_each_once(tree):
     """A crew of three: the first three begin together, and each is judged in a copy of its thread, in no other."""
     mutants, together, copies = mutate.every()[:6], threading.Barrier(3), []
