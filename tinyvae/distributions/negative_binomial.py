@@ -6,8 +6,8 @@ A rate drawn from a Gamma with shape theta and mean mu gives counts x = 0, 1, 2,
     E[x] = mu,    Var[x] = mu + mu^2 / theta
 
 so it goes to Poisson(mu) as theta grows (the "inverse dispersion" of single-cell models: Lopez, Regier, Cole, Jordan &
-Yosef 2018). The terms of log p(x) are large and cancel. With n = x + theta, p = mu / (theta + mu), q = 1 - p, Stirling's
-remainder mu(.) and the deviances of stirling.py, which are never negative, what is left of them at x > 0 is
+Yosef 2018). The terms of log p(x) are large and cancel. With n = x + theta, p = mu / (theta + mu), q = 1 - p,
+Stirling's remainder mu(.) and the deviances of stirling.py, which are never negative, what is left at x > 0 is
 
     log p(x) = log(theta / (2 pi n x)) / 2 + mu(n) - mu(theta) - mu(x) - deviance(x, n p) - deviance(theta, n q)
 
