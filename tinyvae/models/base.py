@@ -211,6 +211,10 @@ class Model:
         """Raise ValueError, with one sentence, for data that the model cannot take."""
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
+        if data.has_missing and "mask" not in self.needs:
+            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and a {self.kind} needs every value: "
+                             "take --model miwae, which learns from those that were observed, or fill them in first, "
+                             "as scikit-learn's IterativeImputer does")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""
