@@ -127,6 +127,8 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     data = as_data_set(data)
     model.check(data)
     chosen = slice(None) if only is None else only
+    if {"y", "labelled"} & set(model.needs):
+        _check_labels(model, data)
     beside = {}
     labelled = ("y",) if only is not None else ()
     for field in FIELDS:
@@ -136,8 +138,6 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
                 what = "labels" if field == "y" else "a mask"
                 raise ValueError(f"a {model.kind} needs {what} for each datum, and {data.name} has none: take a data "
                                  f"set with {what}, or another model")
-            if field == "y":
-                _check_labels(model, data)
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 

@@ -21,7 +21,7 @@ from tinyvae.training.faults import NonFiniteError, blame, check_variety, device
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.memory import check_memory
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
-from tinyvae.training.selection import select
+from tinyvae.training.selection import check_classes, select
 from tinyvae.training.settings import SCHEDULES, Settings
 from tinyvae.training.step import Step
 
@@ -86,6 +86,7 @@ class Training:
                 raise ValueError(f"a {self.model.kind} learns from labels, and {self.data.name} has none in its "
                                  "training part: take a data set with labels, or another model")
             labelled = rows_of(self.model, self.data, "train", drawn("binarise-labelled"), only=known)
+            check_classes(self.data)
         rows = rows_of(self.model, self.data, "train", drawn("binarise"))
         return Batches(rows, self.settings.batch, self.settings.seed, self.counters, labelled,
                        self.settings.labelled_batch)
