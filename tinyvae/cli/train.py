@@ -69,6 +69,9 @@ def train(
     resume: Annotated[Path | None, opt(
         "Go on with this run. With another value it then records a change: "
         f"{either(['--' + name.replace('_', '-') for name in may_change()])}.", metavar="RUN")] = None,
+    labels_from: Annotated[Path | None, opt(
+        "Take the labels of the training data from this file, in their order: .npy, or text with one in each line; -1 "
+        "or nothing for an unknown one.", metavar="FILE")] = None,
     init_from: Annotated[Path | None, opt("Begin with the model and parameters of this run, by default on its data.",
                                           metavar="RUN")] = None,
     use: Use = None,
@@ -96,6 +99,7 @@ def train(
 
     Stop it at any moment, even by kill -9: `tinyvae train --resume RUN` finishes with the same bits.
     """
+    from tinyvae import data as data_sets
     from tinyvae import runs
 
     if tf32 and device != "cuda":
@@ -116,9 +120,10 @@ def train(
         return
     of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
                 "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
-    config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings)
+    config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings,
+                   labels_from)
     config["pictures"] = pictures is not False
-    name = out or claimed(Path("runs") / Path(config["data"]).name)
+    name = out or claimed(Path("runs") / Path(data_sets.split_labels(config["data"])[0]).name)
     run = runs.RunFolder(name)
     try:
         with run.begun(config):
@@ -162,7 +167,8 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
 
 
 def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: dict[str, Any], options: list[str],
-          init: str, dtype: str, device: str, init_from: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+          init: str, dtype: str, device: str, init_from: Path | None, settings: dict[str, Any],
+          labels_from: Path | None = None) -> dict[str, Any]:
     """The configuration of a new run; ValueError for options that do not exist or do not fit each other or the data."""
     from tinyvae import data as data_sets
     from tinyvae import runs
@@ -175,6 +181,8 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     if dtype not in ("float32", "float64"):
         raise ValueError(f"found --dtype {dtype!r}; expected float32 or float64")
     data = data_sets.anywhere(data)
+    if labels_from is not None:
+        data = data_sets.with_labels(data, labels_from)
     outline = data_sets.outline(data, data_dir)
     if old:
         model_config = dict(old["model"])
