@@ -24,6 +24,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tinyvae")
 
+# The tests start more than a hundred processes, each of which would compile the same sources of Python again where
+# this is set, as it is in many containers.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 # ---- no test leaves global state behind ----------------------------------------------
 
