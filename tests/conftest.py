@@ -1,6 +1,7 @@
 """One profile for all property tests, and two rules for every test: leave no global state behind, and where
 TINYVAE_REQUIRE_ALL is set, skip nothing for want of data, Numba or a compiler."""
 
+import contextlib
 import os
 import sys
 import warnings
@@ -84,6 +85,8 @@ def run(monkeypatch, capsys, tmp_path):
     """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
     from tinyvae.cli import main as cli
 
+    with contextlib.suppress(ImportError):  # it decides where machine code is kept, and not in this test's folder
+        import tinyvae_kernels.cpu.runtime.cache  # noqa: F401
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TINYVAE_OFFLINE", "1")
