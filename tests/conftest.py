@@ -26,8 +26,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tinyvae")
 
 # The tests start more than a hundred processes, each of which would compile the same sources of Python again where
-# this is set, as it is in many containers.
+# this is set, as it is in many containers; and pytest would rewrite the assertions of all files in every run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 # ---- no test leaves global state behind ----------------------------------------------
