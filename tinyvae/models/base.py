@@ -31,6 +31,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
 from tinyvae.models.batch import Batch
+from tinyvae.models.contract import bound_arguments, check_declared, check_network, check_phase
 from tinyvae.nn.layers import Parameters
 from tinyvae.nn.network import Network
 
@@ -61,6 +62,9 @@ class Phase:
     terms: Callable[[Batch, Draw], Terms]
     networks: tuple[str, ...] = ()
     epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        check_phase(self)
 
 
 class Model:
@@ -100,13 +104,13 @@ class Model:
                  device: str = "cpu", **config: Any) -> None:
         pixels, seed = plain_number(pixels), plain_number(seed)
         config = {name: plain_number(value) for name, value in config.items()}
-        arguments = inspect.signature(self.build).bind(pixels, **config)
-        arguments.apply_defaults()
         self.config: dict[str, Any] = {
             "kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
-                                  for name, value in arguments.arguments.items()},
+                                  for name, value in bound_arguments(self, pixels, config).items()},
             "init": init, "seed": seed, "dtype": floating(dtype).name}  # fmt: skip
-        self.parameters = Parameters(self._declare(dtype, device, pixels, config), self._dtype, self.xp)
+        shapes = self._declare(dtype, device, pixels, config)
+        check_declared(self, self._networks)
+        self.parameters = Parameters(shapes, self._dtype, self.xp)
         for network in self._networks:
             network.attach(self.parameters)
         self.parameters.initialise(init, seed)
@@ -126,7 +130,9 @@ class Model:
     def network(self, name: str, inputs: int, hidden: int | Sequence[int], family: Any, size: int,
                 activation: str = "relu") -> Network:
         """Add a network to this model; see `tinyvae.nn.network.Network`."""
-        made = Network(name, inputs, widths_of(hidden), family, size, activation)
+        widths = widths_of(hidden)
+        check_network(self.kind, name, inputs, widths, family, size, [network.name for network in self._networks])
+        made = Network(name, inputs, widths, family, size, activation)
         self._networks.append(made)
         return made
 

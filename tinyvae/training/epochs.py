@@ -16,6 +16,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.evidence.evaluation import evaluate
 from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
+from tinyvae.models.contract import check_phases, check_weights
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.training.faults import NonFiniteError, blame, check_variety, device_faults, diverged, not_finite
 from tinyvae.training.fingerprint import fingerprint
@@ -57,12 +58,11 @@ class Training:
         self.best, self.best_epoch = -math.inf, 0
         self.interval = 1 if self.xp is CPU else CHECK_INTERVAL
         self.batches = self._batches()
-        self.phases: list[Phase] = list(model.phases())
-        names = [phase.name for phase in self.phases]
-        if len(set(names)) < len(names):
-            raise ValueError(f"found phases {', '.join(map(repr, names))} of a {model.kind}; expected a different name "
-                             "for each, under which its state is saved")
+        check_phases(model.kind, phases := model.phases())
+        self.phases: list[Phase] = list(phases)
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
+        terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
+        check_weights(model.kind, model.weights, terms, Model.weights)
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
         self._turn = 0  # the number of the step, which selects the phase if phases alternate
         if settings.data_mean_bias:  # refused here, before anything is written, where the model cannot
