@@ -16,7 +16,9 @@ from PIL import Image
 from support import ROOT
 
 import tinyvae as tv
+from tinyvae import models
 from tinyvae.cli import main as cli
+from tinyvae.models import extensions
 from tinyvae.runs import checkpoint, environment, log
 from tinyvae.training.epochs import Training
 
@@ -545,3 +547,68 @@ def test_parts_are_those_the_run_was_trained_on(run, tmp_path):
         code, out, err = run("evaluate", "run", "--part", part, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["data_count"] == count
+
+
+# ---- errors of a user's own model ------------------------------------------------------------------------------------
+
+OWN = '''"""A model that goes wrong in the way that `fault` says."""
+import tinyvae as tv
+from tinyvae.distributions import Bernoulli, Normal
+
+class Own(tv.Model, kind="tests-own"):
+    needs = ("y",) if "NEEDS" == "y" else ()
+    def build(self, pixels, fault="", latent=2):
+        self.q, self.p = self.network("q", pixels, 4, Normal, latent), self.network("p", latent, 4, Bernoulli, pixels)
+        self.prior = Normal.standard(latent, self.dtype, self.xp)
+        if fault == "check":
+            raise ValueError("a rule of my own")
+    def generator(self, batch):
+        return tv.Joint(self.prior, self.p)
+    def posterior(self, batch):
+        return self.q(batch.x)
+    def terms(self, batch, draw):
+        fault = self.config["fault"]
+        if fault == "dict":
+            return {"a": batch.x}
+        if fault == "types":
+            return tv.Terms(a=(batch.x + tv.Tensor("x")).sum(-1))
+        if fault == "own":
+            return tv.Terms(a=None + 1)
+        return super().terms(batch, draw)
+'''
+FAULTS = {"dict": ["found dict from the terms of a tests-own; expected tv.Terms"],
+          "types": ["found 'x' for a tensor; expected numbers", "(own.py, line 21)"],
+          "check": ["a rule of my own (own.py, line 11)"]}  # fmt: skip
+
+
+@pytest.fixture
+def own(run, monkeypatch):
+    """Train the model above with one fault."""
+    monkeypatch.setattr(extensions, "USED", {})
+    monkeypatch.setattr(extensions, "PATHS", {})
+
+    def call(fault, needs=""):
+        Path("own.py").write_text(OWN.replace("NEEDS", needs))
+        try:
+            return run("train", "--use", "own.py", "--model", "tests-own", "--option", f"fault={fault}", "--epochs", 1,
+                       "--no-pictures", "--out", "r")
+        finally:
+            models.MODELS.pop("tests-own")
+
+    return call
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_sentence_of_ours_needs_no_traceback(fault, own):
+    """Whatever its type: a TypeError with a sentence ends as a ValueError does, and names the line of the file."""
+    assert_sentence(own(fault), *FAULTS[fault])
+    assert not os.path.exists("r")
+
+
+def test_needs_without_classes_is_a_sentence(own):
+    assert_sentence(own("", needs="y"), "a tests-own needs labels, whose number of classes is its option `classes`")
+
+
+def test_an_error_of_the_users_own_keeps_its_traceback(own):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        own("own")

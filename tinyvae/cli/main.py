@@ -1,7 +1,8 @@
 """The command line, `tinyvae`: the commands put together, and what becomes of errors.
 
 Results go to standard output, messages to standard error. A mistake of the user ends with one sentence and exit
-code 2, a training that stopped being finite or a step that replay changes with 1, Ctrl-C with 130.
+code 2, a training that stopped being finite or a step that replay changes with 1, Ctrl-C with 130. An error that
+nobody foresaw, as one in a user's own model, keeps its traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -80,6 +83,24 @@ def answer_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def is_meant(fault: Exception) -> bool:
+    """Whether this package raised the error, by a sentence: a `raise` of its own is the last line that ran.
+
+    A TypeError that Python itself raises is a fault of the program or of the user's own file, whose place matters.
+    """
+    last = traceback.extract_tb(fault.__traceback__)[-1]
+    return Path(__file__).parents[1] in Path(last.filename).parents and (last.line or "").startswith("raise ")
+
+
+def place_of(fault: Exception) -> str:
+    """" (mine.py, line 7)" where a file that --use names led to the error, else ""."""
+    from tinyvae.models.extensions import PATHS
+
+    files = {path.absolute() for path in PATHS.values()}
+    own = [frame for frame in traceback.extract_tb(fault.__traceback__) if Path(frame.filename).absolute() in files]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
 def main() -> None:
     """The entry point: errors that are the user's to mend become one sentence."""
     from tinyvae.engine.tape import TapeError
@@ -104,7 +125,12 @@ def main() -> None:
               file=sys.stderr)
         sys.exit(2)
     except (CheckpointError, ValueError, OSError) as fault:
-        print(f"tinyvae: {fault}", file=sys.stderr)
+        print(f"tinyvae: {fault}{place_of(fault)}", file=sys.stderr)
+        sys.exit(2)
+    except (TypeError, AttributeError, IndexError, RuntimeError) as fault:
+        if not is_meant(fault):
+            raise
+        print(f"tinyvae: {fault}{place_of(fault)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as fault:
         print(f"tinyvae: {str(fault) or 'interrupted'}", file=sys.stderr)
