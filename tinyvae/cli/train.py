@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.choices import chosen
 from tinyvae.cli.options import DataDir, Device, Json, Use, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
-from tinyvae.models import MODELS, config_for
+from tinyvae.models import MODELS, config_for, options_of
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
 
@@ -199,20 +199,42 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
 
 def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[str]) -> dict[str, Any]:
     """The options of a model that the command line gives; ValueError for one that it does not take."""
-    takes = inspect.signature(chosen("model", kind, MODELS).build).parameters
-    own = dict(map(parsed, options))
+    takes = options_of(kind)
+    own: dict[str, Any] = {}
+    for name, value in map(parsed, options):
+        if name in own or name in given(context):
+            raise ValueError(f"found --option {name} and {f'--{name}' if name not in own else 'the same again'}; leave "
+                             "one of them out")
+        own[name] = value
     asked = [name for name in given(context) if name in of_model] + list(own)
     if refused := [name for name in asked if name not in takes]:
-        known = ", ".join(list(takes)[1:]) or "none"
+        known = ", ".join(takes) or "none"
         name = f"option {refused[0]}" if refused[0] in own else refused[0]
         raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}")
-    for name, value in own.items():
-        default = takes[name].default
-        if type(default) in (int, float) and type(value) not in (int, float):
-            raise ValueError(f"found --option {name}={value}; expected a number, as {name}={default}")
+    for name in asked:
+        value, default = (own if name in own else of_model)[name], takes[name].default
+        if need := unlike(value, default):
+            as_option = f"option {name}" if name in own else name
+            example = json.dumps(default, default=list)
+            raise ValueError(f"found --{as_option}={json.dumps(value)}; expected {need}, as {name}={example}")
     said = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
             and (name in asked or takes[name].default is inspect.Parameter.empty)}
     return {**{name: value for name, value in said.items() if value is not None}, **own}
+
+
+def unlike(value: Any, default: Any) -> str:
+    """What an option with this default must be, in words, if the value is something else; "" if it may be that."""
+    first = default[0] if isinstance(default, (tuple, list)) and default else default
+    values = value if isinstance(value, list) and value else [value]  # one width, or several
+    if isinstance(first, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(first, str):
+        return "" if all(isinstance(one, str) for one in values) else "text"
+    if isinstance(first, int):
+        return "" if all(type(one) is int for one in values) else "a whole number"
+    if isinstance(first, float):
+        return "" if all(type(one) in (int, float) and math.isfinite(one) for one in values) else "a finite number"
+    return ""
 
 
 def parsed(option: str) -> tuple[str, Any]:
@@ -222,7 +244,7 @@ def parsed(option: str) -> tuple[str, Any]:
         raise ValueError(f"found --option {option!r}; expected NAME=VALUE, as alpha=0.1")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 

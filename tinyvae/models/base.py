@@ -237,11 +237,18 @@ class Model:
 def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
     """The configuration of a model for a data set, or for the outline of one: what `build` takes and is not given here
     comes from the data, where `FROM_DATA` says how. ValueError for an option that the model does not take."""
-    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters)[1:]
+    options = options_of(kind)
+    takes = inspect.signature(MODELS[kind].build).parameters
     for name in given:
-        if name not in (*takes, "init", "seed", "dtype"):
-            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(takes)}")
+        if name not in (*options, "init", "seed", "dtype"):
+            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(options)}")
     return {"kind": kind, **{name: value(data) for name, value in FROM_DATA.items() if name in takes}, **given}
+
+
+def options_of(kind: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a model's `build` that can be chosen: all but the sizes of a datum."""
+    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters.items())[1:]  # without self
+    return {name: parameter for name, parameter in takes if name not in ("pixels", "shape")}
 
 
 def model_for(kind: str, data: DataSet, device: str = "cpu", **given: Any) -> Model:
