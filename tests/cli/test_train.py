@@ -1,9 +1,11 @@
 """The options of `tinyvae train`: what a model's own option may be, and what is said of one that cannot be."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.test_main import assert_sentence
@@ -48,3 +50,67 @@ def test_right_options_reach_the_model(run):
     assert code == 0, err
     config = json.loads(Path("r/config.json").read_text())["model"]
     assert (config["hidden"], config["latent"], config["activation"]) == ([5, 4], 3, "tanh")
+
+
+# ---- a run that goes on ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def began(run):
+    """A run of one epoch on data in a file, with another treatment of the pixels than a file of bits has by itself."""
+    np.save("there.npy", np.random.default_rng(0).integers(0, 2, (40, 3, 4), np.uint8))
+    code, _, err = run("train", "there.npy-dynamic", *SMALL)
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("began")
+def test_data_that_moved_are_named_and_found_from_then_on(run):
+    os.rename("there.npy", "moved.npy")
+    for command, cure in ((["train", "--resume", "r", "--epochs", 2], "tinyvae train DATA --resume r"),
+                          (["sample", "r"], "with --data DATA, or for good with tinyvae train DATA --resume r"),
+                          (["evaluate", "r"], "--data DATA")):
+        assert_sentence(run(*command), "there.npy; expected", "was trained on them: say where they are now", cure)
+    np.save("other.npy", np.random.default_rng(1).integers(0, 2, (40, 3, 4), np.uint8))
+    result = run("train", "other.npy", "--resume", "r", "--epochs", 2)
+    assert_sentence(result, "was trained on other data: the SHA-256 of", "other.npy-dynamic is")
+    code, out, err = run("train", "moved.npy", "--resume", "r", "--epochs", 2)
+    assert (code, err) == (0, "")
+    assert "moved.npy-dynamic: " in out
+    os.mkdir("elsewhere")
+    os.chdir("elsewhere")
+    for command in (["train", "--resume", "../r", "--epochs", 3], ["sample", "../r"]):
+        assert run(*command)[0] == 0
+    config = json.loads(Path("../r/config.json").read_text())
+    assert config["data"] == str(Path("../moved.npy").resolve()) + "-dynamic"
+    assert config["settings"]["epochs"] == 3
+
+
+@pytest.mark.usefixtures("began")
+def test_a_finished_run_says_so(run):
+    more = "; more epochs by: tinyvae train --resume r --epochs COUNT"
+    before = Path("r/config.json").read_bytes(), Path("r/last.safetensors").read_bytes()
+    code, out, _ = run("train", "--resume", "r")
+    assert code == 0
+    assert f"nothing left to do{more}" in out
+    assert (Path("r/config.json").read_bytes(), Path("r/last.safetensors").read_bytes()) == before
+    assert f"nothing left to do; lr recorded for later epochs{more}" in run("train", "--resume", "r", "--lr", "0.1")[1]
+    assert "nothing left" not in run("train", "--resume", "r", "--epochs", 2)[1]
+
+
+@pytest.mark.usefixtures("began")
+def test_what_cannot_go_on_gets_a_cure_that_works(run):
+    """The checkpoint is not to blame for an option."""
+    code, _, err = result = run("train", "--resume", "r", "--patience", 2)
+    assert_sentence(result, "needs validation data", "leave patience out, or start a new run", "--init-from r")
+    assert "another checkpoint" not in err
+    if importlib.util.find_spec("cupy") is None:
+        code, _, err = run("train", "--resume", "r", "--device", "cuda")
+        assert code == 2
+        assert "CuPy" in err
+        assert "another checkpoint" not in err
+
+
+def test_a_data_folder_has_to_exist(run):
+    for command in (["train", "digits", "--out", "r"], ["evaluate", "r"]):
+        assert_sentence(run(*command, "--data-dir", "nowhere"), "found --data-dir nowhere, where there is no folder")
+    assert not os.path.exists("r")

@@ -38,7 +38,7 @@ def test_other_data_are_refused_with_the_way_to_start_anew(run):
     data = bits()
     data.train[3, 2] ^= 1  # one pixel
     words = refused(run, r"trained on other data: the SHA-256 of mine-static was (\w{12}), and that of .* is (\w{12}); "
-                    r"put the data back, or start a new run .*--init-from", data, epochs=3)
+                    r"put the data back, or start a new run .*init_from=", data, epochs=3)
     assert bits().fingerprint[:12] in words
     assert data.fingerprint[:12] in words
     refused(run, "trained on other data", tv.DataSet("mine-static", bits().train[:-1], bits().test, (3, 4), 1.0,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import DataDir, Device, Json, Use, given, opt, widths
+from tinyvae.cli.options import DataDir, Device, Json, Use, existing_folder, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
 from tinyvae.models import MODELS, config_for, options_of
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
@@ -67,7 +67,8 @@ def train(
     ))] = "digits",
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
     resume: Annotated[Path | None, opt(
-        "Go on with this run. With another value it then records a change: "
+        "Go on with this run; DATA, if given, are its data under another name. With another value it then records a "
+        "change: "
         f"{either(['--' + name.replace('_', '-') for name in may_change()])}.", metavar="RUN")] = None,
     init_from: Annotated[Path | None, opt("Begin with the model and parameters of this run, by default on its data.",
                                           metavar="RUN")] = None,
@@ -100,10 +101,10 @@ def train(
 
     if tf32 and device != "cuda":
         raise ValueError("found --tf32 without --device cuda; only a GPU multiplies in TF32: leave it out")
-    asked = given(context)
+    asked, data_dir = given(context), existing_folder(data_dir)
     settings = {f.name: more[f.name] for f in fields(Settings)}
     if resume is not None:
-        others = [name for name in asked if name not in ("resume", *ALWAYS, *may_change())]
+        others = [name for name in asked if name not in ("resume", "data", *ALWAYS, *may_change())]
         if others:
             raise ValueError(f"--resume goes on with the run's own settings, but {others[0].replace('_', '-')} was "
                              f"given too, and only {', '.join(may_change())} can change; leave it out, or start a new "
@@ -111,8 +112,9 @@ def train(
         run = runs.RunFolder(resume)
         run.check_path()
         changes = {name: value for name, value in settings.items() if name in asked}
+        moved = data if "data" in asked else None  # the run's data under another name, which `prepare` compares
         with run.locked():
-            carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures)
+            carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures, moved)
         return
     of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
                 "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
@@ -129,7 +131,7 @@ def train(
 
 
 def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
-             pictures: bool | None) -> None:
+             pictures: bool | None, data: str | None = None) -> None:
     """Train the rest of a run, with a view of it, and draw its pictures; the first line printed begins with `word`.
 
     `pictures`: None draws them if the run began with them.
@@ -140,10 +142,13 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
     from tinyvae.pictures import gallery
     from tinyvae.runs import log, schema
 
-    run, training = runs.prepare(run, data_dir=data_dir, device=device, **changes)
+    run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
     say(f"{word} {run.path}, {training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
+    if training.finished():
+        kept = f"; {' and '.join(changes)} recorded for later epochs" if changes else ""
+        say(f"nothing left to do{kept}; more epochs by: tinyvae train --resume {run.path} --epochs COUNT")
     if tf32:
         loss, change = training.tf32_error()
         say(f"TF32 products: beside float32's, the first batch's loss is off by {loss:.1e} of itself, its gradient by "
