@@ -188,6 +188,36 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch):
     assert run("train", "--resume", "r", "--no-pictures")[0] == 0
 
 
+@pytest.mark.parametrize("at", ["tinyvae.training.epochs.Training", "tinyvae.pictures.gallery.all_pictures"])
+def test_an_interrupt_beside_the_steps_says_how_to_go_on(at, run, monkeypatch):
+    """Before the first step, and while the pictures are drawn."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if at.endswith("Training"):
+            patch.setattr(Training, "__init__", interrupt)
+        else:
+            patch.setattr(at, interrupt)
+        result = run("train", "--out", "r", "--epochs", 1, *SMALL)
+    assert_sentence(result, "tinyvae: interrupted; go on with: tinyvae train --resume r\n", code=130)
+    code, _, err = run("train", "--resume", "r", "--no-pictures")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(("command", "at"), [
+    (["evaluate", "RUN"], "tinyvae.evidence.evaluation.evaluate"),
+    (["sample", "RUN"], "tinyvae.pictures.gallery.sample"),
+    (["variance", "--problem", "vae"], "tinyvae.data.load"), (["bench"], "tinyvae.measure.bench.look")])
+def test_an_interrupt_of_any_command_is_said(command, at, run, digits, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, interrupt)
+    result = run(*(str(digits[0]) if word == "RUN" else word for word in command))
+    assert result == (130, "", "tinyvae: interrupted\n")
+
+
 def test_a_change_is_an_option(run, digits):
     shutil.copytree(digits[0], "r")
     code, _, err = run("train", "--resume", "r", "--epochs", 3, "--lr", "3e-4", "--no-pictures")

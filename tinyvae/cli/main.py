@@ -101,6 +101,12 @@ def place_of(fault: Exception) -> str:
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """Say that Ctrl-C ended the command, and how it goes on if it can; returns the exit code."""
+    print(f"tinyvae: {str(stop) or 'interrupted'}", file=sys.stderr)
+    return 130
+
+
 def main() -> None:
     """The entry point: errors that are the user's to mend become one sentence."""
     from tinyvae.engine.tape import TapeError
@@ -132,6 +138,9 @@ def main() -> None:
             raise
         print(f"tinyvae: {fault}{place_of(fault)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as fault:
-        print(f"tinyvae: {str(fault) or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.exit(interrupted(stop))
+    except SystemExit as end:  # into which the command framework turns Ctrl-C, without a word
+        if isinstance(cause := getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            sys.exit(interrupted(cause))
+        raise

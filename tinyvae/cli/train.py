@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,7 +129,17 @@ def train(
             name.rmdir()
 
 
-def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
+def carry_on(word: str, run: Any, *arguments: Any) -> None:
+    """`go_on`; after Ctrl-C at any moment the last line says how the run goes on, now that its folder is there."""
+    from tinyvae import runs
+
+    try:
+        go_on(word, run, *arguments)
+    except KeyboardInterrupt as stop:
+        raise runs.Interrupted(str(stop) or f"interrupted; {runs.way_on(run)}") from None
+
+
+def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
              pictures: bool | None, data: str | None = None) -> None:
     """Train the rest of a run, with a view of it, and draw its pictures; the first line printed begins with `word`.
 
@@ -154,12 +163,8 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
         say(f"TF32 products: beside float32's, the first batch's loss is off by {loss:.1e} of itself, its gradient by "
             f"{change:.1e} (norms)")
     view = display.TrainingView(training, as_json)
-    try:
-        with view.live(), fusion.tf32(tf32):
-            runs.train(run, training, view.on_step, view.on_epoch)
-    except runs.Interrupted as stop:  # the command framework would end here without a word
-        print(f"tinyvae: {stop}", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with view.live(), fusion.tf32(tf32):
+        runs.train(run, training, view.on_step, view.on_epoch)
     if run.config().get("pictures", True) if pictures is None else pictures:
         records = log.read_lines(run.metrics, schema.is_record)
         drawn = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)

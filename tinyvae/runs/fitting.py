@@ -274,9 +274,13 @@ def train(run: RunFolder, training: Training, on_step: OnStep | None = None, on_
                 files.write_json(run.path / "fault.json", {"message": str(fault), **fault.report})
                 raise
             if interrupted():
-                uses = "".join(f" --use {path}" for path in extensions.PATHS.values())
-                raise Interrupted("interrupted; the state is saved, go on with: "
-                                  f"tinyvae train --resume {run.path}{uses}")
+                raise Interrupted(f"interrupted; the state is saved, {way_on(run)}")
+
+
+def way_on(run: RunFolder) -> str:
+    """The command with which a run that was interrupted goes on."""
+    uses = "".join(f" --use {path}" for path in extensions.PATHS.values())
+    return f"go on with: tinyvae train --resume {run.path}{uses}"
 
 
 def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,
