@@ -424,17 +424,26 @@ def test_float32_agrees_with_float64():
         assert abs(getattr(a, name) - getattr(b, name)) <= 1e-5, name
 
 
-def test_a_model_that_is_not_finite_is_not_given_a_number():
+def test_a_model_whose_numbers_overflow_is_not_given_a_number():
+    """Its parameters are finite, and sums of their products are inf - inf."""
     model = vae()
-    model.parameters["decoder.0.weight"].data[0, 0] = np.nan
+    largest = np.finfo(model.dtype).max
+    model.parameters["decoder.1.weight"].data[...] = largest
+    model.parameters["decoder.1.weight"].data[::2] = -largest
     result = evaluate(model, data_set(count=10), importance_samples=4)
     for name in ("elbo", "elbo_stderr", "reconstruction", "bits_per_pixel", "log_evidence", "log_evidence_stderr"):
-        assert math.isnan(getattr(result, name)), name
+        assert not math.isfinite(getattr(result, name)), name
     assert math.isfinite(result.kl)  # the encoder is sound
-    model.parameters["encoder.0.weight"].data[...] = np.nan
+    model.parameters["encoder.1.weight"].data[...] = model.parameters["decoder.1.weight"].data[:1, :1]
     result = evaluate(model, data_set(count=10))
-    assert math.isnan(result.kl)
-    assert result.active_units == 0
+    assert not math.isfinite(result.kl)
+
+
+def test_a_model_with_a_parameter_that_is_not_finite_is_refused():
+    model = vae()
+    model.parameters["decoder.0.weight"].data[0, 0] = np.nan
+    with pytest.raises(ValueError, match="found 1 of 189 parameters of a vae that are not finite, so that no"):
+        evaluate(model, data_set(count=10))
 
 
 def test_what_cannot_be_evaluated_is_refused():

@@ -28,11 +28,22 @@ def infer(log_joint=lambda z: -(z["a"] ** 2).sum(-1), q=None, **options):
     return tv.infer(log_joint, {"a": tv.Factor(Normal, (2,))} if q is None else q, **({"steps": 2} | options))
 
 
+def dead():
+    """A model with one parameter that is NaN."""
+    made = model()
+    made.parameters["decoder.0.bias"].data[0] = np.nan
+    return made
+
+
 # Each use, and the sentence that it gets; a sentence is to fit the very use.
 USES = [
     (lambda: tv.fit("vae", DATA), "found a str in place of a model; expected one that is built, as tv.VAE("),
     (lambda: tv.fit(tv.VAE, DATA), "found the class VAE in place of a model; expected one that is built"),
     (lambda: tv.fit(DATA, model()), "found a DataSet in place of a model"),
+    (lambda: tv.fit(dead(), DATA), "of a vae that are not finite, from which nothing can be le"),
+    (lambda: tv.evaluate(dead(), DATA), "of a vae that are not finite, so that no bound"),
+    (lambda: dead().encode(ROWS), "of a vae that are not finite, with which nothing can be en"),
+    (lambda: dead().generate(3), "of a vae that are not finite, with which nothing can be deco"),
     (lambda: tv.fit(model(), None), "found data of type NoneType; expected a DataSet"),
     (lambda: fit(epochs="3"), "found epochs='3'; expected a whole number"),
     (lambda: fit(epochs=1.5), "found epochs=1.5; expected a whole number"),

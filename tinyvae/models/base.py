@@ -26,7 +26,7 @@ from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import Distribution
-from tinyvae.engine.devices import Namespace, floating, namespace
+from tinyvae.engine.devices import Namespace, floating, namespace, read
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
@@ -177,6 +177,7 @@ class Model:
         A grey value stands for the probability of a pixel that is drawn, so every model takes it. DataError for numbers
         outside [0, 1].
         """
+        check_finite(self, "with which nothing can be encoded")
         batch = Batch(self.tensor(x, self.pixels, "x"))
         if np.size(x):
             check_range(np.asarray(x), "x")
@@ -186,6 +187,7 @@ class Model:
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        check_finite(self, "with which nothing can be decoded")
         found = self.tensor(z, self.latent, "z")
         if not np.isfinite(np.asarray(z)).all():
             raise ValueError("found NaN or infinite numbers in z; expected finite ones")
@@ -264,6 +266,13 @@ def check_model(model: Any, **called: Any) -> None:
     if not isinstance(model, Model):
         what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise TypeError(f"found {what} in place of a model; expected one that is built, as tv.VAE(data.dimensions)")
+
+
+def check_finite(model: Model, why: str) -> None:
+    """Raise ValueError for a model with parameters that are not finite, all of whose numbers are NaN; `why` ends it."""
+    if wrong := read((~model.xp.isfinite(model.parameters.flat)).sum()):
+        raise ValueError(f"found {wrong:,} of {model.parameters.count:,} parameters of a {model.kind} that are not "
+                         f"finite, {why}: build the model again, or load another checkpoint")
 
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:

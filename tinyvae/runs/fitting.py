@@ -19,7 +19,7 @@ from typing import Any
 from tinyvae import data as data_sets
 from tinyvae.data import DataSet
 from tinyvae.engine.devices import namespace, read
-from tinyvae.models import Model, check_model, extensions
+from tinyvae.models import Model, check_finite, check_model, extensions
 from tinyvae.progress import watched
 from tinyvae.runs import environment, files, log, schema
 from tinyvae.runs.files import CheckpointError
@@ -77,6 +77,8 @@ SETTINGS
         If the folder cannot be made or written, or `init_from` cannot be read.
     """
     check_model(model, on_step=on_step, on_epoch=on_epoch)
+    if init_from is None:
+        check_finite(model, "from which nothing can be learned")
     chosen = Settings.from_dict(settings)
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     with model.parameters.trained():
@@ -182,6 +184,10 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
                 raise
             raise CheckpointError(f"{run.last}: {fault}; {schema.ANOTHER}") from None
         run.restore(training)
+        try:
+            check_finite(model, "from which no training goes on")
+        except ValueError as fault:
+            raise CheckpointError(f"{run.last}: {fault}") from None
         run.constant = {name: meta[name] for name in ("changes", "init_from") if name in meta}
         run.constant["data_sha256"] = meta.get("data_sha256") or loaded.fingerprint
         _record(run, config | place, training, before, moved=bool(place))

@@ -264,8 +264,8 @@ class Training:
         wrong = read((~self.xp.isfinite(self.model.parameters.flat)).sum())
         if wrong:
             raise NonFiniteError(f"{wrong:,} of {self.model.parameters.count:,} parameters are not finite after step "
-                                 f"{self.now(STEP)}, though no loss and no gradient was; the checkpoint before it is "
-                                 "intact. Start again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
+                                 f"{self.now(STEP)}, though no loss and no gradient was; they were not saved. Start "
+                                 "again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
 
     def end_epoch(self) -> dict[str, Any]:
         """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""
@@ -273,6 +273,7 @@ class Training:
         for step in self._trained():
             self._check_divergence(step)
             record |= self._sums(step)
+        self.check_parameters()
         draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
         if draws:
             record["importance_samples"] = draws
