@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tinyvae.choices import path_of
 from tinyvae.models.base import MODELS, Model
 
 PATHS: dict[str, Path] = {}  # by SHA-256, where each file that was run was found
@@ -29,7 +30,7 @@ def use(path: str | Path) -> None:
     Raises ValueError for a file that does not exist, or that raises an error.
     """
     with _running:
-        _use(Path(path))
+        _use(path_of("a file to use", path))
 
 
 def _use(path: Path) -> None:

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tinyvae.choices import path_of
 from tinyvae.engine.devices import to_host
 from tinyvae.models import Model, extensions
 from tinyvae.runs import checkpoint, environment, files, lock, log, schema
@@ -45,7 +46,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path_of("a run folder", path)
         self.config_file = self.path / "config.json"
         self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
         self.metrics, self.timings = self.path / "metrics.jsonl", self.path / "timings.jsonl"
