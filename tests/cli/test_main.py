@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one sentence with exit code 2 for every mistake."""
 
+import errno
 import gzip
 import json
 import os
@@ -642,3 +643,22 @@ def test_needs_without_classes_is_a_sentence(own):
 def test_an_error_of_the_users_own_keeps_its_traceback(own):
     with pytest.raises(TypeError, match="unsupported operand"):
         own("own")
+
+
+# ---- errors of the system --------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_cannot_be_written_gets_a_cure(run, digits, monkeypatch):
+    Path("runs").touch()  # a file where a folder has to be, as a folder without permissions would refuse, too
+    assert_sentence(run("train", "digits", *SMALL), "cannot be made here: Not a directory; choose another place")
+    assert_sentence(run("sample", digits[0], "--out", "runs/x"), "runs/x cannot be made: Not a directory; choose")
+    for command in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["sample"], ["train", "--use"]):
+        result = run(*command, "a" * 300)
+        assert_sentence(result)
+        assert "Errno" not in result[2]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `print` does where > /dev/full stands
+
+    monkeypatch.setattr("tinyvae.measure.bench.look", full)
+    assert_sentence(run("bench"), "tinyvae: standard output: No space left on device; choose another place\n")

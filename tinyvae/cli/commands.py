@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, opened, opt, widths
+from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, make, opened, opt, widths
 from tinyvae.progress import watched
 
 
@@ -89,7 +89,7 @@ def picture(name: str) -> Any:
                              "pictures are for models that do, as a vae")
         model.check(data_set)
         folder = out or (run if run.is_dir() else run.parent) / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
         draw = getattr(gallery, name)
         for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
             print(file)

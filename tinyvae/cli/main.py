@@ -7,6 +7,7 @@ nobody foresaw, as one in a user's own model, keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ EXAMPLES = {
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
+UNWRITTEN = (errno.ENOSPC, errno.EIO, errno.EFBIG)  # what a full or broken place says to a writer
 
 
 def show_version(wanted: bool) -> None:
@@ -130,7 +132,11 @@ def main() -> None:
         print(f"tinyvae: out of memory ({fault}); make --hidden, --latent, --samples or --batch smaller",
               file=sys.stderr)
         sys.exit(2)
-    except (CheckpointError, ValueError, OSError) as fault:
+    except OSError as fault:  # what is raised where a file is named has a better sentence already
+        place = "standard output" if fault.filename is None and fault.errno in UNWRITTEN else fault.filename
+        print(f"tinyvae: {f'{place}: {fault.strerror}; choose another place' if place else fault}", file=sys.stderr)
+        sys.exit(2)
+    except (CheckpointError, ValueError) as fault:
         print(f"tinyvae: {fault}{place_of(fault)}", file=sys.stderr)
         sys.exit(2)
     except (TypeError, AttributeError, IndexError, RuntimeError) as fault:

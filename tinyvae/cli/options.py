@@ -44,6 +44,14 @@ def existing_folder(path: str | None) -> str | None:
     return os.path.abspath(Path(path).expanduser())
 
 
+def make(out: Path) -> None:
+    """The folder for the pictures; ValueError says why it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
+
+
 def widths(text: str) -> list[int]:
     """"400" or "200,200" as a list of numbers."""
     try:

@@ -268,3 +268,6 @@ def claimed(path: Path) -> Path:
         except FileExistsError:
             number += 1
             candidate = path.with_name(f"{path.name}-{number}")
+        except OSError as fault:
+            raise ValueError(f"{candidate} cannot be made here: {fault.strerror}; choose another place with --out"
+                             ) from None

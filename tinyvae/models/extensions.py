@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import threading
 import traceback
@@ -34,7 +35,7 @@ def use(path: str | Path) -> None:
 
 
 def _use(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"{path} is no file; give a Python file that registers a model or a family")
     digest = _digest(path)
     if digest in USED:

@@ -157,8 +157,9 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
         schema.check_options(config["model"], run.config_file, schema.UNDO)
         if run.is_new():
             return run, _begin(run, config, data, data_dir, device, wanted)
-        if other := environment.differing_blas(config.get("environment", {})):
-            warnings.warn(f"the run began under another BLAS ({other}): it goes on, but its bits may differ from those "
+        if other := environment.differing(config.get("environment", {})):
+            what = "other variables" if other.startswith("NUMBA") else "another BLAS"
+            warnings.warn(f"the run began under {what} ({other}): it goes on, but its bits may differ from those "
                           "of an uninterrupted run", RuntimeWarning, stacklevel=2)
         meta, shapes = run.sealed()
         _check_agreement(run, config, meta, wanted)

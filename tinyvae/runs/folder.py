@@ -77,7 +77,7 @@ class RunFolder:
         The lock comes before the first byte, so of several processes at once one has the folder and the others a
         sentence. If the block raises an error before the first checkpoint, what was made is removed.
         """
-        made = not self.path.exists()
+        made = not os.path.exists(self.path)  # (False of a name that is too long, where Path's own raises an error)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -109,7 +109,7 @@ class RunFolder:
 
     def check_path(self) -> None:
         """Raise CheckpointError, with a cure, if there is no folder here that a run began."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise CheckpointError(f"{self.path} does not exist; start a run with: tinyvae train --out {self.path}")
         if self.path.is_file():
             if self.path.name == "best.safetensors":

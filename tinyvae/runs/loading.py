@@ -44,7 +44,7 @@ def built(config: dict[str, Any], device: str, file: Path, cure: str) -> Model:
 def checkpoint_of(path: str | Path) -> Path:
     """The file with the parameters for use: the best checkpoint of a run, else its last; or `path`, if it is a file."""
     run = RunFolder(path)
-    return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
+    return run.path if not os.path.isdir(run.path) else run.best if run.best.exists() else run.last
 
 
 def described(path: str | Path) -> dict[str, Any]:
