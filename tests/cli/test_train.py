@@ -114,3 +114,8 @@ def test_a_data_folder_has_to_exist(run):
     for command in (["train", "digits", "--out", "r"], ["evaluate", "r"]):
         assert_sentence(run(*command, "--data-dir", "nowhere"), "found --data-dir nowhere, where there is no folder")
     assert not os.path.exists("r")
+
+
+def test_the_help_names_every_activation(run):
+    printed = run("train", "--help")[1]
+    assert [name for name in ("relu", "tanh", "softplus", "identity") if name not in printed] == []

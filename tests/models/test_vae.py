@@ -143,3 +143,7 @@ def test_a_wrong_posterior_gets_a_sentence():
     with pytest.raises(ValueError, match="found latent=1 with a dirichlet posterior, which needs at least 2"):
         tv.VAE(36, 12, 1, posterior="dirichlet")
     assert math.isclose(float(vae("gamma").prior.mean.data[0]), 1.0)
+
+
+def test_the_words_for_a_model_name_its_families():
+    assert str(tv.VAE(9, 6, 3, posterior="gamma")).startswith("VAE(9-6-3, relu, bernoulli, gamma posterior, ")

@@ -77,8 +77,7 @@ def train(
                                             metavar="NAME=VALUE")] = None,
     hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
     latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
-    activation: Annotated[str, opt(
-        f"The activation of hidden layers: {either([name for name in ACTIVATIONS if name != 'identity'])}.")] = "relu",
+    activation: Annotated[str, opt(f"The activation of hidden layers: {either(ACTIVATIONS)}.")] = "relu",
     likelihood: Annotated[str | None, opt(
         f"The likelihood p(x|z): {either(LIKELIHOODS)}. By default: what suits the data.")] = None,
     posterior: Annotated[str, opt(f"The family of the posterior q(z|x): {either(posteriors())}.")] = "normal",

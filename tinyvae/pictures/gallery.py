@@ -139,6 +139,8 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
     """The posterior means of test images, and the KL of each dimension."""
     images, labels = chosen_images(model, data, count, seed)
+    if labels is not None and data.class_names is not None:
+        labels = np.array([*data.class_names, "unknown"])[labels]  # the last one is that of the label -1
     return [charts.latents(model.encode(images)[0], labels, folder / "latents.png", kl_of_dimensions(model, data),
                             is_normal(model))]
 

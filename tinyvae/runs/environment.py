@@ -85,7 +85,9 @@ def differing(before: dict[str, Any]) -> str:
     keys = ("library", "version", "kernel", "threads")
     found = [f"{key} {then[key]} then, {now.get(key)} now" for key in keys if key in then and then[key] != now.get(key)]
     variables = before.get("variables")
-    for name in KERNEL_VARIABLES if isinstance(variables, dict) else ():
+    if not isinstance(variables, dict):
+        return "; ".join(found)
+    for name in KERNEL_VARIABLES:
         if variables.get(name) != os.environ.get(name):
             found.append(f"{name}={variables.get(name, '')} then, {name}={os.environ.get(name, '')} now")
     return "; ".join(found)
