@@ -45,7 +45,7 @@ def test_two_columns_of_one_name(tmp_path):
 
 @pytest.mark.parametrize("frame", [np.zeros(3), [[1, 2]], "a"])
 def test_what_is_no_table(frame):
-    with pytest.raises(data.DataError, match="expected a table|expected a DataFrame"):
+    with pytest.raises(data.DataError, match=r"expected a table|expected a DataFrame"):
         frame_table(frame)
 
 

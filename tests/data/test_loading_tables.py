@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import tinyvae as tv
 import tinyvae.data as data
@@ -57,7 +58,7 @@ def test_nan_is_a_mask_and_counts_for_nothing(pixels):
         assert found.spread == pytest.approx(np.nanstd(train, 0))
     assert found.has_missing
     assert "some missing" in str(found)
-    with pytest.raises(ValueError, match="the table has missing values .* a vae needs every value: .*--model miwae"):
+    with pytest.raises(ValueError, match=r"the table has missing values .* a vae needs every value: .*--model miwae"):
         tv.fit(tv.VAE(3, 4, 2, likelihood=found.likelihood), found, epochs=1)
 
 
@@ -105,15 +106,26 @@ def test_numbers_of_any_size():
 
 
 def test_the_density_in_own_units():
-    """The integral of the density in own units is 1: it is that of stored values times |d stored / d own|."""
+    """It is that of stored values times |d stored / d own|."""
     found = data.from_table(OWN)
     each = found.log_jacobian("test")
     assert each.shape == (5,)
     assert each == pytest.approx(-np.log(found.spread).sum())
-    masked = data.from_table(holes(OWN))
-    expected = [-np.log(masked.spread)[row == 1].sum() for row in masked.test_mask]
-    assert masked.log_jacobian("test") == pytest.approx(expected)
+    masked = data.from_table(holes(OWN))  # a missing value has no density
+    observed = np.where(masked.test_mask, masked.test, np.nan)
+    expected = np.nansum(stats.norm(masked.center, masked.spread).logpdf(masked.own_units(observed)), 1)
+    assert masked.log_jacobian("test") + np.nansum(stats.norm.logpdf(observed), 1) == pytest.approx(expected, abs=1e-5)
     assert data.from_table(COUNTS, pixels="counts").log_jacobian("test") is None
+
+
+def test_other_data_in_the_units_of_a_models_own():
+    one, other = data.from_table(OWN), data.from_table(holes(OWN[:30] + OWN.std(0)))
+    found = other.in_units_of(one)
+    assert np.array_equal(found.center, one.center)
+    assert np.abs((own(found, "test") - own(other, "test")) / one.spread)[found.test_mask == 1].max() < 1e-5
+    assert (found.train[found.train_mask == 0] == 0).all()
+    with pytest.raises(DataError, match=r"has 2 columns, 1, 2, real; expected those of the table, 3, 1, 2, 3, real, in"):
+        data.from_table(OWN[:, :2]).in_units_of(one)
 
 
 # ---- by name ---------------------------------------------------------------------------------------------------------
@@ -145,7 +157,7 @@ def test_what_is_said_about_names(table):
         (table, None, "text in the column kind, such as '(yes|no)'; expected numbers: give it as --label-column kind"),
         (f"{table}-real", "knd", "has no column 'knd' for the labels; .* Did you mean kind"),
         ("digits", "kind", "found the label column kind with digits; expected the path of a table"),
-        ("digits-real", None, "digits-real does not exist, because digits are images; expected -dynamic, -static, -thr"),
+        ("digits-real", None, "digits-real does not exist, because digits are images; expected -dynamic, -static"),
         (f"{table}-rael", None, "unknown suffix -rael of .*a.csv; expected .*-gray, -real, -counts"),
         (f"{table}@kind-counts", None, "not all of them whole; expected counts"),
     ):
@@ -155,8 +167,8 @@ def test_what_is_said_about_names(table):
 
 def test_whole_numbers_get_a_line(tmp_path):
     np.savetxt(tmp_path / "a.csv", COUNTS, "%d", ",", header="a,b,c", comments="")
-    with pytest.warns(UserWarning, match="holds whole numbers from 0 to .* taken as real ones; if they count something, "
-                                         ".*a.csv-counts may suit them better$"):
+    with pytest.warns(UserWarning, match=r"holds whole numbers from 0 to .* taken as real ones; if they count "
+                                         r"something, .*a.csv-counts may suit them better$"):
         assert data.load(tmp_path / "a.csv").kind == "real"
     assert data.load(f"{tmp_path}/a.csv-counts").columns == ("a", "b", "c")  # no warning
     assert data.load(f"{tmp_path}/a.csv-real").kind == "real"
@@ -190,7 +202,7 @@ def test_a_data_set_of_ones_own_is_checked():
         ({"center": None}, "found spread=.*; expected center and spread together"),
         ({"spread": np.array([1.0, 0.0, 1.0])}, "found spread=.* the spread above 0"),
         ({"center": np.zeros(2)}, "found center=.* for each of 3 columns"),
-        ({"train": np.full((4, 3), np.nan)}, "found NaN in 4 of 4 images in the train data of the table; expected finite"),
+        ({"train": np.full((4, 3), np.nan)}, "found NaN in 4 of 4 images in the train data of the table; exp"),
         ({"pixels": "counts"}, "expected counts, whole numbers from 0"),
     ):
         with pytest.raises(DataError, match=said):
