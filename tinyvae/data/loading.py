@@ -149,7 +149,7 @@ def _located(text: str) -> tuple[Path, str | None] | None:
         return path, None
     for place in (place for place, letter in enumerate(text) if letter == "@"):
         path = _existing(text[:place])
-        if path is not None and path.is_file() and text[place + 1 :]:
+        if path is not None and text[place + 1 :]:
             return path, text[place + 1 :]
     return None
 
@@ -249,10 +249,11 @@ def _load_path(path: Path, label: str | None, text: str, wanted: str | None) -> 
 def _of_table(table: formats.Table, where: str, label: str | None, wanted: str | None) -> DataSet:
     """The data set of a table: of real numbers, if no treatment is wanted; a line then says what else they may be."""
     arrays, columns, names = table.chosen(where, label)
-    numbers = arrays["images"].read()
+    rows = {key: stored.read() for key, stored in arrays.items() if stored.dtype.kind == "f" and len(stored.shape) == 2}
+    numbers = np.concatenate(list(rows.values()))
     whole = is_whole(np.nan_to_num(numbers))
     if wanted in PIXELS and whole and not np.isnan(numbers).any():  # bytes, not fractions
-        arrays["images"] = formats.Stored.of(numbers.astype(np.int64))
+        arrays |= {key: formats.Stored.of(values.astype(np.int64)) for key, values in rows.items()}
     data = data_set_of(where, arrays, wanted or "real", columns, names)
     if wanted is None and whole and not (numbers < 0).any():
         pixels = "" if data.dimensions < 9 or np.nanmax(numbers) > 255 else f", and if they are pixels, {where}-gray"
