@@ -78,6 +78,9 @@ def train(
     model: Annotated[str, opt(f"The kind of model: {either(MODELS)}.")] = "vae",
     option: Annotated[list[str] | None, opt("An option of the model's own, with its value as JSON: alpha=0.1.",
                                             metavar="NAME=VALUE")] = None,
+    supervised: Annotated[bool, opt(
+        "With a model that learns from few labels: train the network q(y|x) alone on the same labels, too, in "
+        "RUN/supervised, and print what the unlabelled data gain.", "--supervised")] = False,
     hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
     latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
     activation: Annotated[str, opt(
@@ -123,6 +126,11 @@ def train(
     config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings,
                    labels_from)
     config["pictures"] = pictures is not False
+    if supervised:
+        from tinyvae.tasks.supervised import check_kind
+
+        check_kind(config["model"]["kind"])
+        config["supervised"] = True
     name = out or claimed(Path("runs") / Path(data_sets.split_labels(config["data"])[0]).name)
     run = runs.RunFolder(name)
     try:
@@ -144,6 +152,7 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
     from tinyvae.engine import fusion
     from tinyvae.pictures import gallery
     from tinyvae.runs import log, schema
+    from tinyvae.tasks import supervised
 
     run, training = runs.prepare(run, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
@@ -157,6 +166,9 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
     try:
         with view.live(), fusion.tf32(tf32):
             runs.train(run, training, view.on_step, view.on_epoch)
+        if run.config().get("supervised"):
+            gained = supervised.gained(run, training, data_dir or run.config().get("data_dir"), device)
+            print(json.dumps(gained.to_dict()) if as_json else gained)
     except runs.Interrupted as stop:  # the command framework would end here without a word
         print(f"tinyvae: {stop}", file=sys.stderr)
         raise typer.Exit(130) from None
