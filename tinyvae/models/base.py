@@ -156,6 +156,13 @@ class Model:
         z, log_q = q.draw(draw.noise, samples)
         return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
 
+    def learn(self, data: DataSet) -> None:
+        """What the model learns from its training data when an epoch ends, beside its gradients; by default nothing.
+
+        It may change parameters that no phase trains, and must be a function of the data and the parameters alone, so
+        that a run that was stopped goes on with the same bits.
+        """
+
     def bound_of(self, terms: Mapping[str, Any]) -> Any:
         """The bound on log p(x), from all terms by name: the weighted sum of those that `bound` names."""
         return sum(self.weights.get(name, 1.0) * value for name, value in terms.items()

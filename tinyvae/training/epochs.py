@@ -278,6 +278,7 @@ class Training:
         for step in self._trained():
             self._check_divergence(step)
             record |= self._sums(step)
+        self.model.learn(self.data)
         draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
         if draws:
             record["importance_samples"] = draws
