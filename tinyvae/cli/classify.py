@@ -55,10 +55,7 @@ def classify(
         return
     what = f"{data_set.name}, {part} data" if images is None else str(images)
     display.console().print(table(found, what), markup=False)
-    if summary:
-        print(f"accuracy {summary['accuracy']:.2%} ± {summary['accuracy_stderr']:.2%} of {summary['labelled_count']:,} "
-              f"data with labels (higher is better); expected calibration error "
-              f"{summary['expected_calibration_error']:.2%} in {summary['bins']} bins of equal width (lower is better)")
+    print(found)
     if csv is not None:
         print(csv)
 

@@ -59,6 +59,15 @@ class Classified:
         """The share of the data with labels whose class is right, and its standard error."""
         return mean_and_error(self.right())
 
+    def __str__(self) -> str:
+        count = f"{len(self.probabilities):,} data, {len(self.names)} classes"
+        if not len(self.known):
+            return f"{count}, no label known"
+        accuracy, error = self.accuracy()
+        return (f"{count}: accuracy {accuracy:.2%} ± {error:.2%} of {len(self.known):,} data with labels (higher is "
+                f"better); expected calibration error {self.calibration().error:.2%} in {BINS} bins of equal width "
+                "(lower is better)")
+
     def confusion(self) -> np.ndarray:
         """How many data of each label (row) got each class (column), (classes, classes)."""
         found = np.zeros((len(self.names), len(self.names)), int)
