@@ -58,9 +58,9 @@ from tinyvae.tasks.classification import Classified, classify
 
 __version__ = "0.2.0"
 __all__ = [
-    "VAE", "Batch", "CheckpointError", "Classified", "DataError", "DataSet", "Draw", "Evaluation", "Factor", "Inference",
-    "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms", "apply", "classify",
-    "data",
+    "VAE", "Batch", "CheckpointError", "Classified", "DataError", "DataSet", "Draw", "Evaluation", "Factor",
+    "Inference", "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms",
+    "apply", "classify", "data",
     "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
     "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip

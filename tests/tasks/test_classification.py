@@ -59,7 +59,7 @@ def test_a_model_classifies_data_and_images(trained):
 
 
 def test_a_model_without_classifier_is_refused():
-    with pytest.raises(ValueError, match=r"found a vae, which has no classifier; expected .* classifier, m2"):
+    with pytest.raises(ValueError, match=r"found a vae, which has no classifier; expected .*: classifier, m1"):
         classify(tv.VAE(64, 5, 2), "digits")
 
 

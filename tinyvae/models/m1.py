@@ -30,8 +30,8 @@ class M1(VAE, kind="m1"):
     options: ClassVar = {"strength": "The inverse of the penalty of the logistic regression, scikit-learn's C."}
     __init__ = Model.__init__
 
-    def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
-              activation: str = "relu", likelihood: str = "bernoulli", posterior: str = "normal",
+    def build(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
+              likelihood: str = "bernoulli", posterior: str = "normal", classes: int = 10,
               strength: float = 1.0) -> None:
         super().build(pixels, widths_of(hidden), latent, activation, likelihood, posterior)
         self.classifier = self.network("classifier", latent, (), Categorical, classes)

@@ -35,15 +35,15 @@ class M1M2(M2, kind="m1m2"):
     }  # fmt: skip
 
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
-              activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli", features: int = 50,
-              first_epochs: int = 20, hidden2: int = 300) -> None:
+              activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli",
+              posterior: str = "normal", features: int = 50, first_epochs: int = 20, hidden2: int = 300) -> None:
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         if first_epochs < 1:
             raise ValueError(f"found first_epochs={first_epochs}; expected at least 1, in which M1 learns")
         self.encoder = self.network("encoder", pixels, hidden, Normal, features, activation)
         self.decoder = self.network("decoder", features, widths_of(hidden)[::-1], pixel, pixels, activation)
         self.standard = Normal.standard(features, self.dtype, self.xp)
-        self.declare(features, classes, hidden2, latent, activation, Normal, "normal")
+        self.declare(features, classes, hidden2, latent, activation, Normal, posterior)
         self.weights = {"kl": -1.0, "classifier": alpha}
 
     def phases(self) -> Sequence[Phase]:
@@ -63,16 +63,16 @@ class M1M2(M2, kind="m1m2"):
             seen = replace(seen, x=self.encoder(seen.x).sample(draw.noise)[0].detach())
         inner = super().terms(replace(batch, x=z[0].detach(), labelled=seen), draw)
         shown = self.stacked(batch.x, z, q, inner["unlabelled"])
-        return Terms(inner.reported | shown, **inner)
+        return Terms(inner.reported | dict(shown), **inner)
 
-    def stacked(self, x: Tensor, z: Tensor, q: Normal, inner: Tensor) -> dict[str, Tensor]:
+    def stacked(self, x: Tensor, z: Tensor, q: Normal, inner: Tensor) -> Terms:
         """The terms of the bound on log p(x), for a draw z (1, rows, features) and -U(z) in `inner`."""
-        return {"reconstruction": self.decoder(z).log_prob(x)[0], "kl": q.log_prob(z)[0] - inner}
+        return Terms(reconstruction=self.decoder(z).log_prob(x)[0], kl=q.log_prob(z)[0] - inner)
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         q = self.encoder(batch.x)
         z = q.sample(draw.noise)
-        return Terms(**self.stacked(batch.x, z, q, self.unlabelled(z[0], draw)))
+        return self.stacked(batch.x, z, q, self.unlabelled(z[0], draw))
 
     def log_weights(self, batch: Batch, draw: Draw, samples: int) -> Tensor:
         """Each weight is p(x|z1) / q(z1|x) times the weight of M2 for that draw of z1, whose mean is p(z1)."""

@@ -35,12 +35,12 @@ class Shot(M2, kind="shot"):
     }  # fmt: skip
 
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
-              activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli", smoothing: float = 0.01,
-              interpolation: float = 1.0) -> None:
+              activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli",
+              posterior: str = "normal", smoothing: float = 0.01, interpolation: float = 1.0) -> None:
         if not (0 <= smoothing < 1 and 0 <= interpolation < float("inf")):
             raise ValueError(f"found smoothing={smoothing} and interpolation={interpolation}; expected a number from 0 "
                              "to below 1, and a finite one of at least 0")
-        super().build(pixels, classes, hidden, latent, activation, alpha, likelihood)
+        super().build(pixels, classes, hidden, latent, activation, alpha, likelihood, posterior)
         self.weights = {"classifier": alpha, "interpolation": -interpolation}
 
     def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class Shot(M2, kind="shot"):
         found_y, found_z = self.q_y(mixed(x)), self.q_z(mixed(x))
         classes = -(mixed(q_y.mean) * found_y.logits.log_softmax()).sum(-1)
         mean, spread = (self._error(ours, mixed(theirs)) for ours, theirs in (
-            (found_z.mu, q_z.mu), (found_z.sigma, q_z.sigma)))
+            (found_z.mean, q_z.mean), (found_z.variance.sqrt(), q_z.variance.sqrt())))
         return classes + mean + spread
 
     @staticmethod
