@@ -230,7 +230,8 @@ def test_labelled_batches_go_on_with_their_bits_in_the_middle_of_an_epoch(kind, 
 def test_pixels_of_labelled_rows_are_drawn_apart():
     """The first row of both batches is a datum of grey pixels: equal draws would be the same noise, used twice."""
     grey = np.full((40, 64), 128, np.uint8)
-    data = tv.DataSet("grey", grey, grey[:4], (8, 8), 255.0, "dynamic", "bernoulli", np.arange(40) % 2, np.arange(4) % 2)
+    labels = np.arange(40) % 2
+    data = tv.DataSet("grey", grey, grey[:4], (8, 8), 255.0, "dynamic", "bernoulli", labels, labels[:4])
     training = Training(M2(64, classes=2, hidden=3, latent=2), data, Settings(batch=20))
     training.begin_epoch()
     batch, _ = training.batches.next(20)
