@@ -85,6 +85,7 @@ class Model:
     kind: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
+    copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
     bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
 

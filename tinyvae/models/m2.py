@@ -56,7 +56,7 @@ class M2(Model, kind="m2"):
         self.p_x = self.network("p_x", (latent, classes), hidden, family, inputs, activation)
         self.p_z = prior_of(posterior, latent, self.dtype, self.xp)
         self.every = Tensor(self.xp.asarray(np.eye(classes, dtype=self.dtype)[:, None]))  # (classes, 1, classes)
-        self.log_classes = math.log(classes)
+        self.log_classes, self.copies = math.log(classes), classes
 
     # ---- the bounds --------------------------------------------------------------------------------------------------
 
