@@ -127,6 +127,11 @@ def semi_supervised(quick: bool) -> Parts:
     return reproduce_semi.semi_supervised(quick, console.print)
 
 
+def semi_supervised_models(quick: bool) -> Parts:
+    """M2, M1+M2 and SHOT with each of its ideas, on MNIST with 100 labels beside the supervised net."""
+    return reproduce_semi.models(quick, console.print)
+
+
 def gamma_def(quick: bool) -> Parts:
     """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -149,6 +154,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
     "semi-supervised": semi_supervised,
+    "semi-supervised-models": semi_supervised_models,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
