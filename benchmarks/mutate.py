@@ -10,6 +10,7 @@ the program does, are listed with a reason in equivalent_mutants.toml and do not
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -70,17 +71,24 @@ class Copy:
                 shutil.copyfile(results.ROOT / name, self.folder / name)
         self._right: dict[tuple[str, ...], tuple[float, list[str]]] = {}
         self._process: subprocess.Popen | None = None
+        self._seconds = itertools.count(1)
 
     @contextlib.contextmanager
     def changed(self, mutant: Mutant) -> Iterator[None]:
         """Within this block the file of the mutant is changed."""
         file = self.folder / mutant.file
         right = file.read_bytes()
-        file.write_bytes(mutant.apply(right))
+        self._write(file, mutant.apply(right))
         try:
             yield
         finally:
-            file.write_bytes(right)
+            self._write(file, right)
+
+    def _write(self, file: Path, content: bytes) -> None:
+        """Write a source. To Python it is one of old byte code if size and second are the same: each has its own."""
+        file.write_bytes(content)
+        second = next(self._seconds)
+        os.utime(file, (second, second))
 
     def right(self, tests: tuple[str, ...]) -> tuple[float, list[str]]:
         """The seconds of the right program in these tests, and the tests that fail for it, which no mutant meets."""
@@ -114,7 +122,7 @@ class Copy:
         home = self._work / "home"
         home.mkdir(exist_ok=True)
         names = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(home), "CI": "true",
-                 "NUMBA_CACHE_DIR": str(self._work / kernels), "PYTHONDONTWRITEBYTECODE": "1",
+                 "NUMBA_CACHE_DIR": str(self._work / kernels), "PYTHONDONTWRITEBYTECODE": "",
                  "PYTHONPATH": os.pathsep.join([str(self.folder), str(self.folder / "kernels")])}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
         begin = time.perf_counter()

@@ -49,12 +49,12 @@ def test_a_copy_runs_right_and_changed_programs(tree, monkeypatch):
     assert failed == ["tests/engine/test_a.py::test_fails"]
     with copy.changed(mutants["own, operator: a + 1 -> (a - 1)"]):
         assert copy.run(own, seconds, failed).code == mutate.FAILED
+    with copy.changed(mutants["room, operator: a * 2 -> (a / 2)"]):  # as many letters as in the one before
+        assert not copy.run(own, seconds, failed).noticed
     with copy.changed(mutants["hangs, operator: a -= 1 -> a += 1"]):
         found = copy._pytest((*own, f"--deselect={failed[0]}"), 2.0)
         assert found.code is None
         assert found.noticed
-    with copy.changed(mutants["room, operator: a * 2 -> (a / 2)"]):
-        assert not copy.run(own, seconds, failed).noticed
     for folder in (tree, copy.folder):
         assert (folder / "tinyvae" / "engine" / "a.py").read_text() == SOURCE
 

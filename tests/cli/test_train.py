@@ -119,3 +119,15 @@ def test_a_data_folder_has_to_exist(run):
 def test_the_help_names_every_activation(run):
     printed = run("train", "--help")[1]
     assert [name for name in ("relu", "tanh", "softplus", "identity") if name not in printed] == []
+
+
+def test_a_run_with_labels_from_a_file_keeps_them_where_its_data_moved(run):
+    rng = np.random.default_rng(0)
+    np.save("there.npy", rng.integers(0, 2, (40, 3, 4), np.uint8))
+    np.save("labels.npy", np.arange(36) % 3 - 1)
+    code, _, err = run("train", "there.npy", "--labels-from", "labels.npy", *SMALL)
+    assert code == 0, err
+    os.rename("there.npy", "moved.npy")
+    code, _, err = run("train", "moved.npy", "--resume", "r", "--epochs", 2)
+    assert code == 0, err
+    assert run("train", "--resume", "r", "--epochs", 3)[0] == 0

@@ -102,14 +102,17 @@ def data_of(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | N
     """The data with which a run goes on, and the entries of its configuration that say where they are now.
 
     `data` are the same data in memory or under another name; None stands for the name in the configuration. A name
-    without a treatment of the pixels has that of the run.
+    without a treatment of the pixels, or without a file of labels, has that of the run.
     """
     if data is not None and not isinstance(data, (str, Path)):
         return data, {}
     before = config["data"]
     name = before if data is None else data_sets.anywhere(data)
-    if name != before and split_suffix(name)[1] is None and (treatment := split_suffix(before)[1]):
-        name = f"{name}-{treatment}"
+    if name != before and not data_sets.split_labels(name)[1]:
+        base, labels = data_sets.split_labels(before)
+        if split_suffix(name)[1] is None and (treatment := split_suffix(base)[1]):
+            name = f"{name}-{treatment}"
+        name = data_sets.with_labels(name, Path(labels)) if labels else name
     place = {"data": name, "data_dir": data_dir or config.get("data_dir")}
     try:
         loaded = data_sets.load(name, place["data_dir"])
