@@ -193,7 +193,7 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
 
     old = {} if init_from is None else runs.described(init_from)
     if old and "data" not in given(context):
-        data = old["data"]
+        data = old["data"] if labels_from is None else data_sets.split_labels(old["data"])[0]
     if dtype not in ("float32", "float64"):
         raise ValueError(f"found --dtype {dtype!r}; expected float32 or float64")
     data = data_sets.anywhere(data)
