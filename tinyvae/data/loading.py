@@ -123,7 +123,7 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
     if isinstance(data, (str, os.PathLike)):
         return load(data)
     rows = np.ascontiguousarray(data)
-    check_rows(rows, what)
+    check_rows(rows, what, flat=True)
     bits = only([rows], 0, 1)
     return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
 
