@@ -193,7 +193,7 @@ def test_columns_out_of_range_are_pointed_to_real(tmp_path, width):
     with pytest.raises(DataError, match=r"columns of a table, take .*a.npy-real, which standardises each") as caught:
         data.load(tmp_path / "a.npy")
     assert ("Store" in str(caught.value)) == (width == 9)  # these may be images of 3 x 3
-    with pytest.raises(DataError, match="columns of a table, take tv.data.from_table, which standardises each"):
+    with pytest.raises(DataError, match=r"columns of a table, take tv.data.from_table, which standardises each"):
         data.as_data_set(np.load(tmp_path / "a.npy"))
     found = data.load(f"{tmp_path}/a.npy-real")
     assert (found.shape, found.kind) == ((1, width), "real")
