@@ -44,7 +44,7 @@ def program(
 
 def put_together() -> typer.Typer:
     """All commands as one program. Help texts name the choices that are registered by now."""
-    from tinyvae.cli import commands, lessons, train
+    from tinyvae.cli import classify, commands, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
     app = typer.Typer(
@@ -59,6 +59,7 @@ def put_together() -> typer.Typer:
     app.command()(commands.compare)
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
+    app.command()(classify.classify)
     app.command()(commands.doctor)
     app.command()(commands.bench)
     lessons.register(app)

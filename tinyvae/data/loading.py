@@ -16,6 +16,7 @@ from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
 from tinyvae.data.checks import DataError, check_rows, is_whole, number, only
 from tinyvae.data.dataset import PIXELS, TABLES, TREATMENTS, DataSet, split_suffix, treated
+from tinyvae.data.formats.labels import MARK, relabelled, split_labels
 from tinyvae.data.sources import NAMES, SOURCES
 
 
@@ -59,7 +60,9 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         For an unknown name or suffix, missing files, or data that cannot be used; the message says what was found, what
         was expected and what to do.
     """
-    full = with_label(name, label_column)
+    full, labels = split_labels(with_label(name, label_column))
+    if labels:
+        return relabelled(load(full, data_dir), labels)
     base, pixels = _parts(full)
     if base in SOURCES:
         return _load_named(base, pixels, data_dir)
@@ -130,7 +133,9 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
 
 def anywhere(name: str | os.PathLike[str]) -> str:
     """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
-    name = os.fspath(name)
+    name, labels = split_labels(os.fspath(name))
+    if labels:
+        return f"{anywhere(name)}{MARK}{labels}"
     base, _ = _parts(name)
     if base in SOURCES:
         return name
@@ -177,7 +182,7 @@ class Outline:
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
     """The outline of a data set; a named set is not read for it, the data of a path are."""
     base, pixels = _parts(os.fspath(name))
-    if base not in SOURCES:
+    if base not in SOURCES:  # also where labels come from a file of their own
         data = load(name, data_dir)
         return Outline(data.name, data.shape, data.count, data.likelihood, data.classes)
     source = SOURCES[base]
