@@ -1,0 +1,47 @@
+"""The likelihood of the observed pixels of a datum, p(x_obs|z), from that of all its pixels.
+
+Given z the pixels are independent, so log p(x_obs|z) is the sum of log p(x_i|z) over the observed pixels i alone. What
+is stored in a missing place does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinyvae.distributions.base import Distribution
+from tinyvae.engine.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyvae.engine.noise import Noise
+
+
+class Observed(Distribution):
+    """The distribution `law` of pixels (..., pixels), whose log_prob counts only those with `mask` above 0.
+
+    `mask` is (rows, pixels). Mean, variance and draws are those of all pixels, the missing ones too.
+    """
+
+    def __init__(self, law: Any, mask: Tensor) -> None:
+        self.law, self.mask, self.support = law, mask, law.support
+
+    mean = property(lambda self: self.law.mean)  # type: ignore[assignment]
+    variance = property(lambda self: self.law.variance)  # type: ignore[assignment]
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        return self.law.sample(noise, samples)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.log_density(x).sum(-1)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        """log p(x_i|z) of each observed pixel, and 0 of each missing one."""
+        return (self.mask > 0).where(each_pixel(self.law, w), 0.0)
+
+
+def each_pixel(law: Any, x: Tensor) -> Tensor:
+    """log p(x_i|z) of each pixel, (..., pixels), in nats; TypeError for a likelihood that does not consist of these."""
+    each = law.log_density(x) if type(law).to_stable is Distribution.to_stable else None
+    if each is None or each.shape[-1:] != x.shape[-1:] or each.ndim < x.ndim:
+        raise TypeError(f"found the likelihood {type(law).__name__} where some pixels are missing; expected a family "
+                        "whose pixels are independent given z, and whose log_density is that of each pixel")
+    return each

@@ -1,0 +1,134 @@
+"""Draws of the missing pixels x_mis and of z, given the observed pixels x_obs: Markov chains, and weighted draws.
+
+A sweep holds an image that is filled, x = (x_obs, x_mis), and
+
+    1. draws z' ~ q(z|x);
+    2. takes it as the chain's next z, or not;
+    3. draws x_mis ~ p(x|z).
+
+The methods differ in step 2:
+
+    gibbs        always takes z' (re-encoding: Rezende, Mohamed & Wierstra 2014, appendix F). This is Gibbs sampling if
+                 q(z|x) is p(z|x). For any other q the chain tends to another distribution than p(x_mis, z|x_obs).
+    metropolis   takes z' with the probability min(1, w(z') / w(z)), w(z) = p(x|z) p(z) / q(z|x), and else keeps z
+                 (Metropolis within Gibbs: Mattei & Frellsen 2018, algorithm 2). Step 2 leaves p(z|x) unchanged and step
+                 3 is exact, so the chain tends to p(x_mis, z|x_obs) for every q whose support is that of p(z|x). It
+                 begins with sweeps of gibbs, because few z' are accepted far from the data.
+    importance   always takes z' and gives it the weight p(x_obs|z') p(z') / q(z'|x). Given x this has the mean
+                 p(x_obs), whatever the filled image x is, so weighted means over all sweeps tend to those of
+                 p(z|x_obs). A good filling only makes the weights more even.
+
+A model that learned from data with holes reads a mask beside the pixels. Its q(z|x_obs) needs no filled image, so
+`importance` gives it the mask of what was observed, and draws independent z (Mattei & Frellsen 2019). The other methods
+tell it that all is observed, because their image is filled.
+
+The noise is addressed by the number of the draw, so every chain repeats exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from tinyvae.distributions.observed import Observed
+from tinyvae.engine.devices import to_host
+from tinyvae.engine.noise import Noise
+from tinyvae.engine.tensor import Tensor
+from tinyvae.evidence.densities import log_density
+from tinyvae.models import Batch
+
+METHODS = ("gibbs", "metropolis", "importance")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The state of all chains after a sweep. Chain d of row r has the number d * rows + r.
+
+    Attributes
+    ----------
+    z : the latents, (chains, latent)
+    law : p(x|z) of these z, a distribution over (chains, pixels)
+    x : the filled images, (chains, pixels), with x_mis drawn from `law`
+    log_weight : (chains,) float64; the logarithm of the weight of z, up to a constant; 0 for `gibbs`, `metropolis`
+    accepted : (chains,) truth values, whether z' was taken; None where it always is
+    """
+
+    z: Tensor
+    law: Any
+    x: Tensor
+    log_weight: np.ndarray
+    accepted: np.ndarray | None = None
+
+
+def chains(model: Any, batch: Batch, missing: np.ndarray, fill: np.ndarray, noise: Noise, draws: int, sweeps: int,
+           method: str = "gibbs", gibbs_sweeps: int = 0) -> Iterator[Sweep]:
+    """Run `draws` chains for each row of a batch, and yield their state after each sweep.
+
+    Parameters
+    ----------
+    model
+        Any model with a generator and a posterior.
+    batch
+        The data; what `batch.x` holds in a missing place does not matter.
+    missing
+        (rows, pixels), true where a pixel is missing.
+    fill
+        (pixels,) or (rows, pixels): what the missing pixels are filled with before the first sweep.
+    noise
+        The source of all draws.
+    gibbs_sweeps
+        For `metropolis`: how many of the sweeps, the first ones, are those of gibbs; at least 1.
+    """
+    now = repeated(batch, draws)
+    hidden = Tensor(model.xp.asarray(np.tile(missing, (draws, 1))))
+    start = np.broadcast_to(np.asarray(fill, model.dtype), missing.shape)
+    x = hidden.where(Tensor(model.xp.asarray(np.tile(start, (draws, 1)))), now.x)
+    observed, every = (Tensor(model.xp.asarray(mask.astype(model.dtype)))
+                       for mask in (~to_host(hidden.data), np.ones(x.shape, bool)))
+    needs_mask, weighted = "mask" in model.needs, method == "importance"
+    w = law = None  # the stable form of the current z, and p(x|z)
+    for sweep in range(sweeps):
+        now = replace(now, x=x, **{"mask": every} if needs_mask else {})
+        p = model.generator(now)
+        q = model.posterior(replace(now, mask=observed) if needs_mask and weighted else now)
+        proposed = rows_of_draw(q.to_stable(q.sample(noise)))
+        accepted, log_weight = None, np.zeros(len(x))
+        if method == "metropolis" and sweep >= max(1, gibbs_sweeps):
+            law_of_proposed = p.likelihood(q.from_stable(proposed))
+            ratio = _log_weight(p, q, law_of_proposed, proposed, x) - _log_weight(p, q, law, w, x)
+            u = to_host(noise.uniform((len(x),), np.float64).data)
+            with np.errstate(divide="ignore"):
+                accepted = np.log(u) < ratio  # a ratio that is NaN accepts nothing
+            taken = Tensor(model.xp.asarray(accepted[:, None]))
+            w = Tensor(taken.where(proposed, w).data)
+        else:
+            w = proposed
+        z = q.from_stable(w)
+        law = p.likelihood(z)
+        if weighted:
+            log_weight = _log_weight(p, q, Observed(law, observed), w, x)
+        x = hidden.where(rows_of_draw(law.sample(noise)), x)
+        yield Sweep(z, law, x, log_weight, accepted)
+
+
+def repeated(batch: Batch, draws: int) -> Batch:
+    """The batch `draws` times, one copy after the other, with all that belongs to its rows."""
+    def copies(value: Any) -> Any:
+        return value[np.tile(np.arange(len(value)), draws)] if isinstance(value, Tensor) else value
+
+    return replace(batch, **{f.name: copies(getattr(batch, f.name)) for f in fields(batch)})
+
+
+def rows_of_draw(drawn: Tensor) -> Tensor:
+    """One draw of each row, (1, rows, n), as (rows, n), without the graph of how it was drawn."""
+    return Tensor(drawn.data.reshape(drawn.shape[1:]))
+
+
+def _log_weight(p: Any, q: Any, law: Any, w: Any, x: Tensor) -> np.ndarray:
+    """log p(x|z) + log p(z) - log q(z|x), (rows,), of the z with the stable form w, whose Jacobian cancels."""
+    each = (law.log_prob(x), log_density(p.prior, w), log_density(q, w))
+    found, prior, posterior = (to_host(value.data).astype(np.float64) for value in each)
+    return found + prior - posterior
