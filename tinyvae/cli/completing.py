@@ -1,0 +1,94 @@
+"""`tinyvae complete`: what the missing pixels or cells of data may be."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, opened, opt
+from tinyvae.progress import watched
+from tinyvae.tasks.chains import METHODS
+from tinyvae.tasks.masks import CHOICES
+from tinyvae.training.settings import either
+
+FILES = (".npz", ".csv")
+
+
+def complete(
+    context: typer.Context,
+    run: Run,
+    missing: Annotated[str | None, opt(f"What to hide: {CHOICES}, where white or true is missing. By default: "
+                                       "nothing, and the holes of the data themselves are completed.")] = None,
+    method: Annotated[str | None, opt(f"How to draw: {either(METHODS)}. metropolis is exact in the limit. By default: "
+                                      "gibbs, and importance for a model that learned from data with holes.")] = None,
+    draws: Annotated[int, opt("The number of completions of each datum, each by a chain of its own.")] = 20,
+    sweeps: Annotated[int, opt("The number of sweeps of each chain.")] = 40,
+    gibbs_sweeps: Annotated[int, opt("With metropolis: how many of the sweeps, the first ones, are those of "
+                                     "gibbs.")] = 10,
+    count: Annotated[int | None, opt("Complete the first data only, this many. By default: 100, and all where holes "
+                                     "of the data are completed.")] = None,
+    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    out: Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file for the completed "
+                                    "data: .npz has all arrays, .csv the means, or with --draws each draw.")] = None,
+    data: Data = None,
+    use: Use = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Complete data: hide a part of the test images and draw what may be there, or fill the holes of the data."""
+    from tinyvae.pictures.completions import completions
+    from tinyvae.tasks import completion
+
+    if part not in ("test", "train", "valid"):
+        raise ValueError(f"found part {part!r}; expected test, train or valid")
+    file = out if out is not None and out.suffix in FILES else None
+    if out is not None and file is None and out.suffix:
+        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
+    model, data_set = opened(run, data, data_dir, device)
+    if count is None and missing is not None:
+        count = 100
+    with watched("completing") as progress:
+        found = completion.complete(model, data_set, missing, method, draws, sweeps, gibbs_sweeps, count, part, seed,
+                                    progress)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print(found)
+    if file is not None:
+        write(found, file, data_set, "draws" in given(context))
+        print(file) if not as_json else None
+    if data_set.kind in ("binary", "grey") and min(data_set.shape) > 1:
+        folder = out if out is not None and file is None else (run if run.is_dir() else run.parent) / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = completions(found, data_set.shape, folder / f"completion-{found.method}.png")
+        print(drawn) if not as_json else None
+
+
+def write(found: Any, file: Path, data: Any, each_draw: bool) -> None:
+    """Write completed data: all arrays as .npz; as .csv the means, or each draw with its number in the first column.
+
+    The values are those of the data: grey values as they are stored, bits where pixels are drawn.
+    """
+    from tinyvae.runs import files
+
+    scale = data.scale if data.pixels == "gray" else 1.0
+    arrays = {name: getattr(found, name) * scale for name in ("x", "mean", "sd", "draws")}
+    if file.suffix == ".npz":
+        import io
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays, missing=found.missing, hidden=found.hidden)
+        files.write_bytes(file, buffer.getvalue())
+        return
+    rows = [["draw", *map(str, range(math.prod(data.shape)))]] if each_draw else [
+        list(map(str, range(math.prod(data.shape))))]
+    for number, table in enumerate(arrays["draws"] if each_draw else [arrays["mean"]]):
+        rows += [[*([str(number + 1)] if each_draw else []), *(f"{value:.9g}" for value in row)] for row in table]
+    files.write_bytes(file, "".join(",".join(row) + "\n" for row in rows).encode())
