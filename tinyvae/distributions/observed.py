@@ -22,10 +22,10 @@ class Observed(Distribution):
     """
 
     def __init__(self, law: Any, mask: Tensor) -> None:
-        self.law, self.mask, self.support = law, mask, law.support
+        self.law, self.mask = law, mask
 
-    mean = property(lambda self: self.law.mean)  # type: ignore[assignment]
-    variance = property(lambda self: self.law.variance)  # type: ignore[assignment]
+    mean = property(lambda self: self.law.mean)
+    variance = property(lambda self: self.law.variance)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return self.law.sample(noise, samples)

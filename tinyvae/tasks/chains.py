@@ -91,7 +91,7 @@ def chains(model: Any, batch: Batch, missing: np.ndarray, fill: np.ndarray, nois
     needs_mask, weighted = "mask" in model.needs, method == "importance"
     w = law = None  # the stable form of the current z, and p(x|z)
     for sweep in range(sweeps):
-        now = replace(now, x=x, **{"mask": every} if needs_mask else {})
+        now = replace(now, x=x, mask=every if needs_mask else now.mask)
         p = model.generator(now)
         q = model.posterior(replace(now, mask=observed) if needs_mask and weighted else now)
         proposed = rows_of_draw(q.to_stable(q.sample(noise)))

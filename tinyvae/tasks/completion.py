@@ -11,7 +11,6 @@ is an upper bound on average.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -26,7 +25,7 @@ from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.noise import Noise, uniform
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.diagnostics import HIGHER, LOWER, Quantity, mean_and_error
+from tinyvae.evidence.diagnostics import EFFECTIVE, HIGHER, LOWER, Quantity, mean_and_error
 from tinyvae.evidence.evaluation import batches_of
 from tinyvae.models import Batch, check_model
 from tinyvae.tasks import baselines
@@ -187,17 +186,20 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     truth = getattr(data, f"{part}_mask")
     truth = np.ones((rows, data.dimensions), bool) if truth is None else truth[:rows] > 0
     if missing is None and truth.all():
-        raise ValueError(f"found nothing missing in the {part} data of {data.name}; expected data with holes, or pixels "
-                         "to hide: missing='left' (--missing left)")
+        raise ValueError(f"found nothing missing in the {part} data of {data.name}; expected data with holes, or "
+                         "pixels to hide: missing='left' (--missing left)")
     hidden = np.zeros_like(truth) if missing is None else missing_pixels(missing, data.shape, rows, seed)
     task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed)
     found: list[dict[str, Any]] = []
     begin = 0
+
+    def report(share: float) -> None:
+        progress((begin + share * len(batch)) / rows)
+
     for batch in _chunks(batches_of(model, data, seed, part, rows), max(1, CHUNK // (draws * model.pixels))):
-        span = slice(begin, begin := begin + len(batch))
-        start = span.start
-        found.append(task.run(batch, hidden[span] | ~truth[span], hidden[span] & truth[span], len(found),
-                              lambda share, start=start, n=len(batch): progress((start + share * n) / rows)))
+        seen, gone = truth[begin : begin + len(batch)], hidden[begin : begin + len(batch)]
+        found.append(task.run(batch, gone | ~seen, gone & seen, len(found), report))
+        begin += len(batch)
     parts: dict[str, Any] = {name: np.concatenate([each[name] for each in found], axis=1 if name == "draws" else 0)
                              for name in found[0] if name not in ("baselines", "wrong")}
     for name in ("baselines", "wrong"):
@@ -208,16 +210,22 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
         warnings.warn(f"metropolis accepted {acceptance:.1%} of its proposals (below {LOW:.0%}), so its chains hardly "
                       "move: take more sweeps and more gibbs sweeps first, or the method importance", RuntimeWarning,
                       stacklevel=3)
+    kept = draws * (sweeps - task.first)
     if method != "importance":
         parts["effective"] = None
-    return Completion(data.name, method, draws, sweeps, gibbs_sweeps if method == "metropolis" else 0,
-                      draws * (sweeps - task.first), acceptance=acceptance, **parts)
+    elif not (effective := parts["effective"].mean()) >= EFFECTIVE:
+        warnings.warn(f"the weights of importance are so uneven that {effective:.1f} of {kept:,} draws count (at "
+                      f"least {EFFECTIVE} are needed): take more draws, or the method metropolis", RuntimeWarning,
+                      stacklevel=3)
+    return Completion(data.name, method, draws, sweeps, gibbs_sweeps if method == "metropolis" else 0, kept,
+                      acceptance=acceptance, **parts)
 
 
 def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
     """The batches in pieces of at most `size` rows."""
     for batch in batches:
-        values = {f.name: value for f in fields(batch) if isinstance(value := getattr(batch, f.name), Tensor)}
+        values: dict[str, Any] = {f.name: value for f in fields(batch)
+                                  if isinstance(value := getattr(batch, f.name), Tensor)}
         for start in range(0, len(batch), size):
             yield Batch(**{name: value[start : start + size] for name, value in values.items()})
 

@@ -68,9 +68,9 @@ def missing_pixels(what: Any, shape: Shape, count: int = 1, seed: int = 0) -> np
         name, found = ("the mask", np.asarray(what)) if not isinstance(what, (str, Path)) else (
             f"the mask {what}", _read(Path(what)))
         mask = _fitted(found, name, shape, count)
-    share, name = mask.mean(), what if isinstance(what, (str, Path)) else "the mask"
+    share, which = mask.mean(), what if isinstance(what, (str, Path)) else "the mask"
     if not 0 < share < 1:
-        raise ValueError(f"found {'nothing' if share == 0 else 'everything'} missing in {name} of {shape[0]} x "
+        raise ValueError(f"found {'nothing' if share == 0 else 'everything'} missing in {which} of {shape[0]} x "
                          f"{shape[1]} pixels; expected some pixels that are missing and some that were observed")
     return mask
 
