@@ -35,7 +35,8 @@ class Observed(Distribution):
 
     def log_density(self, w: Tensor) -> Tensor:
         """log p(x_i|z) of each observed pixel, and 0 of each missing one."""
-        return (self.mask > 0).where(each_pixel(self.law, w), 0.0)
+        seen = self.mask > 0
+        return seen.where(each_pixel(self.law, seen.where(w, 0.0)), 0.0)  # a NaN in w would give NaN gradients
 
 
 def each_pixel(law: Any, x: Tensor) -> Tensor:

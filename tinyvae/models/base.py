@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ import numpy as np
 from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
+from tinyvae.data.dataset import PARTS
 from tinyvae.distributions import Distribution
 from tinyvae.engine.devices import Namespace, floating, namespace
 from tinyvae.engine.noise import Noise
@@ -86,6 +87,7 @@ class Model:
     needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
+    defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -159,6 +161,11 @@ class Model:
         """p(y|x) of each class, (rows, classes)."""
         raise TypeError(f"{type(self).__name__} has no classifier")
 
+    @classmethod
+    def defaults_beside(cls, given: Collection[str]) -> Mapping[str, Any]:
+        """Its own `defaults`, beside the names of settings that are given; none if another bound is."""
+        return {} if "bound" in given else {name: value for name, value in cls.defaults.items() if name not in given}
+
     def phases(self) -> Sequence[Phase]:
         """The phases of the training; by default one phase with all terms and all parameters."""
         return (Phase("", self.terms),)
@@ -211,6 +218,11 @@ class Model:
         """Raise ValueError, with one sentence, for data that the model cannot take."""
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
+        masks = {part: getattr(data, f"{part}_mask") for part in PARTS}
+        holes = [part for part, mask in masks.items() if mask is not None and not mask.all()]
+        if holes and "mask" not in self.needs:
+            raise ValueError(f"found missing values in the {holes[0]} data of {data.name}, which a {self.kind} would "
+                             "read as 0; expected a model that leaves them out, as miwae (--model miwae)")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -190,6 +190,8 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
                          "pixels to hide: missing='left' (--missing left)")
     hidden = np.zeros_like(truth) if missing is None else missing_pixels(missing, data.shape, rows, seed)
     task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed)
+    if "mask" not in model.needs:  # the model sees filled data
+        data = replace(data, train_mask=None, valid_mask=None, test_mask=None)
     found: list[dict[str, Any]] = []
     begin = 0
 
@@ -288,14 +290,15 @@ class _Task:
         by one of this sweep's with the probability of their share.
         """
         drawn = to_host(state.x.data).astype(np.float64).reshape(*share.shape, -1)
-        if self.method != "importance" or picked is None:
+        if self.method != "importance":
             return drawn
         u = uniform(self.seed, "complete-pick", number, sweep, share.shape, np.float64)
         edges = np.cumsum(share, axis=0)  # (draws, rows); the last one is the share of the whole sweep
         index = (u[:, None] >= edges).sum(1)  # of each completion the first draw with u < edge; `draws` where none is
         taken = index < self.draws
         chosen = drawn[np.minimum(index, self.draws - 1), np.arange(share.shape[1])]
-        return np.where(taken[..., None], chosen, picked)
+        # (rounding may leave an edge of the first sweep a little below 1; then its last draw is taken)
+        return chosen if picked is None else np.where(taken[..., None], chosen, picked)
 
     def _compared(self, batch: Batch, x: np.ndarray, missing: np.ndarray, hidden: np.ndarray, mean: np.ndarray,
                   law: Any, count: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
