@@ -46,8 +46,6 @@ def complete(
     from tinyvae.pictures.completions import completions
     from tinyvae.tasks import completion
 
-    if part not in ("test", "train", "valid"):
-        raise ValueError(f"found part {part!r}; expected test, train or valid")
     file = out if out is not None and out.suffix in FILES else None
     if out is not None and file is None and out.suffix:
         raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")

@@ -162,7 +162,7 @@ class Model:
         raise TypeError(f"{type(self).__name__} has no classifier")
 
     @classmethod
-    def defaults_beside(cls, given: Collection[str]) -> Mapping[str, Any]:
+    def defaults_beside(cls, given: Collection[str]) -> dict[str, Any]:
         """Its own `defaults`, beside the names of settings that are given; none if another bound is."""
         return {} if "bound" in given else {name: value for name, value in cls.defaults.items() if name not in given}
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from tinyvae.choices import known, whole
 from tinyvae.data import DataSet, as_data_set
+from tinyvae.data.dataset import PARTS
 from tinyvae.distributions.observed import Observed
 from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
@@ -181,6 +182,8 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     if method == "metropolis" and 2 * gibbs_sweeps > sweeps:
         raise ValueError(f"found gibbs_sweeps={gibbs_sweeps} of {sweeps} sweeps; expected at most half of them, since "
                          "only later draws are averaged")
+    if getattr(data, known("the part", part, PARTS)) is None:
+        raise ValueError(f"{data.name} has no part {part!r}; take another part, such as test")
     available = len(getattr(data, part))
     rows = available if count is None else min(whole("count", count, 1), available)
     truth = getattr(data, f"{part}_mask")
