@@ -47,7 +47,7 @@ def complete(
     from tinyvae.tasks import completion
 
     file = out if out is not None and out.suffix in FILES else None
-    if out is not None and file is None and out.suffix:
+    if out is not None and file is None and out.suffix[1:].isalpha() and not out.is_dir():
         raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
     model, data_set = opened(run, data, data_dir, device)
     if count is None and missing is not None:

@@ -23,6 +23,7 @@ EXAMPLES = {
     "tinyvae train faces.npy-gray": "your own images, grey",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
+    "tinyvae complete runs/m --missing left": "what a hidden half may be",
     "tinyvae manifold runs/m": "AEVB Figure 4",
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
