@@ -33,7 +33,7 @@ def test_the_numbers_and_the_picture(run, digits):
 def test_as_json(run, digits, tmp_path):
     arguments = ("complete", digits, "--missing", "random:0.5", "--method", "metropolis", "--gibbs-sweeps", 2, *FEW,
                  "--out", tmp_path, "--json")
-    code, out, err = run(*arguments)
+    code, out, _ = run(*arguments)
     found = json.loads(out)
     assert code == 0
     assert (found["method"], found["gibbs_sweeps"], found["hidden_count"]) == ("metropolis", 2, 6 * 32)
