@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import grep_settings, parts, reproduce_grep, reproduce_iwae
+from benchmarks import grep_settings, parts, reproduce_completion, reproduce_grep, reproduce_iwae
 from benchmarks.parts import Content
 from tinyvae.training.faults import TrainingError
 
@@ -122,6 +122,11 @@ def iwae_snr(quick: bool) -> Parts:
     return reproduce_iwae.signal_to_noise(quick, console.print, SEED)
 
 
+def completion(quick: bool) -> Parts:
+    """784-400-20 on MNIST with a random half of each image's pixels hidden: -log p(hidden | observed) by each method."""
+    return reproduce_completion.completion(quick, console.print, SEED)
+
+
 def gamma_def(quick: bool) -> Parts:
     """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -143,6 +148,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "aevb-step-size": aevb_step_size,
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
+    "completion": completion,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
@@ -155,7 +161,8 @@ def show(content: Content) -> None:
     for row in content["rows"]:
         quick = content["quick"] or row["reached"] is None
         verdict = "" if quick else "reached" if row["reached"] else "NOT reached"
-        console.print(f"{row['setting']}: {row['value']:.2f} ± {row['stderr']:.2f} {row['quantity']}, "
+        digits = row.get("digits", 2)
+        console.print(f"{row['setting']}: {row['value']:.{digits}f} ± {row['stderr']:.{digits}f} {row['quantity']}, "
                       f"{row['count']:,} data; target {row['target']} {verdict}", markup=False)
 
 

@@ -194,6 +194,5 @@ def test_without_a_mask_all_is_observed():
 
 def test_a_model_that_reads_no_mask_refuses_holes():
     data, _ = holes(40)
-    with pytest.raises(ValueError, match=r"found missing values in the train data of holes, which a vae would read as "
-                                         r"0; expected a model that leaves them out, as miwae"):
+    with pytest.raises(ValueError, match=r"missing values.* a vae .*miwae"):
         tv.fit(tv.VAE(6, 4, 2), data)

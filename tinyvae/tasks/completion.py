@@ -265,7 +265,7 @@ class _Task:
         mean, square = average.means["mean"], average.means["square"]
         count = np.where(hidden.any(1), hidden.sum(1), np.nan)
         filled = np.where(missing, mean, x)
-        return {"x": x, "missing": missing, "hidden": hidden, "draws": np.where(missing, picked, x),
+        return {"x": x, "missing": missing, "hidden": hidden, "draws": np.where(missing, picked, x.astype(picked.dtype)),
                 "mean": filled, "sd": np.where(missing, np.sqrt(np.maximum(square - mean**2, 0)), 0.0),
                 "nats": -(average.means["log_p"]) / count, "effective": average.effective,
                 "accepted": np.array(accepted).mean(0) if accepted else np.zeros(rows),
@@ -292,7 +292,7 @@ class _Task:
         With weights each of them is one of all draws so far, drawn with the probability of its weight: it is replaced
         by one of this sweep's with the probability of their share.
         """
-        drawn = to_host(state.x.data).astype(np.float64).reshape(*share.shape, -1)
+        drawn = to_host(state.x.data).reshape(*share.shape, -1)
         if self.method != "importance":
             return drawn
         u = uniform(self.seed, "complete-pick", number, sweep, share.shape, np.float64)
