@@ -123,7 +123,7 @@ def iwae_snr(quick: bool) -> Parts:
 
 
 def completion(quick: bool) -> Parts:
-    """784-400-20 on MNIST with a random half of each image's pixels hidden: -log p(hidden | observed) by each method."""
+    """784-400-20 on MNIST, a random half of each image's pixels hidden: -log p(hidden | observed) by each method."""
     return reproduce_completion.completion(quick, console.print, SEED)
 
 

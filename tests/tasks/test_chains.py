@@ -9,6 +9,7 @@ from scipy import stats
 from support import ALARM, assert_same_bits, likely
 
 import tinyvae as tv
+from tinyvae.engine.devices import to_host
 from tinyvae.models import Batch
 from tinyvae.tasks.chains import chains, repeated
 
@@ -141,3 +142,18 @@ def test_a_batch_is_repeated_with_all_that_belongs_to_its_rows():
     assert_same_bits(found.x.data, np.tile(x.data, (2, 1)))
     assert_same_bits(found.y.data, np.tile(y.data, (2, 1)))
     assert found.mask is None
+
+
+@pytest.mark.parametrize("method", ["metropolis", "importance"])
+def test_chains_run_on_a_device(driver, method):
+    """With the draws of the host."""
+    found = []
+    for device in ("cpu", "cuda"):
+        model = tv.VAE(6, 5, 2, device=device)
+        x = tv.Tensor(model.xp.asarray(np.eye(6, dtype=np.float32)[:2]))
+        noise = tv.Noise(0, "complete", model.xp.zeros(1, np.int64))
+        states = chains(model, Batch(x), np.tile([True, False], (2, 3)), np.zeros(6), noise, 2, 3, method, 1)
+        found.append(deque(states, maxlen=1)[0])
+    np.testing.assert_allclose(to_host(found[1].z.data), found[0].z.data, atol=1e-5)
+    np.testing.assert_allclose(found[1].log_weight, found[0].log_weight, atol=1e-5)
+    assert (to_host(found[1].x.data) == found[0].x.data).all()

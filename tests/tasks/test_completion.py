@@ -112,6 +112,15 @@ def test_the_baselines():
     assert found.wrong["nearest training image"] == pytest.approx((best != data.test)[:, :3].mean(1))
 
 
+def test_one_shot_re_encoding_by_hand():
+    data, model = bits(), tv.VAE(6, 5, 2, dtype="float64", seed=1)
+    found = complete(model, data, "top", draws=2, sweeps=2)
+    filled = np.where(found.missing, (data.train.sum(0) + 1) / 22, data.test)
+    p = model.decode(model.encode(filled)[0])
+    p = np.where(data.test == 1, p, 1 - p)[:, :3]
+    np.testing.assert_allclose(found.baselines["one-shot re-encoding"], -np.log(p).mean(1), rtol=1e-9)
+
+
 def test_the_pixel_mean_of_every_likelihood():
     for likelihood in ("bernoulli", "continuous-bernoulli", "gaussian"):
         model = tv.VAE(5, 4, 2, likelihood=likelihood, dtype="float64")

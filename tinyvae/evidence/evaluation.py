@@ -21,7 +21,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, densities, harmonic, pareto
 from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosis, mean_and_error, variance_of
-from tinyvae.evidence.importance import held_out, log_evidence
+from tinyvae.evidence.importance import held_out_columns, held_out_fields, log_evidence
 from tinyvae.evidence.moves import move_quantities
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, check_model
@@ -29,7 +29,6 @@ from tinyvae.models.batch import rows_of
 
 BATCH = 500  # the number of data in a batch; the numbers of the batches address the noise, so it must stay fixed
 PARTS = ("train", "valid", "test")  # of a data set
-HELD_DRAWS = 20  # the number of draws of z that predict held-out values
 # A latent unit is active if the variance of its posterior mean over the data is larger than this multiple of the
 # prior's variance (Burda et al. 2016, whose prior has variance 1).
 ACTIVE = 1e-2
@@ -204,8 +203,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         if model.has("classify"):
             found["class"] = model.classify(batch).numpy().argmax(-1)
         if "mask" in model.needs:
-            hidden = Noise(seed, f"held-out-{part}", model.xp.zeros(1, np.int64)).restart(number)
-            found["held"], found["held_count"] = held_out(model, batch, hidden, HELD_DRAWS)
+            found |= held_out_columns(model, batch, seed, part, number)
         if chosen_method:
             found |= chosen_method.estimate(model, batch, noise, report, **settings)
         for column_name, values in found.items():
@@ -250,15 +248,6 @@ def accuracy_fields(column: dict[str, np.ndarray], labels: np.ndarray | None) ->
     right = (column["class"] == labels[: len(known)])[known].astype(np.float64)
     accuracy, error = mean_and_error(right)
     return {"accuracy": accuracy, "accuracy_stderr": error, "labelled_count": len(right)}
-
-
-def held_out_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields about held-out values: log p of all of them over their number, whose error is that of a ratio."""
-    if "held" not in column or not (count := column["held_count"]).any():
-        return {}
-    each = column["held"].sum() / count.sum()
-    _, error = mean_and_error((column["held"] - each * count) / count.mean())
-    return {"held_out": float(each), "held_out_stderr": error}
 
 
 def bound_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:

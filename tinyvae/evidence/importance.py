@@ -21,11 +21,12 @@ import numpy as np
 
 from tinyvae.engine.noise import Noise
 from tinyvae.evidence import pareto
+from tinyvae.evidence.diagnostics import mean_and_error
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, Model
 
 CHUNK = 2**22  # the largest number of pixels in one output of the decoder, which bounds the memory
-HELD_OUT = 0.2  # the share of the observed values that is hidden in order to be predicted
+HELD_OUT, HELD_DRAWS = 0.2, 20  # the share of observed values that is hidden and predicted, and draws of z for that
 
 
 def log_evidence(model: Model, batch: Batch, noise: Noise, samples: int, tail: pareto.Tail | None = None,
@@ -65,3 +66,18 @@ def held_out(model: Model, batch: Batch, noise: Noise, samples: int) -> tuple[np
     log_w, log_p, count = (v.numpy().astype(np.float64) for v in (
         log_w, of_held.likelihood(z).log_prob(batch.x), held.sum(-1)))
     return np.logaddexp.reduce(log_w + log_p, axis=0) - np.logaddexp.reduce(log_w, axis=0), count
+
+
+def held_out_columns(model: Model, batch: Batch, seed: int, part: str, number: int) -> dict[str, np.ndarray]:
+    """`held_out` of a batch with this number in a part of the data, as columns for an evaluation."""
+    noise = Noise(seed, f"held-out-{part}", model.xp.zeros(1, np.int64)).restart(number)
+    return dict(zip(("held", "held_count"), held_out(model, batch, noise, HELD_DRAWS), strict=True))
+
+
+def held_out_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of an evaluation: log p of all held-out values over their number, with the error of such a ratio."""
+    if "held" not in column or not (count := column["held_count"]).any():
+        return {}
+    each = column["held"].sum() / count.sum()
+    _, error = mean_and_error((column["held"] - each * count) / count.mean())
+    return {"held_out": float(each), "held_out_stderr": error}

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.distributions.observed import Observed
-from tinyvae.engine.devices import to_host
+from tinyvae.engine.devices import namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.densities import log_density
@@ -116,10 +116,15 @@ def chains(model: Any, batch: Batch, missing: np.ndarray, fill: np.ndarray, nois
 
 def repeated(batch: Batch, draws: int) -> Batch:
     """The batch `draws` times, one copy after the other, with all that belongs to its rows."""
-    def copies(value: Any) -> Any:
-        return value[np.tile(np.arange(len(value)), draws)] if isinstance(value, Tensor) else value
+    values: dict[str, Any] = {f.name: copies(value, draws) for f in fields(batch)
+                              if isinstance(value := getattr(batch, f.name), Tensor)}
+    return replace(batch, **values)
 
-    return replace(batch, **{f.name: copies(getattr(batch, f.name)) for f in fields(batch)})
+
+def copies(values: Tensor, draws: int) -> Tensor:
+    """The rows of a tensor `draws` times, one copy after the other."""
+    index = namespace_of(values.data).arange(draws * len(values)) % len(values)
+    return values[Tensor(index)]
 
 
 def rows_of_draw(drawn: Tensor) -> Tensor:

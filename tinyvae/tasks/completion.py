@@ -30,7 +30,7 @@ from tinyvae.evidence.diagnostics import EFFECTIVE, HIGHER, LOWER, Quantity, mea
 from tinyvae.evidence.evaluation import batches_of
 from tinyvae.models import Batch, check_model
 from tinyvae.tasks import baselines
-from tinyvae.tasks.chains import METHODS, Sweep, chains
+from tinyvae.tasks.chains import METHODS, Sweep, chains, copies
 from tinyvae.tasks.masks import missing_pixels
 
 CHUNK = 2**21  # about the number of pixels of all chains that run together; it addresses the noise, so it stays fixed
@@ -265,8 +265,9 @@ class _Task:
         mean, square = average.means["mean"], average.means["square"]
         count = np.where(hidden.any(1), hidden.sum(1), np.nan)
         filled = np.where(missing, mean, x)
-        return {"x": x, "missing": missing, "hidden": hidden, "draws": np.where(missing, picked, x.astype(picked.dtype)),
-                "mean": filled, "sd": np.where(missing, np.sqrt(np.maximum(square - mean**2, 0)), 0.0),
+        return {"x": x, "missing": missing, "hidden": hidden,
+                "draws": np.where(missing, picked, x.astype(self.model.dtype)), "mean": filled,
+                "sd": np.where(missing, np.sqrt(np.maximum(square - mean**2, 0)), 0.0),
                 "nats": -(average.means["log_p"]) / count, "effective": average.effective,
                 "accepted": np.array(accepted).mean(0) if accepted else np.zeros(rows),
                 **self._compared(batch, x, missing, hidden, filled, state.law, count)}
@@ -278,7 +279,7 @@ class _Task:
 
         law = getattr(state.law, "law", state.law)
         mean, variance, log_weight = each(law.mean.data), each(law.variance.data), each(state.log_weight)
-        log_p = each(Observed(law, _copies(mask, self.draws)).log_prob(_copies(x, self.draws)).data)
+        log_p = each(Observed(law, copies(mask, self.draws)).log_prob(copies(x, self.draws)).data)
         before, log_before = average.log_total, average.means.get("log_p", np.full(rows, -np.inf))
         share = average.add(log_weight, mean=mean, square=variance + mean**2)
         # the mean of p(x_hid|z), which underflows, is kept by its logarithm
@@ -326,6 +327,3 @@ class _Task:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return Tensor(self.model.xp.asarray(np.ascontiguousarray(values, self.model.dtype)))
 
-
-def _copies(values: Tensor, draws: int) -> Tensor:
-    return values[np.tile(np.arange(len(values)), draws)]
