@@ -11,9 +11,11 @@ from support import assert_same_bits, likely_zero
 import tinyvae as tv
 from tinyvae.distributions import LIKELIHOODS, Normal
 from tinyvae.distributions.registry import Likelihood
+from tinyvae.evidence import importance
 from tinyvae.evidence.importance import HELD_OUT, held_out
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, model_for
+from tinyvae.tasks.chains import chains
 from tinyvae.tasks.completion import complete
 
 RNG = np.random.default_rng(7)
@@ -196,3 +198,23 @@ def test_a_model_that_reads_no_mask_refuses_holes():
     data, _ = holes(40)
     with pytest.raises(ValueError, match=r"missing values.* a vae .*miwae"):
         tv.fit(tv.VAE(6, 4, 2), data)
+
+
+def test_the_best_epoch_is_that_of_the_held_out_values(monkeypatch):
+    """Here they are predicted worse and worse, while the bound rises."""
+    fall = iter(range(100))
+    monkeypatch.setattr(importance, "held_out", lambda model, batch, *_: (np.full(len(batch), -float(next(fall))),
+                                                                          np.ones(len(batch))))
+    data, _ = holes(80)
+    records = tv.fit(model_for("miwae", data, hidden=4, latent=2), data, epochs=9, validation=10, patience=2, lr=0.02)
+    assert [r["best"] for r in records] == [True, False, False]
+    assert records[2]["valid_bound"] > records[0]["valid_bound"]
+
+
+def test_draws_by_the_mask_do_not_depend_on_how_the_image_is_filled():
+    model = tv.models.build_model({"kind": "miwae", "pixels": 5, "hidden": [4], "latent": 2})
+    batch = Batch(tv.Tensor(np.round(X)[None].astype(np.float32)), mask=tv.Tensor(MASK[None].astype(np.float32)))
+    found = [[state.z.data for state in chains(model, batch, ~SEEN[None], np.full(5, fill), tv.Noise(0), 3, 3,
+                                               "importance")] for fill in (0.0, 1.0)]
+    for one, other in zip(*found, strict=True):
+        assert_same_bits(one, other)
