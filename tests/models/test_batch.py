@@ -7,9 +7,9 @@ import pytest
 
 import tinyvae as tv
 from tests.models.conditional import ConditionalVAE
-from tests.models.semi_supervised import M2
 from tinyvae.data import as_data_set
 from tinyvae.models.batch import rows_of
+from tinyvae.models.m2 import M2
 from tinyvae.pictures import gallery
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings

@@ -66,9 +66,11 @@ def heading(training: Training) -> str:
     """What the columns of the epoch lines are."""
     data, settings = training.data, training.settings
     name = f"L_{settings.importance_samples}, the bound of iwae," if settings.bound == "iwae" else "ELBO"
-    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x "
-            f"{data.shape[1]} pixels; {training.model}\n{name} in nats per datum (higher is better) on training "
-            "and test data, the latter with its standard error")
+    size = data.size_in_words + ("" if data.is_table else " pixels")
+    units = ", as densities of standardised columns" if data.kind == "real" else ""
+    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {size}; {training.model}\n"
+            f"{name} in nats per datum (higher is better{units}) on training and test data, the latter with its "
+            "standard error")
 
 
 def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Training) -> str:

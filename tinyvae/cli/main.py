@@ -21,6 +21,7 @@ EXAMPLES = {
     "tinyvae train": "real 8x8 digits, in seconds",
     "tinyvae train mnist-dynamic --out runs/m": "MNIST, pixels drawn at each use",
     "tinyvae train faces.npy-gray": "your own images, grey",
+    "tinyvae train table.csv --label-column y": "a table of numbers",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae complete runs/m --missing left": "what a hidden half may be",
@@ -56,6 +57,7 @@ def put_together() -> typer.Typer:
     app.callback()(program)
     app.command()(train.train)
     app.command()(commands.evaluate)
+    app.command()(commands.compare)
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
     app.command()(completing.complete)

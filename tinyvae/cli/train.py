@@ -63,8 +63,10 @@ def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=(
         "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
-        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
+        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray; or "
+        "a table (.csv, .tsv, .parquet), with -real (columns standardised) or -counts."
     ))] = "digits",
+    label_column: Annotated[str | None, opt("The column of a table that holds the labels.", metavar="NAME")] = None,
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
     resume: Annotated[Path | None, opt(
         "Go on with this run. With another value it then records a change: "
@@ -96,6 +98,7 @@ def train(
 
     Stop it at any moment, even by kill -9: `tinyvae train --resume RUN` finishes with the same bits.
     """
+    from tinyvae import data as data_sets
     from tinyvae import runs
 
     if tf32 and device != "cuda":
@@ -116,6 +119,8 @@ def train(
         return
     of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
                 "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
+    if label_column is not None:
+        data = data_sets.with_label(data, label_column)
     config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings)
     config["pictures"] = pictures is not False
     name = out or claimed(Path("runs") / Path(config["data"]).name)

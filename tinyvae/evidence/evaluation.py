@@ -83,6 +83,11 @@ class Evaluation:
     labelled_count: int | None = None  # the number of data with labels
     held_out: float | None = None  # log p(held-out values | observed ones) per value, of a model that reads a mask
     held_out_stderr: float | None = None
+    # Of standardised data the same bounds as densities in the data's own units (DataSet.log_jacobian).
+    elbo_own_units: float | None = None
+    elbo_own_units_stderr: float | None = None
+    log_evidence_own_units: float | None = None
+    log_evidence_own_units_stderr: float | None = None
 
     @property
     def fresh_draws(self) -> int:
@@ -108,7 +113,11 @@ class Evaluation:
         if self.held_out is not None:
             found.append(Quantity("log p(held out | observed)", self.held_out, self.held_out_stderr,
                                   "nats per held-out value", HIGHER))
-        found.append(Quantity("-ELBO", self.bits_per_pixel, None, "bits per pixel", LOWER))
+        what = "pixel" if self.elbo_own_units is None else "column"
+        found.append(Quantity("-ELBO", self.bits_per_pixel, None, f"bits per {what}", LOWER))
+        found += [Quantity(f"{bound}, own units", value, error, NATS, HIGHER) for bound, value, error in (
+            ("ELBO", self.elbo_own_units, self.elbo_own_units_stderr),
+            ("log p(x)", self.log_evidence_own_units, self.log_evidence_own_units_stderr)) if value is not None]
         if self.log_evidence is not None and self.effective_samples is not None and self.method is not None:
             how = f"{self.importance_samples} samples" if self.method == "importance" else self.method
             averaged = {"importance": f"{self.importance_samples}", "ais": f"{self.chains} chains",
@@ -210,10 +219,14 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
             columns.setdefault(column_name, []).append(values.astype(np.float64))
     column = {key: np.concatenate(values) for key, values in columns.items()}
     elbo, elbo_error = mean_and_error(column["elbo"])
+    own = data.log_jacobian(part)
+    own_units = {} if own is None else {
+        f"{key}_own_units{end}": value for key in ("elbo", "log_evidence") if key in column
+        for end, value in zip(("", "_stderr"), mean_and_error(column[key] + own[:used]), strict=True)}
     return Evaluation(data.name, used, elbo, elbo_error,
                       bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
                       data_available=available if used < available else None,
-                      **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
+                      **own_units, **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
                       **held_out_fields(column),
                       **{"importance_samples": 0} | settings,
                       **evidence_fields(name, settings, column))

@@ -25,8 +25,7 @@ import numpy as np
 from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
-from tinyvae.data.dataset import PARTS
-from tinyvae.distributions import Distribution
+from tinyvae.distributions import LIKELIHOODS, Distribution
 from tinyvae.engine.devices import Namespace, floating, namespace
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
@@ -137,6 +136,16 @@ class Model:
     latent = property(lambda self: self.config.get("latent"))
     device = property(lambda self: self.xp.device)
 
+    @property
+    def takes(self) -> str:
+        """The kind of data of the likelihood that the configuration names: "grey" for all that are pixels."""
+        row = LIKELIHOODS.get(self.config.get("likelihood", ""))
+        return row.data if row is not None and row.data in ("real", "counts") else "grey"
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What networks of x are given: log(1 + x) of counts, whose sizes differ by powers of ten, else x itself."""
+        return x.log1p() if self.takes == "counts" else x
+
     # ---- the probabilistic model -------------------------------------------------------------------------------------
 
     def generator(self, batch: Batch | None) -> Generator:
@@ -175,18 +184,18 @@ class Model:
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1].
 
-        A grey value stands for the probability of a pixel that is drawn, so every model takes it. DataError for numbers
-        outside [0, 1].
+        A grey value stands for the probability of a pixel that is drawn, so every model of pixels takes it; a model of
+        counts takes counts, and one of real numbers the standardised columns of its data set. DataError for others.
         """
         batch = Batch(self.tensor(x, self.pixels, "x"))
         if np.size(x):
-            check_range(np.asarray(x), "x")
+            check_range(np.asarray(x), "x", kind=self.takes)
         posterior = self.posterior(batch)
         logvar = posterior.logvar if hasattr(posterior, "logvar") else posterior.variance.log()
         return posterior.mean.numpy(), logvar.numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        """The mean of p(x|z), (batch, pixels), as the data are stored: in [0, 1] of images; for z (batch, latent)."""
         found = self.tensor(z, self.latent, "z")
         if not np.isfinite(np.asarray(z)).all():
             raise ValueError("found NaN or infinite numbers in z; expected finite ones")
@@ -218,11 +227,10 @@ class Model:
         """Raise ValueError, with one sentence, for data that the model cannot take."""
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
-        masks = {part: getattr(data, f"{part}_mask") for part in PARTS}
-        holes = [part for part, mask in masks.items() if mask is not None and not mask.all()]
-        if holes and "mask" not in self.needs:
-            raise ValueError(f"found missing values in the {holes[0]} data of {data.name}, which a {self.kind} would "
-                             "read as 0; expected a model that leaves them out, as miwae (--model miwae)")
+        if data.has_missing and "mask" not in self.needs:
+            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and a {self.kind} needs every "
+                             "value: take --model miwae, which learns from those that were observed, or fill them in "
+                             "first, as scikit-learn's IterativeImputer does")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""

@@ -14,11 +14,14 @@ from tinyvae.data import DataSet
 from tinyvae.distributions import Normal
 from tinyvae.engine.noise import Noise, permutation
 from tinyvae.evidence.evaluation import batches_of, evaluate
-from tinyvae.pictures import charts, figures
+from tinyvae.pictures import charts, figures, tables
 from tinyvae.progress import watched
+from tinyvae.tasks import rows
 
 SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
 DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior
+TABLE_DRAWS = 2_000  # the number of samples beside a table's data
+FEW = 200  # rows; fewer test data do not show how they are distributed
 
 
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
@@ -67,22 +70,37 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
 
     On the simplex the other elements are scaled by a common factor, so that the sum stays 1.
     """
-    rows = np.tile(z, (len(values), 1))
+    found = np.tile(z, (len(values), 1))
     if model.generator(None).prior.support == "simplex":
-        rows *= ((1 - values) / (1 - z[j]))[:, None]
-    rows[:, j] = values
-    return rows
+        found *= ((1 - values) / (1 - z[j]))[:, None]
+    found[:, j] = values
+    return found
+
+
+def known_rows(data: DataSet) -> tuple[np.ndarray, str]:
+    """Data in their own units, (count, columns), with NaN where a value is missing, and which they are: the test data,
+    or the training data, if those are few."""
+    part = "test" if len(data.test) >= FEW else "train"
+    own, mask = data.own_units(getattr(data, part)), getattr(data, f"{part}_mask")
+    return own if mask is None else np.where(mask, own, np.nan), "test data" if part == "test" else "training data"
 
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
-    """Images decoded from draws of the prior."""
+    """Images decoded from draws of the prior; of a table pairs of columns and quantiles, beside the data's."""
     model.check(data)
+    if data.is_table:
+        (known, which), drawn = known_rows(data), rows.samples(model, data, TABLE_DRAWS, seed)
+        return [tables.pairs(known, drawn, data.column_names, folder / "pairs.png", which),
+                tables.quantiles(known, drawn, data.column_names, folder / "quantiles.png", which)]
     return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
 
 
 def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 40) -> list[Path]:
-    """Test images above their reconstructions."""
+    """Test images above their reconstructions; of a table each value against its reconstruction."""
+    if data.is_table:
+        return [tables.reconstructions(*rows.reconstructions(model, data), data.column_names,
+                                       folder / "reconstructions.png")]
     images, _ = chosen_images(model, data, count, seed)
     return [figures.reconstructions(images, model.reconstruct(images), data.shape, folder / "reconstructions.png")]
 
@@ -139,6 +157,8 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
     """The posterior means of test images, and the KL of each dimension."""
     images, labels = chosen_images(model, data, count, seed)
+    if labels is not None and data.class_names is not None:
+        labels = np.where(labels < 0, "", np.array(data.class_names)[labels])
     return [charts.latents(model.encode(images)[0], labels, folder / "latents.png", kl_of_dimensions(model, data),
                             is_normal(model))]
 
@@ -153,10 +173,10 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
     folder.mkdir(parents=True, exist_ok=True)
     if not model.has_pictures:
         return curves(records, folder)
-    kinds: list[Any] = [sample, reconstruct, traverse, latents]
-    if len(data.test) > 1:
+    kinds: list[Any] = [sample, reconstruct, latents] if data.is_table else [sample, reconstruct, traverse, latents]
+    if len(data.test) > 1 and not data.is_table:
         kinds.append(interpolate)
-    if model.latent > 1 and model.generator(None).prior.support != "simplex":
+    if model.latent > 1 and not data.is_table and model.generator(None).prior.support != "simplex":
         kinds.append(manifold)
     files = curves(records, folder)
     with watched("drawing", len(kinds)) as update:

@@ -8,7 +8,8 @@ from tinyvae.data.checks import DataError
 from tinyvae.data.formats import idx, npy
 from tinyvae.data.formats.images import read_file, read_images
 from tinyvae.data.formats.registry import Arrays, Stored, expected, head_of, recognised
-from tinyvae.data.formats.text import is_text, refuse_text
+from tinyvae.data.formats.table import Table
+from tinyvae.data.formats.text import is_text, read_text
 
 ARRAYS = (npy.read_npy, idx.read, idx.read_gzip)  # the readers of files that hold one array
 SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
@@ -16,8 +17,8 @@ SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
 CHECKPOINTS, RUN = ("last.safetensors", "best.safetensors"), b'"tinyvae-run"'
 
 
-def read(path: Path) -> Arrays:
-    """The arrays of a file or folder by name; an array without a name is called "images"."""
+def read(path: Path) -> Arrays | Table:
+    """The arrays of a file or folder by name; an array without a name is called "images". Or the table of a file."""
     if path.is_dir():
         return read_folder(path)
     head = head_of(path)
@@ -26,7 +27,7 @@ def read(path: Path) -> Arrays:
     if (found := recognised(head)) is not None:
         return found.read(path)
     if is_text(head):
-        refuse_text(path)
+        return read_text(path)
     raise DataError(f"{path} begins with the bytes {head[:8].hex(' ')}; expected {expected()}.")
 
 
@@ -51,9 +52,10 @@ def read_folder(path: Path) -> Arrays:
     if all((kind is not None and kind.read in ARRAYS) or file.suffix == ".npy" for kind, file in zip(kinds, files,
                                                                                                     strict=True)):
         found = {}
-        for file in files:
+        for kind, file in zip(kinds, files, strict=True):
             name = file.name.removesuffix(".gz").removesuffix(".npy")
-            found[name] = Stored.of(npy.map_npy(file)) if file.suffix == ".npy" else read(file)["images"]
+            found[name] = Stored.of(npy.map_npy(file)) if kind is None or file.suffix == ".npy" else \
+                kind.read(file)["images"]
         return found
     for kind, file in zip(kinds, files, strict=True):
         if kind is not None and kind.read is not read_file:
