@@ -1,6 +1,5 @@
 """`tinyvae complete`: tables, pictures and files, and one sentence for each mistake."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from PIL import Image
 
 import tinyvae as tv
-from tinyvae import data as data_sets
 
 FEW = ("--count", 6, "--draws", 4, "--sweeps", 6)
 
@@ -61,22 +59,36 @@ def test_files(run, digits, tmp_path):
     assert set(np.unique(draws[:, 1:])) <= {0, 1}
 
 
-def test_a_run_with_holes_is_imputed(run, tmp_path, monkeypatch):
-    """Its data come with masks from the data room; here a loader stands in that makes holes in the digits."""
-    whole = tv.data.load("digits-static")
-    mask = [(np.random.default_rng(i).uniform(size=part.shape) < 0.7).astype(np.uint8) for i, part in enumerate(
-        (whole.train, whole.test))]
-    data = dataclasses.replace(whole, train=whole.train * mask[0], test=whole.test * mask[1], train_mask=mask[0],
-                               test_mask=mask[1])
-    tv.fit(tv.models.model_for("miwae", data, hidden=12, latent=2), data, out=tmp_path / "run", epochs=1)
-    monkeypatch.setattr(data_sets, "load", lambda *_: data)
-    code, out, err = run("complete", tmp_path / "run", "--draws", 5, "--sweeps", 4, "--out", tmp_path / "full.csv")
+def test_a_table_with_empty_cells_is_imputed(run, tmp_path):
+    """In its own units, with the names of its columns; what was observed stays as it is."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 1)) * [2.0, -3.0, 0.5] + [100.0, 0.0, 7.0] + 0.1 * rng.normal(size=(120, 3))
+    holes = rng.uniform(size=x.shape) < 0.2
+    lines = ["a,b,c"] + [",".join("" if gone else f"{v:.6f}" for v, gone in zip(*row, strict=True))
+                         for row in zip(x, holes, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    code, _, err = run("train", "t.csv-real", "--model", "miwae", "--hidden", 20, "--latent", 2, "--epochs", 40, "--lr",
+                       0.01, "--out", "one", "--batch", 32, "--no-pictures")
     assert code == 0, err
-    assert "digits-static, 300 data, 30% of the pixels missing" in out
-    assert "importance: means over 20 independent draws of z a datum" in out
-    rows = np.loadtxt(tmp_path / "full.csv", delimiter=",", skiprows=1).reshape(5, 300, 65)[..., 1:]
-    assert (rows[:, mask[1] == 1] == data.test[mask[1] == 1]).all()
-    assert 0.05 < rows[:, mask[1] == 0].mean() < 0.6
+    code, out, err = run("complete", "one", "--part", "train", "--draws", 5, "--sweeps", 30, "--out", "full.csv")
+    assert code == 0, err
+    assert "of the values missing" in out
+    assert "importance: means over 150 independent draws of z a datum" in out
+    assert (tmp_path / "full.csv").read_text().startswith("draw,a,b,c\n")
+    rows = np.loadtxt("full.csv", delimiter=",", skiprows=1)[:, 1:].reshape(5, -1, 3)
+    data = tv.data.load("t.csv-real")
+    seen, own = data.train_mask == 1, data.own_units(data.train)
+    assert rows.shape[1:] == data.train.shape
+    np.testing.assert_allclose(rows[:, seen], np.tile(own[seen], (5, 1)), rtol=1e-6)
+    truth = np.array([x[np.abs(np.where(seen[i], x - own[i], 0)).max(1).argmin()] for i in range(len(own))])
+    for j, deviation in enumerate(x.std(0)):
+        gone = ~seen[:, j] & seen.any(1)
+        assert np.abs(rows[:, gone, j].mean(0) - truth[gone, j]).mean() < 0.4 * deviation
+    code, out, err = run("complete", "one", "--missing", "random:0.3", "--sweeps", 10, "--out", "one.npz")
+    assert code == 0, err
+    for part in ("RMSE, importance", "RMSE, training mean", "each column's training mean", "nats per hidden value"):
+        assert part in out
+    assert np.load("one.npz")["columns"].tolist() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
@@ -84,7 +96,7 @@ def test_a_run_with_holes_is_imputed(run, tmp_path, monkeypatch):
     (("--missing", "right"), "found no file right and no mask of that name; expected left, top, quadrant, center, "),
     (("--missing", "left", "--method", "guess"), "found the method 'guess'; expected one of gibbs, metropolis"),
     (("--missing", "left", "--part", "valid"), "digits-dynamic has no part 'valid'"),
-    (("--missing", "left", "--out", "full.txt"), "found --out full.txt; expected a file that ends in .npz or .csv, or"),
+    (("--missing", "left", "--out", "full.txt"), "found --out full.txt; expected a file that ends in .csv or .npz, or"),
     (("--missing", "left", "--method", "metropolis", "--sweeps", "4"), "found gibbs_sweeps=10 of 4 sweeps"),
 ])  # fmt: skip
 def test_mistakes_get_a_sentence(run, digits, arguments, sentence):

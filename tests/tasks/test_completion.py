@@ -9,6 +9,7 @@ from linear import linear_gaussian, set_encoder
 from support import assert_same_bits, likely_zero
 
 import tinyvae as tv
+from tinyvae.tasks import completion
 from tinyvae.tasks.baselines import nearest, pixel_means, training_moments
 from tinyvae.tasks.completion import Average, complete
 
@@ -146,7 +147,18 @@ def test_holes_of_the_data_are_completed_where_nothing_is_hidden():
     assert (both.missing == (left | (mask == 0))).all()
 
 
-def test_completions_repeat_and_go_by_datum():
+def test_rows_without_hidden_pixels_have_no_number(monkeypatch):
+    """Here such rows are whole pieces of the work."""
+    monkeypatch.setattr(completion, "CHUNK", 6)
+    hidden = np.zeros((20, 6), bool)
+    hidden[[3, 5, 11], 2] = True
+    found = complete(tv.VAE(6, 5, 2), bits(), hidden, draws=1, sweeps=2)
+    assert (np.isfinite(found.nats) == hidden.any(1)).all()
+    values = {q.name: q.value for q in found.quantities()}
+    assert values["-log p(hidden | observed), gibbs"] == pytest.approx(found.nats[[3, 5, 11]].mean())
+
+
+def test_completions_repeat():
     data, model = bits(), tv.VAE(6, 5, 2)
     first, again = (complete(model, data, "random:0.5", "importance", 20, 4, count=5) for _ in range(2))
     assert_same_bits(first.draws, again.draws)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +11,10 @@ import typer
 
 from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, opened, opt
 from tinyvae.progress import watched
+from tinyvae.tasks import rows
 from tinyvae.tasks.chains import METHODS
 from tinyvae.tasks.masks import CHOICES
 from tinyvae.training.settings import either
-
-FILES = (".npz", ".csv")
 
 
 def complete(
@@ -46,9 +44,9 @@ def complete(
     from tinyvae.pictures.completions import completions
     from tinyvae.tasks import completion
 
-    file = out if out is not None and out.suffix in FILES else None
+    file = out if out is not None and out.suffix in rows.SUFFIXES else None
     if out is not None and file is None and out.suffix[1:].isalpha() and not out.is_dir():
-        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
+        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(rows.SUFFIXES)}, or a folder")
     model, data_set = opened(run, data, data_dir, device)
     if count is None and missing is not None:
         count = 100
@@ -60,9 +58,10 @@ def complete(
     else:
         print(found)
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         write(found, file, data_set, "draws" in given(context))
         print(file) if not as_json else None
-    if data_set.kind in ("binary", "grey") and min(data_set.shape) > 1:
+    if not data_set.is_table:
         folder = out if out is not None and file is None else (run if run.is_dir() else run.parent) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
         drawn = completions(found, data_set.shape, folder / f"completion-{found.method}.png")
@@ -70,23 +69,15 @@ def complete(
 
 
 def write(found: Any, file: Path, data: Any, each_draw: bool) -> None:
-    """Write completed data: all arrays as .npz; as .csv the means, or each draw with its number in the first column.
+    """Write completed data in their own units: the means, or each draw with its number in the first column.
 
-    The values are those of the data: grey values as they are stored, bits where pixels are drawn.
+    An .npz holds beside them the data, means, standard deviations, draws and masks.
     """
-    from tinyvae.runs import files
-
-    scale = data.scale if data.pixels == "gray" else 1.0
-    arrays = {name: getattr(found, name) * scale for name in ("x", "mean", "sd", "draws")}
-    if file.suffix == ".npz":
-        import io
-
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays, missing=found.missing, hidden=found.hidden)
-        files.write_bytes(file, buffer.getvalue())
-        return
-    rows = [["draw", *map(str, range(math.prod(data.shape)))]] if each_draw else [
-        list(map(str, range(math.prod(data.shape))))]
-    for number, table in enumerate(arrays["draws"] if each_draw else [arrays["mean"]]):
-        rows += [[*([str(number + 1)] if each_draw else []), *(f"{value:.9g}" for value in row)] for row in table]
-    files.write_bytes(file, "".join(",".join(row) + "\n" for row in rows).encode())
+    own = data.own_units
+    table = np.concatenate(own(found.draws)) if each_draw else own(found.mean)
+    columns = dict(zip(data.column_names, table.T, strict=True))
+    if each_draw:
+        columns = {"draw": np.repeat(np.arange(1, found.chains + 1), len(found.x)), **columns}
+    arrays = {name: own(getattr(found, name)) for name in ("x", "mean", "draws")}
+    sd = own(found.mean + found.sd) - arrays["mean"]
+    rows.write(file, columns, {**arrays, "sd": sd, "missing": found.missing, "hidden": found.hidden})

@@ -34,7 +34,7 @@ class MIWAE(VAE, kind="miwae"):
         """q(z|x_obs) for x and mask (batch, pixels); without a mask all pixels were observed."""
         if mask is None:
             mask = Tensor(self.xp.ones(x.shape, self.dtype))
-        return self.encoder((mask > 0).where(x, 0.0), mask)
+        return self.encoder(self.seen((mask > 0).where(x, 0.0)), mask)
 
     def generator(self, batch: Batch | None) -> Generator:
         if batch is None or batch.mask is None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data import DataSet
+from tinyvae.distributions import NegativeBinomial, Normal
 from tinyvae.distributions.observed import Observed
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.tensor import Tensor
@@ -20,30 +21,39 @@ CHUNK = 5000  # the number of training images that are compared with the data at
 def training_moments(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the variance of each pixel, (pixels,), over the training data in which it was observed.
 
-    Two more data count, whose pixels are uniform on [0, 1], because a pixel that is 0 in all training data can be 1.
+    Two more data count, because a pixel that is 0 in all training data can be 1. Their pixels are uniform on [0, 1];
+    their standardised columns have the mean 0 and the variance 1.
     """
     total = np.zeros((3, data.dimensions))
     for start in range(0, len(data.train), CHUNK):
         x = data.train[start : start + CHUNK] / data.scale
         seen = np.ones(x.shape) if data.train_mask is None else data.train_mask[start : start + CHUNK]
         total += np.stack([seen.sum(0), (seen * x).sum(0), (seen * x * x).sum(0)])
-    count, mean, square = total + np.array([2, 2 / 2, 2 / 3])[:, None]
+    more = (2, 0, 2) if data.kind == "real" else (2, 2 / 2, 2 / 3)
+    count, mean, square = total + np.array(more)[:, None]
     return mean / count, square / count - (mean / count) ** 2
 
 
 def pixel_means(model: Any, data: DataSet, family: Any) -> Callable[[Tensor, Tensor], np.ndarray] | None:
     """Each hidden pixel has its distribution over the training data, whatever the others are.
 
-    Returns the function (x, mask) -> log p of the pixels in the mask, (rows,); None if the likelihood's `family` does
-    not say which parameter a mean has.
+    This is one of the likelihood's `family`; of a table, the normal distribution or the negative binomial with the mean
+    and the variance of the column. Returns the function (x, mask) -> log p of the pixels in the mask, (rows,); None if
+    the family does not say which parameter a mean has.
     """
     mean, variance = training_moments(data)
-    try:
-        raw = family.parameter_of_mean(mean)
-    except (TypeError, ValueError, AttributeError):
-        return None
-    if family.width(1) == 2:
-        raw = np.concatenate([raw, np.log(variance)])
+    if data.kind == "real":
+        family, raw = Normal, np.concatenate([mean, np.log(variance)])
+    elif data.kind == "counts":  # whose variance is mean + mean^2 / theta
+        theta = mean**2 / np.maximum(variance - mean, 1e-3 * mean)
+        family, raw = NegativeBinomial, np.concatenate([np.log(mean), np.log(theta)])
+    else:
+        try:
+            raw = family.parameter_of_mean(mean)
+        except ValueError:
+            return None
+        if family.width(1) == 2:  # a log-variance stands beside it
+            raw = np.concatenate([raw, np.log(variance)])
     law = family.from_raw(Tensor(model.xp.asarray(raw[None].astype(model.dtype))))
     return lambda x, mask: to_host(Observed(law, mask).log_prob(x).data).astype(np.float64)
 
@@ -62,9 +72,9 @@ def one_shot(model: Any, batch: Batch, missing: Tensor, fill: Tensor, mask: Tens
 
 
 def nearest(data: DataSet, x: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """The training image whose observed pixels are the nearest ones, by the sum of squared differences, (rows, pixels).
+    """The training datum whose observed pixels are the nearest ones, by the sum of squared differences, (rows, pixels).
 
-    The values are in [0, 1].
+    Pixels are in [0, 1], and columns as they are stored.
     """
     seen = (~missing).astype(np.float32)
     best, found = np.full(len(x), np.inf), np.zeros(x.shape, np.float32)

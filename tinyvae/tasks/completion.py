@@ -11,6 +11,7 @@ is an upper bound on average.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -35,7 +36,6 @@ from tinyvae.tasks.masks import missing_pixels
 
 CHUNK = 2**21  # about the number of pixels of all chains that run together; it addresses the noise, so it stays fixed
 LOW = 0.05  # an acceptance rate below this share gets a warning
-NATS, SHARE = "nats per hidden pixel", "share of the hidden pixels"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Completion:
     mean, sd : (rows, pixels), the mean and standard deviation of each missing pixel; x and 0 for the others
     nats : (rows,), -log p(x_hid|x_obs) per hidden pixel
     baselines : the same of simple answers, by their names
-    wrong : (rows,) of each answer: the share of hidden pixels that it puts on the wrong side of 1/2
+    wrong : (rows,) of each answer: the share of hidden pixels that it puts on the wrong side of 1/2; of a table
+        the mean squared error of the hidden values, as they are stored
+    of_table : whether the data are a table, whose columns stand for pixels
     acceptance : the share of proposals that metropolis accepted, or None
     effective : (rows,), (sum w)^2 / sum w^2 of the weights of importance, or None
     """
@@ -76,16 +78,22 @@ class Completion:
     wrong: dict[str, np.ndarray] = field(default_factory=dict)
     acceptance: float | None = None
     effective: np.ndarray | None = None
+    of_table: bool = False
 
     def quantities(self) -> list[Quantity]:
         """What was measured, each number with its standard error over the data, unit and direction."""
-        rows: list[tuple[str, np.ndarray, str]] = []
-        if self.hidden.any():
-            rows = [(f"-log p(hidden | observed), {self.method}", self.nats, NATS),
-                    *((f"  {name}", values, NATS) for name, values in self.baselines.items()),
-                    *((f"wrong pixels, {name}", values, SHARE) for name, values in self.wrong.items())]
-        found = [Quantity(name, *mean_and_error(values[self.hidden.any(1)]), unit, LOWER)
-                 for name, values, unit in rows]
+        what, scored = "value" if self.of_table else "pixel", self.hidden.any(1)
+        rows = {f"-log p(hidden | observed), {self.method}": self.nats} | {
+            f"  {name}": values for name, values in self.baselines.items()}
+        found = [Quantity(name, *mean_and_error(values[scored]), f"nats per hidden {what}", LOWER)
+                 for name, values in rows.items() if scored.any()]
+        for name, values in self.wrong.items():
+            mean, error = mean_and_error(values[scored])
+            if self.of_table:  # the error of a square root
+                root = math.sqrt(mean)
+                found.append(Quantity(f"RMSE, {name}", root, error / (2 * root or math.inf), "as stored", LOWER))
+            else:
+                found.append(Quantity(f"wrong pixels, {name}", mean, error, "share of the hidden pixels", LOWER))
         if self.acceptance is not None:
             found.append(Quantity("acceptance", self.acceptance, None, "share of the proposals", HIGHER))
         if self.effective is not None:
@@ -101,7 +109,8 @@ class Completion:
 
     def __str__(self) -> str:
         share = self.missing.mean()
-        head = f"{self.data}, {len(self.x):,} data, {share:.0%} of the pixels missing"
+        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {'values' if self.of_table else 'pixels'} "
+                "missing")
         rows = [("quantity", "value", "std. error", "unit", "direction"), *(q.cells() for q in self.quantities())]
         lines = table.lines(rows, left=(0, 3, 4)) if len(rows) > 1 else ""
         return "\n".join(filter(None, (head, lines, self.remarks())))
@@ -192,7 +201,7 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
         raise ValueError(f"found nothing missing in the {part} data of {data.name}; expected data with holes, or "
                          "pixels to hide: missing='left' (--missing left)")
     hidden = np.zeros_like(truth) if missing is None else missing_pixels(missing, data.shape, rows, seed)
-    task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed)
+    task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed, bool((hidden & truth).any()))
     if "mask" not in model.needs:  # the model sees filled data
         data = replace(data, train_mask=None, valid_mask=None, test_mask=None)
     found: list[dict[str, Any]] = []
@@ -223,7 +232,7 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
                       f"least {EFFECTIVE} are needed): take more draws, or the method metropolis", RuntimeWarning,
                       stacklevel=3)
     return Completion(data.name, method, draws, sweeps, gibbs_sweeps if method == "metropolis" else 0, kept,
-                      acceptance=acceptance, **parts)
+                      acceptance=acceptance, of_table=data.is_table, **parts)
 
 
 def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
@@ -239,9 +248,9 @@ class _Task:
     """One way of completing, and what it knows of the training data."""
 
     def __init__(self, model: Any, data: DataSet, method: str, draws: int, sweeps: int, gibbs_sweeps: int,
-                 seed: int) -> None:
+                 seed: int, scored: bool) -> None:
         self.model, self.data, self.method, self.draws, self.sweeps = model, data, method, draws, sweeps
-        self.gibbs_sweeps, self.seed = gibbs_sweeps, seed
+        self.gibbs_sweeps, self.seed, self.scored = gibbs_sweeps, seed, scored
         # draws of a model that reads a mask do not depend on how the image is filled, so all are kept
         self.first = 0 if "mask" in model.needs and method == "importance" else sweeps // 2
         self.fill = baselines.training_moments(data)[0]
@@ -307,7 +316,7 @@ class _Task:
     def _compared(self, batch: Batch, x: np.ndarray, missing: np.ndarray, hidden: np.ndarray, mean: np.ndarray,
                   law: Any, count: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         """The baselines, and the shares of wrong pixels."""
-        if not hidden.any():
+        if not self.scored:
             return {"baselines": {}, "wrong": {}}
         mask, model = self._tensor(hidden), self.model
         fill = self._tensor(np.broadcast_to(self.fill, x.shape))
@@ -315,13 +324,16 @@ class _Task:
         gone = Tensor(model.xp.asarray(missing))
         found = {"one-shot re-encoding": -baselines.one_shot(model, batch, gone, fill, mask) / count}
         if by_mean is not None:
-            found = {"each pixel's training mean": -by_mean(batch.x, mask) / count} | found
-        wrong = {}
-        if self.data.kind in ("binary", "grey"):
-            answers = {self.method: mean}
-            if self.data.train_mask is None:
-                answers["nearest training image"] = baselines.nearest(self.data, x, missing)
-            wrong = {name: (((answer > 0.5) != (x > 0.5)) & hidden).sum(1) / count for name, answer in answers.items()}
+            what = "column" if self.data.is_table else "pixel"
+            found = {f"each {what}'s training mean": -by_mean(batch.x, mask) / count} | found
+        answers = {self.method: mean}
+        if self.data.is_table:
+            answers["training mean"] = np.broadcast_to(self.fill, x.shape)
+        if self.data.train_mask is None:
+            answers[f"nearest training {'row' if self.data.is_table else 'image'}"] = baselines.nearest(
+                self.data, x, missing)
+        wrong = {name: (hidden * ((answer - x) ** 2 if self.data.is_table else (answer > 0.5) != (x > 0.5))).sum(1)
+                 / count for name, answer in answers.items()}
         return {"baselines": found, "wrong": wrong}
 
     def _tensor(self, values: np.ndarray) -> Tensor:

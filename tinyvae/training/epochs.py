@@ -221,10 +221,13 @@ class Training:
         self.batches.plan[...] = self.xp.asarray(plan)
 
     def _start_bias(self) -> None:
-        mean = np.zeros(self.model.pixels)
+        mean, count = np.zeros((2, self.model.pixels))
         for start in range(0, len(self.data.train), 1000):
-            mean += self.data.train[start : start + 1000].sum(0, dtype=np.float64)
-        self.model.start_at(mean / (len(self.data.train) * self.data.scale))
+            rows = self.data.train[start : start + 1000].astype(np.float64)
+            seen = 1 if self.data.train_mask is None else self.data.train_mask[start : start + 1000]
+            mean += (rows * seen).sum(0)
+            count += (np.ones(rows.shape) * seen).sum(0)
+        self.model.start_at(mean / (np.maximum(count, 1) * self.data.scale))
 
     def steps(self) -> Iterator[int]:
         """Make the remaining steps of the epoch; yield the number of finished batches after each check by the host."""
