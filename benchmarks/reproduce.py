@@ -11,7 +11,14 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import grep_settings, parts, reproduce_completion, reproduce_grep, reproduce_iwae
+from benchmarks import (
+    grep_settings,
+    parts,
+    reproduce_completion,
+    reproduce_grep,
+    reproduce_imputation,
+    reproduce_iwae,
+)
 from benchmarks.parts import Content
 from tinyvae.training.faults import TrainingError
 
@@ -127,6 +134,11 @@ def completion(quick: bool) -> Parts:
     return reproduce_completion.completion(quick, console.print, SEED)
 
 
+def imputation(quick: bool) -> Parts:
+    """Tables of which half of the cells were removed: MIWAE beside scikit-learn's imputers, on the same cells."""
+    return reproduce_imputation.imputation(quick, console.print)
+
+
 def gamma_def(quick: bool) -> Parts:
     """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -149,6 +161,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
     "completion": completion,
+    "imputation": imputation,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,

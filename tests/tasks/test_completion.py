@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from linear import linear_gaussian, set_encoder
+from scipy import stats
 from support import assert_same_bits, likely_zero
 
 import tinyvae as tv
@@ -132,6 +133,29 @@ def test_the_pixel_mean_of_every_likelihood():
         half = log_p(tv.Tensor(data.test.astype(float)), tv.Tensor(np.tile([1.0, 1, 0, 0, 0], (3, 1))))
         rest = log_p(tv.Tensor(data.test.astype(float)), tv.Tensor(np.tile([0.0, 0, 1, 1, 1], (3, 1))))
         np.testing.assert_allclose(half + rest, whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["real", "counts"])
+def test_the_mean_of_a_column(kind):
+    """A normal distribution, or a negative binomial one, with the mean and the variance of the column."""
+    x = RNG.normal(size=(30, 3)) if kind == "real" else RNG.poisson(5 * RNG.gamma(0.5, 2, (30, 3)))
+    x = x.astype(np.float32)
+    data = tv.DataSet("table", x[:20], x[20:], (1, 3), 1.0, kind, "normal" if kind == "real" else "negative-binomial",
+                      train_mask=(RNG.uniform(size=(20, 3)) < 0.7).astype(np.uint8))
+    mean, variance = training_moments(data)
+    pseudo = np.repeat([[-1.0], [1.0]] if kind == "real" else [[0.5 - 12**-0.5], [0.5 + 12**-0.5]], 3, axis=1)
+    for j in range(3):
+        column = np.concatenate([data.train[data.train_mask[:, j] == 1, j], pseudo[:, j]])
+        assert mean[j] == pytest.approx(column.mean(), rel=1e-5)
+        assert variance[j] == pytest.approx(column.var(), rel=1e-5)
+    log_p = pixel_means(tv.VAE(3, 4, 2, dtype="float64"), data, None)
+    found = log_p(tv.Tensor(data.test.astype(float)), tv.Tensor(np.ones((10, 3))))
+    if kind == "real":
+        right = stats.norm.logpdf(data.test, mean, np.sqrt(variance))
+    else:
+        theta = mean**2 / (variance - mean)
+        right = stats.nbinom.logpmf(data.test, theta, theta / (theta + mean))
+    np.testing.assert_allclose(found, right.sum(1), rtol=1e-6)
 
 
 def test_holes_of_the_data_are_completed_where_nothing_is_hidden():
