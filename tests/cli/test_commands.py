@@ -52,7 +52,7 @@ def test_a_table_from_training_to_files(made, monkeypatch):
     for arguments, said in ((("manifold", "one"), "a table, which has no images; expected one of sample, reconstruct"),
                             (("traverse", "one", "--out", "t.csv"), "draws pictures alone; expected a folder"),
                             (("sample", "one", "--out", "t.csv", "--count", 0), "found count 0"),
-                            (("evaluate", "one", "--data", "z.csv@label"), "4 columns, z0, z1, sd0, sd1, real; expect")):
+                            (("evaluate", "one", "--data", "z.csv@label"), "4 columns, z0, z1, sd0, sd1, real; exp")):
         code, _, err = made(*arguments)
         assert code == 2
         assert said in err

@@ -124,7 +124,7 @@ def test_other_data_in_the_units_of_a_models_own():
     assert np.array_equal(found.center, one.center)
     assert np.abs((own(found, "test") - own(other, "test")) / one.spread)[found.test_mask == 1].max() < 1e-5
     assert (found.train[found.train_mask == 0] == 0).all()
-    with pytest.raises(DataError, match=r"has 2 columns, 1, 2, real; expected those of the table, 3, 1, 2, 3, real, in"):
+    with pytest.raises(DataError, match=r"has 2 columns, 1, 2, real; expected those of the table, 3, 1, 2, 3, real"):
         data.from_table(OWN[:, :2]).in_units_of(one)
 
 

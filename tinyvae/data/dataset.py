@@ -198,9 +198,8 @@ class DataSet:
         """
         if self.spread is None:
             return None
-        mask, count = getattr(self, f"{part}_mask"), len(getattr(self, part))
-        observed = np.ones((count, self.dimensions)) if mask is None else mask
-        return -(observed @ np.log(self.spread))
+        mask, logs = getattr(self, f"{part}_mask"), np.log(self.spread)
+        return np.full(len(getattr(self, part)), -logs.sum()) if mask is None else -(mask @ logs)
 
     @property
     def has_missing(self) -> bool:

@@ -45,6 +45,11 @@ def by_activity(model: Any, data: DataSet) -> np.ndarray:
     return np.argsort(activity)[::-1]
 
 
+def shown(model: Any, images: np.ndarray) -> np.ndarray:
+    """Mean images as they can be drawn: those of a likelihood of real numbers or counts may leave [0, 1]."""
+    return images if model.takes == "grey" else np.clip(images, 0, 1)
+
+
 def is_normal(model: Any) -> bool:
     """Whether the prior is N(0, I)."""
     return isinstance(model.generator(None).prior, Normal)
@@ -92,7 +97,7 @@ def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 
         (known, which), drawn = known_rows(data), rows.samples(model, data, TABLE_DRAWS, seed)
         return [tables.pairs(known, drawn, data.column_names, folder / "pairs.png", which),
                 tables.quantiles(known, drawn, data.column_names, folder / "quantiles.png", which)]
-    return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
+    return [figures.samples(shown(model, model.generate(count, seed)), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
 
 
@@ -102,7 +107,8 @@ def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: i
         return [tables.reconstructions(*rows.reconstructions(model, data), data.column_names,
                                        folder / "reconstructions.png")]
     images, _ = chosen_images(model, data, count, seed)
-    return [figures.reconstructions(images, model.reconstruct(images), data.shape, folder / "reconstructions.png")]
+    return [figures.reconstructions(images, shown(model, model.reconstruct(images)), data.shape,
+                                    folder / "reconstructions.png")]
 
 
 def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions: int = 10) -> list[Path]:
@@ -111,7 +117,7 @@ def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions:
     active = by_activity(model, data)[:dimensions]
     begin = model.encode(images)[0][0]
     z = np.stack([moved(model, begin, j, prior_quantiles(model, SPAN, j)) for j in active])
-    frames = model.decode(z.reshape(-1, model.latent)).reshape(len(active), len(SPAN), -1)
+    frames = shown(model, model.decode(z.reshape(-1, model.latent))).reshape(len(active), len(SPAN), -1)
     if is_normal(model):
         table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), active.tolist())
     else:
@@ -130,7 +136,7 @@ def interpolate(model: Any, data: DataSet, folder: Path, seed: int = 0, pairs: i
     ends = model.encode(images)[0].reshape(-1, 2, 1, model.latent)
     t = np.linspace(0, 1, 13, dtype=model.dtype).reshape(1, -1, 1)
     z = (1 - t) * ends[:, 0] + t * ends[:, 1]
-    frames = model.decode(z.reshape(-1, model.latent)).reshape(len(z), t.size, -1)
+    frames = shown(model, model.decode(z.reshape(-1, model.latent))).reshape(len(z), t.size, -1)
     table = figures.interpolation(frames, data.shape, folder / "interpolation.png")
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "interpolation.gif")]
 
@@ -150,8 +156,8 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
     z = np.tile(model.generator(None).prior.mean.numpy(), (side * side, 1))
     for column, j in enumerate(active):
         z[:, j] = prior_quantiles(model, figures.normal_grid(side)[:, column], j)
-    return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (active[0], active[1]),
-                             is_normal(model))]
+    return [figures.manifold(shown(model, model.decode(z)), data.shape, folder / "manifold.png", side,
+                             (active[0], active[1]), is_normal(model))]
 
 
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
@@ -193,4 +199,4 @@ def _smooth(model: Any, z: np.ndarray) -> np.ndarray:
     left = np.minimum(at.astype(int), steps - 2)
     part = (at - left).reshape(1, -1, 1)
     fine = (1 - part) * z[:, left] + part * z[:, left + 1]
-    return model.decode(fine.transpose(1, 0, 2).reshape(-1, latent)).reshape(len(at), tiles, -1)
+    return shown(model, model.decode(fine.transpose(1, 0, 2).reshape(-1, latent))).reshape(len(at), tiles, -1)
