@@ -45,7 +45,7 @@ def by_miwae(x: np.ndarray, gone: np.ndarray, seed: int, quick: bool) -> np.ndar
     tv.fit(model, data, seed=seed, quiet=True, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of uneven weights, which the error below tells
-        return tv.complete(model, data, part="train", count=None, draws=10 if quick else 100, sweeps=2 if quick else 50,
+        return tv.complete(model, data, part="train", count=None, draws=10 if quick else 50, sweeps=2 if quick else 40,
                            seed=seed).mean
 
 

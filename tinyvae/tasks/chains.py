@@ -27,8 +27,9 @@ The noise is addressed by the number of the draw, so every chain repeats exactly
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,6 @@ from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.densities import log_density
 from tinyvae.models import Batch
 
-METHODS = ("gibbs", "metropolis", "importance")
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -51,7 +50,7 @@ class Sweep:
     ----------
     z : the latents, (chains, latent)
     law : p(x|z) of these z, a distribution over (chains, pixels)
-    x : the filled images, (chains, pixels), with x_mis drawn from `law`
+    x : the filled images, (chains, pixels), with x_mis drawn from `law`; where z is drawn by a mask, as they began
     log_weight : (chains,) float64; the logarithm of the weight of z, up to a constant; 0 for `gibbs`, `metropolis`
     accepted : (chains,) truth values, whether z' was taken; None where it always is
     """
@@ -89,11 +88,12 @@ def chains(model: Any, batch: Batch, missing: np.ndarray, fill: np.ndarray, nois
     observed, every = (Tensor(model.xp.asarray(mask.astype(model.dtype)))
                        for mask in (~to_host(hidden.data), np.ones(x.shape, bool)))
     needs_mask, weighted = "mask" in model.needs, method == "importance"
+    by_mask = needs_mask and weighted
     w = law = None  # the stable form of the current z, and p(x|z)
     for sweep in range(sweeps):
         now = replace(now, x=x, mask=every if needs_mask else now.mask)
         p = model.generator(now)
-        q = model.posterior(replace(now, mask=observed) if needs_mask and weighted else now)
+        q = model.posterior(replace(now, mask=observed) if by_mask else now)
         proposed = rows_of_draw(q.to_stable(q.sample(noise)))
         accepted, log_weight = None, np.zeros(len(x))
         if method == "metropolis" and sweep >= max(1, gibbs_sweeps):
@@ -110,7 +110,8 @@ def chains(model: Any, batch: Batch, missing: np.ndarray, fill: np.ndarray, nois
         law = p.likelihood(z)
         if weighted:
             log_weight = _log_weight(p, q, Observed(law, observed), w, x)
-        x = hidden.where(rows_of_draw(law.sample(noise)), x)
+        if not by_mask:
+            x = hidden.where(rows_of_draw(law.sample(noise)), x)
         yield Sweep(z, law, x, log_weight, accepted)
 
 
@@ -137,3 +138,9 @@ def _log_weight(p: Any, q: Any, law: Any, w: Any, x: Tensor) -> np.ndarray:
     each = (law.log_prob(x), log_density(p.prior, w), log_density(q, w))
     found, prior, posterior = (to_host(value.data).astype(np.float64) for value in each)
     return found + prior - posterior
+
+
+# A method is a function that yields a `Sweep` after each sweep of the chains. One that draws z in another way, such as
+# from a conditional prior p(z|x_obs), is a further row here.
+METHODS: dict[str, Callable[..., Iterator[Sweep]]] = {
+    name: partial(chains, method=name) for name in ("gibbs", "metropolis", "importance")}  # fmt: skip

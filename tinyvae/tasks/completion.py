@@ -31,7 +31,7 @@ from tinyvae.evidence.diagnostics import EFFECTIVE, HIGHER, LOWER, Quantity, mea
 from tinyvae.evidence.evaluation import batches_of
 from tinyvae.models import Batch, check_model
 from tinyvae.tasks import baselines
-from tinyvae.tasks.chains import METHODS, Sweep, chains, copies
+from tinyvae.tasks.chains import METHODS, Sweep, copies, repeated, rows_of_draw
 from tinyvae.tasks.masks import missing_pixels
 
 CHUNK = 2**21  # about the number of pixels of all chains that run together; it addresses the noise, so it stays fixed
@@ -263,19 +263,23 @@ class _Task:
         mask = self._tensor(hidden)
         average, accepted, picked = Average(rows), [], None
         x = to_host(batch.x.data).astype(np.float64)
-        states = chains(model, batch, missing, self.fill, noise, draws, self.sweeps, self.method, self.gibbs_sweeps)
+        states = METHODS[self.method](model, batch, missing, self.fill, noise, draws, self.sweeps,
+                                      gibbs_sweeps=self.gibbs_sweeps)
         for sweep, state in enumerate(states):
             report((sweep + 1) / self.sweeps)
             if state.accepted is not None:
                 accepted.append(state.accepted.reshape(draws, rows).mean(0))
             if sweep >= self.first:
                 share = self._average(average, state, batch.x, mask, rows)
-                picked = self._pick(picked, share, state, number, sweep)
+                if self.method == "importance":
+                    picked = self._pick(picked, share, state.z, number, sweep)
+        drawn = state.x if picked is None else self._drawn(batch, picked, noise)
+        draws_of_x = to_host(drawn.data).reshape(draws, *x.shape)
         mean, square = average.means["mean"], average.means["square"]
         count = np.where(hidden.any(1), hidden.sum(1), np.nan)
         filled = np.where(missing, mean, x)
         return {"x": x, "missing": missing, "hidden": hidden,
-                "draws": np.where(missing, picked, x.astype(self.model.dtype)), "mean": filled,
+                "draws": np.where(missing, draws_of_x, x.astype(model.dtype)), "mean": filled,
                 "sd": np.where(missing, np.sqrt(np.maximum(square - mean**2, 0)), 0.0),
                 "nats": -(average.means["log_p"]) / count, "effective": average.effective,
                 "accepted": np.array(accepted).mean(0) if accepted else np.zeros(rows),
@@ -296,22 +300,24 @@ class _Task:
         average.means["log_p"] = np.logaddexp(kept, np.logaddexp.reduce(log_weight - average.log_total + log_p, axis=0))
         return share
 
-    def _pick(self, picked: np.ndarray | None, share: np.ndarray, state: Sweep, number: int, sweep: int) -> np.ndarray:
-        """The completions so far, (draws, rows, pixels): the last state of each chain.
+    def _pick(self, picked: np.ndarray | None, share: np.ndarray, z: Tensor, number: int, sweep: int) -> np.ndarray:
+        """Latents (draws, rows, latent): each is one of all draws of z so far, by the probability of its weight.
 
-        With weights each of them is one of all draws so far, drawn with the probability of its weight: it is replaced
-        by one of this sweep's with the probability of their share.
+        It is replaced by one of this sweep's with the probability of their share of all weight.
         """
-        drawn = to_host(state.x.data).reshape(*share.shape, -1)
-        if self.method != "importance":
-            return drawn
+        drawn = to_host(z.data).reshape(*share.shape, -1)
         u = uniform(self.seed, "complete-pick", number, sweep, share.shape, np.float64)
         edges = np.cumsum(share, axis=0)  # (draws, rows); the last one is the share of the whole sweep
-        index = (u[:, None] >= edges).sum(1)  # of each completion the first draw with u < edge; `draws` where none is
+        index = (u[:, None] >= edges).sum(1)  # of each latent the first draw with u < edge; `draws` where none is
         taken = index < self.draws
         chosen = drawn[np.minimum(index, self.draws - 1), np.arange(share.shape[1])]
         # (rounding may leave an edge of the first sweep a little below 1; then its last draw is taken)
         return chosen if picked is None else np.where(taken[..., None], chosen, picked)
+
+    def _drawn(self, batch: Batch, z: np.ndarray, noise: Noise) -> Tensor:
+        """A draw of p(x|z) for each of the latents (draws, rows, latent), as (draws * rows, pixels)."""
+        p = self.model.generator(replace(repeated(batch, self.draws), mask=None))
+        return rows_of_draw(p.likelihood(self._tensor(z.reshape(-1, z.shape[-1]))).sample(noise))
 
     def _compared(self, batch: Batch, x: np.ndarray, missing: np.ndarray, hidden: np.ndarray, mean: np.ndarray,
                   law: Any, count: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
