@@ -6,15 +6,13 @@ from support import assert_close
 
 import tinyvae as tv
 from tinyvae.distributions import LIKELIHOODS, Gamma
-from tinyvae.distributions.observed import Observed, each_pixel
-
-RNG = np.random.default_rng(0)
+from tinyvae.distributions.observed import Observed, Placed, each_pixel
 
 
 def case(name, dtype=np.float64):
-    family, kind = LIKELIHOODS[name]
-    raw = tv.Tensor(RNG.normal(size=(2, 3, family.width(4))).astype(dtype))
-    x = RNG.uniform(size=(3, 4))
+    (family, kind), rng = LIKELIHOODS[name], np.random.default_rng(0)
+    raw = tv.Tensor(rng.normal(size=(2, 3, family.width(4))).astype(dtype))
+    x = rng.uniform(size=(3, 4))
     return family.from_raw(raw), tv.Tensor((x if kind == "grey" else np.round(x)).astype(dtype))
 
 
@@ -43,6 +41,25 @@ def test_moments_and_draws_are_those_of_all_pixels():
     assert (found.mean.numpy() == law.mean.numpy()).all()
     assert (found.variance.numpy() == law.variance.numpy()).all()
     assert (found.sample(tv.Noise(0), 2).numpy() == law.sample(tv.Noise(0), 2).numpy()).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_some_pixels_as_all(name):
+    """In their places, where they are what they are by themselves; the others are certain."""
+    law, x = case(name)
+    law = type(law)(**law.map(lambda v: tv.Tensor(v.numpy()[0])).parameters) if name != "gaussian" else type(law)(
+        tv.Tensor(law.raw.numpy()[0]))
+    places, seen = np.array([6, 0, 3, 2]), np.isin(np.arange(7), [6, 0, 3, 2])
+    placed, wide = Placed(law, places, 7), np.full((3, 7), 0.5)
+    wide[:, places] = x.numpy()
+    assert_close(placed.log_prob(tv.Tensor(wide)).numpy(), law.log_prob(x).numpy(), 64)
+    for found, right in ((placed.mean, law.mean), (placed.variance, law.variance),
+                         (placed.log_density(tv.Tensor(wide)), each_pixel(law, x))):
+        assert_close(found.numpy()[:, places], right.numpy(), 8)
+        assert (found.numpy()[:, ~seen] == 0).all()
+    drawn = placed.sample(tv.Noise(0), 2).numpy()
+    assert (drawn[..., places] == law.sample(tv.Noise(0), 2).numpy()).all()
+    assert (drawn[..., ~seen] == 0).all()
 
 
 @pytest.mark.parametrize("law", [Gamma(tv.Tensor(np.ones((3, 4))), tv.Tensor(np.ones((3, 4)))),

@@ -2,29 +2,31 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from linear import linear_gaussian, set_encoder
+from linear import LinearGaussian, linear_gaussian, set_encoder, set_layer
 from scipy import stats
 from support import assert_same_bits, likely_zero
 
 import tinyvae as tv
+from tinyvae.distributions import Normal
+from tinyvae.models import MODELS
 from tinyvae.tasks import completion
 from tinyvae.tasks.baselines import nearest, pixel_means, training_moments
 from tinyvae.tasks.completion import Average, complete
 
-RNG = np.random.default_rng(2)
 HIDDEN = np.array([[False, True, False, True, False]])
 
 
 def linear_data(rows=3):
-    x = RNG.uniform(size=(2 * rows, 5)).astype(np.float32)
+    x = np.random.default_rng(2).uniform(size=(2 * rows, 5)).astype(np.float32)
     return tv.DataSet("made", x[:rows], x[rows:], (1, 5), 1.0)
 
 
 def bits(count=40, **more):
-    x = RNG.integers(0, 2, (count, 6)).astype(np.uint8)
+    x = np.random.default_rng(3).integers(0, 2, (count, 6)).astype(np.uint8)
     return tv.DataSet("bits", x[: count // 2], x[count // 2 :], (2, 3), 1.0, "static", "bernoulli", **more)
 
 
@@ -52,18 +54,65 @@ def test_the_exact_answer_under_a_wrong_posterior(method, draws, sweeps, shift):
     assert (found.kept, found.hidden.tolist()) == (draws * sweeps // 2, np.tile(HIDDEN, (rows, 1)).tolist())
 
 
+class Conditional(LinearGaussian, kind="tests-linear-conditional"):
+    """p(z|c) p(t|z) of the target t = (x_3, x_1), given c = the other pixels; both are linear."""
+
+    condition = SimpleNamespace(pixels=np.array([3, 1]), words="three pixels")
+
+    def build(self, pixels, latent=1):
+        super().build(pixels, latent)
+        self.decoder = self.network("target", latent, (), Normal, 2)
+
+    def generator(self, batch):
+        return tv.Joint(self.encoder(batch.x), lambda z: self.decoder(z))
+
+
+del MODELS["tests-linear-conditional"]
+
+
+def test_the_conditional_prior_answers():
+    """Set to the exact p(z|c), it gives draws of the exact p(t|c)."""
+    plain, law, _ = linear_gaussian(latent=1, seed=1)
+    weight, bias = plain.decoder.layers[0].weight.data[0, :5], law.mean
+    variance = np.diag(law.covariance) - weight**2
+    seen, model = ~HIDDEN[0], Conditional(5, dtype="float64")
+    gain = seen * weight / variance
+    spread = 1 / (1 + (gain * weight).sum())
+    set_layer(model.encoder, spread * gain[None], np.array([-spread * (gain * bias).sum()]), np.log([spread]))
+    order = model.condition.pixels
+    set_layer(model.decoder, weight[order][:, None], bias[order], np.log(variance[order]))
+    x = linear_data(1).test
+    data = tv.DataSet("made", x, np.tile(x, (200, 1)), (1, 5), 1.0)
+    found = complete(model, data, draws=10, sweeps=4, count=None)
+    assert (found.method, found.kept) == ("prior", 40)
+    assert (found.missing == HIDDEN).all()
+    assert (found.draws[:, :, seen] == x[0, seen]).all()
+    right, own = law.given(seen, x[0, seen].astype(float)), HIDDEN[0]
+    gaps = {"mean": found.mean[:, own] - right.mean, "draws": found.draws.mean(0)[:, own] - right.mean,
+            "variance": ((found.draws[:, :, own] - right.mean) ** 2).mean(0) - np.diag(right.covariance),
+            "p": np.exp(-2 * found.nats[:, None] - right.log_density(x[0, own].astype(float))) - 1}
+    for what, gap in gaps.items():
+        for i, column in enumerate(gap.T):
+            likely_zero(f"prior, {what} {i}", column.mean(), column.std(ddof=1) / math.sqrt(200))
+    with pytest.raises(ValueError, match="found pixels to hide from a tests-linear-conditional that is given three"):
+        complete(model, data, "random:0.5")
+    with pytest.raises(ValueError, match="found the method gibbs with a tests-linear-conditional; the method prior"):
+        complete(model, data, method="gibbs")
+
+
 def test_on_average_minus_log_p_is_an_upper_bound():
     model, law, _ = linear_gaussian(latent=1, seed=1)  # whose q is the exact posterior
     x, seen = linear_data(1).test, ~HIDDEN[0]
     data = tv.DataSet("made", x, np.tile(x, (1500, 1)), (1, 5), 1.0)
-    found = complete(model, data, HIDDEN, "metropolis", draws=1, sweeps=20, count=None)
+    found = complete(model, data, HIDDEN, "metropolis", 1, 4, 2, count=None)
     gaps = found.nats + law.given(seen, x[0, seen].astype(float)).log_density(x[0, ~seen].astype(float)) / 2
     assert gaps.mean() > 3 * gaps.std() / math.sqrt(1500)
 
 
 def test_averages_of_weighted_draws():
     """Those of all draws together, whatever their weights, and in whichever pieces they came."""
-    log_weight, value = 400 * RNG.normal(size=(7, 2)), RNG.normal(size=(7, 2, 3))
+    rng = np.random.default_rng(4)
+    log_weight, value = 400 * rng.normal(size=(7, 2)), rng.normal(size=(7, 2, 3))
     average = Average(2)
     for piece in (slice(0, 2), slice(2, 3), slice(3, 7)):
         share = average.add(log_weight[piece], value=value[piece])
@@ -138,10 +187,11 @@ def test_the_pixel_mean_of_every_likelihood():
 @pytest.mark.parametrize("kind", ["real", "counts"])
 def test_the_mean_of_a_column(kind):
     """A normal distribution, or a negative binomial one, with the mean and the variance of the column."""
-    x = RNG.normal(size=(30, 3)) if kind == "real" else RNG.poisson(5 * RNG.gamma(0.5, 2, (30, 3)))
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(30, 3)) if kind == "real" else rng.poisson(5 * rng.gamma(0.5, 2, (30, 3)))
     x = x.astype(np.float32)
     data = tv.DataSet("table", x[:20], x[20:], (1, 3), 1.0, kind, "normal" if kind == "real" else "negative-binomial",
-                      train_mask=(RNG.uniform(size=(20, 3)) < 0.7).astype(np.uint8))
+                      train_mask=(rng.uniform(size=(20, 3)) < 0.7).astype(np.uint8))
     mean, variance = training_moments(data)
     pseudo = np.repeat([[-1.0], [1.0]] if kind == "real" else [[0.5 - 12**-0.5], [0.5 + 12**-0.5]], 3, axis=1)
     for j in range(3):
@@ -159,7 +209,7 @@ def test_the_mean_of_a_column(kind):
 
 
 def test_holes_of_the_data_are_completed_where_nothing_is_hidden():
-    mask = RNG.integers(0, 2, (20, 6)).astype(np.uint8)
+    mask = np.random.default_rng(6).integers(0, 2, (20, 6)).astype(np.uint8)
     data = bits(test_mask=mask)
     found = complete(tv.VAE(6, 5, 2), data, draws=4, sweeps=4)
     assert (found.missing == (mask == 0)).all()

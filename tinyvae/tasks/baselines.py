@@ -14,6 +14,7 @@ from tinyvae.distributions.observed import Observed
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.tensor import Tensor
 from tinyvae.models import Batch
+from tinyvae.tasks.chains import law_of_all
 
 CHUNK = 5000  # the number of training images that are compared with the data at a time
 
@@ -67,8 +68,8 @@ def one_shot(model: Any, batch: Batch, missing: Tensor, fill: Tensor, mask: Tens
         batch = replace(batch, mask=missing.where(0.0 * batch.x, 1.0))
     x = batch.x
     batch = replace(batch, x=missing.where(fill, x))
-    law = model.generator(batch).likelihood(model.posterior(batch).mean)
-    return to_host(Observed(getattr(law, "law", law), mask).log_prob(x).data).astype(np.float64)
+    law = law_of_all(model, model.generator(batch).likelihood(model.posterior(batch).mean))
+    return to_host(Observed(law, mask).log_prob(x).data).astype(np.float64)
 
 
 def nearest(data: DataSet, x: np.ndarray, missing: np.ndarray) -> np.ndarray:

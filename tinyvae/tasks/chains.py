@@ -18,6 +18,8 @@ The methods differ in step 2:
                  p(x_obs), whatever the filled image x is, so weighted means over all sweeps tend to those of
                  p(z|x_obs). A good filling only makes the weights more even.
 
+    prior        of a conditional model, whose condition is what was observed: draws z ~ p(z|c) and takes it.
+
 A model that learned from data with holes reads a mask beside the pixels. Its q(z|x_obs) needs no filled image, so
 `importance` gives it the mask of what was observed, and draws independent z (Mattei & Frellsen 2019). The other methods
 tell it that all is observed, because their image is filled.
@@ -34,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.distributions.observed import Observed
+from tinyvae.distributions.observed import Observed, Placed
 from tinyvae.engine.devices import namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
@@ -140,7 +142,31 @@ def _log_weight(p: Any, q: Any, law: Any, w: Any, x: Tensor) -> np.ndarray:
     return found + prior - posterior
 
 
-# A method is a function that yields a `Sweep` after each sweep of the chains. One that draws z in another way, such as
-# from a conditional prior p(z|x_obs), is a further row here.
+def law_of_all(model: Any, law: Any) -> Any:
+    """p(x|z) of all pixels, where a conditional model has it of those alone that its condition leaves open."""
+    law = law.law if isinstance(law, Observed) else law
+    targets = None if isinstance(law, Placed) else targets_of(model)
+    return law if targets is None or len(targets) == model.pixels else Placed(law, targets, model.pixels)
+
+
+def targets_of(model: Any) -> np.ndarray | None:
+    """The numbers of the pixels that the condition of a conditional model leaves open; None for other models."""
+    condition = getattr(model, "condition", None)
+    return None if condition is None else np.asarray(condition.pixels)
+
+
+def from_prior(model: Any, batch: Batch, missing: np.ndarray, fill: np.ndarray, noise: Noise, draws: int, sweeps: int,
+               gibbs_sweeps: int = 0) -> Iterator[Sweep]:
+    """Independent draws z ~ p(z|c) of a conditional model, whose condition c is what was observed."""
+    now = repeated(batch, draws)
+    hidden = Tensor(model.xp.asarray(np.tile(missing, (draws, 1))))
+    p = model.generator(now)
+    for _ in range(sweeps):
+        z = rows_of_draw(p.prior.sample(noise))
+        law = law_of_all(model, p.likelihood(z))
+        yield Sweep(z, law, hidden.where(rows_of_draw(law.sample(noise)), now.x), np.zeros(len(now)))
+
+
+# A method is a function that yields a `Sweep` after each sweep of the chains; here, a further one is a choice.
 METHODS: dict[str, Callable[..., Iterator[Sweep]]] = {
-    name: partial(chains, method=name) for name in ("gibbs", "metropolis", "importance")}  # fmt: skip
+    **{name: partial(chains, method=name) for name in ("gibbs", "metropolis", "importance")}, "prior": from_prior}

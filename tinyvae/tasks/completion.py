@@ -22,7 +22,7 @@ import numpy as np
 from tinyvae.choices import known, whole
 from tinyvae.data import DataSet, as_data_set
 from tinyvae.data.dataset import PARTS
-from tinyvae.distributions.observed import Observed
+from tinyvae.distributions.observed import Observed, Placed
 from tinyvae.engine import table
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.noise import Noise, uniform
@@ -31,7 +31,7 @@ from tinyvae.evidence.diagnostics import EFFECTIVE, HIGHER, LOWER, Quantity, mea
 from tinyvae.evidence.evaluation import batches_of
 from tinyvae.models import Batch, check_model
 from tinyvae.tasks import baselines
-from tinyvae.tasks.chains import METHODS, Sweep, copies, repeated, rows_of_draw
+from tinyvae.tasks.chains import METHODS, Sweep, copies, law_of_all, repeated, rows_of_draw, targets_of
 from tinyvae.tasks.masks import missing_pixels
 
 CHUNK = 2**21  # about the number of pixels of all chains that run together; it addresses the noise, so it stays fixed
@@ -166,7 +166,7 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
         then the missing entries of the data themselves are completed.
     method
         `gibbs`, `metropolis` or `importance` (chains.py). None takes gibbs; or importance, if the model learned from
-        data with holes.
+        data with holes. A conditional model answers by `prior` what its condition leaves open, if nothing is hidden.
     draws
         The number of chains for each datum, and so of completions.
     sweeps, gibbs_sweeps
@@ -185,7 +185,16 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     if not (model.has("generator") and model.has("posterior")):
         raise ValueError(f"found a {model.kind}, which has no generator or no posterior; data are completed by a model "
                          "with both, as a vae")
-    method = known("the method", method or ("importance" if "mask" in model.needs else "gibbs"), METHODS)
+    targets = targets_of(model)
+    usual = "prior" if targets is not None and missing is None else "importance" if "mask" in model.needs else "gibbs"
+    method = known("the method", method or usual, METHODS)
+    if (method == "prior") != (targets is not None and missing is None):
+        raise ValueError(f"found the method {method} with a {model.kind}{' and pixels to hide' * (missing is not None)}"
+                         "; the method prior goes with a conditional model, as a cvae, which completes what its own "
+                         "condition leaves open")
+    if missing is not None and targets is not None and len(targets) < model.pixels:
+        raise ValueError(f"found pixels to hide from a {model.kind} that is given {model.condition.words}; it "
+                         "completes the pixels that this leaves open: leave missing (--missing) out")
     draws, sweeps, gibbs_sweeps = (whole(name, value, 1) for name, value in (
         ("draws", draws), ("sweeps", sweeps), ("gibbs_sweeps", gibbs_sweeps)))
     if method == "metropolis" and 2 * gibbs_sweeps > sweeps:
@@ -197,10 +206,12 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     rows = available if count is None else min(whole("count", count, 1), available)
     truth = getattr(data, f"{part}_mask")
     truth = np.ones((rows, data.dimensions), bool) if truth is None else truth[:rows] > 0
-    if missing is None and truth.all():
+    if missing is None and targets is None and truth.all():
         raise ValueError(f"found nothing missing in the {part} data of {data.name}; expected data with holes, or "
                          "pixels to hide: missing='left' (--missing left)")
     hidden = np.zeros_like(truth) if missing is None else missing_pixels(missing, data.shape, rows, seed)
+    if method == "prior":
+        hidden[:, targets] = True
     task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed, bool((hidden & truth).any()))
     if "mask" not in model.needs:  # the model sees filled data
         data = replace(data, train_mask=None, valid_mask=None, test_mask=None)
@@ -252,7 +263,7 @@ class _Task:
         self.model, self.data, self.method, self.draws, self.sweeps = model, data, method, draws, sweeps
         self.gibbs_sweeps, self.seed, self.scored = gibbs_sweeps, seed, scored
         # draws of a model that reads a mask do not depend on how the image is filled, so all are kept
-        self.first = 0 if "mask" in model.needs and method == "importance" else sweeps // 2
+        self.first = 0 if method == "prior" or ("mask" in model.needs and method == "importance") else sweeps // 2
         self.fill = baselines.training_moments(data)[0]
 
     def run(self, batch: Batch, missing: np.ndarray, hidden: np.ndarray, number: int,
@@ -283,14 +294,14 @@ class _Task:
                 "sd": np.where(missing, np.sqrt(np.maximum(square - mean**2, 0)), 0.0),
                 "nats": -(average.means["log_p"]) / count, "effective": average.effective,
                 "accepted": np.array(accepted).mean(0) if accepted else np.zeros(rows),
-                **self._compared(batch, x, missing, hidden, filled, state.law, count)}
+                **self._compared(batch, x, missing, hidden, filled, law_of_all(model, state.law), count)}
 
     def _average(self, average: Average, state: Sweep, x: Tensor, mask: Tensor, rows: int) -> np.ndarray:
         """Add the draws of a sweep to the averages; returns their shares of all weight, (draws, rows)."""
         def each(values: Any) -> np.ndarray:
             return to_host(values).astype(np.float64).reshape(self.draws, rows, *values.shape[1:])
 
-        law = getattr(state.law, "law", state.law)
+        law = law_of_all(self.model, state.law)
         mean, variance, log_weight = each(law.mean.data), each(law.variance.data), each(state.log_weight)
         log_p = each(Observed(law, copies(mask, self.draws)).log_prob(copies(x, self.draws)).data)
         before, log_before = average.log_total, average.means.get("log_p", np.full(rows, -np.inf))
@@ -326,7 +337,7 @@ class _Task:
             return {"baselines": {}, "wrong": {}}
         mask, model = self._tensor(hidden), self.model
         fill = self._tensor(np.broadcast_to(self.fill, x.shape))
-        by_mean = baselines.pixel_means(model, self.data, type(getattr(law, "law", law)))
+        by_mean = baselines.pixel_means(model, self.data, type(law.part if isinstance(law, Placed) else law))
         gone = Tensor(model.xp.asarray(missing))
         found = {"one-shot re-encoding": -baselines.one_shot(model, batch, gone, fill, mask) / count}
         if by_mean is not None:
@@ -335,7 +346,7 @@ class _Task:
         answers = {self.method: mean}
         if self.data.is_table:
             answers["training mean"] = np.broadcast_to(self.fill, x.shape)
-        if self.data.train_mask is None:
+        if self.data.train_mask is None and not missing.all():
             answers[f"nearest training {'row' if self.data.is_table else 'image'}"] = baselines.nearest(
                 self.data, x, missing)
         wrong = {name: (hidden * ((answer - x) ** 2 if self.data.is_table else (answer > 0.5) != (x > 0.5))).sum(1)
