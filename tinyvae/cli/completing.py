@@ -23,8 +23,8 @@ def complete(
     missing: Annotated[str | None, opt(f"What to hide: {CHOICES}, where white or true is missing. By default: "
                                        "nothing, and the holes of the data themselves are completed.")] = None,
     method: Annotated[str | None, opt(f"How to draw: {either(METHODS)}. metropolis is exact in the limit. By default: "
-                                      "gibbs; importance for a model that learned from data with holes; prior for a conditional "
-                                      "model, which completes what its condition leaves open.")] = None,
+                                      "gibbs; importance for a model that learned from data with holes; prior for a "
+                                      "conditional model, which completes what its condition leaves open.")] = None,
     draws: Annotated[int, opt("The number of completions of each datum, each by a chain of its own.")] = 20,
     sweeps: Annotated[int, opt("The number of sweeps of each chain.")] = 40,
     gibbs_sweeps: Annotated[int, opt("With metropolis: how many of the sweeps, the first ones, are those of "
