@@ -46,13 +46,15 @@ def test_it_prints_and_tells():
         {"lr": 0.1, "hidden": [4], "seed": 0}, {"lr": 0.2, "hidden": [4], "alpha": 1}])
     assert result.settings == {"lr": [0.1, 0.2], "seed": [0, None], "alpha": [None, 1]}
     text = str(result)
-    assert "the table, 40 data; ELBO in nats per datum (higher is better), differences paired by datum" in text
+    assert "the table, 40 data; ELBO in nats per datum (higher is better, in own units), differences paired by" in text
     assert text.splitlines()[-3].split() == ["lr", "0.1", "0.2"]
     told = result.to_dict()
     assert told["runs"][1]["difference"] == 0
     assert "difference" not in told["runs"][0]
     assert "no setting differs" in str(dataclasses.replace(result, settings={}))
     assert differing([]) == {}
+    assert told["own_units"]
+    assert not compare(dict.fromkeys("ab", (zero(counts()), counts()))).own_units
 
 
 def test_what_cannot_be_compared():

@@ -77,8 +77,13 @@ def with_label(name: str | os.PathLike[str], column: str | None) -> str:
     if column is None:
         return full
     base, wanted = (full, None) if _existing(full) else split_suffix(full)
-    if base in SOURCES or not _existing(base):
+    if base in SOURCES:
         raise DataError(f"found the label column {column} with {full}; expected the path of a table, such as a.csv.")
+    if not _existing(base):
+        if _located(base):
+            raise DataError(f"found the label column {column} with {full}, which names one already; leave one of them "
+                            "out.")
+        raise _unknown(full)
     return f"{base}@{column}" + (f"-{wanted}" if wanted else "")
 
 

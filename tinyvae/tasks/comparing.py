@@ -30,6 +30,7 @@ class Comparison:
 
     bounds, differences : the mean and its standard error by the name of a model; of differences the first has none
     settings : what differs, each with its value in every model, in their order
+    own_units : whether the bounds are densities of standardised data's own values
     """
 
     data: str
@@ -38,13 +39,14 @@ class Comparison:
     bounds: dict[str, tuple[float, float]]
     differences: dict[str, tuple[float, float]]
     settings: dict[str, list[Any]]
+    own_units: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         runs = [{"run": name, "bound": mean, "bound_stderr": error} | (
             dict(zip(("difference", "difference_stderr"), self.differences[name], strict=True))
             if name in self.differences else {}) for name, (mean, error) in self.bounds.items()]
         return {"data": self.data, "data_count": self.count, "importance_samples": self.importance_samples,
-                "runs": runs, "settings": self.settings}
+                "own_units": self.own_units, "runs": runs, "settings": self.settings}
 
     def __str__(self) -> str:
         what = f"log p(x), {self.importance_samples} samples," if self.importance_samples else "ELBO"
@@ -52,8 +54,9 @@ class Comparison:
         for name, (mean, error) in self.bounds.items():
             more, error_of_it = self.differences.get(name, (math.nan, math.nan))
             rows.append((name, _number(mean), _number(error), _number(more), _number(error_of_it)))
-        parts = [f"{self.data}, {self.count:,} data; {what} in {NATS} (higher is better), differences paired by datum",
-                 table.lines(rows)]
+        units = ", in own units" if self.own_units else ""
+        parts = [f"{self.data}, {self.count:,} data; {what} in {NATS} (higher is better{units}), differences paired by "
+                 "datum", table.lines(rows)]
         if self.settings:
             parts += ["", table.lines([("what differs", *self.bounds), *(
                 (name, *(_value(value) for value in values)) for name, values in self.settings.items())])]
@@ -118,7 +121,8 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
     each = {name: bounds_of(model, its, importance_samples, seed, part) for name, (model, its) in models.items()}
     bounds = {name: mean_and_error(values) for name, values in each.items()}
     differences = {name: mean_and_error(values - each[first]) for name, values in each.items() if name != first}
-    return Comparison(data.name, len(each[first]), importance_samples, bounds, differences, differing(settings))
+    return Comparison(data.name, len(each[first]), importance_samples, bounds, differences, differing(settings),
+                      data.center is not None)
 
 
 def _same(one: DataSet, other: DataSet, part: str) -> bool:
