@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tinyvae as tv
 from benchmarks import results
+from tinyvae.models import model_for
 from tinyvae.pictures import gallery
 from tinyvae.pictures.completions import completions
 
@@ -36,3 +37,13 @@ def run() -> None:
             if name == "mnist":
                 found = tv.complete(model, data, "left", "metropolis", count=30)
                 completions(found, data.shape, FOLDER / "mnist-completion.png")
+        few_labels(digits, Path(folder))
+
+
+def few_labels(data: tv.DataSet, folder: Path) -> None:
+    """The pictures of the page about learning from few labels, by the run that it begins with."""
+    model = model_for("m2", data, hidden=200, latent=5)
+    tv.fit(model, data, labels=100, batch=50, lr=3e-3, epochs=60)
+    for draw in (gallery.confusion, gallery.reliability, gallery.analogies):
+        for file in draw(model, data, folder):
+            shutil.copy(file, FOLDER / f"digits-{file.name}")

@@ -18,6 +18,7 @@ from benchmarks import (
     reproduce_grep,
     reproduce_imputation,
     reproduce_iwae,
+    reproduce_semi,
 )
 from benchmarks.parts import Content
 from tinyvae.training.faults import TrainingError
@@ -139,6 +140,16 @@ def imputation(quick: bool) -> Parts:
     return reproduce_imputation.imputation(quick, console.print)
 
 
+def semi_supervised(quick: bool) -> Parts:
+    """M2 on MNIST with 100, 600, 1000 and 3000 labels (Kingma et al. 2014, table 1) beside the supervised net."""
+    return reproduce_semi.semi_supervised(quick, console.print)
+
+
+def semi_supervised_models(quick: bool) -> Parts:
+    """M2, M1+M2 and SHOT with each of its ideas, on MNIST with 100 labels beside the supervised net."""
+    return reproduce_semi.models(quick, console.print)
+
+
 def gamma_def(quick: bool) -> Parts:
     """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -162,6 +173,8 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "iwae-snr": iwae_snr,
     "completion": completion,
     "imputation": imputation,
+    "semi-supervised": semi_supervised,
+    "semi-supervised-models": semi_supervised_models,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,

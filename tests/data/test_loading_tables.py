@@ -224,3 +224,20 @@ def test_a_part_of_the_file_stays_a_part(tmp_path):
     found = data.load(f"{tmp_path}/a.npz-real")
     for part, rows in zip(PARTS, (OWN[:30], OWN[40:], OWN[30:40]), strict=True):
         assert np.abs((found.own_units(getattr(found, part)) - rows) / OWN.std(0)).max() < 1e-6
+
+
+def test_a_folder_of_tables_has_its_parts(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, rows in (("train", OWN[:30]), ("valid", OWN[30:40]), ("test", OWN[40:])):
+        np.savetxt(folder / f"{name}.csv", np.column_stack([rows, np.arange(len(rows)) % 3]), "%.17g", ",",
+                   header="a,b,c,y", comments="")
+    found = data.load(folder, label_column="y")
+    assert found.name == f"{folder}@y-real"
+    assert data.load(found.name).fingerprint == found.fingerprint
+    for part, rows in zip(PARTS, (OWN[:30], OWN[40:], OWN[30:40]), strict=True):
+        assert np.abs((found.own_units(getattr(found, part)) - rows) / OWN.std(0)).max() < 1e-6
+        assert getattr(found, f"{part}_labels").tolist() == (np.arange(len(rows)) % 3).tolist()
+    (folder / "notes.txt").write_text("words")
+    with pytest.raises(DataError, match=r"notes.txt is text that begins with 'words'"):
+        data.load(folder)

@@ -65,6 +65,14 @@ def test_files_say_what_their_columns_are(tmp_path, labels):
     assert again is None or again.class_names == ("no", "yes")
 
 
+def test_numbers_keep_their_digits(tmp_path):
+    values = 1e3 + 1e-9 * np.arange(5)  # far from 0 beside their spread
+    rows.write(tmp_path / "a.csv", {"x": values, "y": np.arange(5, dtype=np.float32) / 3}, {})
+    found = np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)
+    assert np.abs(found[:, 0] - values).max() < 1e-11
+    assert np.array_equal(found[:, 1].astype(np.float32), np.arange(5, dtype=np.float32) / 3)
+
+
 def test_labels_of_codes_are_names_of_classes():
     data = tv.data.from_table({"a": np.arange(20.0), "y": ["u", "", "v", "u"] * 5}, label="y")
     columns, _ = rows.of_codes(tv.VAE(1, 4, 2, likelihood="normal"), data, 0, 0)

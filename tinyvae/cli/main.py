@@ -45,7 +45,7 @@ def program(
 
 def put_together() -> typer.Typer:
     """All commands as one program. Help texts name the choices that are registered by now."""
-    from tinyvae.cli import commands, completing, lessons, train
+    from tinyvae.cli import classify, commands, completing, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
     app = typer.Typer(
@@ -61,6 +61,7 @@ def put_together() -> typer.Typer:
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
     app.command()(completing.complete)
+    app.command()(classify.classify)
     app.command()(commands.doctor)
     app.command()(commands.bench)
     lessons.register(app)

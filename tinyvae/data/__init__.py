@@ -13,8 +13,9 @@ and `download` fetches the two sets that have public mirrors. `loading` puts the
 from tinyvae.data.checks import DataError
 from tinyvae.data.dataset import PIXELS, DataSet
 from tinyvae.data.folders import find, verify
+from tinyvae.data.formats.labels import split_labels, with_labels
 from tinyvae.data.loading import Outline, anywhere, as_data_set, from_table, load, outline, with_label
 from tinyvae.data.sources import NAMES
 
 __all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "as_data_set", "find", "from_table",
-           "load", "outline", "verify", "with_label"]
+           "load", "outline", "split_labels", "verify", "with_label", "with_labels"]

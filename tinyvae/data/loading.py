@@ -16,6 +16,7 @@ from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
 from tinyvae.data.checks import DataError, check_rows, is_whole, number, only
 from tinyvae.data.dataset import PIXELS, TABLES, TREATMENTS, DataSet, split_suffix, treated
+from tinyvae.data.formats.labels import MARK, relabelled, split_labels
 from tinyvae.data.sources import NAMES, SOURCES
 
 
@@ -59,7 +60,9 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         For an unknown name or suffix, missing files, or data that cannot be used; the message says what was found, what
         was expected and what to do.
     """
-    full = with_label(name, label_column)
+    full, labels = split_labels(with_label(name, label_column))
+    if labels:
+        return relabelled(load(full, data_dir), labels)
     base, pixels = _parts(full)
     if base in SOURCES:
         return _load_named(base, pixels, data_dir)
@@ -130,7 +133,9 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
 
 def anywhere(name: str | os.PathLike[str]) -> str:
     """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
-    name = os.fspath(name)
+    name, labels = split_labels(os.fspath(name))
+    if labels:
+        return f"{anywhere(name)}{MARK}{labels}"
     base, _ = _parts(name)
     if base in SOURCES:
         return name
@@ -149,7 +154,7 @@ def _located(text: str) -> tuple[Path, str | None] | None:
         return path, None
     for place in (place for place, letter in enumerate(text) if letter == "@"):
         path = _existing(text[:place])
-        if path is not None and path.is_file() and text[place + 1 :]:
+        if path is not None and text[place + 1 :]:
             return path, text[place + 1 :]
     return None
 
@@ -177,7 +182,7 @@ class Outline:
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
     """The outline of a data set; a named set is not read for it, the data of a path are."""
     base, pixels = _parts(os.fspath(name))
-    if base not in SOURCES:
+    if base not in SOURCES:  # also where labels come from a file of their own
         data = load(name, data_dir)
         return Outline(data.name, data.shape, data.count, data.likelihood, data.classes)
     source = SOURCES[base]
@@ -249,10 +254,11 @@ def _load_path(path: Path, label: str | None, text: str, wanted: str | None) -> 
 def _of_table(table: formats.Table, where: str, label: str | None, wanted: str | None) -> DataSet:
     """The data set of a table: of real numbers, if no treatment is wanted; a line then says what else they may be."""
     arrays, columns, names = table.chosen(where, label)
-    numbers = arrays["images"].read()
+    rows = {key: stored.read() for key, stored in arrays.items() if stored.dtype.kind == "f" and len(stored.shape) == 2}
+    numbers = np.concatenate(list(rows.values()))
     whole = is_whole(np.nan_to_num(numbers))
     if wanted in PIXELS and whole and not np.isnan(numbers).any():  # bytes, not fractions
-        arrays["images"] = formats.Stored.of(numbers.astype(np.int64))
+        arrays |= {key: formats.Stored.of(values.astype(np.int64)) for key, values in rows.items()}
     data = data_set_of(where, arrays, wanted or "real", columns, names)
     if wanted is None and whole and not (numbers < 0).any():
         pixels = "" if data.dimensions < 9 or np.nanmax(numbers) > 255 else f", and if they are pixels, {where}-gray"

@@ -241,8 +241,7 @@ def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarra
     if not (model.has("generator") and model.has("posterior")):
         terms = model.terms(batch, Draw(noise)).reported
         rows = {key: value.numpy().reshape(-1) * np.ones(len(batch)) for key, value in terms.items()}
-        elbo = sum(model.weights.get(key, 1.0) * values for key, values in rows.items())
-        return {"elbo": np.asarray(elbo)} | {f"term {key}": values for key, values in rows.items()}
+        return {"elbo": np.asarray(model.bound_of(rows))} | {f"term {key}": values for key, values in rows.items()}
     p, q = model.generator(batch), model.posterior(batch)
     if has_closed_kl(q, p.prior):
         z, kl = q.sample(noise), kl_per_dimension(q, p.prior).numpy()

@@ -85,6 +85,8 @@ class Model:
     kind: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
+    copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
+    bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
     defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
 
@@ -124,7 +126,7 @@ class Model:
         """Declare each network with `self.network(...)`; the arguments are the model's configuration."""
         raise TypeError(f"{type(self).__name__} has no build(pixels, ...), which declares its networks")
 
-    def network(self, name: str, inputs: int, hidden: int | Sequence[int], family: Any, size: int,
+    def network(self, name: str, inputs: int | Sequence[int], hidden: int | Sequence[int], family: Any, size: int,
                 activation: str = "relu") -> Network:
         """Add a network to this model; see `tinyvae.nn.network.Network`."""
         made = Network(name, inputs, widths_of(hidden), family, size, activation)
@@ -165,6 +167,18 @@ class Model:
         p, q = self.generator(batch), self.posterior(batch)
         z, log_q = q.draw(draw.noise, samples)
         return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
+
+    def learn(self, data: DataSet) -> None:
+        """What the model learns from its training data when an epoch ends, beside its gradients; by default nothing.
+
+        It may change parameters that no phase trains, and must be a function of the data and the parameters alone, so
+        that a run that was stopped goes on with the same bits.
+        """
+
+    def bound_of(self, terms: Mapping[str, Any]) -> Any:
+        """The bound on log p(x), from all terms by name: the weighted sum of those that `bound` names."""
+        return sum(self.weights.get(name, 1.0) * value for name, value in terms.items()
+                   if not self.bound or name in self.bound)
 
     def classify(self, batch: Batch) -> Tensor:
         """p(y|x) of each class, (rows, classes)."""

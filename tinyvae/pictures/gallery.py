@@ -13,10 +13,11 @@ import numpy as np
 from tinyvae.data import DataSet
 from tinyvae.distributions import Normal
 from tinyvae.engine.noise import Noise, permutation
+from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.evaluation import batches_of, evaluate
-from tinyvae.pictures import charts, figures, tables
+from tinyvae.pictures import charts, classes, figures, tables
 from tinyvae.progress import watched
-from tinyvae.tasks import rows
+from tinyvae.tasks import classification, rows
 
 SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
 DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior
@@ -174,16 +175,52 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     return [charts.curves(records, folder / "curves.png")] if records else []
 
 
+def confusion(model: Any, data: DataSet, folder: Path, seed: int = 0) -> list[Path]:
+    """How many test data of each label got each class."""
+    found = classification.classify(model, data, seed=seed)
+    accuracy, error = found.accuracy()
+    return [classes.confusion(found.confusion(), found.names, folder / "confusion.png",
+                              f"Test data by label and class: {accuracy:.1%} ± {error:.1%} right")]
+
+
+def reliability(model: Any, data: DataSet, folder: Path, seed: int = 0) -> list[Path]:
+    """How often the class is right, by the probability that the model gives it."""
+    found = classification.classify(model, data, seed=seed).calibration()
+    return [classes.reliability(found.confidence, found.accuracy, found.counts, found.error,
+                                folder / "reliability.png")]
+
+
+def analogies(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 10) -> list[Path]:
+    """Every class in the style of some test images."""
+    images, labels = chosen_images(model, data, len(data.test), seed)
+    if labels is None:
+        raise ValueError(f"{data.name} has no test labels; analogies need the class of each image")
+    known = np.flatnonzero(labels >= 0)[:count]
+    x, y = images[known], np.eye(model.config["classes"])[labels[known]]
+    made = model.restyled(Tensor(model.xp.asarray(x)), Tensor(model.xp.asarray(y, model.dtype))).numpy()
+    names = data.class_names or tuple(map(str, range(len(made))))
+    return [classes.analogies(x, made.swapaxes(0, 1), names, data.shape, folder / "analogies.png")]
+
+
+def of_classes(model: Any, data: DataSet) -> list[Any]:
+    """The pictures of a model with a classifier, where labels of test data are known."""
+    if not model.has("classify") or data.test_labels is None or not (data.test_labels >= 0).any():
+        return []
+    return [confusion, reliability, *([analogies] if hasattr(model, "restyled") and not data.is_table else [])]
+
+
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """All pictures of a finished run that the model allows."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not model.has_pictures:
-        return curves(records, folder)
-    kinds: list[Any] = [sample, reconstruct, latents] if data.is_table else [sample, reconstruct, traverse, latents]
-    if len(data.test) > 1 and not data.is_table:
-        kinds.append(interpolate)
-    if model.latent > 1 and not data.is_table and model.generator(None).prior.support != "simplex":
-        kinds.append(manifold)
+    kinds = of_classes(model, data)
+    if model.has_pictures and data.is_table:
+        kinds += [sample, reconstruct, latents]
+    elif model.has_pictures:
+        kinds += [sample, reconstruct, traverse, latents]
+        if len(data.test) > 1:
+            kinds.append(interpolate)
+        if model.latent > 1 and model.generator(None).prior.support != "simplex":
+            kinds.append(manifold)
     files = curves(records, folder)
     with watched("drawing", len(kinds)) as update:
         for done, draw in enumerate(kinds):

@@ -252,7 +252,7 @@ def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
         values: dict[str, Any] = {f.name: value for f in fields(batch)
                                   if isinstance(value := getattr(batch, f.name), Tensor)}
         for start in range(0, len(batch), size):
-            yield Batch(**{name: value[start : start + size] for name, value in values.items()})
+            yield replace(batch, **{name: value[start : start + size] for name, value in values.items()})
 
 
 class _Task:

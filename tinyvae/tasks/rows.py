@@ -100,8 +100,13 @@ def write(path: Path, columns: Mapping[str, np.ndarray], beside: Mapping[str, An
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(zip(*([f"{v:.9g}" for v in values.tolist()] if name in numbers else values.tolist()
-                               for name, values in columns.items()), strict=True))
+        writer.writerows(zip(*(_written(values) for values in columns.values()), strict=True))
         buffer.write(text.getvalue().encode())
     write_bytes(path, buffer.getvalue())
     return path
+
+
+def _written(values: np.ndarray) -> list[str]:
+    """The cells of a column: numbers with all their digits, as many as their type has."""
+    digits = 9 if values.dtype == np.float32 else 15
+    return [f"{v:.{digits}g}" for v in values.tolist()] if values.dtype.kind == "f" else list(map(str, values.tolist()))
