@@ -35,6 +35,15 @@ def test_a_mask_leaves_pixels_out(name):
     assert_close(twice.log_prob(x).numpy(), (mask * [1, 1, 0, 0] * each_pixel(law, x).numpy()).sum(-1), 8)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments_and_pixels_keep_the_type(name, dtype):
+    law, x = case(name, dtype)
+    for found in (law.mean, law.variance, each_pixel(law, x), law.sample(tv.Noise(0))):
+        assert found.dtype == dtype
+        assert np.isfinite(found.numpy()).all()
+
+
 def test_moments_and_draws_are_those_of_all_pixels():
     law, _ = case("bernoulli")
     found = Observed(law, tv.Tensor(np.zeros((3, 4))))

@@ -17,6 +17,8 @@ from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, model_for
 from tinyvae.tasks.chains import chains
 from tinyvae.tasks.completion import complete
+from tinyvae.training.epochs import Training
+from tinyvae.training.settings import Settings
 
 MASK = np.array([1.0, 0, 1, 1, 0])
 SEEN = MASK > 0
@@ -221,3 +223,11 @@ def test_draws_by_the_mask_do_not_depend_on_how_the_image_is_filled():
                                                "importance")] for fill in (0.0, 1.0)]
     for one, other in zip(*found, strict=True):
         assert_same_bits(one, other)
+
+
+def test_the_bias_starts_at_the_mean_of_what_was_observed():
+    data, _ = holes(80)
+    model = model_for("miwae", data, hidden=4, latent=2)
+    Training(model, data, Settings(data_mean_bias=True)).begin_epoch()
+    mean = data.train.sum(0) / data.train_mask.sum(0)
+    np.testing.assert_allclose(model.decoder.layers[-1].bias.data, np.log(mean / (1 - mean)), rtol=1e-5, atol=1e-6)
