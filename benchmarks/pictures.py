@@ -10,6 +10,7 @@ import tinyvae as tv
 from benchmarks import results
 from tinyvae.models import model_for
 from tinyvae.pictures import gallery
+from tinyvae.pictures.completions import completions
 
 FOLDER = results.ROOT / "docs" / "pictures"
 
@@ -33,6 +34,9 @@ def run() -> None:
                     kind = "mnist" if name == "plane" else name
                     if file.name in ("samples.png", "manifold.png") or (name == "digits" and file.suffix == ".gif"):
                         shutil.copy(file, FOLDER / f"{kind}-{file.name}")
+            if name == "mnist":
+                found = tv.complete(model, data, "left", "metropolis", count=30)
+                completions(found, data.shape, FOLDER / "mnist-completion.png")
         few_labels(digits, Path(folder))
 
 

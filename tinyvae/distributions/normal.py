@@ -175,6 +175,9 @@ class GreyNormal(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         return apply("gaussian_log_prob", self.raw, x)[0]
 
+    def log_density(self, w: Tensor) -> Tensor:
+        return Normal(self.mean, self.logvar).log_density(w)
+
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return Normal(self.mean, self.logvar).sample(noise, samples)
 

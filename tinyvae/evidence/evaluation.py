@@ -21,7 +21,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, densities, harmonic, pareto
 from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosis, mean_and_error, variance_of
-from tinyvae.evidence.importance import log_evidence
+from tinyvae.evidence.importance import held_out_columns, held_out_fields, log_evidence
 from tinyvae.evidence.moves import move_quantities
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, check_model
@@ -81,6 +81,8 @@ class Evaluation:
     accuracy: float | None = None  # the share of the data with labels to which the model gives their class
     accuracy_stderr: float | None = None
     labelled_count: int | None = None  # the number of data with labels
+    held_out: float | None = None  # log p(held-out values | observed ones) per value, of a model that reads a mask
+    held_out_stderr: float | None = None
     # Of standardised data the same bounds as densities in the data's own units (DataSet.log_jacobian).
     elbo_own_units: float | None = None
     elbo_own_units_stderr: float | None = None
@@ -108,6 +110,9 @@ class Evaluation:
         if self.accuracy is not None:
             found.append(Quantity("accuracy", self.accuracy, self.accuracy_stderr,
                                   f"of {self.labelled_count:,} data with labels", HIGHER))
+        if self.held_out is not None:
+            found.append(Quantity("log p(held out | observed)", self.held_out, self.held_out_stderr,
+                                  "nats per held-out value", HIGHER))
         what = "pixel" if self.elbo_own_units is None else "column"
         found.append(Quantity("-ELBO", self.bits_per_pixel, None, f"bits per {what}", LOWER))
         found += [Quantity(f"{bound}, own units", value, error, NATS, HIGHER) for bound, value, error in (
@@ -206,6 +211,8 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         found = bound_columns(model, batch, noise)
         if model.has("classify"):
             found["class"] = model.classify(batch).numpy().argmax(-1)
+        if "mask" in model.needs:
+            found |= held_out_columns(model, batch, seed, part, number)
         if chosen_method:
             found |= chosen_method.estimate(model, batch, noise, report, **settings)
         for column_name, values in found.items():
@@ -220,6 +227,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
                       bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
                       data_available=available if used < available else None,
                       **own_units, **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
+                      **held_out_fields(column),
                       **{"importance_samples": 0} | settings,
                       **evidence_fields(name, settings, column))
 

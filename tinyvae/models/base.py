@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -88,6 +88,7 @@ class Model:
     copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
     bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
+    defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -182,6 +183,11 @@ class Model:
     def classify(self, batch: Batch) -> Tensor:
         """p(y|x) of each class, (rows, classes)."""
         raise TypeError(f"{type(self).__name__} has no classifier")
+
+    @classmethod
+    def defaults_beside(cls, given: Collection[str]) -> dict[str, Any]:
+        """Its own `defaults`, beside the names of settings that are given; none if another bound is."""
+        return {} if "bound" in given else {name: value for name, value in cls.defaults.items() if name not in given}
 
     def phases(self) -> Sequence[Phase]:
         """The phases of the training; by default one phase with all terms and all parameters."""

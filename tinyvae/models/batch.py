@@ -122,7 +122,8 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     Raises
     ------
     ValueError
-        For data that the model cannot take (`Model.check`), and if it needs labels or a mask that they do not have.
+        For data that the model cannot take (`Model.check`), and if it needs labels that they do not have. Without
+        a mask all pixels were observed.
     """
     data = as_data_set(data)
     model.check(data)
@@ -134,10 +135,11 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     for field in FIELDS:
         if field in (*model.needs, *labelled) and field != "labelled":
             array = getattr(data, f"{part}_{'labels' if field == 'y' else field}", None)
+            if array is None and field == "mask":  # nothing is missing
+                array = np.ones(getattr(data, part).shape, np.uint8)
             if array is None:
-                what = "labels" if field == "y" else "a mask"
-                raise ValueError(f"a {model.kind} needs {what} for each datum, and {data.name} has none: take a data "
-                                 f"set with {what}, or another model")
+                raise ValueError(f"a {model.kind} needs labels for each datum, and {data.name} has none: take a data "
+                                 "set with labels, or another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 
