@@ -18,6 +18,7 @@ The rooms, from the bottom; each imports only from those before it:
     evidence        bounds and log p(x) of a trained model, with standard errors
     training        steps and epochs
     runs            run folders: checkpoints, logs, how a training goes on after any interruption
+    tasks           what a trained model is for, one file a task
     measure         times, this machine's peaks, what is wrong with it
     pictures        what a trained model shows
     lessons         the article's chapters as tables and pictures

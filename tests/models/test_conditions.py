@@ -113,10 +113,10 @@ def test_labels_are_one_hot():
     (lambda: condition_of(None, SHAPE, 0), "found given=None; expected"),
     (lambda: condition_of("quadrants:4", SHAPE, 0), "found given='quadrants:4'; expected 1 (the bottom left"),
     (lambda: condition_of("quadrants:1", (1, 9), 0), "found given='quadrants:1' for images of 1 x 9 pixels; expected"),
-    (lambda: condition_of("pooled:5", SHAPE, 0), "found given='pooled:5'; expected a number of at least 2 that divides "
-                                                 "rows and columns (found are images of 4 x 6, which divide by 2)"),
-    (lambda: condition_of("pooled:2", (1, 9), 0), "found given='pooled:2'; expected a number of at least 2 that divides "
-                                                  "rows and columns (found are images of 1 x 9, which no such number"),
+    (lambda: condition_of("pooled:5", SHAPE, 0), "found given='pooled:5' for images of 4 x 6 pixels; expected one of "
+                                                 "2, by which rows and columns can be divided"),
+    (lambda: condition_of("pooled:2", (1, 9), 0), "found given='pooled:2' for images of 1 x 9 pixels, of which no "
+                                                  "number divides rows and columns; expected another condition"),
     (lambda: condition_of("label", SHAPE, 0), "found given='label' for data without labels"),
     (lambda: condition_of("label", SHAPE, 3).from_label(3), "found the label 3; this model was trained on labels from "
                                                             "0 to 2"),

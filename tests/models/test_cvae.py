@@ -1,4 +1,4 @@
-"""The conditional VAE against exact answers: a linear-Gaussian one, for which log p(t|c) and the posterior are known."""
+"""The conditional VAE against exact answers: a linear-Gaussian one, whose log p(t|c) and posterior are known."""
 
 import dataclasses
 
@@ -91,7 +91,7 @@ def test_at_the_exact_posterior_the_bound_is_log_p(given):
 def test_a_wrong_posterior_costs_its_kl(given):
     """log p(t|c) - bound = KL(q || posterior) > 0, and the bound's own KL is that of the two networks."""
     case, draws = Linear(given, off=0.2, wide=0.7), 2000
-    reconstruction, kl_term = case.terms("elbo-b")
+    _, kl_term = case.terms("elbo-b")
     np.testing.assert_allclose(kl_term.numpy(), kl(case.q, case.prior), rtol=1e-12)
     gap = kl(case.q, case.posterior)
     assert gap.min() > 0.05
@@ -167,7 +167,8 @@ def test_annealing_agrees_with_importance_sampling():
 
 
 def test_the_table_says_what_is_given():
-    found = tv.evaluate(CVAE(16, shape=SHAPE, given="quadrants:1", hidden=4, latent=2), data_set(), importance_samples=5)
+    model = CVAE(16, shape=SHAPE, given="quadrants:1", hidden=4, latent=2)
+    found = tv.evaluate(model, data_set(), importance_samples=5)
     text = str(found)
     for part in ("KL(q(z|x, c) || p(z|c))", "log p(x|c), 5 samples", "c is the bottom left quarter of an image"):
         assert part in text

@@ -97,9 +97,8 @@ def picture(name: str) -> Any:
     return command
 
 
-# Each picture with its help.
+# Each picture with its help; `sample` stands in conditional.py.
 PICTURES = {
-    "sample": "Draw images of the generator, decoded from draws of the prior.",
     "reconstruct": "Draw test images, and below each the image that the model decodes from its code.",
     "traverse": "Draw an image as one latent feature varies, for each of the most used ones, as PNG and GIF.",
     "interpolate": "Draw the way from one test image to another through latent space, as PNG and GIF.",

@@ -24,6 +24,7 @@ EXAMPLES = {
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae manifold runs/m": "AEVB Figure 4",
+    "tinyvae sample runs/c --condition x.png": "answers to a part of an image",
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
@@ -43,7 +44,7 @@ def program(
 
 def put_together() -> typer.Typer:
     """All commands as one program. Help texts name the choices that are registered by now."""
-    from tinyvae.cli import commands, lessons, train
+    from tinyvae.cli import commands, conditional, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
     app = typer.Typer(
@@ -55,6 +56,8 @@ def put_together() -> typer.Typer:
     app.callback()(program)
     app.command()(train.train)
     app.command()(commands.evaluate)
+    app.command()(conditional.sample)
+    app.command()(conditional.upscale)
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
     app.command()(commands.doctor)

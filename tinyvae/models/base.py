@@ -83,7 +83,7 @@ class Model:
     """
 
     kind: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x
+    needs: tuple[str, ...] = ()  # the fields of `Batch` that the model reads besides x
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
     condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`

@@ -1,7 +1,7 @@
 """What a conditional model is given, and which pixels it answers with.
 
-A condition c and its target t are parts of a datum, and the model learns p(t|c). `given` names a kind of condition, with
-its number where it has one:
+A condition c and its target t are parts of a datum, and the model learns p(t|c). `given` names a kind of condition,
+with its number where it has one:
 
     label         the label; the target is the image
     quadrants:1   the bottom left quarter of the image; the target is the rest (Sohn, Lee & Yan 2015, section 5.1)
@@ -9,8 +9,8 @@ its number where it has one:
     quadrants:3   all but the bottom right quarter
     pooled:N      the grey image averaged over N x N pixels; the target is the image
 
-A part of an image and the rest come from one draw of its pixels. A pooled image comes from the grey values, of which the
-pixels of the target are drawn, and not from these pixels.
+A part of an image and the rest come from one draw of its pixels. A pooled image comes from the grey values, of which
+the pixels of the target are drawn, and not from these pixels.
 
 A class under `@kind(NAME)` is a further kind, also in a file of one's own (`--use FILE`).
 """
@@ -75,6 +75,10 @@ class Condition:
         """For a kind that needs `given`: c of each datum of a part of the data, (count, width) float32."""
         return None
 
+    def every(self) -> np.ndarray | None:
+        """All conditions that there are, (count, width), if they are few; else None."""
+        return None
+
     # ---- of a user ---------------------------------------------------------------------------------------------------
 
     def from_label(self, label: int) -> np.ndarray:
@@ -90,6 +94,10 @@ class Condition:
 
     def _cut(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+    def shapes(self) -> list[Shape]:
+        """The (rows, columns) of images that can be a condition."""
+        return [self.shape]
 
     def _expected(self) -> str:
         return f"an image of {_size(self.shape)}"
@@ -159,6 +167,9 @@ class Label(Condition):
     def of(self, batch: Batch) -> Tensor:
         assert batch.y is not None
         return batch.y
+
+    def every(self) -> np.ndarray:
+        return np.eye(self.width, dtype=np.float32)[:10]
 
     def from_label(self, label: int) -> np.ndarray:
         if not 0 <= label < self.width:
@@ -240,10 +251,10 @@ class Pooled(Condition):
         super().__init__(number, shape, classes)
         if number < 2 or any(side % number for side in self.shape):
             fits = [n for n in range(2, max(self.shape)) if not any(side % n for side in self.shape)]
-            cure = f"found are images of {_size(self.shape)}, which divide by {', '.join(map(str, fits))}" if fits else \
-                f"found are images of {_size(self.shape)}, which no such number divides: take another condition"
-            raise ValueError(f"found given='pooled:{number}'; expected a number of at least 2 that divides rows and "
-                             f"columns ({cure})")
+            what = f"found given='pooled:{number}' for images of {_size(self.shape)} pixels"
+            raise ValueError(f"{what}; expected one of {', '.join(map(str, fits))}, by which rows and columns can be "
+                             "divided" if fits else f"{what}, of which no number divides rows and columns; expected "
+                             f"another condition: {forms()}")
         self.number, self.low = number, (self.shape[0] // number, self.shape[1] // number)
         self.words = f"an image averaged over {number} x {number} pixels"
         self.width = self.low[0] * self.low[1]
@@ -263,11 +274,14 @@ class Pooled(Condition):
 
     def from_images(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:] == self.low:
-            return images.reshape(len(images), -1).astype(np.float32)
+            return images.reshape(len(images), -1)
         return super().from_images(images)
 
     def _cut(self, images: np.ndarray) -> np.ndarray:
         return self.pooled(images.reshape(len(images), -1))
+
+    def shapes(self) -> list[Shape]:
+        return [self.shape, self.low]
 
     def _expected(self) -> str:
         return f"{_size(self.low)}, or {_size(self.shape)} to be averaged"

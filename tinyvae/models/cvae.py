@@ -38,7 +38,7 @@ class CVAE(Model, kind="cvae"):
 
     def generator(self, batch: Batch | None) -> Generator:
         if batch is None:
-            raise ValueError(f"found no condition for a cvae; it generates only when it is given {self.condition.words}")
+            raise ValueError(f"found no condition for a cvae; it generates when it is given {self.condition.words}")
         c = self.condition.of(batch)
         return Joint(self.prior(c), lambda z: self.decoder(z, c))
 

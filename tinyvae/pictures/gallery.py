@@ -14,8 +14,9 @@ from tinyvae.data import DataSet
 from tinyvae.distributions import Normal
 from tinyvae.engine.noise import Noise, permutation
 from tinyvae.evidence.evaluation import batches_of, evaluate
-from tinyvae.pictures import charts, figures
+from tinyvae.pictures import answers, charts, figures
 from tinyvae.progress import watched
+from tinyvae.tasks import conditional
 
 SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
 DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior
@@ -75,10 +76,23 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
 
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
-    """Images decoded from draws of the prior."""
+    """Images decoded from draws of the prior; of a conditional model, answers to random test data's conditions."""
     model.check(data)
+    if model.condition is not None:
+        return _answers(model, data, folder, seed)
     return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
+
+
+def _answers(model: Any, data: DataSet, folder: Path, seed: int, count: int = 10) -> list[Path]:
+    known, images = model.condition.every(), None
+    if known is None:
+        batches = list(batches_of(model, data, seed))
+        chosen = permutation(seed, "gallery", 0, sum(map(len, batches)))[:count]
+        known, images = (np.concatenate([part(batch).numpy() for batch in batches])[chosen]
+                         for part in (model.condition.of, lambda batch: batch.x))
+    found = conditional.answers_to(model, known, seed=seed)
+    return [answers.answers(found, data.shape, folder / "samples.png", images)]
 
 
 def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 40) -> list[Path]:
@@ -151,13 +165,13 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """All pictures of a finished run that the model allows."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not model.has_pictures:
-        return curves(records, folder)
-    kinds: list[Any] = [sample, reconstruct, traverse, latents]
-    if len(data.test) > 1:
-        kinds.append(interpolate)
-    if model.latent > 1 and model.generator(None).prior.support != "simplex":
-        kinds.append(manifold)
+    kinds: list[Any] = [sample] if model.has("answers") else []
+    if model.has_pictures:
+        kinds = [sample, reconstruct, traverse, latents]
+        if len(data.test) > 1:
+            kinds.append(interpolate)
+        if model.latent > 1 and model.generator(None).prior.support != "simplex":
+            kinds.append(manifold)
     files = curves(records, folder)
     with watched("drawing", len(kinds)) as update:
         for done, draw in enumerate(kinds):
