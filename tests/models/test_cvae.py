@@ -20,12 +20,15 @@ GIVEN = ("label", "quadrants:1", "quadrants:2", "quadrants:3", "pooled:2")
 
 
 def linear(network, matrix, bias, logvar):
-    """Make a network of two linear layers give N(x @ matrix + bias, exp(logvar))."""
+    """Make a network of two linear layers give N(x @ matrix + bias, exp(logvar)), for its inputs x side by side."""
     first, last = network.layers
     inputs, size = matrix.shape
-    for tensor in (first.weight, first.bias, last.weight, last.bias):
+    for tensor in (*first.weights, first.bias, last.weight, last.bias):
         tensor.data[...] = 0
-    first.weight.data[:, :inputs] = np.eye(inputs)
+    start = 0
+    for weight in first.weights:  # the hidden layer has the inputs themselves
+        weight.data[:, start : start + len(weight.data)] = np.eye(len(weight.data))
+        start += len(weight.data)
     last.weight.data[:inputs, :size] = matrix
     last.bias.data[:size], last.bias.data[size:] = bias, logvar
 

@@ -124,7 +124,7 @@ class Model:
         """Declare each network with `self.network(...)`; the arguments are the model's configuration."""
         raise TypeError(f"{type(self).__name__} has no build(pixels, ...), which declares its networks")
 
-    def network(self, name: str, inputs: int, hidden: int | Sequence[int], family: Any, size: int,
+    def network(self, name: str, inputs: int | Sequence[int], hidden: int | Sequence[int], family: Any, size: int,
                 activation: str = "relu") -> Network:
         """Add a network to this model; see `tinyvae.nn.network.Network`."""
         made = Network(name, inputs, widths_of(hidden), family, size, activation)

@@ -67,9 +67,9 @@ class Condition:
         """Target and condition together: what q(z|t, c) reads."""
         return batch.x, self.of(batch)
 
-    def seen_width(self) -> int:
-        """How many numbers `seen` has."""
-        return self.shape[0] * self.shape[1] + self.width
+    def seen_widths(self) -> tuple[int, ...]:
+        """The width of each part of `seen`."""
+        return self.shape[0] * self.shape[1], self.width
 
     def rows(self, data: DataSet, part: str) -> np.ndarray | None:
         """For a kind that needs `given`: c of each datum of a part of the data, (count, width) float32."""
@@ -225,8 +225,8 @@ class Quadrants(Condition):
     def seen(self, batch: Batch) -> tuple[Tensor, ...]:
         return (batch.x,)  # has both
 
-    def seen_width(self) -> int:
-        return self.shape[0] * self.shape[1]
+    def seen_widths(self) -> tuple[int, ...]:
+        return (self.shape[0] * self.shape[1],)
 
     def _cut(self, images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, self.given]

@@ -33,8 +33,8 @@ class CVAE(Model, kind="cvae"):
         self.needs = c.needs
         family, pixel = chosen("posterior", posterior, posteriors()), LIKELIHOODS[likelihood].family
         self.prior = self.network("prior", c.width, hidden, prior_family(posterior), latent, activation)
-        self.encoder = self.network("encoder", c.seen_width(), hidden, family, latent, activation)
-        self.decoder = self.network("decoder", latent + c.width, hidden, pixel, len(c.pixels), activation)
+        self.encoder = self.network("encoder", c.seen_widths(), hidden, family, latent, activation)
+        self.decoder = self.network("decoder", (latent, c.width), hidden, pixel, len(c.pixels), activation)
 
     def generator(self, batch: Batch | None) -> Generator:
         if batch is None:

@@ -147,52 +147,74 @@ class Parameters:
             write_into(g, self._slots[name])
 
     def initialise(self, kind: str, seed: int) -> None:
-        """`glorot`: weights uniform within sqrt(6 / (in + out)), biases 0 (Glorot & Bengio 2010).
+        """`glorot`: weights uniform within sqrt(6 / (in + out)), biases 0 (Glorot & Bengio 2010), where `in`
+        counts all inputs of a layer, also if each of them has a weight matrix of its own.
         `aevb`: everything normal with standard deviation 0.01 (AEVB section 5)."""
         known("init", kind, INITIALS)
+        inputs: Counter[str] = Counter()  # of each layer, "decoder.0"
+        for tensor in self:
+            inputs[layer_of(tensor)] += tensor.shape[0] if tensor.ndim == 2 else 0
         for site, tensor in enumerate(self):  # drawn on the host, so that every device starts from the same bits
             if kind == "aevb":
                 drawn = 0.01 * noise.normal(seed, "init", 0, site, tensor.shape, tensor.dtype)
             elif tensor.ndim == 2:
-                bound = math.sqrt(6 / sum(tensor.shape))
+                bound = math.sqrt(6 / (inputs[layer_of(tensor)] + tensor.shape[1]))
                 drawn = bound * (2 * noise.uniform(seed, "init", 0, site, tensor.shape, tensor.dtype) - 1)
             else:
                 continue
             tensor.data[...] = self.xp.asarray(drawn)
 
 
+def layer_of(parameter: Tensor) -> str:
+    """The layer that a parameter belongs to: "decoder.0" of decoder.0.bias."""
+    return ".".join(parameter.name.split(".")[:2])
+
+
 class Linear:
-    """activation(x @ weight + bias): x (..., in), weight (in, out), bias (out,)."""
+    """activation(x @ weight + bias): x (..., in), weight (in, out), bias (out,).
 
-    def __init__(self, weight: Tensor, bias: Tensor, activation: str = "identity") -> None:
+    With several inputs, each has a weight matrix; the products are added, and their leading axes broadcast.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, activation: str = "identity", *others: Tensor) -> None:
         chosen("activation", activation, ACTIVATIONS)
-        self.weight, self.bias, self.activation = weight, bias, activation
+        self.weight, self.bias, self.activation, self.weights = weight, bias, activation, (weight, *others)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        first, *rest = (self._product(x, weight) for x, weight in zip(inputs, self.weights, strict=True))
+        return apply("bias_activation", sum(rest, first), self.bias, kind=self.activation)
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # one product, however many samples: (samples * batch, in)
         # an input without a gradient is data, such as pixels, which are mostly zeros
-        product = rows @ self.weight if rows.requires_grad else sparse_matmul(rows, self.weight)
-        pre = product.reshape(*x.shape[:-1], self.bias.shape[0])
-        return apply("bias_activation", pre, self.bias, kind=self.activation)
+        product = rows @ weight if rows.requires_grad else sparse_matmul(rows, weight)
+        return product.reshape(*x.shape[:-1], self.bias.shape[0])
 
 
 class MLP:
     """Linear layers of the given sizes; the last one has no activation."""
 
-    def __init__(self, parameters: Parameters, prefix: str, layers: int, activation: str) -> None:
+    def __init__(self, parameters: Parameters, prefix: str, layers: int, activation: str, inputs: int = 1) -> None:
         kinds = [activation] * (layers - 1) + ["identity"]
-        self.layers = [Linear(parameters[f"{prefix}.{i}.weight"], parameters[f"{prefix}.{i}.bias"], kind)
+        others = [parameters[f"{prefix}.0.weight.{number}"] for number in range(1, inputs)]
+        self.layers = [Linear(parameters[f"{prefix}.{i}.weight"], parameters[f"{prefix}.{i}.bias"], kind,
+                              *(others if i == 0 else ()))
                        for i, kind in enumerate(kinds)]
 
     @staticmethod
-    def shapes(prefix: str, sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters of layers with these widths."""
+    def shapes(prefix: str, sizes: Sequence[int], parts: Sequence[int] = ()) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters of layers with these widths; `parts` are the widths of the inputs, if
+        each has a weight matrix of its own."""
         shapes: dict[str, tuple[int, ...]] = {}
         for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-            shapes[f"{prefix}.{i}.weight"], shapes[f"{prefix}.{i}.bias"] = (inputs, outputs), (outputs,)
+            for number, width in enumerate(parts if i == 0 and parts else (inputs,)):
+                shapes[f"{prefix}.{i}.weight{f'.{number}' if number else ''}"] = (width, outputs)
+            shapes[f"{prefix}.{i}.bias"] = (outputs,)
         return shapes
 
-    def __call__(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        first, *rest = self.layers
+        x = first(*inputs)
+        for layer in rest:
             x = layer(x)
         return x

@@ -18,7 +18,9 @@ class Network:
     name
         Begins the names of its parameters: `encoder.0.weight`.
     inputs
-        How many numbers it reads: the widths of all its inputs together.
+        How many numbers it reads: the widths of all its inputs together. Several widths give the first layer a weight
+        matrix for each input: W (x, y) = W_x x + W_y y is computed as that sum, so what is broadcast (an x that meets
+        every class y) is multiplied once.
     hidden
         Widths of the hidden layers.
     family
@@ -29,21 +31,22 @@ class Network:
         Of the hidden layers; the last layer has none.
     """
 
-    def __init__(self, name: str, inputs: int, hidden: Sequence[int], family: Any, size: int,
+    def __init__(self, name: str, inputs: int | Sequence[int], hidden: Sequence[int], family: Any, size: int,
                  activation: str = "relu") -> None:
         self.name, self.family, self.activation = name, family, activation
-        self.widths = (inputs, *hidden, family.width(size))
+        self.inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+        self.widths = (sum(self.inputs), *hidden, family.width(size))
         self.mlp: MLP | None = None
         self.parameters: Parameters | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its parameters."""
-        return MLP.shapes(self.name, self.widths)
+        return MLP.shapes(self.name, self.widths, self.inputs)
 
     def attach(self, parameters: Parameters) -> None:
         """Take its weights from there."""
         self.parameters = parameters
-        self.mlp = MLP(parameters, self.name, len(self.widths) - 1, self.activation)
+        self.mlp = MLP(parameters, self.name, len(self.widths) - 1, self.activation, len(self.inputs))
 
     @property
     def layers(self) -> list[Linear]:
@@ -53,8 +56,12 @@ class Network:
     def raw(self, *inputs: Tensor) -> Tensor:
         """The numbers that the last layer gives, (..., family.width(size))."""
         mlp, parameters = self._attached()
+        read = [x if isinstance(x, Tensor) else Tensor(x) for x in inputs]
+        if len(self.inputs) > 1 and len(read) != len(self.inputs):
+            raise ValueError(f"found {len(read)} input{'s' * (len(read) != 1)} of the network {self.name}; expected "
+                             f"{len(self.inputs)}")
         with parameters.used():
-            return mlp(side_by_side([x if isinstance(x, Tensor) else Tensor(x) for x in inputs]))
+            return mlp(side_by_side(read)) if len(self.inputs) == 1 else mlp(*read)
 
     def _attached(self) -> tuple[MLP, Parameters]:
         if self.mlp is None or self.parameters is None:
@@ -62,7 +69,7 @@ class Network:
         return self.mlp, self.parameters
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """The distribution given the inputs, each (..., width), side by side; leading axes broadcast."""
+        """The distribution given the inputs, each (..., width); leading axes broadcast."""
         return self.family.from_raw(self.raw(*inputs))
 
 
