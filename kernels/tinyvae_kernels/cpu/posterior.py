@@ -82,17 +82,15 @@ def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: 
 
 # ---- Gaussian, from another Gaussian ---------------------------------------------------------------------------------
 
-MOST, MOST_OF_DOUBLES = 3.3e38, 1.7e308  # nearly the largest numbers of both types
 
 @kernel()
 def _sample_kl_from(raw: Matrix, other: Matrix, eps: Matrix, z: Matrix, kl: Vector, memory: Matrix, samples: int,
-                    part: int, parts: int) -> None:
+                    largest: float, part: int, parts: int) -> None:
     # z = mu + sigma eps; KL(N(mu, sigma^2) || N(m, s^2)) = ((mu - m)^2 / s^2 + exp(t) - 1 - t) / 2 summed, where
     # t = logvar - log s^2
     batch, width = len(raw), eps.shape[1]
     terms, sigma = memory[2 * part], memory[2 * part + 1]
-    half, quarter = raw.dtype.type(0.5), raw.dtype.type(-0.25)
-    most = raw.dtype.type(MOST if raw.itemsize == 4 else MOST_OF_DOUBLES)
+    half, quarter, most = raw.dtype.type(0.5), raw.dtype.type(-0.25), raw.dtype.type(largest)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(width):
@@ -110,12 +108,11 @@ def _sample_kl_from(raw: Matrix, other: Matrix, eps: Matrix, z: Matrix, kl: Vect
 
 @kernel()
 def _sample_kl_from_grad(dz: Matrix, dkl: Vector, raw: Matrix, other: Matrix, eps: Matrix, out: Matrix,
-                         by_other: Matrix, samples: int, part: int, parts: int) -> None:
+                         by_other: Matrix, samples: int, largest: float, part: int, parts: int) -> None:
     # the KL's part by mu: (mu - m) / s^2, by m its negative; by logvar: (exp(t) - 1) / 2, by log s^2 the negative of
     # that and of (mu - m)^2 / s^2 / 2. The sample's part as above.
     batch, width = len(raw), eps.shape[1]
-    half, quarter = raw.dtype.type(0.5), raw.dtype.type(-0.25)
-    most = raw.dtype.type(MOST if raw.itemsize == 4 else MOST_OF_DOUBLES)
+    half, quarter, most = raw.dtype.type(0.5), raw.dtype.type(-0.25), raw.dtype.type(largest)
     first, last = share(batch, part, parts)
     for b in range(first, last):
         for j in range(2 * width):
@@ -136,6 +133,11 @@ def _sample_kl_from_grad(dz: Matrix, dkl: Vector, raw: Matrix, other: Matrix, ep
             out[b, width + j] = half * out[b, width + j] * exp(half * raw[b, width + j]) + by_logvar
 
 
+def _largest(array: Array) -> float:
+    """Nearly the largest number of the array's type."""
+    return 0.98 * float(np.finfo(array.dtype).max)
+
+
 @Launcher
 def gaussian_sample_kl_from(raw: Array, other: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
     """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(m, s^2)), (batch,).
@@ -144,7 +146,8 @@ def gaussian_sample_kl_from(raw: Array, other: Array, eps: Array, out: tuple[Arr
     """
     z, kl = out if out is not None else (np.empty_like(eps), np.empty(raw.shape[0], raw.dtype))
     memory = scratch(eps.shape[2], eps.dtype, 2)
-    return (z, kl), [Job(_sample_kl_from, raw, other, eps, z, kl, memory, len(eps), work=10 * eps.size)]
+    return (z, kl), [Job(_sample_kl_from, raw, other, eps, z, kl, memory, len(eps), _largest(raw),
+                          work=10 * eps.size)]
 
 
 @Launcher
@@ -153,7 +156,7 @@ def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array
     """The gradients by `raw` and by `other`, from those by z and by KL."""
     by_raw, by_other = out if out is not None else (np.empty_like(raw), np.empty_like(other))
     return (by_raw, by_other), [Job(_sample_kl_from_grad, dz, dkl, raw, other, eps, by_raw, by_other, len(eps),
-                                    work=10 * eps.size)]
+                                    _largest(raw), work=10 * eps.size)]
 
 
 # ---- Gamma and Dirichlet ---------------------------------------------------------------------------------------------
