@@ -63,11 +63,13 @@ def _mutate(
     seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = mutate.SEED,
     only: Annotated[str, typer.Option(help="Only mutants with this in their names, for instance a file.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Run only the tests of a mutant's room, not all.")] = False,
+    after: Annotated[Path | None, typer.Option(help="Judge only the mutants that survived in this results file; the "
+                                                    "others keep their rows.", metavar="FILE")] = None,
     out: Out = None, resume: Resume = False,
 ) -> None:
     """Test the tests: run them against programs with one mistake each, and print the share that they notice."""
     quick = quick or bool(only)
-    parts.measure([mutate.table_of(sample, seed, only, quick)], quick, out, resume)
+    parts.measure([mutate.table_of(sample, seed, only, quick, after)], quick, out, resume)
 
 
 @app.command(name="endure")

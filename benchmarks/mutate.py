@@ -10,6 +10,8 @@ the program does, are listed with a reason in equivalent_mutants.toml and do not
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import math
 import os
 import random
@@ -69,17 +71,24 @@ class Copy:
                 shutil.copyfile(results.ROOT / name, self.folder / name)
         self._right: dict[tuple[str, ...], tuple[float, list[str]]] = {}
         self._process: subprocess.Popen | None = None
+        self._seconds = itertools.count(1)
 
     @contextlib.contextmanager
     def changed(self, mutant: Mutant) -> Iterator[None]:
         """Within this block the file of the mutant is changed."""
         file = self.folder / mutant.file
         right = file.read_bytes()
-        file.write_bytes(mutant.apply(right))
+        self._write(file, mutant.apply(right))
         try:
             yield
         finally:
-            file.write_bytes(right)
+            self._write(file, right)
+
+    def _write(self, file: Path, content: bytes) -> None:
+        """Write a source. To Python it is one of old byte code if size and second are the same: each has its own."""
+        file.write_bytes(content)
+        second = next(self._seconds)
+        os.utime(file, (second, second))
 
     def right(self, tests: tuple[str, ...]) -> tuple[float, list[str]]:
         """The seconds of the right program in these tests, and the tests that fail for it, which no mutant meets."""
@@ -113,7 +122,7 @@ class Copy:
         home = self._work / "home"
         home.mkdir(exist_ok=True)
         names = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(home), "CI": "true",
-                 "NUMBA_CACHE_DIR": str(self._work / kernels), "PYTHONDONTWRITEBYTECODE": "1",
+                 "NUMBA_CACHE_DIR": str(self._work / kernels), "PYTHONDONTWRITEBYTECODE": "",
                  "PYTHONPATH": os.pathsep.join([str(self.folder), str(self.folder / "kernels")])}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
         begin = time.perf_counter()
@@ -218,6 +227,17 @@ def every() -> list[Mutant]:
             for mutant in mutants_of(path.relative_to(results.ROOT).as_posix(), path.read_text())]
 
 
+def earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of an earlier run's mutants that tests noticed, by name, where the mutant's file is still the same.
+
+    Tests that were added since change nothing about them, so only the survivors need another judgement.
+    """
+    found = json.loads(path.read_text())
+    changed = results.git("diff", "--name-only", found["commit"], "--", *ROOMS).splitlines()
+    return {row["name"]: {"commit": found["commit"]} | row for row in found["rows"]
+            if row["verdict"] not in (SURVIVED, SAME) and row["file"] not in changed}
+
+
 def equivalent() -> dict[str, str]:
     """The reason why no test can notice a mutant, by its name."""
     return {entry["name"]: entry["reason"] for entry in tomllib.loads(EQUIVALENT.read_text()).get("mutant", [])}
@@ -247,10 +267,12 @@ def show(content: Content) -> None:
                   "not count")
 
 
-def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool = False) -> parts.Table:
+def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool = False,
+             after: Path | None = None) -> parts.Table:
     """A part for each mutant of the sample: the first `sample`, in an order that `seed` draws, with `only` in the name.
 
-    A quick run leaves out the whole suite, and so finds survivors that other rooms' tests would notice.
+    A quick run leaves out the whole suite, and so finds survivors that other rooms' tests would notice. With the
+    results file `after` of an earlier run, the mutants that were noticed then keep their row, which names its commit.
     """
     chosen, reasons = [mutant for mutant in every() if only in mutant.name], equivalent()
     total = len(chosen)
@@ -258,11 +280,13 @@ def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool
         raise SystemExit(f"found no mutant with {only!r} in its name; expected a part of one, such as {ROOMS[1]}")
     random.Random(seed).shuffle(chosen)
 
-    sampled = chosen[:sample]
-    crew = Crew([mutant for mutant in sampled if mutant.name not in reasons],
+    sampled, known = chosen[:sample], earlier(after) if after else {}
+    crew = Crew([mutant for mutant in sampled if mutant.name not in (*reasons, *known)],
                 lambda copy, mutant: verdict(copy, mutant, quick))
 
     def part(content: Content, mutant: Mutant) -> Content:
+        if mutant.name in known:
+            return {"rows": [known[mutant.name]]}
         found = ({"verdict": SAME, "test": reasons[mutant.name]} if mutant.name in reasons else
                  crew.verdict(mutant, content["parts"]))
         parts.say(f"{found['verdict']}  {found['test']}")

@@ -1,6 +1,7 @@
 """One profile for all property tests, and two rules for every test: leave no global state behind, and where
 TINYVAE_REQUIRE_ALL is set, skip nothing for want of data, Numba or a compiler."""
 
+import contextlib
 import os
 import sys
 import warnings
@@ -23,6 +24,11 @@ hypothesis.settings.register_profile(
     max_examples=25,
 )
 hypothesis.settings.load_profile("tinyvae")
+
+# The tests start more than a hundred processes, each of which would compile the same sources of Python again where
+# this is set, as it is in many containers; and pytest would rewrite the assertions of all files in every run.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 # ---- no test leaves global state behind ----------------------------------------------
@@ -80,6 +86,8 @@ def run(monkeypatch, capsys, tmp_path):
     """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
     from tinyvae.cli import main as cli
 
+    with contextlib.suppress(ImportError):  # it decides where machine code is kept, and not in this test's folder
+        import tinyvae_kernels.cpu.runtime.cache  # noqa: F401
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TINYVAE_OFFLINE", "1")

@@ -49,12 +49,12 @@ def test_a_copy_runs_right_and_changed_programs(tree, monkeypatch):
     assert failed == ["tests/engine/test_a.py::test_fails"]
     with copy.changed(mutants["own, operator: a + 1 -> (a - 1)"]):
         assert copy.run(own, seconds, failed).code == mutate.FAILED
+    with copy.changed(mutants["room, operator: a * 2 -> (a / 2)"]):  # as many letters as in the one before
+        assert not copy.run(own, seconds, failed).noticed
     with copy.changed(mutants["hangs, operator: a -= 1 -> a += 1"]):
         found = copy._pytest((*own, f"--deselect={failed[0]}"), 2.0)
         assert found.code is None
         assert found.noticed
-    with copy.changed(mutants["room, operator: a * 2 -> (a / 2)"]):
-        assert not copy.run(own, seconds, failed).noticed
     for folder in (tree, copy.folder):
         assert (folder / "tinyvae" / "engine" / "a.py").read_text() == SOURCE
 
@@ -108,6 +108,25 @@ def test_a_quick_run_leaves_out_the_suite(outcomes, tree):
     content = json.loads((tree / "out" / "mutants.json").read_text())
     assert {row["verdict"] for row in content["rows"]} == {"survived"}
     assert set(outcomes) == {"tests/engine/test_a.py", "tests/engine"}
+
+
+def test_only_survivors_are_judged_again(outcomes, tree):
+    """What was noticed before keeps its row, with the commit of then; but not after a change of the mutant's file."""
+    def git(*words):
+        subprocess.run(["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    parts.measure([mutate.table_of(100)], False, tree / "first")
+    first = json.loads((tree / "first" / "mutants.json").read_text())
+    outcomes.clear()
+    parts.measure([mutate.table_of(100, after=tree / "first" / "mutants.json")], False, tree / "second")
+    second = json.loads((tree / "second" / "mutants.json").read_text())
+    assert len(outcomes) == 3 * first["survived"]
+    assert second["score"] == first["score"] < 1
+    assert {row.get("commit") for row in second["rows"] if row["verdict"] != "survived"} == {first["commit"]}
+    (tree / "tinyvae/engine/a.py").write_text(SOURCE + "\n")
+    assert not mutate.earlier(tree / "first" / "mutants.json")
 
 
 def test_several_mutants_are_judged_at_a_time_and_each_once(tree):

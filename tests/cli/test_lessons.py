@@ -163,7 +163,7 @@ def test_the_command_on_a_run(run, tmp_path):
 
 
 def test_numbers_of_q_in_a_bracket(run):
-    code, out, err = run("variance", "--q", "gamma(3, 2)", "--draws", "2560")
+    code, out, err = run("variance", "--q", "gamma(3, 2)", "--draws", "2560", "--estimator", "score")
     assert (code, err) == (0, "")
     assert "E[z**2] under gamma(3, 2)\n2,560 draws of each" in out
 
@@ -202,7 +202,7 @@ def test_jumps_leave_paths_out(run):
     (["--q", "gamma(2, x)"], "expected numbers in the bracket: gamma(shape, rate)"),
     (["--q", "gamma(2, 1, 3)"], "found 3 in the bracket of q 'gamma(2, 1, 3)'; expected gamma(shape, rate)"),
     (["--shape", "0.9", "--f", "1/z"], "(a pole of f, an overflow, or tails that fall"),
-    (["--draws", "2560", "--out", "/proc/foo"], "/proc/foo cannot be made: "),
+    (["--draws", "2560", "--estimator", "score", "--out", "/proc/foo"], "/proc/foo cannot be made: "),
 ])  # fmt: skip
 def test_mistakes_of_variance_get_one_sentence(arguments, message, run):
     code, out, err = run("variance", *arguments)

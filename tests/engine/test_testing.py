@@ -116,6 +116,18 @@ def test_a_large_array_is_checked_along_directions(times):
         check_gradients(times((lambda g, y, a, b: g * b * (1 - mask), lambda g, y, a, b: g * a)), *points((300, 300)))
 
 
+def test_the_error_of_a_gradient_below_one_is_absolute(times):
+    """At a point where both derivatives are below 1, an error of 1.5 times the tolerance is refused, and of half of it
+    returned as it is."""
+    for error, refused in ((1.5e-4, True), (0.5e-4, False)):
+        f = times((lambda g, y, a, b, error=error: g * b + error * g / abs(g), lambda g, y, a, b: g * a))
+        if refused:
+            with pytest.raises(GradientError, match=r"relative error 1\.5e-04, allowed 1e-04"):
+                check_gradients(f, np.array(0.3), np.array(0.2), tolerance=1e-4)
+        else:
+            assert check_gradients(f, np.array(0.3), np.array(0.2), tolerance=1e-4) == pytest.approx(error, rel=1e-3)
+
+
 def test_a_kink_is_recognised():
     """At 0 the slopes of |x| from both sides differ: no step size helps, and the message says why."""
     with pytest.raises(GradientError, match="kink here"):

@@ -146,30 +146,29 @@ def test_sources_that_change_under_a_running_process(tmp_path):
     assert abs(answer["value"] - TWICE) <= 1e-15, "machine code of sources that are no more"
 
 
-def test_two_processes_at_once(tmp_path):
-    """On an empty cache both do what they should, and leave one that serves a third."""
-    package = Package(tmp_path)
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda _: package.ask(), range(2)))
-    for answer in answers:
-        assert abs(answer["value"] - RIGHT) <= 4e-16
-    check(package.ask(), RIGHT, compiles=False)
-
-
 # ---- where it is kept, and what is said ----------------------------------------------
 
 
 HEARD = "import tinyvae_kernels; tinyvae_kernels.notify = lambda text: compiled.append(f'said: {text}')"
 
 
-def test_the_users_cache_folder_and_one_notice(tmp_path):
-    """Nothing is left beside the sources, where an uninstaller would not find it; compiling is announced once."""
+def test_two_processes_at_once_in_the_users_cache_folder(tmp_path):
+    """On an empty cache both do what they should and announce it once, and leave one that serves a third.
+
+    Nothing is left beside the sources, where an uninstaller would not find it.
+    """
     package, home = Package(tmp_path), tmp_path / "home"
-    told = [package.ask(before=HEARD, NUMBA_CACHE_DIR="", HOME=str(home), XDG_CACHE_HOME="")["compiled"]
-            for _ in range(2)]  # fmt: skip
-    said = [line for line in told[0] if line.startswith("said: ")]
-    assert said == ["said: compiling the CPU kernels, once: about 10 s"]
-    assert told[1] == []
+
+    def ask(_):
+        return package.ask(before=HEARD, NUMBA_CACHE_DIR="", HOME=str(home), XDG_CACHE_HOME="")
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(ask, range(2)))
+    for answer in both:
+        assert abs(answer["value"] - RIGHT) <= 4e-16
+        said = [line for line in answer["compiled"] if line.startswith("said: ")]
+        assert said == ["said: compiling the CPU kernels, once: about 10 s"]
+    check(ask(None), RIGHT, compiles=False)
     kept = [path for pattern in ("*.nb?", "*.digest") for path in tmp_path.rglob(pattern)]
     assert kept
     assert all(path.is_relative_to(home) for path in kept)

@@ -23,6 +23,7 @@ import numpy as np
 
 from tinyvae.choices import known
 from tinyvae.distributions import Gamma
+from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, grad
 
 LOG_2PI = math.log(2 * math.pi)
@@ -138,11 +139,19 @@ def checked(preset: str, path: str, given: dict[str, float | None]) -> tuple[flo
 def target(mu: float, sigma: float) -> Objective:
     """The ELBO as a function of theta = (log a, log b), which may be any numbers, with its gradient from the tape."""
 
+    leaf = Tensor(np.zeros(2), requires_grad=True)
+
+    def with_gradient() -> tuple[Tensor, Tensor]:
+        value = elbo(leaf[0].exp(), leaf[1].exp(), mu, sigma)
+        return value, grad(value, leaf)
+
+    program = Program(with_gradient)
+
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        leaf = Tensor(theta.copy(), requires_grad=True)
+        leaf.data[...] = theta
         with np.errstate(all="ignore"):  # a step may try what overflows; it is then not taken
-            value = elbo(leaf[0].exp(), leaf[1].exp(), mu, sigma)
-            return float(value.data), grad(value, leaf).data
+            value, gradient = program()
+        return float(value.data), gradient.data.copy()
 
     return objective
 
