@@ -17,6 +17,7 @@ A class under `@kind(NAME)` is a further kind, also in a file of one's own (`--u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -50,8 +51,14 @@ class Condition:
     width: int
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
-        self.shape = (int(shape[0]), int(shape[1]))
-        self.pixels = np.arange(self.shape[0] * self.shape[1])
+        self.shape = tuple(map(int, shape))
+        self.pixels = np.arange(math.prod(self.shape))
+
+    def _check_grey(self, name: str, number: int) -> None:
+        """Raise ValueError unless the data are images of rows and columns."""
+        if len(self.shape) != 2:
+            raise ValueError(f"found given='{name}:{number}' for data of shape {self.shape}; expected grey images of "
+                             "rows and columns, or given='label'")
 
     # ---- of a batch --------------------------------------------------------------------------------------------------
 
@@ -69,7 +76,7 @@ class Condition:
 
     def seen_widths(self) -> tuple[int, ...]:
         """The width of each part of `seen`."""
-        return self.shape[0] * self.shape[1], self.width
+        return math.prod(self.shape), self.width
 
     def rows(self, data: DataSet, part: str) -> np.ndarray | None:
         """For a kind that needs `given`: c of each datum of a part of the data, (count, width) float32."""
@@ -118,7 +125,7 @@ class Condition:
 
 
 def _size(shape: Shape) -> str:
-    return f"{shape[0]} x {shape[1]}"
+    return " x ".join(map(str, shape))
 
 
 K = TypeVar("K", bound=type[Condition])
@@ -194,6 +201,7 @@ class Quadrants(Condition):
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
+        self._check_grey("quadrants", number)
         if not 1 <= number <= 3:
             raise ValueError(f"found given='quadrants:{number}'; expected 1 ({self.names[0]}), 2 ({self.names[1]}) or "
                              f"3 ({self.names[2]})")
@@ -226,7 +234,7 @@ class Quadrants(Condition):
         return (batch.x,)  # has both
 
     def seen_widths(self) -> tuple[int, ...]:
-        return (self.shape[0] * self.shape[1],)
+        return (math.prod(self.shape),)
 
     def _cut(self, images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, self.given]
@@ -249,6 +257,7 @@ class Pooled(Condition):
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
+        self._check_grey("pooled", number)
         if number < 2 or any(side % number for side in self.shape):
             fits = [n for n in range(2, max(self.shape)) if not any(side % n for side in self.shape)]
             what = f"found given='pooled:{number}' for images of {_size(self.shape)} pixels"

@@ -188,7 +188,7 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
     return mean_and_error(values) if np.isfinite(values).all() else (float(values.mean()), math.nan)
 
 
-def bicubic(images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def bicubic(images: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Images (count, rows, columns), interpolated by Pillow's bicubic filter to a shape and cut to [0, 1]: (count,
     pixels)."""
     from PIL import Image
