@@ -169,6 +169,20 @@ def test_annealing_agrees_with_importance_sampling():
         assert found.log_evidence == pytest.approx(sampled.log_evidence, abs=0.1)
 
 
+def test_a_unit_that_follows_its_prior_is_not_active():
+    """Its mean varies with the condition, but it tells nothing of the target; one that moves from there does."""
+    case = Linear("pooled:2")
+    prior, encoder = case.model.prior, case.model.encoder
+    A = prior.layers[0].weight.data @ prior.layers[1].weight.data[:, :LATENT]
+    matrix = np.concatenate([np.zeros((16, LATENT)), A])
+    for moves, active in ((0.0, 0), (1.0, 1)):
+        matrix[0, 1] = moves
+        linear(encoder, matrix, prior.layers[1].bias.data[:LATENT], prior.layers[1].bias.data[LATENT:])
+        found = tv.evaluate(case.model, dataclasses.replace(data_set("gray"), likelihood="gaussian"))
+        assert found.active_units == active
+        assert found.kl == pytest.approx(0, abs=1e-12) if not moves else found.kl > 0.01
+
+
 def test_the_table_says_what_is_given():
     model = CVAE(16, shape=SHAPE, given="quadrants:1", hidden=4, latent=2)
     found = tv.evaluate(model, data_set(), importance_samples=5)
