@@ -12,7 +12,7 @@ import tinyvae as tv
 from benchmarks import results
 from tinyvae.models import model_for
 from tinyvae.pictures import answers, gallery
-from tinyvae.tasks.upscaling import upscale
+from tinyvae.tasks.generation.upscaling import upscale
 
 FOLDER = results.ROOT / "docs" / "pictures"
 

@@ -13,7 +13,7 @@ import tinyvae as tv
 from benchmarks.parts import Content, Part
 from tinyvae.models import model_for
 from tinyvae.pictures.page import PALE, TEST, TRAIN, new_figure, plain_axes, save_png
-from tinyvae.tasks.upscaling import Upscaled, upscale
+from tinyvae.tasks.generation.upscaling import Upscaled, upscale
 
 Say = Callable[[str], Any]
 NETWORK: dict[str, Any] = {"hidden": (500, 500)}  # of all networks, as in Pyro's reproduction

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import reproduce, reproduce_conditional
-from tinyvae.tasks.upscaling import Upscaled, Way
+from tinyvae.tasks.generation.upscaling import Upscaled, Way
 
 
 def test_they_are_tables_of_parts():

@@ -10,7 +10,7 @@ from PIL import Image
 import tinyvae as tv
 from tinyvae.models import model_for
 from tinyvae.runs import log
-from tinyvae.tasks.conditional import answer
+from tinyvae.tasks.generation.conditional import answer
 
 GIVEN = {"label": "label", "quadrants": "quadrants:2", "pooled": "pooled:2"}
 

@@ -6,8 +6,8 @@ from PIL import Image
 
 from tinyvae.pictures import answers as pictures
 from tinyvae.pictures.page import GAP
-from tinyvae.tasks.conditional import Answers
-from tinyvae.tasks.upscaling import Upscaled
+from tinyvae.tasks.generation.conditional import Answers
+from tinyvae.tasks.generation.upscaling import Upscaled
 
 SHAPE, SCALE = (4, 4), 22  # a tile of 88 pixels
 

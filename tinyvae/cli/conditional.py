@@ -42,7 +42,7 @@ def sample(
     from tinyvae import runs
     from tinyvae.pictures import answers as pictures
     from tinyvae.pictures import gallery
-    from tinyvae.tasks import conditional
+    from tinyvae.tasks.generation import conditional
 
     check_out(out)
     if label is not None or condition is not None:
@@ -96,7 +96,7 @@ def upscale(
     from tinyvae import runs
     from tinyvae.pictures import answers as pictures
     from tinyvae.runs import files
-    from tinyvae.tasks import upscaling
+    from tinyvae.tasks.generation import upscaling
     from tinyvae.tasks.inputs import images_of
 
     check_out(out)

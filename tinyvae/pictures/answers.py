@@ -8,8 +8,8 @@ import numpy as np
 
 from tinyvae.pictures.figures import labelled_rows
 from tinyvae.pictures.page import PathLike, Shape
-from tinyvae.tasks.conditional import Answers
-from tinyvae.tasks.upscaling import Upscaled
+from tinyvae.tasks.generation.conditional import Answers
+from tinyvae.tasks.generation.upscaling import Upscaled
 
 
 def upscaled(found: Upscaled, shape: Shape, path: PathLike) -> Path:

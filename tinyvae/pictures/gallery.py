@@ -16,7 +16,7 @@ from tinyvae.engine.noise import Noise, permutation
 from tinyvae.evidence.evaluation import batches_of, evaluate
 from tinyvae.pictures import answers, charts, figures
 from tinyvae.progress import watched
-from tinyvae.tasks import conditional
+from tinyvae.tasks.generation import conditional
 
 SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
 DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior

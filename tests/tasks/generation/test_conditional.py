@@ -6,8 +6,8 @@ import pytest
 import tinyvae as tv
 from tinyvae.models.cvae import CVAE
 from tinyvae.models.net import Net
-from tinyvae.tasks import conditional
-from tinyvae.tasks.conditional import answer, answers_to
+from tinyvae.tasks.generation import conditional
+from tinyvae.tasks.generation.conditional import answer, answers_to
 
 SHAPE = (4, 6)
 IMAGES = np.random.default_rng(0).random((3, *SHAPE)).astype(np.float32)

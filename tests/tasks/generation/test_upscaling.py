@@ -6,9 +6,9 @@ import pytest
 import tinyvae as tv
 from tinyvae.models.conditions import condition_of
 from tinyvae.models.cvae import CVAE
-from tinyvae.tasks import upscaling
-from tinyvae.tasks.likeness import psnr, ssim
-from tinyvae.tasks.upscaling import bicubic, upscale
+from tinyvae.tasks.generation import upscaling
+from tinyvae.tasks.generation.likeness import psnr, ssim
+from tinyvae.tasks.generation.upscaling import bicubic, upscale
 
 SHAPE, COUNT = (8, 12), 7
 IMAGES = np.random.default_rng(0).random((COUNT, *SHAPE)).astype(np.float32)

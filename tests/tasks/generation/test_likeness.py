@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyvae.tasks.likeness import C1, C2, psnr, ssim
+from tinyvae.tasks.generation.likeness import C1, C2, psnr, ssim
 
 # structural_similarity(a, b, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False) and
 # peak_signal_noise_ratio(a, b, data_range=1) of scikit-image 0.26.0 for the images below; for 8 x 8 pixels sigma is

@@ -23,9 +23,9 @@ from tinyvae.engine import table
 from tinyvae.engine.noise import Noise
 from tinyvae.evidence.diagnostics import HIGHER, mean_and_error
 from tinyvae.models.conditions import Pooled
-from tinyvae.tasks.conditional import check_conditional, check_temperature, drawn
+from tinyvae.tasks.generation.conditional import check_conditional, check_temperature, drawn
+from tinyvae.tasks.generation.likeness import psnr, ssim
 from tinyvae.tasks.inputs import images_of
-from tinyvae.tasks.likeness import psnr, ssim
 
 BATCH = 100  # the number of images that are answered together; their numbers address the noise, so it stays fixed
 TEMPERATURES = (0.2, 0.6, 1.0)
