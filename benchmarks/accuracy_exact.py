@@ -151,6 +151,16 @@ def poisson(rate: Any, x: Any) -> Any:
     return x * mp.log(rate) - rate - mp.loggamma(x + 1)
 
 
+def negative_binomial(m: Any, t: Any, x: Any) -> Any:
+    return (mp.loggamma(x + t) - mp.loggamma(t) - mp.loggamma(x + 1) + t * mp.log(t / (t + m))
+            + x * mp.log(m / (t + m)))
+
+
+def student_t(mu: Any, scale: Any, df: Any, x: Any) -> Any:
+    return (mp.loggamma((df + 1) / 2) - mp.loggamma(df / 2) - mp.log(df * mp.pi) / 2 - mp.log(scale)
+            - (df + 1) / 2 * mp.log1p(((x - mu) / scale) ** 2 / df))
+
+
 def grey(location: Tensor, logvar: Tensor) -> GreyNormal:
     return GreyNormal(location.concatenate(logvar, axis=-1))
 
@@ -182,4 +192,6 @@ EXACT: dict[str, Exact] = {
     "dirichlet": Exact([(1e-3, 1e6, 3)], dirichlet, dirichlet_entropy, dirichlet_kl),
     "poisson": Exact([(1e-4, 1e6, 1)], of_first(poisson), kl=of_first(
         lambda a, b: a * mp.log(a / b) + b - a)),
+    "negative-binomial": Exact([(1e-4, 1e6, 1), SHAPE], of_first(negative_binomial), units=(64, 128)),
+    "student-t": Exact([FAR, (1e-6, 1e6, 1), (1e-2, 1e6, 1)], of_first(student_t)),
 }  # fmt: skip

@@ -36,7 +36,17 @@ def run() -> None:
                     kind = "mnist" if name == "plane" else name
                     if file.name in ("samples.png", "manifold.png") or (name == "digits" and file.suffix == ".gif"):
                         shutil.copy(file, FOLDER / f"{kind}-{file.name}")
+        few_labels(digits, Path(folder))
     conditional()
+
+
+def few_labels(data: tv.DataSet, folder: Path) -> None:
+    """The pictures of the page about learning from few labels, by the run that it begins with."""
+    model = model_for("m2", data, hidden=200, latent=5)
+    tv.fit(model, data, labels=100, batch=50, lr=3e-3, epochs=60)
+    for draw in (gallery.confusion, gallery.reliability, gallery.analogies):
+        for file in draw(model, data, folder):
+            shutil.copy(file, FOLDER / f"digits-{file.name}")
 
 
 def conditional() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import grep_settings, parts, reproduce_conditional, reproduce_grep, reproduce_iwae
+from benchmarks import grep_settings, parts, reproduce_conditional, reproduce_grep, reproduce_iwae, reproduce_semi
 from benchmarks.parts import Content
 from tinyvae.training.faults import TrainingError
 
@@ -122,6 +122,16 @@ def iwae_snr(quick: bool) -> Parts:
     return reproduce_iwae.signal_to_noise(quick, console.print, SEED)
 
 
+def semi_supervised(quick: bool) -> Parts:
+    """M2 on MNIST with 100, 600, 1000 and 3000 labels (Kingma et al. 2014, table 1) beside the supervised net."""
+    return reproduce_semi.semi_supervised(quick, console.print)
+
+
+def semi_supervised_models(quick: bool) -> Parts:
+    """M2, M1+M2 and SHOT with each of its ideas, on MNIST with 100 labels beside the supervised net."""
+    return reproduce_semi.models(quick, console.print)
+
+
 def gamma_def(quick: bool) -> Parts:
     """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -153,6 +163,8 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "aevb-step-size": aevb_step_size,
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
+    "semi-supervised": semi_supervised,
+    "semi-supervised-models": semi_supervised_models,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,

@@ -54,11 +54,13 @@ from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE, Batch, Model, Phase, use
 from tinyvae.runs import CheckpointError, fit, load, resume
+from tinyvae.tasks.classification import Classified, classify
 
 __version__ = "0.2.0"
 __all__ = [
-    "VAE", "Batch", "CheckpointError", "DataError", "DataSet", "Draw", "Evaluation", "Factor", "Inference", "Interval",
-    "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms", "apply", "data",
+    "VAE", "Batch", "CheckpointError", "Classified", "DataError", "DataSet", "Draw", "Evaluation", "Factor",
+    "Inference", "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms",
+    "apply", "classify", "data",
     "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
     "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip

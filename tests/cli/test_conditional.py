@@ -86,14 +86,11 @@ def test_a_single_image_file(run, runs):
 
 def test_an_unconditional_run_samples_as_before(run, runs):
     assert run("sample", runs / "vae", "--out", "p")[0] == 0
-    hundred = size_of("p/samples.png")
-    assert run("sample", runs / "vae", "--out", "p", "--draws", 4)[0] == 0
-    assert size_of("p/samples.png") < hundred
-    assert run("sample", runs / "vae", "--out", "images.csv", "--draws", 4, "--seed", 2)[0] == 0
-    head, *lines = Path("images.csv").read_text().splitlines()
-    assert head.startswith("image,0,1,")
-    found = np.array([line.split(",") for line in lines], float)[:, 1:]
-    np.testing.assert_allclose(found, tv.load(runs / "vae").generate(4, 2), rtol=1e-5)
+    assert size_of("p/samples.png")
+    assert run("sample", runs / "vae", "--out", "images.csv", "--count", 4, "--seed", 2)[0] == 0
+    _, *lines = Path("images.csv").read_text().splitlines()
+    found = np.array([line.split(",") for line in lines], float)
+    np.testing.assert_allclose(found, tv.load(runs / "vae").generate(4, 2), rtol=1e-6)
 
 
 def test_upscale_prints_a_table_and_draws(run, runs):
@@ -122,6 +119,7 @@ def test_upscale_prints_a_table_and_draws(run, runs):
     (("sample", "pooled", "--condition", "odd.png"), "found a condition of 5 x 5 pixels; expected 4 x 4, or 8 x 8 to"),
     (("sample", "pooled", "--condition", "none.png"), "there is no file or folder"),
     (("sample", "pooled", "--temperature", 2), "found --temperature without a condition"),
+    (("sample", "vae", "--draws", 4), "found --draws with a vae, which generates without a condition"),
     (("sample", "pooled", "--out", "x.npz"), "found --out x.npz without a condition"),
     (("sample", "pooled", "--out", "x.jpg"), "found --out x.jpg; expected a file that ends in .npz or .csv, or a"),
     (("sample", "label", "--label", 3, "--draws", -1), "found draws -1; expected a whole number, at least 1"),

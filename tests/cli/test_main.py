@@ -413,7 +413,7 @@ MISTAKES = {
     "no number": (["--latent", "two"], "--latent"),
     "bad widths": (["--hidden", "20x20"], "found --hidden '20x20'; expected one width or several: 400, or 200,200"),
     "zero width": (["--hidden", 0], "each must be at least 1"),
-    "bad likelihood": (["--likelihood", "poisson"], "found likelihood 'poisson'; expected one of bernoulli"),
+    "bad likelihood": (["--likelihood", "cauchy"], "found likelihood 'cauchy'; expected one of bernoulli"),
     "bad activation": (["--activation", "swish"], "found activation 'swish'"),
     "bad init": (["--init", "zeros"], "found init 'zeros'"),
     "bad type": (["--dtype", "float16"], "found --dtype 'float16'; expected float32 or float64"),

@@ -193,8 +193,11 @@ def test_what_data_a_likelihood_takes():
         "the likelihood bernoulli takes 0 and 1, and digits-gray has numbers from 0 to 1; likelihoods that do: "
         + ", ".join(name for name, row in LIKELIHOODS.items() if row.data in ("grey", "real")))
     assert misfit("gaussian", "counts") == (
-        "the likelihood gaussian takes numbers from 0 to 1, and the data set has whole numbers from 0 on")
-    likelihood("normal", pixels="real")(Normal)
+        "the likelihood gaussian takes numbers from 0 to 1, and the data set has whole numbers from 0 on; likelihoods "
+        "that do: " + ", ".join(name for name, row in LIKELIHOODS.items() if row.data in ("counts", "real")))
+    assert not misfit("poisson", "binary")
+    assert "negative-binomial has" not in misfit("negative-binomial", "real")
+    assert "likelihoods that do: normal, student-t" in misfit("negative-binomial", "real")
     assert not any(misfit("normal", kind) for kind in registry.DATA)
 
 
@@ -209,7 +212,7 @@ def test_a_likelihood_starts_at_the_mean_of_the_data(name):
 
 
 def test_a_likelihood_without_parameter_of_mean_says_so():
-    likelihood("poisson", pixels="binary")(FAMILIES["poisson"])
-    with pytest.raises(ValueError, match="found Poisson as the likelihood of a model that starts at the data's mean; "
+    likelihood("gamma", pixels="binary")(Gamma)
+    with pytest.raises(ValueError, match="found Gamma as the likelihood of a model that starts at the data's mean; "
                                          "expected a family with parameter_of_mean: leave data_mean_bias out"):
-        tv.VAE(6, 4, 3, likelihood="poisson", data_mean=np.full(6, 0.5))
+        tv.VAE(6, 4, 3, likelihood="gamma", data_mean=np.full(6, 0.5))

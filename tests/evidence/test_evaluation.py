@@ -9,8 +9,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from oracles import Given, LinearGaussian, fixed
-from scipy import special
+from scipy import special, stats
 from support import assert_close, assert_same_bits, likely_zero
+from tables import counts, table, zero
 
 import tinyvae as tv
 from tinyvae.engine.noise import Noise, normal, uniform
@@ -478,3 +479,21 @@ def test_an_evaluation_prints_as_a_table():
     alone = tv.evaluate(model, x[:1])  # a single datum has no standard error
     assert re.split("  +", str(alone).split("\n")[2]) == ["ELBO", f"{alone.elbo:.3f}", "nats per datum",
                                                           "higher is better"]
+
+
+def test_bounds_of_standardised_columns_are_densities_in_own_units_too():
+    """With zero weights a column is N(center, spread^2), whose density SciPy has."""
+    data = table()
+    model = zero(data)
+    expected = stats.norm(data.center, data.spread).logpdf(data.own_units(data.test)).sum(1)
+    found = tv.evaluate(model, data, 3)
+    for value, error in ((found.elbo_own_units, found.elbo_own_units_stderr),
+                         (found.log_evidence_own_units, found.log_evidence_own_units_stderr)):
+        assert value == pytest.approx(expected.mean(), abs=1e-9)
+        assert error == pytest.approx(expected.std(ddof=1) / np.sqrt(len(expected)), rel=1e-6)
+    assert found.elbo == pytest.approx(stats.norm.logpdf(data.test.astype(float)).sum(1).mean(), abs=1e-9)
+    text = str(found)
+    assert "bits per column" in text
+    assert "ELBO, own units" in text
+    assert "own units" not in str(tv.evaluate(zero(counts()), counts()))
+    assert tv.evaluate(model, data, 3, count=7).elbo_own_units == pytest.approx(expected[:7].mean(), abs=1e-9)

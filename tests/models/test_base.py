@@ -13,6 +13,7 @@ import tinyvae as tv
 from tinyvae.distributions import posteriors
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import MODELS, Model, Phase, build_model, model_for
+from tinyvae.models.classifier import Classifier
 from tinyvae.models.m2 import M2
 from tinyvae.runs import checkpoint
 from tinyvae.training.epochs import Training
@@ -79,8 +80,11 @@ def test_the_terms_of_m2_go_by_name():
     for _ in training.steps():
         pass
     record = training.end_epoch()
-    parts = [record[f"train_{name}"] for name in ("unlabelled", "labelled", "classifier")]
-    assert record["train_elbo"] == pytest.approx(sum(parts), abs=1e-9)
+    unlabelled, labelled, classifier = (record[f"train_{name}"] for name in ("unlabelled", "labelled", "classifier"))
+    assert record["train_elbo"] == unlabelled  # the bound on log p(x) alone, as that of the test data
+    expected = unlabelled + 100 / 1497 * labelled + classifier
+    # the last step has 97 data, and its labelled rows count as much as theirs
+    assert record["train_objective"] == pytest.approx(expected, abs=1e-3)
     assert record["test_kl"] is None
     assert record["test_unlabelled"] == pytest.approx(record["test_elbo"], abs=1e-9)
 
@@ -233,8 +237,8 @@ def test_a_model_without_labels_gets_a_sentence():
 
 
 def test_a_method_that_the_model_does_not_have_gets_a_sentence():
-    with pytest.raises(ValueError, match="importance for a m2, which has no log_weights"):
-        tv.evaluate(M2(64, hidden=50, latent=5), digits(), importance_samples=5)
+    with pytest.raises(ValueError, match="importance for a classifier, which has no log_weights"):
+        tv.evaluate(Classifier(64, hidden=50), digits(), importance_samples=5)
 
 
 def test_a_term_of_a_wrong_shape_is_found_before_training():

@@ -173,3 +173,15 @@ def test_chosen_images_keep_their_labels():
     for image, label in zip(images, labels, strict=True):
         at = np.flatnonzero((data.test / np.float32(16) == image).all(1))
         assert data.test_labels[at[0]] == label
+
+
+def test_means_that_leave_0_to_1_are_drawn_as_black_and_white(tmp_path):
+    """Those of counts and real numbers, as likelihoods of pixels, do."""
+    model, data = tv.VAE(12, 8, 2, likelihood="normal"), data_set()
+    model.decoder.layers[-1].bias.data[:12] = np.linspace(-1, 2, 12)
+    with np.errstate(all="ignore"):
+        assert model.generate(3).max() > 1
+    assert gallery.sample(model, data, tmp_path, count=4)[0].exists()
+    images = np.linspace(-1, 2, 4)
+    assert gallery.shown(model, images).tolist() == [0, 0, 1, 1]
+    assert gallery.shown(tv.VAE(12, 8, 2), images) is images  # a probability that leaves [0, 1] is a fault

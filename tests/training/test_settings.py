@@ -39,3 +39,11 @@ def test_baselines_are_those_that_training_takes():
 
 def test_either():
     assert [either(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a or b", "a, b or c"]
+
+
+def test_the_least_values_are_taken():
+    """What is said to be allowed is allowed: "at least 1" takes 1."""
+    least = Settings(epochs=0, batch=1, lr=5e-324, beta=0, warmup=0, clip=0, free_bits=0, samples=1,
+                     importance_samples=1, validation=0, patience=0, labels=0, labelled_batch=0, seed=0)
+    assert (least.epochs, least.batch, least.seed) == (0, 1, 0)
+    assert Settings(seed=2**32 - 1).seed == 2**32 - 1

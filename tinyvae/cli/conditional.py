@@ -14,8 +14,6 @@ from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, giv
 from tinyvae.progress import watched
 
 FILES = (".npz", ".csv")  # of numbers
-Draws = Annotated[int | None, opt("The number of answers to each condition, by default 8; without a condition, of "
-                                  "images, by default 100.")]
 OutFile = Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file that ends in .npz "
                                      "or .csv, for the numbers.")]
 
@@ -26,8 +24,9 @@ def sample(
     label: Annotated[int | None, opt("Generate images of this label (a run with --given label).")] = None,
     condition: Annotated[str | None, opt("Answer to this image: an image file, a folder of images or an .npy file.",
                                          metavar="IMAGE")] = None,
-    draws: Draws = None,
+    draws: Annotated[int, opt("The number of answers to each condition.")] = 8,
     temperature: Annotated[float, opt("The factor of the spread of z: 0 gives the same answer always.")] = 1.0,
+    count: Annotated[int, opt("Without a condition: the number of draws that a file of rows gets.")] = 1000,
     out: OutFile = None,
     data: Data = None,
     use: Use = None,
@@ -35,39 +34,38 @@ def sample(
     data_dir: DataDir = None,
     device: Device = "cpu",
 ) -> None:
-    """Draw images of the generator, decoded from draws of the prior; of a conditional run, answers to a condition.
+    """Draw images of the generator, decoded from draws of the prior; of a table, samples beside its data; of a
+    conditional run, answers to a condition.
 
     Without --label and --condition, a conditional run answers to conditions of random test data.
     """
     from tinyvae import runs
+    from tinyvae.cli import commands
     from tinyvae.pictures import answers as pictures
     from tinyvae.pictures import gallery
     from tinyvae.tasks.generation import conditional
 
+    model = runs.load(run, device)
+    if model.condition is None and label is None and condition is None:
+        if asked := [name for name in ("draws", "temperature") if name in given(context)]:
+            raise ValueError(f"found --{asked[0]} with a {model.kind}, which generates without a condition; expected "
+                             "it beside --label or --condition, with a run that was trained with one")
+        commands.drawn("sample", run, out, data, seed, data_dir, count)
+        return
     check_out(out)
     if label is not None or condition is not None:
-        model = runs.load(run, device)
-        found = conditional.answer(model, label, condition, draws or 8, temperature, seed)
+        found = conditional.answer(model, label, condition, draws, temperature, seed)
         if is_file(out):
             write(out, found.arrays(), "condition", model.condition.shape)
         else:
             print(pictures.answers(found, model.condition.shape, folder_of(run, out) / "samples.png"))
         return
-    if "temperature" in given(context):
-        raise ValueError("found --temperature without a condition; expected --label or --condition beside it")
+    if is_file(out) or "temperature" in given(context):
+        what = f"--out {out}" if is_file(out) else "--temperature"
+        raise ValueError(f"found {what} without a condition; expected --label or --condition beside it: this model is "
+                         f"given {model.condition.words}")
     model, data_set = opened(run, data, data_dir, device)
-    if not (model.has_pictures or model.has("answers")):
-        raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these pictures "
-                         "are for models that do, as a vae")
-    model.check(data_set)
-    if is_file(out):
-        if model.condition is not None:
-            raise ValueError(f"found --out {out} without a condition; expected --label or --condition beside it, "
-                             f"because this model is given {model.condition.words}")
-        write(out, {"images": model.generate(draws or 100, seed)}, "", data_set.shape)
-        return
-    count = {} if draws is None or model.condition is not None else {"count": draws}
-    for file in gallery.sample(model, data_set, folder_of(run, out), seed, **count):
+    for file in gallery.sample(model, data_set, folder_of(run, out), seed):
         print(file)
 
 

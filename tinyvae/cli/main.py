@@ -21,6 +21,7 @@ EXAMPLES = {
     "tinyvae train": "real 8x8 digits, in seconds",
     "tinyvae train mnist-dynamic --out runs/m": "MNIST, pixels drawn at each use",
     "tinyvae train faces.npy-gray": "your own images, grey",
+    "tinyvae train table.csv --label-column y": "a table of numbers",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae manifold runs/m": "AEVB Figure 4",
@@ -44,7 +45,7 @@ def program(
 
 def put_together() -> typer.Typer:
     """All commands as one program. Help texts name the choices that are registered by now."""
-    from tinyvae.cli import commands, conditional, lessons, train
+    from tinyvae.cli import classify, commands, conditional, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
     app = typer.Typer(
@@ -56,10 +57,12 @@ def put_together() -> typer.Typer:
     app.callback()(program)
     app.command()(train.train)
     app.command()(commands.evaluate)
+    app.command()(commands.compare)
     app.command()(conditional.sample)
     app.command()(conditional.upscale)
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
+    app.command()(classify.classify)
     app.command()(commands.doctor)
     app.command()(commands.bench)
     lessons.register(app)

@@ -51,6 +51,8 @@ def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu
     model = runs.load(run, device)
     config = runs.RunFolder(run if run.is_dir() else run.parent).config()
     data_set = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
+    if data is not None and data_set.kind == "real":  # the model knows the columns by the centers of its own data
+        data_set = data_set.in_units_of(data_sets.load(config["data"], data_dir or config.get("data_dir")))
     if data is None:  # the parts that the run trained on and was chosen by
         runs.check_data(runs.described(run), data_set, run, "give --data, whatever they are")
         data_set = select(data_set, Settings.from_dict(config["settings"]))

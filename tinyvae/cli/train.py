@@ -63,18 +63,26 @@ def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=(
         "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
-        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
+        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray; or "
+        "a table (.csv, .tsv, .parquet), with -real (columns standardised) or -counts."
     ))] = "digits",
+    label_column: Annotated[str | None, opt("The column of a table that holds the labels.", metavar="NAME")] = None,
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
     resume: Annotated[Path | None, opt(
         "Go on with this run. With another value it then records a change: "
         f"{either(['--' + name.replace('_', '-') for name in may_change()])}.", metavar="RUN")] = None,
+    labels_from: Annotated[Path | None, opt(
+        "Take the labels of the training data from this file, in their order: .npy, or text with one in each line; -1 "
+        "or nothing for an unknown one.", metavar="FILE")] = None,
     init_from: Annotated[Path | None, opt("Begin with the model and parameters of this run, by default on its data.",
                                           metavar="RUN")] = None,
     use: Use = None,
     model: Annotated[str, opt(f"The kind of model: {either(MODELS)}.")] = "vae",
     option: Annotated[list[str] | None, opt("An option of the model's own, with its value as JSON: alpha=0.1.",
                                             metavar="NAME=VALUE")] = None,
+    supervised: Annotated[bool, opt(
+        "With a model that learns from few labels: train the network q(y|x) alone on the same labels, too, in "
+        "RUN/supervised, and print what the unlabelled data gain.", "--supervised")] = False,
     hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
     latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
     activation: Annotated[str, opt(
@@ -96,6 +104,7 @@ def train(
 
     Stop it at any moment, even by kill -9: `tinyvae train --resume RUN` finishes with the same bits.
     """
+    from tinyvae import data as data_sets
     from tinyvae import runs
 
     if tf32 and device != "cuda":
@@ -116,9 +125,17 @@ def train(
         return
     of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
                 "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
-    config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings)
+    if label_column is not None:
+        data = data_sets.with_label(data, label_column)
+    config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings,
+                   labels_from)
     config["pictures"] = pictures is not False
-    name = out or claimed(Path("runs") / Path(config["data"]).name)
+    if supervised:
+        from tinyvae.tasks.supervised import check_kind
+
+        check_kind(config["model"]["kind"])
+        config["supervised"] = True
+    name = out or claimed(Path("runs") / Path(data_sets.split_labels(config["data"])[0]).name)
     run = runs.RunFolder(name)
     try:
         with run.begun(config):
@@ -139,6 +156,7 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
     from tinyvae.engine import fusion
     from tinyvae.pictures import gallery
     from tinyvae.runs import log, schema
+    from tinyvae.tasks import supervised
 
     run, training = runs.prepare(run, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
@@ -152,6 +170,9 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
     try:
         with view.live(), fusion.tf32(tf32):
             runs.train(run, training, view.on_step, view.on_epoch)
+        if run.config().get("supervised"):
+            gained = supervised.gained(run, training, data_dir or run.config().get("data_dir"), device)
+            print(json.dumps(gained.to_dict()) if as_json else gained)
     except runs.Interrupted as stop:  # the command framework would end here without a word
         print(f"tinyvae: {stop}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -162,7 +183,8 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
 
 
 def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: dict[str, Any], options: list[str],
-          init: str, dtype: str, device: str, init_from: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+          init: str, dtype: str, device: str, init_from: Path | None, settings: dict[str, Any],
+          labels_from: Path | None = None) -> dict[str, Any]:
     """The configuration of a new run; ValueError for options that do not exist or do not fit each other or the data."""
     from tinyvae import data as data_sets
     from tinyvae import runs
@@ -175,6 +197,8 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     if dtype not in ("float32", "float64"):
         raise ValueError(f"found --dtype {dtype!r}; expected float32 or float64")
     data = data_sets.anywhere(data)
+    if labels_from is not None:
+        data = data_sets.with_labels(data, labels_from)
     outline = data_sets.outline(data, data_dir)
     if old:
         model_config = dict(old["model"])

@@ -1,4 +1,4 @@
-"""Image data sets by name or by path, as plain NumPy arrays.
+"""Data sets by name or by path, of images or of tables, as plain NumPy arrays.
 
     import tinyvae as tv
     data = tv.data.load("mnist-dynamic")      # or a path: tv.data.load("faces.npy-gray")
@@ -13,8 +13,9 @@ and `download` fetches the two sets that have public mirrors. `loading` puts the
 from tinyvae.data.checks import DataError
 from tinyvae.data.dataset import PIXELS, DataSet
 from tinyvae.data.folders import find, verify
-from tinyvae.data.loading import Outline, anywhere, as_data_set, load, outline
+from tinyvae.data.formats.labels import split_labels, with_labels
+from tinyvae.data.loading import Outline, anywhere, as_data_set, from_table, load, outline, with_label
 from tinyvae.data.sources import NAMES
 
-__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "as_data_set", "find", "load", "outline",
-           "verify"]
+__all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "as_data_set", "find", "from_table",
+           "load", "outline", "split_labels", "verify", "with_label", "with_labels"]

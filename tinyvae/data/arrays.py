@@ -10,13 +10,14 @@ import math
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinyvae.data.checks import DataError, number, sameness
-from tinyvae.data.dataset import PARTS, DataSet, held_out
+from tinyvae.data.dataset import PARTS, TABLES, DataSet, held_out
 from tinyvae.data.formats import Arrays, Stored
-from tinyvae.data.rows import as_grey, image_shape
+from tinyvae.data.rows import as_counts, as_grey, image_shape, observed, standardised
 
 WORDS = {"train": "train", "training": "train", "tr": "train", "test": "test", "testing": "test", "te": "test",
          "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}  # fmt: skip
@@ -45,15 +46,20 @@ def role_of(name: str) -> Role | None:
     return parts.pop() if parts else "", "labels" if "labels" in roles else "images"
 
 
-def data_set_of(path: Path, arrays: Arrays) -> DataSet:
+def data_set_of(path: Path | str, arrays: Arrays, treatment: str = "gray", columns: tuple[str, ...] | None = None,
+                class_names: tuple[str, ...] | None = None) -> DataSet:
     """The data set of the arrays of a file or folder, with grey values; only the arrays that it needs are read.
 
-    Data without a test part are split at random. Raises DataError.
+    With the `treatment` real or counts it holds such numbers instead, and `columns` names them. Data without a test
+    part are split at random. NaN stands for a missing value. Raises DataError.
     """
     roles = _roles(path, arrays)
     parts = {part: roles[part, "images"] for part in PARTS if (part, "images") in roles}
     keys = {part: roles[part, "labels"] for part in parts if (part, "labels") in roles}
     shapes = {key: image_shape(arrays[key], f"{path} ({key})") for key in parts.values()}
+    flat = all(len(arrays[key].shape) == 2 for key in parts.values())
+    if flat and treatment in TABLES:
+        shapes = {key: (1, arrays[key].shape[1]) for key in shapes}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
@@ -63,19 +69,30 @@ def data_set_of(path: Path, arrays: Arrays) -> DataSet:
         warnings.warn(f"{path} has arrays that are not used: {', '.join(unused)}; used are "
                       f"{', '.join(key for key in arrays if key in used)}", stacklevel=2)
     rows = [arrays[key].read().reshape(arrays[key].shape[0], -1) for key in parts.values()]
-    grey, scale = as_grey(rows, str(path))
-    found = dict(zip(parts, grey, strict=True))
-    if same := sameness(found["train"]):
+    rows, masks = observed(rows, str(path))
+    numbers, scale = (as_grey(rows, str(path), flat) if treatment not in TABLES else
+                      (as_counts(rows, str(path)) if treatment == "counts" else rows, 1.0))
+    found = dict(zip(parts, numbers, strict=True))
+    if treatment not in TABLES and (same := sameness(found["train"])):
         warnings.warn(f"{path} has nothing to learn from: {same}", stacklevel=2)
+    seen = {} if masks is None else dict(zip(parts, masks, strict=True))
     if "test" not in found:
-        found, labels = _split(path, found, labels)
+        found, labels, seen = _split(path, found, labels, seen)
+    more: dict[str, Any] = {"pixels": treatment, "likelihood": TABLES[treatment]} if treatment in TABLES else {}
+    if treatment == "real":
+        named = columns or tuple(map(str, range(1, found["train"].shape[1] + 1)))
+        found, more["center"], more["spread"] = standardised(found, seen, named, str(path))
+    for part, mask in seen.items():
+        found[part] = np.where(mask, found[part], found[part].dtype.type(0))
+    shape, more = shapes[parts["train"]], more | {f"{part}_mask": mask for part, mask in seen.items()}
     return DataSet(
-        str(path), found["train"], found["test"], shapes[parts["train"]], scale, train_labels=labels.get("train"),
-        test_labels=labels.get("test"), valid=found.get("valid"), valid_labels=labels.get("valid"), class_names=names,
+        str(path), found["train"], found["test"], shape, scale, train_labels=labels.get("train"),
+        test_labels=labels.get("test"), valid=found.get("valid"), valid_labels=labels.get("valid"),
+        class_names=names or class_names, columns=columns, **more,
     )
 
 
-def _roles(path: Path, arrays: Arrays) -> dict[Role, str]:
+def _roles(path: Path | str, arrays: Arrays) -> dict[Role, str]:
     """The name of the array in each role; the images always have the part "train"."""
     roles: dict[Role, str] = {}
     for key in arrays:
@@ -105,9 +122,9 @@ def _described(stored: Stored) -> str:
     return f"{stored.shape} {stored.dtype}"
 
 
-def _split(path: Path, found: Parts, labels: Parts) -> tuple[Parts, Parts]:
+def _split(path: Path | str, *of_parts: Parts) -> tuple[Parts, ...]:
     """A tenth of the training data, but at least one image, becomes the test part at random."""
-    count = len(found["train"])
+    count = len(of_parts[0]["train"])
     if count < 2:
         raise DataError(f"{path} holds {count} image; expected at least 2, one to train and one to test.")
     split = dict(zip(("train", "test"), held_out(count, max(1, count // 10)), strict=True))
@@ -115,13 +132,13 @@ def _split(path: Path, found: Parts, labels: Parts) -> tuple[Parts, Parts]:
     def parted(of: Parts) -> Parts:
         return of | {part: of["train"][index] for part, index in split.items()} if "train" in of else of
 
-    return parted(found), parted(labels)
+    return tuple(map(parted, of_parts))
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
-def _labels(path: Path, found: dict[str, tuple[Stored, int]]) -> tuple[Parts, tuple[str, ...] | None]:
+def _labels(path: Path | str, found: dict[str, tuple[Stored, int]]) -> tuple[Parts, tuple[str, ...] | None]:
     """Labels of each part as (count,) int64; and the names of the classes, in the order of their numbers, of strings.
 
     `found` has the array and the number of images of each part. Whole numbers may have any type.
@@ -144,7 +161,7 @@ def _labels(path: Path, found: dict[str, tuple[Stored, int]]) -> tuple[Parts, tu
     return numbers, tuple(names.tolist())
 
 
-def _whole(path: Path, labels: np.ndarray) -> np.ndarray:
+def _whole(path: Path | str, labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind not in "buif":
         raise DataError(f"{path} has {labels.dtype} labels; expected whole numbers, or strings that name the classes.")
     if np.isnan(labels).any():

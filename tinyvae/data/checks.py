@@ -6,6 +6,7 @@ numbers: `images` is the array that was found, with all its parts together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,28 +16,41 @@ OBJECTS = ("holds Python objects, which could run code when loaded; expected num
            "which is one array, and strings with astype(str).")
 ROUNDING = 0.01  # values that lie out of range by at most this much are taken for rounding, or for compression
 BLOCK = 4096  # the number of images that are looked at together
+LARGEST_COUNT = 2**24  # float32 holds all whole numbers up to it
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message says what was found, what was expected and what to do."""
 
 
-def check_rows(rows: Any, what: str, scale: float = 1.0) -> None:
-    """Raise DataError unless `rows` is an array (count, pixels) of numbers from 0 to `scale`; `what` names it."""
+def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey") -> None:
+    """Raise DataError unless `rows` is an array (count, pixels) of numbers from 0 to `scale`; `what` names it.
+
+    Of the `kind` "counts" it must hold whole numbers from 0 on, and of "real" any finite numbers.
+    """
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not rows.size:
         found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else f"type {type(rows).__name__}"
         raise DataError(f"found {what} of {found}; expected an array (count, pixels) that is not empty")
     check_type(rows.dtype, what)
-    check_range(rows, what, scale)
+    check_range(rows, what, scale, kind)
 
 
-def check_range(rows: np.ndarray, what: str, scale: float = 1.0) -> None:
-    """Raise DataError unless all numbers of `rows`, (count, pixels) and not empty, are from 0 to `scale`."""
+def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "grey") -> None:
+    """Raise DataError unless all numbers of `rows`, (count, pixels) and not empty, are from 0 to `scale`, or of the
+    `kind` "counts" or "real"."""
     low, high = limits([rows])
+    if kind in ("real", "counts"):
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(f"found {found_range([rows])} in {what}; expected finite numbers, and a mask with 0 where "
+                            "one is missing")
+        if kind == "counts" and not (low >= 0 and high <= LARGEST_COUNT and is_whole(rows)):
+            raise DataError(f"found {found_range([rows])} in {what}; expected counts, whole numbers from 0 to "
+                            f"{LARGEST_COUNT:,}: take -real for other numbers")
+        return
     if not (low >= 0 and high <= scale):  # NaN fails
         expected = "numbers from 0 to 1" if scale == 1 else f"numbers from 0 to the scale, {scale:g}"
-        raise DataError(f"found {found_range([rows])} in {what}; expected {expected}. "
-                        f"{cure([rows]) if scale == 1 else ''}".strip())
+        advice = of_table([rows], "take tv.data.from_table, which standardises each") if scale == 1 else ""
+        raise DataError(f"found {found_range([rows])} in {what}; expected {expected}. {advice}".strip())
 
 
 def check_type(dtype: np.dtype, what: str) -> None:
@@ -57,6 +71,14 @@ def only(parts: Sequence[np.ndarray], low: Any, high: Any) -> bool:
     """Whether every pixel has one of these two values."""
     blocks = (part[first : first + BLOCK] for part in parts for first in range(0, len(part), BLOCK))
     return all(bool(((block == low) | (block == high)).all()) for block in blocks)  # stops at the first other value
+
+
+def is_whole(rows: np.ndarray) -> bool:
+    """Whether all numbers, (count, columns), are whole."""
+    if rows.dtype.kind != "f":
+        return True
+    blocks = (rows[first : first + BLOCK] for first in range(0, len(rows), BLOCK))
+    return all(bool((block == np.floor(block)).all()) for block in blocks)  # stops at the first other block
 
 
 def found_range(parts: Sequence[np.ndarray]) -> str:
@@ -93,6 +115,16 @@ def cure(parts: Sequence[np.ndarray]) -> str:
         halved = "(images + 1) / 2"
         return f"Store np.float32({halved if -1 <= low and high <= 1 else f'np.clip({halved}, 0, 1)'}) instead."
     return f"Store np.float32(np.interp(images, ({number(low)}, {number(high)}), (0, 1))) instead."
+
+
+def of_table(parts: list[np.ndarray], advice: str) -> str:
+    """The cure of rows out of range that may be those of a table, for which the advice is right."""
+    width = parts[0].shape[1]
+    if not np.isfinite(limits(parts)).all():
+        return cure(parts)
+    if math.isqrt(width) ** 2 == width:  # may be square images
+        return f"{cure(parts)} For columns of a table, {advice}."
+    return f"For {width} columns of a table, {advice}."
 
 
 def sameness(rows: np.ndarray) -> str:

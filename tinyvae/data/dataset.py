@@ -9,7 +9,12 @@ that of bits), so the treatment is a part of the data set's name, and every resu
     -threshold   a pixel is 1 if grey > 1/2
     -gray        the grey values themselves
 
-Grey values are stored in the type of their file (bytes stay bytes): grey = stored / scale.
+Grey values are stored in the type of their file (bytes stay bytes): grey = stored / scale. Data that are not images,
+such as the columns of a table, have one of two other treatments:
+
+    -real        each column is stored as (own - center) / spread, with the mean and the standard deviation of the
+                 observed training data, so that every column has the same weight; the data set gives own values back
+    -counts      whole numbers from 0 on, stored as they are
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +34,9 @@ from tinyvae.engine import noise
 # continuous Bernoulli, except for the two sets of faces, whose default is the Gaussian of AEVB.
 PIXELS = {"dynamic": "bernoulli", "static": "bernoulli", "threshold": "bernoulli", "gray": "continuous-bernoulli"}
 
+TABLES = {"real": "normal", "counts": "negative-binomial"}  # likewise, of data that are not images
+TREATMENTS = PIXELS | TABLES
+
 PARTS = ("train", "test", "valid")
 SEED = 0  # of static draws and of splits, which are the same for everyone and never depend on the seed of a run
 CHUNK = 2**18  # about the number of pixels that are drawn at a time; the draws do not depend on it
@@ -35,7 +44,7 @@ CHUNK = 2**18  # about the number of pixels that are drawn at a time; the draws 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images as rows of pixels, split into training and test data.
+    """Images as rows of pixels, or a table's rows of numbers, split into training and test data.
 
     Attributes
     ----------
@@ -43,13 +52,16 @@ class DataSet:
     train, test : (count, pixels), uint8 or float32, C-contiguous; grey value = stored / scale, in [0, 1]
     shape : (rows, columns) of one image; a row of `train` reshaped to it is the picture
     scale : 255 for bytes, 16 for digits, 1 for bits and for floats
-    pixels : the treatment, "dynamic", "static", "threshold" or "gray"; see the head of this file
-    likelihood : the default likelihood: "bernoulli", "continuous-bernoulli" or "gaussian"
+    pixels : the treatment, one of TREATMENTS; see the head of this file
+    likelihood : the default likelihood: "bernoulli", "continuous-bernoulli", "gaussian", "normal", ...
     train_labels, test_labels : (count,) int64, or None if the source has no labels; -1 stands for an unknown one
     valid, valid_labels : a validation part like `train`, or None if the source has none and none was held out
     train_mask, test_mask, valid_mask : (count, pixels) uint8, 1 where a value was observed and 0 where it is missing,
         or None if nothing is missing; what is stored in a missing place is 0
     class_names : the name of each class in the order of their numbers, or None if the source has none
+    columns : the name of each column of a table, or None
+    center, spread : (columns,) float64, of `real` data: a value in its own units is stored * spread + center. None
+        where stored values are in the data's own units
     """
 
     name: str
@@ -67,19 +79,22 @@ class DataSet:
     train_mask: np.ndarray | None = None
     test_mask: np.ndarray | None = None
     valid_mask: np.ndarray | None = None
+    columns: tuple[str, ...] | None = None
+    center: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         scale = self.scale if isinstance(self.scale, (int, float, np.number)) else 0
         if not 0 < scale < np.inf:
             raise DataError(f"found scale={self.scale!r} of {self.name}; expected a finite number above 0, since "
                             "grey = stored / scale")
-        if self.pixels not in PIXELS:
-            raise DataError(f"found pixels={self.pixels!r} of {self.name}; expected one of {', '.join(PIXELS)}")
+        if self.pixels not in TREATMENTS:
+            raise DataError(f"found pixels={self.pixels!r} of {self.name}; expected one of {', '.join(TREATMENTS)}")
         for part in PARTS:
             stored, labels = getattr(self, part), getattr(self, part + "_labels")
             if stored is None and part == "valid":
                 continue
-            check_rows(stored, f"the {part} data of {self.name}", self.scale)
+            check_rows(stored, f"the {part} data of {self.name}", self.scale, self.pixels)
             if len(self.shape) != 2 or stored.shape[1] != self.shape[0] * self.shape[1]:
                 raise DataError(f"found {stored.shape[1]} pixels a datum in the {part} data of {self.name}, and images "
                                 f"of {' x '.join(map(str, self.shape))}; expected as many pixels as the shape has")
@@ -94,6 +109,19 @@ class DataSet:
             if labels is not None and (np.shape(labels) != (len(stored),) or np.asarray(labels).dtype.kind not in "iu"):
                 raise DataError(f"found {part} labels of {self.name} of shape {np.shape(labels)} and type "
                                 f"{np.asarray(labels).dtype}; expected a whole number for each of {len(stored)} images")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Raise DataError unless names, centers and spreads, where there are any, fit the columns."""
+        if self.columns is not None and len(self.columns) != self.dimensions:
+            raise DataError(f"found {len(self.columns)} names for {self.dimensions} columns of {self.name}; expected "
+                            "one for each")
+        for name, least in (("center", -np.inf), ("spread", 0)):
+            values = getattr(self, name)
+            if (values is None) != (self.center is None) or (values is not None and not (
+                    np.shape(values) == (self.dimensions,) and (np.isfinite(values) & (values > least)).all())):
+                raise DataError(f"found {name}={values!r} of {self.name}; expected center and spread together, a "
+                                f"finite number for each of {self.dimensions} columns, the spread above 0")
 
     @property
     def dimensions(self) -> int:
@@ -118,15 +146,70 @@ class DataSet:
 
     @property
     def kind(self) -> str:
-        """What a use of the pixels gives: "binary", only 0 and 1, or "grey"."""
+        """What a use of the data gives: "binary", only 0 and 1, "grey", "counts" or "real"."""
+        if self.is_table:
+            return self.pixels
         if self.pixels != "gray" or self.is_bits:
             return "binary"
         parts = [stored for part in PARTS if (stored := getattr(self, part)) is not None]
         return "binary" if only(parts, 0, self.scale) else "grey"
 
     @property
+    def is_table(self) -> bool:
+        """Whether the data are no images: `real` numbers or `counts`."""
+        return self.pixels in TABLES
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The name of each column; 1, 2, ... where the source has none."""
+        return self.columns or tuple(str(number) for number in range(1, self.dimensions + 1))
+
+    def own_units(self, stored: np.ndarray) -> np.ndarray:
+        """Values as they are stored, (..., columns), in the data's own units; float64 if units were changed."""
+        if self.center is None or self.spread is None:
+            return stored
+        return np.asarray(stored, np.float64) * self.spread + self.center
+
+    def in_units_of(self, other: DataSet) -> DataSet:
+        """The same own values, stored with the centers and spreads of another table, as a model of its data takes them.
+
+        DataError for a table with other columns.
+        """
+        if self.columns != other.columns or self.dimensions != other.dimensions or self.pixels != other.pixels:
+            ours, theirs = (", ".join(names[:5]) + ", ..." * (len(names) > 5) for names in (self.column_names,
+                                                                                          other.column_names))
+            raise DataError(f"{self.name} has {self.dimensions} columns, {ours}, {self.pixels}; expected those of "
+                            f"{other.name}, {other.dimensions}, {theirs}, {other.pixels}, in their order")
+        if other.center is None or other.spread is None:
+            return self
+        changed: dict[str, Any] = {}
+        for part in PARTS:
+            if (stored := getattr(self, part)) is not None:
+                mask = getattr(self, f"{part}_mask")
+                values = (self.own_units(stored) - other.center) / other.spread
+                changed[part] = (values if mask is None else np.where(mask, values, 0.0)).astype(np.float32)
+        return replace(self, center=other.center, spread=other.spread, **changed)
+
+    def log_jacobian(self, part: str) -> np.ndarray | None:
+        """What log p(x) of stored values, in nats, gains to be the log density of own values; (count,), None for 0.
+
+        The density of own = stored * spread + center is p(stored) / spread in each column, of which only those count
+        that were observed: minus the sum of log spread.
+        """
+        if self.spread is None:
+            return None
+        mask, logs = getattr(self, f"{part}_mask"), np.log(self.spread)
+        return np.full(len(getattr(self, part)), -logs.sum()) if mask is None else -(mask @ logs)
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether a value of any part is missing."""
+        masks = [mask for part in PARTS if (mask := getattr(self, f"{part}_mask")) is not None]
+        return any(not mask.all() for mask in masks)
+
+    @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the content as hex: the treatment and the scale, and type, shape and bytes of every part.
+        """The SHA-256 of the content as hex: treatment, scale and units, and type, shape and bytes of every part.
 
         The name is not a part of it, so data that moved to another folder keep theirs. Every call reads all the data
         (0.1 s for MNIST), because the arrays can be changed in place: keep the result.
@@ -135,26 +218,32 @@ class DataSet:
         found = {name: np.ascontiguousarray(array) for name, array in parts.items() if array is not None}
         found = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in found.items()}
         types = {name: (array.dtype.str, array.shape) for name, array in found.items()}
-        head = json.dumps([self.pixels, float(self.scale), self.shape, self.class_names, types])
+        table = [] if self.center is None or self.spread is None else [self.center.tolist(), self.spread.tolist()]
+        table += [] if self.columns is None else [list(self.columns)]
+        head = json.dumps([self.pixels, float(self.scale), self.shape, self.class_names, types, *table])
         digest = hashlib.sha256(head.encode())
         for array in found.values():
             digest.update(array.data)
         return digest.hexdigest()
 
     def __str__(self) -> str:
-        stored = "bits" if self.is_bits else f"{self.train.dtype} / {self.scale:g}"
+        stored = self.pixels if self.is_table else "bits" if self.is_bits else f"{self.train.dtype} / {self.scale:g}"
         valid = "" if self.valid is None else f"{len(self.valid)} valid, "
-        return (
-            f"{self.name}: {len(self.train)} train, {valid}{len(self.test)} test, "
-            f"{self.shape[0]} x {self.shape[1]}, {stored}, {self.likelihood}"
-        )
+        missing = ", some missing" if self.has_missing else ""
+        return (f"{self.name}: {len(self.train)} train, {valid}{len(self.test)} test, {self.size_in_words}, "
+                f"{stored}{missing}, {self.likelihood}")
+
+    @property
+    def size_in_words(self) -> str:
+        """The size of a datum: "28 x 28", or "30 columns"."""
+        return f"{self.shape[1]} columns" if self.is_table and self.shape[0] == 1 else " x ".join(map(str, self.shape))
 
     __repr__ = __str__
 
 
 def split_suffix(name: str) -> tuple[str, str | None]:
     """Split "mnist-static" into ("mnist", "static"); (name, None) for a name without one of the suffixes."""
-    for pixels in PIXELS:
+    for pixels in TREATMENTS:
         if name.endswith("-" + pixels):
             return name.removesuffix("-" + pixels), pixels
     return name, None

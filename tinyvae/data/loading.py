@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
-from tinyvae.data.checks import DataError, check_rows, only
-from tinyvae.data.dataset import PIXELS, DataSet, split_suffix, treated
+from tinyvae.data.checks import DataError, check_rows, is_whole, number, only
+from tinyvae.data.dataset import PIXELS, TABLES, TREATMENTS, DataSet, split_suffix, treated
+from tinyvae.data.formats.labels import MARK, relabelled, split_labels
 from tinyvae.data.sources import NAMES, SOURCES
 
-SUFFIXES = ", ".join("-" + pixels for pixels in PIXELS)
 
-
-def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[str] | None = None) -> DataSet:
+def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[str] | None = None,
+         label_column: str | None = None) -> DataSet:
     """Load a data set.
 
     Parameters
     ----------
     name
-        The name of a set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file or of a folder of images. A
-        suffix can choose the treatment of the pixels: -dynamic, -static, -threshold or -gray (see `dataset.py`).
+        The name of a set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file, of a folder of images, or of a
+        table (.csv, .tsv, .parquet). A suffix can choose the treatment of the pixels: -dynamic, -static, -threshold or
+        -gray, or of other numbers: -real or -counts (see `dataset.py`).
 
         Without a suffix, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti are -gray, and
         mnist-binarized has fixed bits. The data of a path are -static if their pixels have only two values, which then
-        are 0 and 1, else -gray.
+        are 0 and 1, else -gray; a table is -real.
     data_dir
         The folder in which a named set is searched first, before $TINYVAE_DATA and the user's cache. MNIST and
         Fashion-MNIST are fetched into the cache if they are not found.
+    label_column
+        The column of a table that holds the labels, numbers or names of classes. It becomes a part of the data set's
+        name, which then loads the same: "iris.csv@species-real".
 
     Notes
     -----
@@ -53,17 +60,59 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
         For an unknown name or suffix, missing files, or data that cannot be used; the message says what was found, what
         was expected and what to do.
     """
-    full = os.fspath(name)
+    full, labels = split_labels(with_label(name, label_column))
+    if labels:
+        return relabelled(load(full, data_dir), labels)
     base, pixels = _parts(full)
     if base in SOURCES:
         return _load_named(base, pixels, data_dir)
     # an existing path that ends like a suffix takes precedence over the path without the suffix
-    for text, wanted in ((full, None), (base, pixels)):
-        if path := _existing(text):
-            data = _load_path(path)
-            chosen = wanted or ("static" if data.is_bits else "gray")
-            return treated(replace(data, name=f"{text}-{chosen}"), chosen)
+    if path := _existing(full):
+        return _load_path(path, None, full, None)
+    if found := _located(base):
+        return _load_path(*found, base, pixels)
     raise _unknown(full)
+
+
+def with_label(name: str | os.PathLike[str], column: str | None) -> str:
+    """The name of a table whose column `column` holds the labels: "iris.csv-real" becomes "iris.csv@species-real"."""
+    full = os.fspath(name)
+    if column is None:
+        return full
+    base, wanted = (full, None) if _existing(full) else split_suffix(full)
+    if base in SOURCES:
+        raise DataError(f"found the label column {column} with {full}; expected the path of a table, such as a.csv.")
+    if not _existing(base):
+        if _located(base):
+            raise DataError(f"found the label column {column} with {full}, which names one already; leave one of them "
+                            "out.")
+        raise _unknown(full)
+    return f"{base}@{column}" + (f"-{wanted}" if wanted else "")
+
+
+def from_table(frame: Any, label: str | None = None, pixels: str = "real", name: str = "the table") -> DataSet:
+    """The data set of a table in memory, split at random as that of a file.
+
+    Parameters
+    ----------
+    frame
+        A DataFrame (of pandas or polars), a dictionary of columns, or an array (count, columns). NaN, None and empty
+        text stand for a missing value.
+    label
+        The column that holds the labels, numbers or names of classes.
+    pixels
+        The treatment: "real", "counts", or one of those of images.
+    name
+        What the results call the data set.
+
+    Raises
+    ------
+    DataError
+        For columns that are no numbers, and for numbers that the treatment does not take.
+    """
+    if pixels not in TREATMENTS:
+        raise DataError(f"found pixels={pixels!r}; expected one of {', '.join(TREATMENTS)}")
+    return _of_table(formats.frame_table(frame), name, label, pixels)
 
 
 def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str = "the array") -> DataSet:
@@ -84,14 +133,30 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
 
 def anywhere(name: str | os.PathLike[str]) -> str:
     """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
-    name = os.fspath(name)
+    name, labels = split_labels(os.fspath(name))
+    if labels:
+        return f"{anywhere(name)}{MARK}{labels}"
     base, _ = _parts(name)
     if base in SOURCES:
         return name
-    for text in (name, split_suffix(name)[0]):
-        if path := _existing(text):
-            return str(path.absolute()) + name[len(text):]
+    if path := _existing(name):
+        return str(path.absolute())
+    base = split_suffix(name)[0]
+    if found := _located(base):
+        path, label = found
+        return str(path.absolute()) + ("" if label is None else f"@{label}") + name[len(base):]
     return name
+
+
+def _located(text: str) -> tuple[Path, str | None] | None:
+    """The path that a text names, and the column after it: "a.csv@species"; None if nothing is there."""
+    if path := _existing(text):
+        return path, None
+    for place in (place for place, letter in enumerate(text) if letter == "@"):
+        path = _existing(text[:place])
+        if path is not None and text[place + 1 :]:
+            return path, text[place + 1 :]
+    return None
 
 
 def _existing(text: str) -> Path | None:
@@ -117,7 +182,7 @@ class Outline:
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
     """The outline of a data set; a named set is not read for it, the data of a path are."""
     base, pixels = _parts(os.fspath(name))
-    if base not in SOURCES:
+    if base not in SOURCES:  # also where labels come from a file of their own
         data = load(name, data_dir)
         return Outline(data.name, data.shape, data.count, data.likelihood, data.classes)
     source = SOURCES[base]
@@ -134,6 +199,8 @@ def _parts(name: str) -> tuple[str, str | None]:
             f"{name} does not exist, because its file holds bits that its author drew once, and no grey values; "
             f"expected mnist-binarized, or mnist-{pixels}, which has grey values."
         )
+    if base in SOURCES and pixels in TABLES:
+        raise DataError(f"{name} does not exist, because {base} are images; expected {suffixes(PIXELS)}.")
     return base, pixels
 
 
@@ -164,15 +231,46 @@ def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] 
     return replace(data, name=_full_name(name, chosen), likelihood=source.likelihood(chosen))
 
 
-def _load_path(path: Path) -> DataSet:
-    """The data set of a file or folder, with grey values."""
+def _load_path(path: Path, label: str | None, text: str, wanted: str | None) -> DataSet:
+    """The data set of a file or folder, which `text` names, with the treatment `wanted`, if it is not None."""
     try:
-        return data_set_of(path, formats.read(path))
+        found = formats.read(path)
+        if isinstance(found, formats.Table):
+            data = _of_table(found, str(path), label, wanted)
+            return replace(data, name=f"{text}-{data.pixels}")
+        if label is not None:
+            raise DataError(f"{path} has no columns with names, so none called {label} can hold labels; expected a "
+                            "table (.csv, .tsv, .parquet), or an array of labels beside that of the data.")
+        data = data_set_of(path, found, wanted or "gray")
+        chosen = wanted or ("static" if data.is_bits else "gray")
+        return replace(data if data.is_table else treated(data, chosen), name=f"{text}-{chosen}")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}); expected {formats.expected()}.") from error
     except MemoryError as error:
         raise DataError(f"{path} does not fit into the memory that is free; store it as train.npy and test.npy in a "
                         "folder, which are read in parts.") from error
+
+
+def _of_table(table: formats.Table, where: str, label: str | None, wanted: str | None) -> DataSet:
+    """The data set of a table: of real numbers, if no treatment is wanted; a line then says what else they may be."""
+    arrays, columns, names = table.chosen(where, label)
+    rows = {key: stored.read() for key, stored in arrays.items() if stored.dtype.kind == "f" and len(stored.shape) == 2}
+    numbers = np.concatenate(list(rows.values()))
+    whole = is_whole(np.nan_to_num(numbers))
+    if wanted in PIXELS and whole and not np.isnan(numbers).any():  # bytes, not fractions
+        arrays |= {key: formats.Stored.of(values.astype(np.int64)) for key, values in rows.items()}
+    data = data_set_of(where, arrays, wanted or "real", columns, names)
+    if wanted is None and whole and not (numbers < 0).any():
+        pixels = "" if data.dimensions < 9 or np.nanmax(numbers) > 255 else f", and if they are pixels, {where}-gray"
+        warnings.warn(f"{where} holds whole numbers from {number(np.nanmin(numbers))} to {number(np.nanmax(numbers))}, "
+                      f"which are taken as real ones; if they count something, {where}-counts may suit them better"
+                      f"{pixels}", stacklevel=2)
+    return data if data.is_table else treated(data, data.pixels if wanted is None else wanted)
+
+
+def suffixes(treatments: Iterable[str]) -> str:
+    """The suffixes of treatments in words."""
+    return ", ".join("-" + pixels for pixels in treatments)
 
 
 def _unknown(name: str) -> DataError:
@@ -182,7 +280,8 @@ def _unknown(name: str) -> DataError:
     hint = f" Did you mean {near[0]}?" if near else ""
     base, _, suffix = name.rpartition("-")
     if base in SOURCES or _existing(base):
-        return DataError(f"unknown suffix -{suffix} of {base}; expected {SUFFIXES}.{hint}")
+        there = suffixes(PIXELS if base in SOURCES else TREATMENTS)
+        return DataError(f"unknown suffix -{suffix} of {base}; expected {there}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
         return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {formats.expected()}.")
     return DataError(

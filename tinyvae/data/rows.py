@@ -1,4 +1,4 @@
-"""Arrays of images of any accepted shape and type as rows of pixels."""
+"""Arrays of any accepted shape and type as rows: of pixels, or of a table's columns; and which values are missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.data.checks import DataError, check_type, cure, found_range, limits, number, only
+from tinyvae.data.checks import (
+    LARGEST_COUNT,
+    DataError,
+    check_type,
+    cure,
+    found_range,
+    is_whole,
+    limits,
+    number,
+    of_table,
+    only,
+)
 
 
 def image_shape(array: Any, what: str) -> tuple[int, int]:
@@ -34,6 +45,63 @@ def image_shape(array: Any, what: str) -> tuple[int, int]:
     return (side, side) if side * side == rest[0] else (1, rest[0])
 
 
+def observed(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """Rows with a number in place of every NaN, which means a missing value, and masks with 0 there and 1 elsewhere.
+
+    The masks are None if nothing is missing. The number is one of the array, so the parts' range stays as it is.
+    """
+    low, _ = limits(parts)
+    if parts[0].dtype.kind != "f" or low == low:
+        return parts, None
+    masks = [(~np.isnan(part)).astype(np.uint8) for part in parts]
+    if not any(mask.any() for mask in masks):
+        raise DataError(f"{what} holds only NaN, which means a missing value; expected some numbers.")
+    fill = min(float(np.nanmin(part)) for part, mask in zip(parts, masks, strict=True) if mask.any())
+    return [np.where(mask, part, part.dtype.type(fill)) for part, mask in zip(parts, masks, strict=True)], masks
+
+
+def as_counts(parts: list[np.ndarray], what: str) -> list[np.ndarray]:
+    """Whole numbers from 0 on as float32, which holds them exactly. DataError for other numbers."""
+    low, high = limits(parts)
+    if not (low >= 0 and high <= LARGEST_COUNT and all(map(is_whole, parts))):
+        kind = "" if all(map(is_whole, parts)) else ", not all of them whole"
+        raise DataError(f"{what} holds {found_range(parts)}{kind}; expected counts, whole numbers from 0 to "
+                        f"{LARGEST_COUNT:,}: take -real for other numbers.")
+    return [np.ascontiguousarray(part, np.float32) for part in parts]
+
+
+def standardised(parts: dict[str, np.ndarray], masks: dict[str, np.ndarray], names: tuple[str, ...],
+                 what: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """The parts as float32 with (own - center) / spread in each column, and both, (columns,) in float64.
+
+    They are the mean and the standard deviation of the training part's observed values. A column that is constant there
+    gets the spread 1, and a warning. DataError for numbers that are infinite, and for a column without any value.
+    """
+    center, spread = np.empty((2, len(names)))
+    found = {key: np.empty(part.shape, np.float32) for key, part in parts.items()}
+    constant = []
+    for j, name in enumerate(names):
+        if not all(np.isfinite(part[:, j]).all() for part in parts.values()):
+            raise DataError(f"{what} has infinite numbers in the column {name}; expected finite ones, and NaN or an "
+                            "empty cell where a value is missing.")
+        values = parts["train"][:, j].astype(np.float64)
+        values = values[masks["train"][:, j] == 1] if masks else values
+        if not values.size:
+            raise DataError(f"{what} has no training value in the column {name}; expected some: leave the column out.")
+        size = np.abs(values).max() or 1.0  # by it no square overflows
+        center[j], spread[j] = size * (values / size).mean(), size * (values / size).std()
+        if values.min() == values.max() or spread[j] == 0:
+            center[j], spread[j] = values[0], 1.0
+            constant.append(name)
+        for key, part in parts.items():
+            found[key][:, j] = (part[:, j].astype(np.float64) - center[j]) / spread[j]
+    if constant:
+        warnings.warn(f"{what} has the same number in the whole training part of the columns {', '.join(constant)}: "
+                      "nothing can be learned there, and the density of a continuous likelihood has no bound; leave "
+                      "them out", stacklevel=2)
+    return found, center, spread
+
+
 def _reshaped(shape: tuple[int, ...], dtype: np.dtype) -> str:
     """The cure for an array with more axes: grey from colours, or all images along one axis."""
     if len(shape) < 4:
@@ -45,12 +113,13 @@ def _reshaped(shape: tuple[int, ...], dtype: np.dtype) -> str:
     return f" Store {grey if dtype.kind == 'f' else f'np.uint8({grey})'} to make these colours grey."
 
 
-def as_grey(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], float]:
+def as_grey(parts: list[np.ndarray], what: str, flat: bool = False) -> tuple[list[np.ndarray], float]:
     """Rows of pixels as C-contiguous uint8 or float32, with one scale for all parts.
 
     Integers from 0 to 255 become bytes (scale 255), floats in [0, 1] float32 (scale 1). If all pixels have one of two
     values, they are bits (scale 1), and a warning says so unless the values are 0 and 1. An array that needs no
-    conversion is not copied. Raises DataError for NaN and for values out of range, with a line of Python that cures it.
+    conversion is not copied. Raises DataError for values out of range, with a line of Python that cures it; `flat` says
+    that the array was (count, columns), which may be no images but a table.
     """
     if len({part.dtype.kind == "f" for part in parts}) == 2:
         types = " and ".join(str(part.dtype) for part in parts)
@@ -59,7 +128,8 @@ def as_grey(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], float
     (low, high), top = limits(parts), 1 if floats else 255
     if not (low >= 0 and high <= top):  # NaN fails
         expected = "floats in [0, 1]" if floats else "integers from 0 to 255"
-        raise DataError(f"{what} holds {found_range(parts)}; expected {expected}. {cure(parts)}")
+        raise DataError(f"{what} holds {found_range(parts)}; expected {expected}. "
+                        f"{of_table(parts, f'take {what}-real, which standardises each') if flat else cure(parts)}")
     if low < high and only(parts, low, high):
         if (low, high) != (0, 1):
             warnings.warn(f"{what} holds only the values {number(low)} and {number(high)}: they are taken as the bits "

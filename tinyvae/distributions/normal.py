@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOG_2PI = math.log(2 * math.pi)
 
 
+@likelihood("normal", pixels="real")
 @family("normal", prior=("normal", 0.0, 0.0))  # N(0, 1)
 class Normal(Distribution):
     """N(mu, exp(logvar)), elementwise. `raw` is the network's output that holds both side by side, if there is one."""
@@ -51,6 +52,10 @@ class Normal(Distribution):
         """From one tensor (batch, 2 n): mu in the first half of the last axis, logvar in the second."""
         mu, logvar = raw.split(2)
         return cls(mu, logvar, raw)
+
+    @classmethod
+    def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
+        return mean
 
     @classmethod
     def standard(cls, size: int, dtype: Any = np.float32, xp: Namespace = CPU) -> Normal:

@@ -25,7 +25,7 @@ import numpy as np
 
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
-from tinyvae.distributions.registry import family
+from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.stable import LogTensor, replaced
 from tinyvae.distributions.stirling import LOG_2PI, deviance, log_ratio
 from tinyvae.engine.devices import read
@@ -99,6 +99,7 @@ def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str
 rule("poisson", _poisson, (None, None), (POSITIVE, INDEX))
 
 
+@likelihood("poisson", pixels="counts")
 @family("poisson")
 class Poisson(Distribution):
     """x in {0, 1, 2, ...} with p(x) = rate^x exp(-rate) / x!, elementwise.
@@ -122,6 +123,10 @@ class Poisson(Distribution):
     @classmethod
     def width(cls, n: int) -> int:
         return n
+
+    @classmethod
+    def parameter_of_mean(cls, mean: np.ndarray) -> np.ndarray:
+        return np.log(mean)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.log_density(x).sum(-1)

@@ -82,6 +82,11 @@ class Evaluation:
     accuracy_stderr: float | None = None
     labelled_count: int | None = None  # the number of data with labels
     given: str | None = None  # the condition c in words; x then stands for the target, and z has the prior p(z|c)
+    # Of standardised data the same bounds as densities in the data's own units (DataSet.log_jacobian).
+    elbo_own_units: float | None = None
+    elbo_own_units_stderr: float | None = None
+    log_evidence_own_units: float | None = None
+    log_evidence_own_units_stderr: float | None = None
 
     @property
     def fresh_draws(self) -> int:
@@ -105,7 +110,11 @@ class Evaluation:
         if self.accuracy is not None:
             found.append(Quantity("accuracy", self.accuracy, self.accuracy_stderr,
                                   f"of {self.labelled_count:,} data with labels", HIGHER))
-        found.append(Quantity("-ELBO", self.bits_per_pixel, None, "bits per pixel", LOWER))
+        what = "pixel" if self.elbo_own_units is None else "column"
+        found.append(Quantity("-ELBO", self.bits_per_pixel, None, f"bits per {what}", LOWER))
+        found += [Quantity(f"{bound}, own units", value, error, NATS, HIGHER) for bound, value, error in (
+            ("ELBO", self.elbo_own_units, self.elbo_own_units_stderr),
+            ("log p(x)", self.log_evidence_own_units, self.log_evidence_own_units_stderr)) if value is not None]
         if self.log_evidence is not None and self.effective_samples is not None and self.method is not None:
             how = f"{self.importance_samples} samples" if self.method == "importance" else self.method
             averaged = {"importance": f"{self.importance_samples}", "ais": f"{self.chains} chains",
@@ -206,11 +215,15 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
             columns.setdefault(column_name, []).append(values.astype(np.float64))
     column = {key: np.concatenate(values) for key, values in columns.items()}
     elbo, elbo_error = mean_and_error(column["elbo"])
+    own = data.log_jacobian(part)
+    own_units = {} if own is None else {
+        f"{key}_own_units{end}": value for key in ("elbo", "log_evidence") if key in column
+        for end, value in zip(("", "_stderr"), mean_and_error(column[key] + own[:used]), strict=True)}
     return Evaluation(data.name, used, elbo, elbo_error,
                       bits_per_pixel=-elbo / (math.log(2) * model.targets), active_threshold=ACTIVE,
                       given=model.condition and model.condition.words,
                       data_available=available if used < available else None,
-                      **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
+                      **own_units, **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
                       **{"importance_samples": 0} | settings,
                       **evidence_fields(name, settings, column))
 
@@ -224,8 +237,7 @@ def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarra
     if not (model.has("generator") and model.has("posterior")):
         terms = model.terms(batch, Draw(noise)).reported
         rows = {key: value.numpy().reshape(-1) * np.ones(len(batch)) for key, value in terms.items()}
-        elbo = sum(model.weights.get(key, 1.0) * values for key, values in rows.items())
-        return {"elbo": np.asarray(elbo)} | {f"term {key}": values for key, values in rows.items()}
+        return {"elbo": np.asarray(model.bound_of(rows))} | {f"term {key}": values for key, values in rows.items()}
     p, q = model.generator(batch), model.posterior(batch)
     if has_closed_kl(q, p.prior):
         z, kl = q.sample(noise), kl_per_dimension(q, p.prior).numpy()

@@ -25,7 +25,7 @@ import numpy as np
 from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
-from tinyvae.distributions import Distribution
+from tinyvae.distributions import LIKELIHOODS, Distribution
 from tinyvae.engine.devices import Namespace, floating, namespace
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
@@ -85,6 +85,8 @@ class Model:
     kind: ClassVar[str]
     needs: tuple[str, ...] = ()  # the fields of `Batch` that the model reads besides x
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
+    copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
+    bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
     condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`
 
@@ -137,6 +139,16 @@ class Model:
     targets = property(lambda self: self.pixels if self.condition is None else len(self.condition.pixels))
     device = property(lambda self: self.xp.device)
 
+    @property
+    def takes(self) -> str:
+        """The kind of data of the likelihood that the configuration names: "grey" for all that are pixels."""
+        row = LIKELIHOODS.get(self.config.get("likelihood", ""))
+        return row.data if row is not None and row.data in ("real", "counts") else "grey"
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What networks of x are given: log(1 + x) of counts, whose sizes differ by powers of ten, else x itself."""
+        return x.log1p() if self.takes == "counts" else x
+
     # ---- the probabilistic model -------------------------------------------------------------------------------------
 
     def generator(self, batch: Batch | None) -> Generator:
@@ -166,6 +178,18 @@ class Model:
         distance from the mean of p(z|c) is multiplied by `temperature`; one for all draws where there is no z."""
         raise TypeError(f"{type(self).__name__} has no answers")
 
+    def learn(self, data: DataSet) -> None:
+        """What the model learns from its training data when an epoch ends, beside its gradients; by default nothing.
+
+        It may change parameters that no phase trains, and must be a function of the data and the parameters alone, so
+        that a run that was stopped goes on with the same bits.
+        """
+
+    def bound_of(self, terms: Mapping[str, Any]) -> Any:
+        """The bound on log p(x), from all terms by name: the weighted sum of those that `bound` names."""
+        return sum(self.weights.get(name, 1.0) * value for name, value in terms.items()
+                   if not self.bound or name in self.bound)
+
     def classify(self, batch: Batch) -> Tensor:
         """p(y|x) of each class, (rows, classes)."""
         raise TypeError(f"{type(self).__name__} has no classifier")
@@ -179,18 +203,18 @@ class Model:
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1].
 
-        A grey value stands for the probability of a pixel that is drawn, so every model takes it. DataError for numbers
-        outside [0, 1].
+        A grey value stands for the probability of a pixel that is drawn, so every model of pixels takes it; a model of
+        counts takes counts, and one of real numbers the standardised columns of its data set. DataError for others.
         """
         batch = Batch(self.tensor(x, self.pixels, "x"))
         if np.size(x):
-            check_range(np.asarray(x), "x")
+            check_range(np.asarray(x), "x", kind=self.takes)
         posterior = self.posterior(batch)
         logvar = posterior.logvar if hasattr(posterior, "logvar") else posterior.variance.log()
         return posterior.mean.numpy(), logvar.numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        """The mean of p(x|z), (batch, pixels), as the data are stored: in [0, 1] of images; for z (batch, latent)."""
         found = self.tensor(z, self.latent, "z")
         if not np.isfinite(np.asarray(z)).all():
             raise ValueError("found NaN or infinite numbers in z; expected finite ones")
@@ -222,6 +246,10 @@ class Model:
         """Raise ValueError, with one sentence, for data that the model cannot take."""
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
+        if data.has_missing and "mask" not in self.needs:
+            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and a {self.kind} needs every "
+                             "value: take --model miwae, which learns from those that were observed, or fill them in "
+                             "first, as scikit-learn's IterativeImputer does")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""

@@ -32,6 +32,7 @@ class Batch:
     labelled : a second batch, of data with labels, for a model that needs the labels of a part of the data
     mask : (rows, pixels), 1 for an observed pixel and 0 for a missing one
     given : (rows, width), the condition, where it is not a part of the other fields (conditions.py)
+    available : the number of data of which these rows are some; 0 if that is not known
     """
 
     x: Tensor
@@ -39,6 +40,7 @@ class Batch:
     labelled: Batch | None = None
     mask: Tensor | None = None
     given: Tensor | None = None
+    available: int = 0
 
     def __len__(self) -> int:
         return len(self.x)
@@ -105,7 +107,7 @@ class Rows:
             x = self.draw.draw("binarised_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
         beside: dict[str, Any] = {name: apply("grey_rows", array, index, scale=1.0, dtype=self.dtype)
                                   for name, array in self.beside.items()}
-        return Batch(x, labelled=labelled, **beside)
+        return Batch(x, labelled=labelled, available=len(self.stored), **beside)
 
 
 def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise | None = None,
@@ -127,6 +129,8 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     data = as_data_set(data)
     model.check(data)
     chosen = slice(None) if only is None else only
+    if {"y", "labelled"} & set(model.needs):
+        _check_labels(model, data)
     beside = {}
     labelled = ("y",) if only is not None else ()
     for field in FIELDS:
@@ -137,8 +141,6 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
                 what = "labels" if field == "y" else "a mask"
                 raise ValueError(f"a {model.kind} needs {what} for each datum, and {data.name} has none: take a data "
                                  f"set with {what}, or another model")
-            if field == "y":
-                _check_labels(model, data)
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 

@@ -8,6 +8,7 @@ The prior p(z|c) is a network, too. Where it is normal, as q is, their KL has a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from tinyvae.choices import chosen
@@ -39,11 +40,15 @@ class CVAE(Model, kind="cvae"):
     def generator(self, batch: Batch | None) -> Generator:
         if batch is None:
             raise ValueError(f"found no condition for a cvae; it generates when it is given {self.condition.words}")
-        c = self.condition.of(batch)
+        c = self.condition.of(self.read(batch))
         return Joint(self.prior(c), lambda z: self.decoder(z, c))
 
     def posterior(self, batch: Batch) -> Distribution:
-        return self.encoder(*self.condition.seen(batch))
+        return self.encoder(*self.condition.seen(self.read(batch)))
+
+    def read(self, batch: Batch) -> Batch:
+        """The batch as networks read it: of counts log(1 + x)."""
+        return replace(batch, x=self.seen(batch.x))
 
     def answers(self, c: Tensor, noise: Noise, draws: int, temperature: float) -> Tensor:
         prior = self.prior(c)

@@ -6,6 +6,7 @@ Given c, its target's pixels are independent (the baseline NN of Sohn, Lee & Yan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from tinyvae.data import DataSet
@@ -30,7 +31,8 @@ class Net(Model, kind="net"):
         self.decoder = self.network("decoder", c.width, hidden, pixel, len(c.pixels), activation)
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
-        return Terms(likelihood=self.decoder(self.condition.of(batch)).log_prob(self.target(batch)))
+        read = replace(batch, x=self.seen(batch.x))  # of counts log(1 + x)
+        return Terms(likelihood=self.decoder(self.condition.of(read)).log_prob(self.target(batch)))
 
     def answers(self, c: Tensor, noise: Noise, draws: int, temperature: float) -> Tensor:
         mean = self.decoder(c).mean

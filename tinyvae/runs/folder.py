@@ -206,7 +206,9 @@ class RunFolder:
         step, cursor, batch = (training.now(index) for index in (STEP, CURSOR, BATCH))
         batches = training.batches
         place = (training.epoch * batches.steps + batch, min(batch * batches.size, batches.count))
-        if not 0 <= batch <= batches.steps or (step, cursor) != place or training.best_epoch > training.epoch:
+        labelled = to_host(batches.labelled_counters).tolist()
+        astray = batches.labelled is not None and labelled != [step, batch * batches.labelled_size, batch]
+        if not 0 <= batch <= batches.steps or (step, cursor) != place or training.best_epoch > training.epoch or astray:
             raise CheckpointError(f"{self.last} stands at step {step}, after {training.epoch} epochs, at batch {batch} "
                                   f"and datum {cursor}, which is no place in a training of {batches.steps} batches an "
                                   f"epoch; {schema.ANOTHER}")

@@ -59,6 +59,8 @@ def _array(path: Path) -> np.ndarray:
     if path.is_file() and (kind := recognised(head_of(path))) is not None and kind.name == "an image":
         return read_images(path, [path])  # which may be a single one
     arrays = formats.read(path)
+    if not isinstance(arrays, dict):
+        raise DataError(f"{path} is a table; expected an image, a folder of images or an .npy file")
     roles = {role: name for name in arrays if (role := role_of(name)) is not None and role[1] == "images"}
     for part in ("test", "", "valid", "train"):
         if (part, "images") in roles:

@@ -21,7 +21,7 @@ from tinyvae.training.faults import NonFiniteError, blame, check_variety, device
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.memory import check_memory
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
-from tinyvae.training.selection import select
+from tinyvae.training.selection import check_classes, select
 from tinyvae.training.settings import SCHEDULES, Settings
 from tinyvae.training.step import Step
 
@@ -63,6 +63,10 @@ class Training:
             raise ValueError(f"found phases {', '.join(map(repr, names))} of a {model.kind}; expected a different name "
                              "for each, under which its state is saved")
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
+        for name, plain in (("beta", 1.0), ("warmup", 0.0)):
+            if getattr(settings, name) != plain and not any(step.scheduled for step in self.steps_of):
+                raise ValueError(f"found {name}={getattr(settings, name):g} with a {model.kind}, none of whose terms "
+                                 f"is a kl, whose weight it would change: leave {name} out")
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
         self._turn = 0  # the number of the step, which selects the phase if phases alternate
         if settings.data_mean_bias:  # refused here, before anything is written, where the model cannot
@@ -71,8 +75,8 @@ class Training:
             model.parameters.flat[...] = before
 
     def _batches(self) -> Batches:
-        def drawn() -> Noise | None:
-            return Noise(self.settings.seed, "binarise", self.counters) if self.data.pixels == "dynamic" else None
+        def drawn(stream: str) -> Noise | None:
+            return Noise(self.settings.seed, stream, self.counters) if self.data.pixels == "dynamic" else None
 
         labelled = None
         if "labelled" in self.model.needs:
@@ -81,8 +85,9 @@ class Training:
             if not len(known):
                 raise ValueError(f"a {self.model.kind} learns from labels, and {self.data.name} has none in its "
                                  "training part: take a data set with labels, or another model")
-            labelled = rows_of(self.model, self.data, "train", drawn(), only=known)
-        rows = rows_of(self.model, self.data, "train", drawn())
+            labelled = rows_of(self.model, self.data, "train", drawn("binarise-labelled"), only=known)
+            check_classes(self.data)
+        rows = rows_of(self.model, self.data, "train", drawn("binarise"))
         return Batches(rows, self.settings.batch, self.settings.seed, self.counters, labelled,
                        self.settings.labelled_batch)
 
@@ -273,6 +278,7 @@ class Training:
         for step in self._trained():
             self._check_divergence(step)
             record |= self._sums(step)
+        self.model.learn(self.data)
         draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
         if draws:
             record["importance_samples"] = draws
@@ -315,12 +321,13 @@ class Training:
         if set(OF_ELBO) <= set(sums):
             record["train_elbo"] = (sums["reconstruction"] - sums["kl"]) / count
         else:
-            weighted = (self.model.weights.get(name, 1.0) * total for name, total in sums.items())
-            record["train_elbo"] = sum(weighted) / count
+            record["train_elbo"] = self.model.bound_of(sums) / count
         record |= {f"train_{name}": total / count for name, total in sums.items()}
         record |= {"train_count": int(totals[DATA_COUNT]), "gradient_norm": totals[NORMS] / sound,
                    "skipped": int(totals[SKIPPED]), "learning_rate": plan[0]}
         record |= {f"{name}_weight": plan[1 + i] for i, name in enumerate(step.scheduled)}
+        if self.model.bound:  # the objective has other terms beside the bound
+            record["train_objective"] = -totals[OBJECTIVE] / count
         if not set(step.term_names) <= set(sums):  # the objective is not among the reported terms, as with iwae
             record["train_bound"] = -totals[OBJECTIVE] / count
         return record

@@ -17,6 +17,17 @@ def select(data: DataSet, settings: Settings) -> DataSet:
     return few_labels(hold_out(data, settings.validation, settings.seed), settings.labels, settings.seed)
 
 
+def check_classes(data: DataSet) -> None:
+    """Raise ValueError for a class that has a name, or that validation or test data have, and no training label."""
+    others = [labels for labels in (data.valid_labels, data.test_labels) if labels is not None]
+    wanted = set(range(len(data.class_names or ()))).union(*(labels[labels >= 0].tolist() for labels in others))
+    known = set() if data.train_labels is None else set(data.train_labels.tolist())
+    if lacking := sorted(wanted - known):
+        name = data.class_names[lacking[0]] if data.class_names else lacking[0]
+        raise ValueError(f"found no training label of class {name} of {data.name}, which could not be learned; "
+                         f"expected at least one of each of its {len(wanted)} classes")
+
+
 def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
     """Move `count` training data into the validation part, chosen by the stream "split"."""
     if not count:

@@ -54,7 +54,7 @@ def pngs(folder):
 @pytest.mark.parametrize(("content", "said"), [
     (b"\x89HDF\r\n\x1a\n", "is an HDF5 file; expected an .npy, .npz or IDX.* with h5py"),
     (b"MATLAB 7.3 MAT-file, Platform", "is a MATLAB file; .*version 7.3 is one of HDF5"),
-    (b"PAR1\x15", "is a Parquet file; .*pandas.read_parquet"), (b"ARROW1\0\0", "is an Arrow file; .*read_feather"),
+    (b"ARROW1\0\0", "is an Arrow file; .*read_feather"),
     (b"BZh91AY", "is a file compressed by bzip2; .*bunzip2"), (b"\xfd7zXZ\0", "is a file compressed by xz; .*unxz"),
     (b"\x28\xb5\x2f\xfd", "is a file compressed by Zstandard; .*unzstd"), (b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
     (b"Rar!\x1a\x07", "is a RAR archive"), (b"%PDF-1.7", "is a PDF document"), (b"%!PS-Adobe", "is a PostScript docum"),
@@ -139,7 +139,8 @@ def test_a_new_format_is_one_registration(tmp_path, monkeypatch):
     registry.reads("an .odd file", b"ODD")(lambda path: {"images": registry.Stored.of(GREY)})
     (tmp_path / "a").write_bytes(b"ODD")
     same_images(tmp_path / "a")
-    assert registry.expected() == "an .npy, .npz, .odd or IDX(.gz) file or a folder of images"
+    assert registry.expected() == ("an .npy, .npz, .odd or IDX(.gz) file or a folder of images, or a table "
+                                   "(.csv, .tsv, .parquet)")
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):

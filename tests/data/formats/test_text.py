@@ -1,69 +1,82 @@
-"""Tables as text: the line that the error gives is run, and what it writes is the images and labels of the table."""
+"""Tables as text: the numbers and names of a table whatever separates its cells, and what is no table."""
 
 import numpy as np
 import pytest
 
 import tinyvae.data as data
+from tinyvae.data.formats import text
+from tinyvae.data.formats.text import is_text, read_text
 
-RNG = np.random.default_rng(0)
-PIXELS, LABELS = RNG.integers(0, 256, (12, 9)), RNG.integers(0, 10, 12)
-HEAD = [f"pixel{number}" for number in range(9)]
+ROWS = np.array([[1.5, -2.0, 3e5], [0.0, 7.25, -1e-3], [4.0, 5.0, 6.0]])
+HEAD = ["width", "the height", "n"]
 
 
-def table(path, rows, mark, head=()):
-    lines = [mark.join(head)] * bool(head) + [mark.join(map(str, row)) for row in rows.tolist()]
-    path.write_text("\n".join(lines) + "\n")
+def written(path, rows, mark=",", head=()):
+    lines = [mark.join(head)] * bool(head) + [mark.join(map(str, row)) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def followed(path, monkeypatch):
-    """Run the Python in the error about a table, in the folder of the table; the data set of what it wrote."""
-    with pytest.raises(data.DataError, match="is a table of numbers as text") as caught:
-        data.load(path)
-    code = str(caught.value).rpartition(": store it with ")[2].removesuffix(".")
-    monkeypatch.chdir(path.parent)
-    exec(code, {"np": np})
-    written = [file for file in path.parent.iterdir() if file.name in ("images.npy", "images.npz")]
-    assert len(written) == 1
-    return data.load(written[0])
-
-
-def pixels_of(found):
-    """The images in the order of the table: the held out rows are put back."""
-    from tinyvae.data.dataset import held_out
-
-    images = np.empty((12, 9))
-    train, test = held_out(12, 1)
-    images[train], images[test] = found.train / found.scale, found.test / found.scale
-    return images
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t", " "])
+@pytest.mark.parametrize("mark", [",", ";", "\t", " ", "   "])
 @pytest.mark.parametrize("head", [(), HEAD])
-def test_a_table_of_pixels(tmp_path, monkeypatch, mark, head):
-    found = followed(table(tmp_path / "a.csv", PIXELS, mark, head), monkeypatch)
-    assert np.array_equal(pixels_of(found), PIXELS / 255)
-    assert found.shape == (3, 3)
+def test_a_table_of_numbers(tmp_path, mark, head):
+    names = [name.replace(" ", "_") for name in head] if mark.strip() == "" and mark != "\t" else head
+    found = read_text(written(tmp_path / "a", ROWS.tolist(), mark, names))
+    assert found.names == (tuple(names) or ("1", "2", "3"))
+    assert np.array_equal(np.column_stack(found.cells), ROWS)
 
 
-def test_a_table_of_fractions(tmp_path, monkeypatch):
-    found = followed(table(tmp_path / "a.txt", PIXELS / 255, ","), monkeypatch)
-    assert np.abs(pixels_of(found) - PIXELS / 255).max() <= 1e-7
+def test_quotes_and_a_mark_of_order_and_line_ends_of_windows(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"a, b",c\xc3\xa9\r\n1,"2"\r\n\r\n"3",4\r\n5,6\r\n')
+    found = read_text(tmp_path / "a.csv")
+    assert found.names == ("a, b", "cé")
+    assert np.array_equal(np.column_stack(found.cells), [[1, 2], [3, 4], [5, 6]])
+    assert data.load(f"{tmp_path}/a.csv-real").columns == ("a, b", "cé")
 
 
-@pytest.mark.parametrize("head", [(), ["label", *HEAD], [*HEAD, "class"]])
-def test_a_table_with_a_label_in_each_line(tmp_path, monkeypatch, head):
-    last = bool(head) and head[-1] == "class"
-    rows = np.column_stack([PIXELS, LABELS] if last else [LABELS, PIXELS])
-    found = followed(table(tmp_path / "it's a.csv", rows, ",", head), monkeypatch)
-    assert np.array_equal(pixels_of(found), PIXELS / 255)
-    assert sorted([*found.train_labels, *found.test_labels]) == sorted(LABELS)
-    order = {bytes(image.astype(np.uint8)): label for image, label in zip(PIXELS, LABELS, strict=True)}
-    assert [order[bytes(image)] for image in found.train] == found.train_labels.tolist()
+@pytest.mark.parametrize("missing", ["", "NA", "nan", " ", "NULL", "<NA>"])
+def test_an_empty_cell_is_missing(tmp_path, missing):
+    found = read_text(written(tmp_path / "a.csv", [["1", "2"], [missing, "4"], ["5", missing]], ",", ["a", "b"]))
+    assert np.array_equal(np.column_stack(found.cells), [[1, 2], [np.nan, 4], [5, np.nan]], equal_nan=True)
+
+
+def test_text_stays_text_over_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "BLOCK", 2)
+    rows = [["1", "1"], ["2", "2.5"], ["3", "x"], ["4", ""], ["5", "NA"]]
+    found = read_text(written(tmp_path / "a.csv", rows, ",", ["a", "b"]))
+    assert found.cells[0].tolist() == [1, 2, 3, 4, 5]
+    assert found.cells[1].tolist() == ["1", "2.5", "x", "", ""]
+
+
+def test_a_line_of_another_length_is_named(tmp_path):
+    written(tmp_path / "a.csv", [["1", "2"], ["3"]], ",", ["a", "b"])
+    with pytest.raises(data.DataError, match="has 1 cells in row 3; expected 2, as in the first"):
+        data.load(tmp_path / "a.csv")
+
+
+def test_what_does_not_fit_is_not_read(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.csv", ROWS.tolist())
+    monkeypatch.setattr(text, "LONGEST", 8)
+    with pytest.raises(data.DataError, match="has a line of more than 8 characters"):
+        read_text(path)
+    monkeypatch.undo()
+    monkeypatch.setattr("tinyvae.data.formats.registry.physical_memory", lambda: 50)
+    with pytest.raises(data.DataError, match=r"holds an array of shape \(3, 3\)"):
+        read_text(path)
 
 
 @pytest.mark.parametrize("content", ["words", "a,b\n", "a,b\nc,d\n", "\n", "1\n2\n", "{\"a\": 1}", "\ufeff"])
 def test_text_that_is_no_table(tmp_path, content):
     (tmp_path / "a.csv").write_text(content, encoding="utf-8")
     with pytest.raises(data.DataError, match="is text that begins with"):
+        data.load(tmp_path / "a.csv")
+
+
+def test_text_is_known_by_its_bytes(tmp_path):
+    assert is_text("größe,b\n1,2\n".encode())
+    assert is_text(("é" * 300 + ",b\n1,2\n").encode()[:512]) is False  # no whole line is seen
+    assert not is_text("größe,b\n1,2\n".encode("latin-1"))
+    assert not is_text(b"a\0b\n")
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n" * 100 + "é,1\n".encode("latin-1"))
+    with pytest.raises(data.DataError, match=r"is no UTF-8 text .* store it as UTF-8"):
         data.load(tmp_path / "a.csv")

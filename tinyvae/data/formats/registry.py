@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Stored:
 
 
 Arrays = dict[str, Stored]
-Reader = Callable[[Path], Arrays]
+Reader = Callable[[Path], Any]  # it gives Arrays, or a Table (table.py)
 Mark = bytes | tuple[bytes, int]
 
 
@@ -83,7 +83,7 @@ def refuses(name: str, advice: str, *marks: Mark) -> None:
 def expected() -> str:
     """The formats that are read, in words."""
     names = sorted({fmt.name.removeprefix("an ").removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
-    return f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images"
+    return f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images, or a table (.csv, .tsv, .parquet)"
 
 
 def recognised(head: bytes) -> Format | None:
