@@ -15,6 +15,7 @@ from benchmarks import (
     grep_settings,
     parts,
     reproduce_completion,
+    reproduce_conditional,
     reproduce_grep,
     reproduce_imputation,
     reproduce_iwae,
@@ -165,6 +166,16 @@ def beta_gamma(quick: bool) -> Parts:
     return reproduce_grep.beta_gamma(quick, console.print)
 
 
+def cvae_quadrants(quick: bool) -> Parts:
+    """Quarters of a digit given (Sohn et al. 2015): -log p of the rest by a CVAE and by a net of the same size."""
+    return reproduce_conditional.quadrants(quick, console.print, SEED)
+
+
+def super_resolution(quick: bool) -> Parts:
+    """Digits averaged over 4 x 4 and 2 x 2 pixels: PSNR, KL and -log p of a CVAE, beside a net of the same size."""
+    return reproduce_conditional.super_resolution(quick, console.print, SEED)
+
+
 REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "mnist-ten-epochs": mnist_ten_epochs,
     "aevb-latents": aevb_latents,
@@ -178,7 +189,10 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
+    "cvae-quadrants": cvae_quadrants,
+    "super-resolution": super_resolution,
 }
+PLOTS = {"super-resolution": reproduce_conditional.plot}
 NAMES = tuple(REPRODUCTIONS)
 
 
@@ -198,4 +212,4 @@ def tables_of(name: str | None, quick: bool) -> Iterator[parts.Table]:
         raise SystemExit(f"found {name!r}; expected one of {', '.join(NAMES)}")
     for chosen in [name] if name else NAMES:
         console.print(f"[bold]{chosen}[/bold]{' (quick: no claim)' if quick else ''}: {REPRODUCTIONS[chosen].__doc__}")
-        yield parts.Table(chosen, REPRODUCTIONS[chosen](quick), show)
+        yield parts.Table(chosen, REPRODUCTIONS[chosen](quick), show, PLOTS.get(chosen))

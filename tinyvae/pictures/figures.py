@@ -73,9 +73,12 @@ def interpolation(frames: np.ndarray, shape: Shape, path: PathLike) -> Path:
     return _table(frames, path, "From one datum to another, fraction of the way", None, heads)
 
 
-def labelled_rows(images: np.ndarray, shape: Shape, path: PathLike, title: str, names: list[str]) -> Path:
+def labelled_rows(
+    images: np.ndarray, shape: Shape, path: PathLike, title: str, names: list[str], heads: list[str] | None = None
+) -> Path:
     """Draw `images` (rows, columns, pixels), each row with its name on the left, as PNG."""
-    return _table(_images("images", images, shape, axes=3), path, title, names, None, left=210)
+    left = max(210, 13 * max(map(len, names)))
+    return _table(_images("images", images, shape, axes=3), path, title, names, heads, left)
 
 
 def animation(
