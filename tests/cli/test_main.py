@@ -21,8 +21,8 @@ from tinyvae.runs import checkpoint, environment, log
 from tinyvae.training.epochs import Training
 
 SMALL = ["--hidden", "12", "--latent", "2", "--batch", "200"]
-COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor",
-            "bench"]
+COMMANDS = ["train", "evaluate", "sample", "upscale", "reconstruct", "traverse", "interpolate", "manifold", "latents",
+            "doctor", "bench"]
 PICTURES = {"sample": {"samples.png"}, "reconstruct": {"reconstructions.png"},
             "traverse": {"traversal.png", "traversal.gif"}, "interpolate": {"interpolation.png", "interpolation.gif"},
             "manifold": {"manifold.png"}, "latents": {"latents.png"}}  # fmt: skip

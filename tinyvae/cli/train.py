@@ -207,7 +207,8 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
             raise ValueError(f"--init-from takes the model of its run, but {clashing[0]} was given too; leave it out")
     else:
         model_config = config_for(kind, outline, **configured(context, kind, of_model, options), init=init, dtype=dtype)
-    settings = dict(settings)
+    kind = model_config.get("kind", "vae")
+    settings = settings | MODELS[kind].defaults_beside([name for name in given(context) if name in settings])
     if settings["epochs"] is None:
         settings["epochs"] = max(10, round(150_000 / outline.count))
     if settings["lr"] is None:

@@ -76,7 +76,7 @@ SETTINGS
         If the folder cannot be made or written, or `init_from` cannot be read.
     """
     check_model(model, on_step=on_step, on_epoch=on_epoch)
-    chosen = Settings.from_dict(settings)
+    chosen = Settings.from_dict({**model.defaults_beside(settings), **settings})
     data = _data(data, None)
     with model.parameters.trained():
         origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
