@@ -55,12 +55,13 @@ from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE, Batch, Model, Phase, use
 from tinyvae.runs import CheckpointError, fit, load, resume
 from tinyvae.tasks.classification import Classified, classify
+from tinyvae.tasks.completion import Completion, complete
 
 __version__ = "0.2.0"
 __all__ = [
-    "VAE", "Batch", "CheckpointError", "Classified", "DataError", "DataSet", "Draw", "Evaluation", "Factor",
-    "Inference", "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms",
-    "apply", "classify", "data",
+    "VAE", "Batch", "CheckpointError", "Classified", "Completion", "DataError", "DataSet", "Draw", "Evaluation",
+    "Factor", "Inference", "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term",
+    "Terms", "apply", "classify", "complete", "data",
     "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
     "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip

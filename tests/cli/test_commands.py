@@ -78,3 +78,18 @@ def test_a_table_with_text_is_answered_by_the_option(made):
     assert code == 2
     assert "text in the column kind, such as 'yes'; expected numbers: give it as --label-column kind" in err
     assert not Path("three").exists()
+
+
+def test_a_table_is_classified(made):
+    assert made("train", "a.csv@kind", "--model", "m2", "--out", "m2", *SMALL)[0] == 0
+    Path("new.csv").write_text("b,the width,note\n0.5,1e-3,x\n-1,-2e-3,y\n")
+    code, out, err = made("classify", "m2", "new.csv", "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told["classes"] == ["no", "yes"]
+    data, model = tv.data.load("a.csv@kind"), tv.load("m2")
+    x = (np.array([[1e-3, 0.5], [-2e-3, -1]]) - data.center) / data.spread
+    expected = model.classify(tv.Batch(model.tensor(x, 2, "x"))).numpy()
+    assert np.abs(np.array(told["probabilities"]) - expected).max() < 1e-6
+    code, _, err = made("classify", "m2", "z.csv")
+    assert (code, "there is no file z.csv" in err) == (2, True)

@@ -24,8 +24,8 @@ from tinyvae.runs import checkpoint, environment, log
 from tinyvae.training.epochs import Training
 
 SMALL = ["--hidden", "12", "--latent", "2", "--batch", "200"]
-COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor",
-            "bench"]
+COMMANDS = ["train", "evaluate", "sample", "upscale", "reconstruct", "traverse", "interpolate", "manifold", "latents",
+            "doctor", "bench"]
 PICTURES = {"sample": {"samples.png"}, "reconstruct": {"reconstructions.png"},
             "traverse": {"traversal.png", "traversal.gif"}, "interpolate": {"interpolation.png", "interpolation.gif"},
             "manifold": {"manifold.png"}, "latents": {"latents.png"}}  # fmt: skip
@@ -116,7 +116,8 @@ def test_the_options_reach_the_run(run):
         "epochs": 1, "batch": 300, "optimizer": "adagrad", "lr": 0.02, "schedule": "linear", "bound": "elbo-a",
         "samples": 2, "importance_samples": 1, "gradient": "path", "estimator": "grep", "baseline": "fitted",
         "beta": 0.5, "warmup": 1, "free_bits": 0.0, "clip": 9, "weight_prior": True,
-        "data_mean_bias": True, "on_nonfinite": "skip", "validation": 50, "patience": 3, "seed": 4}  # fmt: skip
+        "data_mean_bias": True, "on_nonfinite": "skip", "validation": 50, "labels": 0, "labelled_batch": 0,
+        "patience": 3, "seed": 4}  # fmt: skip
 
 
 def test_the_importance_weighted_bound(run):

@@ -193,6 +193,8 @@ def test_columns_out_of_range_are_pointed_to_real(tmp_path, width):
     with pytest.raises(DataError, match=r"columns of a table, take .*a.npy-real, which standardises each") as caught:
         data.load(tmp_path / "a.npy")
     assert ("Store" in str(caught.value)) == (width == 9)  # these may be images of 3 x 3
+    with pytest.raises(DataError, match=r"columns of a table, take tv.data.from_table, which standardises each"):
+        data.as_data_set(np.load(tmp_path / "a.npy"))
     found = data.load(f"{tmp_path}/a.npy-real")
     assert (found.shape, found.kind) == ((1, width), "real")
 
@@ -241,3 +243,22 @@ def test_a_folder_of_tables_has_its_parts(tmp_path):
     (folder / "notes.txt").write_text("words")
     with pytest.raises(DataError, match=r"notes.txt is text that begins with 'words'"):
         data.load(folder)
+
+
+def test_rows_of_another_file_in_a_data_sets_units(table, tmp_path):
+    """Columns are found by their names; the units are those of the data set."""
+    like = data.load(table, label_column="kind")
+    (tmp_path / "b.csv").write_text("more,the-real,width\nx,3.5,1000.25\ny,-1,999\n")
+    found = data.rows_of(tmp_path / "b.csv", like)
+    assert like.own_units(found) == pytest.approx(np.array([[1000.25, 3.5], [999, -1]]), rel=1e-6)
+    (tmp_path / "c.csv").write_text("width,the-real\n1,\n2,3\n")
+    (tmp_path / "d.csv").write_text("width,b\n1,2\n2,3\n")
+    np.save(tmp_path / "e.npy", OWN)
+    for name, said in (("c.csv", "has missing or infinite values in 1 of 2 rows"), ("d.csv", "has no column the-real"),
+                       ("e.npy", "is no table; expected one with"), ("f.csv", "there is no file")):
+        with pytest.raises(DataError, match=said):
+            data.rows_of(tmp_path / name, like)
+    counted = data.from_table({"a": np.arange(20), "b": np.arange(20)}, pixels="counts")
+    (tmp_path / "g.csv").write_text("a,b\n1,2\n0.5,3\n")
+    with pytest.raises(DataError, match="expected counts, whole numbers"):
+        data.rows_of(tmp_path / "g.csv", counted)

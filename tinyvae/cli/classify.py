@@ -16,7 +16,8 @@ SHOWN = 20  # rows of the table
 def classify(
     run: Run,
     images: Annotated[Path | None, typer.Argument(help=(
-        "Images without labels: a file (.npy, .npz, IDX, a picture) or a folder. By default: the run's test data."
+        "Images without labels: a file (.npy, .npz, IDX, a picture) or a folder; of a run of a table, another "
+        "table with its columns. By default: the run's test data."
     ))] = None,
     csv: Annotated[Path | None, opt("Write the class and all probabilities of each datum into this file.",
                                     metavar="FILE")] = None,
@@ -29,6 +30,7 @@ def classify(
     as_json: Json = False,
 ) -> None:
     """Give the probability of each class, p(y|x), and how often the most probable one is right."""
+    from tinyvae import data as data_sets
     from tinyvae import runs
     from tinyvae.cli import display
     from tinyvae.runs import files
@@ -40,6 +42,8 @@ def classify(
     model, data_set = opened(run, data, data_dir, device)
     if images is None:
         found = classification.classify(model, data_set, part, seed)
+    elif data_set.is_table:
+        found = classification.classify_images(model, data_sets.rows_of(images, data_set), data_set)
     else:
         rows = inputs.images_of(images, [data_set.shape])
         if rows.shape[1:] != tuple(data_set.shape):

@@ -84,16 +84,7 @@ def picture(name: str) -> Any:
                 data_dir: DataDir = None) -> None:
         drawn(name, run, out, data, seed, data_dir)
 
-    def command_of_rows(
-        run: Run,
-        out: Annotated[Path | None, opt("The folder for the pictures, by default RUN/figures; or a file of rows, .csv "
-                                        "or .npz.")] = None,
-        count: Annotated[int, opt("The number of draws that a file of rows gets.")] = 1000,
-        data: Data = None, use: Use = None, seed: Seed = 0, data_dir: DataDir = None,
-    ) -> None:
-        drawn(name, run, out, data, seed, data_dir, count)
-
-    return command_of_rows if name == "sample" else command
+    return command
 
 
 def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, data_dir: str | None,
@@ -149,9 +140,8 @@ def compare(
     print(json.dumps(files.plain(result.to_dict()), indent=2) if as_json else result)
 
 
-# Each picture with its help.
+# Each picture with its help; `sample` stands in conditional.py.
 PICTURES = {
-    "sample": "Draw images of the generator, decoded from draws of the prior; of a table, samples beside its data.",
     "reconstruct": "Draw test images, and below each the image that the model decodes from its code.",
     "traverse": "Draw an image as one latent feature varies, for each of the most used ones, as PNG and GIF.",
     "interpolate": "Draw the way from one test image to another through latent space, as PNG and GIF.",

@@ -28,7 +28,9 @@ EXAMPLES = {
     "tinyvae train table.csv --label-column y": "a table of numbers",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
+    "tinyvae complete runs/m --missing left": "what a hidden half may be",
     "tinyvae manifold runs/m": "AEVB Figure 4",
+    "tinyvae sample runs/c --condition x.png": "answers to a part of an image",
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
@@ -49,7 +51,7 @@ def program(
 
 def put_together() -> typer.Typer:
     """All commands as one program. Help texts name the choices that are registered by now."""
-    from tinyvae.cli import classify, commands, lessons, train
+    from tinyvae.cli import classify, commands, completing, conditional, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
     app = typer.Typer(
@@ -62,8 +64,11 @@ def put_together() -> typer.Typer:
     app.command()(train.train)
     app.command()(commands.evaluate)
     app.command()(commands.compare)
+    app.command()(conditional.sample)
+    app.command()(conditional.upscale)
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
+    app.command()(completing.complete)
     app.command()(classify.classify)
     app.command()(commands.doctor)
     app.command()(commands.bench)

@@ -202,7 +202,7 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
 
     old = {} if init_from is None else runs.described(init_from)
     if old and "data" not in given(context):
-        data = old["data"]
+        data = old["data"] if labels_from is None else data_sets.split_labels(old["data"])[0]
     if dtype not in ("float32", "float64"):
         raise ValueError(f"found --dtype {dtype!r}; expected float32 or float64")
     data = data_sets.anywhere(data)
@@ -216,7 +216,8 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
             raise ValueError(f"--init-from takes the model of its run, but {clashing[0]} was given too; leave it out")
     else:
         model_config = config_for(kind, outline, **configured(context, kind, of_model, options), init=init, dtype=dtype)
-    settings = dict(settings)
+    kind = model_config.get("kind", "vae")
+    settings = settings | MODELS[kind].defaults_beside([name for name in given(context) if name in settings])
     if settings["epochs"] is None:
         settings["epochs"] = max(10, round(150_000 / outline.count))
     if settings["lr"] is None:

@@ -23,19 +23,20 @@ class DataError(ValueError):
     """Data that cannot be used; the message says what was found, what was expected and what to do."""
 
 
-def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey") -> None:
+def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey", flat: bool = False) -> None:
     """Raise DataError unless `rows` is an array (count, pixels) of numbers from 0 to `scale`; `what` names it.
 
-    Of the `kind` "counts" it must hold whole numbers from 0 on, and of "real" any finite numbers.
+    Of the `kind` "counts" it must hold whole numbers from 0 on, and of "real" any finite numbers. `flat` says that they
+    may be no images but a table.
     """
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not rows.size:
         found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else f"type {type(rows).__name__}"
         raise DataError(f"found {what} of {found}; expected an array (count, pixels) that is not empty")
     check_type(rows.dtype, what)
-    check_range(rows, what, scale, kind)
+    check_range(rows, what, scale, kind, flat)
 
 
-def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "grey") -> None:
+def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "grey", flat: bool = False) -> None:
     """Raise DataError unless all numbers of `rows`, (count, pixels) and not empty, are from 0 to `scale`, or of the
     `kind` "counts" or "real"."""
     low, high = limits([rows])
@@ -49,7 +50,8 @@ def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "gr
         return
     if not (low >= 0 and high <= scale):  # NaN fails
         expected = "numbers from 0 to 1" if scale == 1 else f"numbers from 0 to the scale, {scale:g}"
-        advice = of_table([rows], "take tv.data.from_table, which standardises each") if scale == 1 else ""
+        advice = (of_table([rows], "take tv.data.from_table, which standardises each") if flat else
+                  cure([rows]) if scale == 1 else "")
         raise DataError(f"found {found_range([rows])} in {what}; expected {expected}. {advice}".strip())
 
 

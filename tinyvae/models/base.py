@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -87,11 +87,13 @@ class Model:
     """
 
     kind: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
+    needs: tuple[str, ...] = ()  # the fields of `Batch` that the model reads besides x
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
     copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
     bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
+    defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
+    condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -141,6 +143,7 @@ class Model:
     dtype = property(lambda self: self._dtype)
     pixels = property(lambda self: self.config["pixels"])
     latent = property(lambda self: self.config.get("latent"))
+    targets = property(lambda self: self.pixels if self.condition is None else len(self.condition.pixels))
     device = property(lambda self: self.xp.device)
 
     @property
@@ -159,19 +162,28 @@ class Model:
         """p(z) and p(x|z), given the batch's labels or conditions; None stands for a batch that has none."""
         raise TypeError(f"{type(self).__name__} has no generator")
 
+    def target(self, batch: Batch) -> Tensor:
+        """What the likelihood p(x|z) is of: all pixels x, or those that a condition leaves open; (rows, targets)."""
+        return batch.x if self.condition is None else self.condition.target(batch)
+
     def posterior(self, batch: Batch) -> Distribution:
         """q(z|x), with parameters (rows, latent)."""
         raise TypeError(f"{type(self).__name__} has no posterior")
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         """The terms that training maximises, in nats: each (rows,) with its own number of rows, or () for the model."""
-        return terms_of(self.generator(batch), lambda x: self.posterior(batch), batch.x, draw)
+        return terms_of(self.generator(batch), lambda x: self.posterior(batch), self.target(batch), draw)
 
     def log_weights(self, batch: Batch, draw: Draw, samples: int) -> Tensor:
         """log w = log p(x, z) - log q(z|x) of draws z ~ q(z|x), (samples, rows) in nats; E[w] = p(x)."""
         p, q = self.generator(batch), self.posterior(batch)
         z, log_q = q.draw(draw.noise, samples)
-        return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
+        return p.likelihood(z).log_prob(self.target(batch)) + p.prior.log_prob(z) - log_q
+
+    def answers(self, c: Tensor, noise: Noise, draws: int, temperature: float) -> Tensor:
+        """Means of p(target|z, c), (draws, rows, targets), for conditions c (rows, width) and draws z of p(z|c), whose
+        distance from the mean of p(z|c) is multiplied by `temperature`; one for all draws where there is no z."""
+        raise TypeError(f"{type(self).__name__} has no answers")
 
     def learn(self, data: DataSet) -> None:
         """What the model learns from its training data when an epoch ends, beside its gradients; by default nothing.
@@ -188,6 +200,11 @@ class Model:
     def classify(self, batch: Batch) -> Tensor:
         """p(y|x) of each class, (rows, classes)."""
         raise TypeError(f"{type(self).__name__} has no classifier")
+
+    @classmethod
+    def defaults_beside(cls, given: Collection[str]) -> dict[str, Any]:
+        """Its own `defaults`, beside the names of settings that are given; none if another bound is."""
+        return {} if "bound" in given else {name: value for name, value in cls.defaults.items() if name not in given}
 
     def phases(self) -> Sequence[Phase]:
         """The phases of the training; by default one phase with all terms and all parameters."""
@@ -230,14 +247,14 @@ class Model:
     # ---- questions about a model -------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Whether the model defines `generator`, `posterior`, `log_weights` or `classify`."""
+        """Whether the model defines `generator`, `posterior`, `log_weights`, `answers` or `classify`."""
         own = getattr(type(self), name) is not getattr(Model, name)
         return own or (name == "log_weights" and self.has("generator") and self.has("posterior"))
 
     @property
     def has_pictures(self) -> bool:
         """Whether a latent vector alone determines an image: the model has one latent variable and no conditions."""
-        return self.has("generator") and self.has("posterior") and not self.needs
+        return self.has("generator") and self.has("posterior") and not self.needs and self.condition is None
 
     def check(self, data: DataSet) -> None:
         """Raise ValueError, with one sentence, for data that the model cannot take."""

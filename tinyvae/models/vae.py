@@ -48,6 +48,8 @@ class VAE(Model, kind="vae"):
         `cpu`, or `cuda` for an NVIDIA GPU through CuPy.
     """
 
+    reads = 1  # how many numbers the encoder reads of each pixel
+
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal") -> None:
@@ -63,7 +65,7 @@ class VAE(Model, kind="vae"):
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         if latent < family.least:
             raise ValueError(f"found latent={latent} with a {posterior} posterior, which needs at least {family.least}")
-        self.encoder = self.network("encoder", pixels, hidden, family, latent, activation)
+        self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 

@@ -15,9 +15,10 @@ from tinyvae.distributions import Normal
 from tinyvae.engine.noise import Noise, permutation
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.evaluation import batches_of, evaluate
-from tinyvae.pictures import charts, classes, figures, tables
+from tinyvae.pictures import answers, charts, classes, figures, tables
 from tinyvae.progress import watched
 from tinyvae.tasks import classification, rows
+from tinyvae.tasks.generation import conditional
 
 SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
 DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior
@@ -92,14 +93,28 @@ def known_rows(data: DataSet) -> tuple[np.ndarray, str]:
 
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
-    """Images decoded from draws of the prior; of a table pairs of columns and quantiles, beside the data's."""
+    """Images decoded from draws of the prior; of a table pairs of columns and quantiles, beside the data's; of a
+    conditional model, answers to random test data's conditions."""
     model.check(data)
+    if model.condition is not None:
+        return _answers(model, data, folder, seed)
     if data.is_table:
         (known, which), drawn = known_rows(data), rows.samples(model, data, TABLE_DRAWS, seed)
         return [tables.pairs(known, drawn, data.column_names, folder / "pairs.png", which),
                 tables.quantiles(known, drawn, data.column_names, folder / "quantiles.png", which)]
     return [figures.samples(shown(model, model.generate(count, seed)), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
+
+
+def _answers(model: Any, data: DataSet, folder: Path, seed: int, count: int = 10) -> list[Path]:
+    known, images = model.condition.every(), None
+    if known is None:
+        batches = list(batches_of(model, data, seed))
+        chosen = permutation(seed, "gallery", 0, sum(map(len, batches)))[:count]
+        known, images = (np.concatenate([part(batch).numpy() for batch in batches])[chosen]
+                         for part in (model.condition.of, lambda batch: batch.x))
+    found = conditional.answers_to(model, known, seed=seed)
+    return [answers.answers(found, data.shape, folder / "samples.png", images)]
 
 
 def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 40) -> list[Path]:
@@ -213,6 +228,8 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
     """All pictures of a finished run that the model allows."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = of_classes(model, data)
+    if model.has("answers") and min(data.shape[:2]) > 1:
+        kinds.append(sample)
     if model.has_pictures and data.is_table:
         kinds += [sample, reconstruct, latents]
     elif model.has_pictures:

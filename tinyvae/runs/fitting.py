@@ -79,7 +79,7 @@ SETTINGS
     check_model(model, on_step=on_step, on_epoch=on_epoch)
     if init_from is None:
         check_finite(model, "from which nothing can be learned")
-    chosen = Settings.from_dict(settings)
+    chosen = Settings.from_dict({**model.defaults_beside(settings), **settings})
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     with model.parameters.trained():
         origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}

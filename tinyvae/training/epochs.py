@@ -30,7 +30,8 @@ from tinyvae.training.step import Step
 # GPU.
 CHECK_INTERVAL = 200
 OVERSHOOT_STEPS = 100  # the number of first steps that may raise the loss far above that of the untrained model
-CLASSIFIED = ("accuracy", "accuracy_stderr")  # the same, of a model that classifies
+# the same, of a model that classifies, and of one that learns from data with holes
+SPECIAL = ("accuracy", "accuracy_stderr", "held_out", "held_out_stderr")
 EVALUATED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # the fields of an evaluation in a record
 
 
@@ -225,10 +226,13 @@ class Training:
         self.batches.plan[...] = self.xp.asarray(plan)
 
     def _start_bias(self) -> None:
-        mean = np.zeros(self.model.pixels)
+        mean, count = np.zeros((2, self.model.pixels))
         for start in range(0, len(self.data.train), 1000):
-            mean += self.data.train[start : start + 1000].sum(0, dtype=np.float64)
-        self.model.start_at(mean / (len(self.data.train) * self.data.scale))
+            rows = self.data.train[start : start + 1000].astype(np.float64)
+            seen = 1 if self.data.train_mask is None else self.data.train_mask[start : start + 1000]
+            mean += (rows * seen).sum(0)
+            count += (np.ones(rows.shape) * seen).sum(0)
+        self.model.start_at(mean / (np.maximum(count, 1) * self.data.scale))
 
     def steps(self) -> Iterator[int]:
         """Make the remaining steps of the epoch; yield the number of finished batches after each check by the host."""
@@ -288,7 +292,7 @@ class Training:
                 result = evaluate(self.model, self.data, part=part, importance_samples=draws)
                 record |= {f"{part}_{key}": getattr(result, key) for key in EVALUATED}
                 record |= {f"{part}_{name}": mean for name, mean in (result.terms or {}).items()}
-                record |= {f"{part}_{key}": value for key in CLASSIFIED if (value := getattr(result, key)) is not None}
+                record |= {f"{part}_{key}": value for key in SPECIAL if (value := getattr(result, key)) is not None}
                 if draws:
                     record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
         record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
@@ -299,7 +303,8 @@ class Training:
         for step in self.steps_of:
             step.totals[...] = 0
         part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
-        score = record[f"{part}_{bound}"]
+        # a model of data with holes is chosen by how well it predicts observed values that it does not see
+        score = record.get("valid_held_out", record[f"{part}_{bound}"])
         phases = [0 if self.in_turn() else self.phase_at(epoch - 1) for epoch in (self.best_epoch, self.epoch)]
         if self.best_epoch and phases[0] != phases[1]:
             self.best = -math.inf  # another phase raises other terms, and its parameters go into the model, too
