@@ -55,6 +55,7 @@ CASES = [
     ({"needs": ("Y",)}, "found needs of a broken with 'Y'; expected one of y, labelled"),
     ({"needs": ("z",)}, "found needs of a broken with 'z'; expected one of y, labelled"),
     ({"needs": ("y",)}, "a broken needs labels, whose number of classes is its option `classes`; expected build to"),
+    ({"needs": ("given",)}, "a broken needs what is given, and build set no condition"),
     ({"needs": ("labelled",)}, "a broken needs labels, whose number of classes is its option `classes`"),
     ({"build": lambda self, pixels: None}, "build of a broken declared no network; expected self.network(name"),
     ({"build": lambda self, size: None}, "found build(size) of a broken; expected its first argument to be named"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, opened, opt
+from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt
 from tinyvae.progress import watched
 from tinyvae.tasks import rows
 from tinyvae.tasks.chains import METHODS
@@ -59,12 +59,12 @@ def complete(
     else:
         print(found)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make(file.parent)
         write(found, file, data_set, "draws" in given(context))
         print(file) if not as_json else None
     if not data_set.is_table:
         folder = out if out is not None and file is None else (run if run.is_dir() else run.parent) / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
         drawn = completions(found, data_set.shape, folder / f"completion-{found.method}.png")
         print(drawn) if not as_json else None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, opened, opt
+from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt
 from tinyvae.progress import watched
 
 FILES = (".npz", ".csv")  # of numbers
@@ -142,7 +142,7 @@ def check_out(out: Path | None) -> None:
 def folder_of(run: Path, out: Path | None) -> Path:
     """The folder for pictures."""
     folder = out or (run if run.is_dir() else run.parent) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     return folder
 
 
@@ -152,7 +152,7 @@ def write(out: Path | None, arrays: dict[str, np.ndarray], of: str, shape: tuple
     from tinyvae.runs import files
 
     assert out is not None
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make(out.parent)
     if out.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, shape=np.array(shape), **arrays)  # type: ignore[arg-type]

@@ -56,6 +56,9 @@ def check_declared(model: Any, networks: Collection[Any]) -> None:
         raise TypeError(f"found needs={model.needs!r} of a {kind}; expected a tuple of names: needs = (\"y\",)")
     for name in model.needs:
         known(f"needs of a {kind} with", name, FIELDS)
+    if "given" in model.needs and model.condition is None:
+        raise TypeError(f"a {kind} needs what is given, and build set no condition; expected it to set self.condition, "
+                        "as cvae.py does")
     if {"y", "labelled"} & set(model.needs) and "classes" not in model.config:
         raise TypeError(f"a {kind} needs labels, whose number of classes is its option `classes`; expected build to "
                         "take it: def build(self, pixels, classes=10, ...)")
