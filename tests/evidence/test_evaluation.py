@@ -225,7 +225,7 @@ def test_more_samples_take_no_more_memory(monkeypatch):
         log_evidence(MODEL.with_q(q), Batch(Tensor(x)), Noise(0), samples)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] <= 1.1 * peaks[1]
+    assert peaks[2] - peaks[1] <= 0.1 * (20_000 - 500) * 8 * 8  # of the bytes that the other weights of 8 data take
 
 
 def test_weights_that_all_underflow_still_give_a_number():
@@ -425,17 +425,26 @@ def test_float32_agrees_with_float64():
         assert abs(getattr(a, name) - getattr(b, name)) <= 1e-5, name
 
 
-def test_a_model_that_is_not_finite_is_not_given_a_number():
+def test_a_model_whose_numbers_overflow_is_not_given_a_number():
+    """Its parameters are finite, and sums of their products are inf - inf."""
     model = vae()
-    model.parameters["decoder.0.weight"].data[0, 0] = np.nan
+    largest = np.finfo(model.dtype).max
+    model.parameters["decoder.1.weight"].data[...] = largest
+    model.parameters["decoder.1.weight"].data[::2] = -largest
     result = evaluate(model, data_set(count=10), importance_samples=4)
     for name in ("elbo", "elbo_stderr", "reconstruction", "bits_per_pixel", "log_evidence", "log_evidence_stderr"):
-        assert math.isnan(getattr(result, name)), name
+        assert not math.isfinite(getattr(result, name)), name
     assert math.isfinite(result.kl)  # the encoder is sound
-    model.parameters["encoder.0.weight"].data[...] = np.nan
+    model.parameters["encoder.1.weight"].data[...] = model.parameters["decoder.1.weight"].data[:1, :1]
     result = evaluate(model, data_set(count=10))
-    assert math.isnan(result.kl)
-    assert result.active_units == 0
+    assert not math.isfinite(result.kl)
+
+
+def test_a_model_with_a_parameter_that_is_not_finite_is_refused():
+    model = vae()
+    model.parameters["decoder.0.weight"].data[0, 0] = np.nan
+    with pytest.raises(ValueError, match="found 1 of 189 parameters of a vae that are not finite, so that no"):
+        evaluate(model, data_set(count=10))
 
 
 def test_what_cannot_be_evaluated_is_refused():

@@ -146,6 +146,10 @@ def test_a_wrong_posterior_gets_a_sentence():
     assert math.isclose(float(vae("gamma").prior.mean.data[0]), 1.0)
 
 
+def test_the_words_for_a_model_name_its_families():
+    assert str(tv.VAE(9, 6, 3, posterior="gamma")).startswith("VAE(9-6-3, relu, bernoulli, gamma posterior, ")
+
+
 # ---- data that are not images ----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, opened, opt, widths
+from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, make, opened, opt, widths
 from tinyvae.progress import watched
 
 
@@ -103,14 +103,14 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
         if name not in rows.FILES:
             raise ValueError(f"found --out {out} with {name}, which draws pictures alone; expected a folder, or one of "
                              f"{', '.join(rows.FILES)}")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make(out.parent)
         print(rows.write(out, *rows.FILES[name](model, data_set, whole("count", count, 1), seed)))
         return
     if data_set.is_table and name not in rows.FILES:
         raise ValueError(f"found {name} with {data_set.name}, a table, which has no images; expected one of "
                          f"{', '.join(rows.FILES)}")
     folder = out or (run if run.is_dir() else run.parent) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     draw = getattr(gallery, name)
     for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
         print(file)

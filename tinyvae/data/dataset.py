@@ -90,6 +90,8 @@ class DataSet:
                             "grey = stored / scale")
         if self.pixels not in TREATMENTS:
             raise DataError(f"found pixels={self.pixels!r} of {self.name}; expected one of {', '.join(TREATMENTS)}")
+        if not isinstance(self.shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in self.shape):
+            raise DataError(f"found shape={self.shape!r} of {self.name}; expected (rows, columns) of an image")
         for part in PARTS:
             stored, labels = getattr(self, part), getattr(self, part + "_labels")
             if stored is None and part == "valid":

@@ -24,7 +24,7 @@ from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosi
 from tinyvae.evidence.importance import held_out_columns, held_out_fields, log_evidence
 from tinyvae.evidence.moves import move_quantities
 from tinyvae.inference.bounds import Draw, Joint
-from tinyvae.models import Batch, check_model
+from tinyvae.models import Batch, check_finite, check_model
 from tinyvae.models.batch import rows_of
 
 BATCH = 500  # the number of data in a batch; the numbers of the batches address the noise, so it must stay fixed
@@ -186,6 +186,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         For data that the model cannot be trained on, an unknown method, or settings that the method does not take.
     """
     check_model(model)
+    check_finite(model, "so that no bound of it is a number")
     data = as_data_set(data)
     importance_samples = whole("importance_samples", importance_samples)
     name, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,

@@ -26,11 +26,12 @@ from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution
-from tinyvae.engine.devices import Namespace, floating, namespace
+from tinyvae.engine.devices import Namespace, floating, namespace, read
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
 from tinyvae.models.batch import Batch
+from tinyvae.models.contract import bound_arguments, check_declared, check_network, check_phase
 from tinyvae.nn.layers import Parameters
 from tinyvae.nn.network import Network
 
@@ -61,6 +62,9 @@ class Phase:
     terms: Callable[[Batch, Draw], Terms]
     networks: tuple[str, ...] = ()
     epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        check_phase(self)
 
 
 class Model:
@@ -104,13 +108,13 @@ class Model:
                  device: str = "cpu", **config: Any) -> None:
         pixels, seed = plain_number(pixels), plain_number(seed)
         config = {name: plain_number(value) for name, value in config.items()}
-        arguments = inspect.signature(self.build).bind(pixels, **config)
-        arguments.apply_defaults()
         self.config: dict[str, Any] = {
             "kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
-                                  for name, value in arguments.arguments.items()},
+                                  for name, value in bound_arguments(self, pixels, config).items()},
             "init": init, "seed": seed, "dtype": floating(dtype).name}  # fmt: skip
-        self.parameters = Parameters(self._declare(dtype, device, pixels, config), self._dtype, self.xp)
+        shapes = self._declare(dtype, device, pixels, config)
+        check_declared(self, self._networks)
+        self.parameters = Parameters(shapes, self._dtype, self.xp)
         for network in self._networks:
             network.attach(self.parameters)
         self.parameters.initialise(init, seed)
@@ -130,7 +134,9 @@ class Model:
     def network(self, name: str, inputs: int | Sequence[int], hidden: int | Sequence[int], family: Any, size: int,
                 activation: str = "relu") -> Network:
         """Add a network to this model; see `tinyvae.nn.network.Network`."""
-        made = Network(name, inputs, widths_of(hidden), family, size, activation)
+        widths = widths_of(hidden)
+        check_network(self.kind, name, inputs, widths, family, size, [network.name for network in self._networks])
+        made = Network(name, inputs, widths, family, size, activation)
         self._networks.append(made)
         return made
 
@@ -212,6 +218,7 @@ class Model:
         A grey value stands for the probability of a pixel that is drawn, so every model of pixels takes it; a model of
         counts takes counts, and one of real numbers the standardised columns of its data set. DataError for others.
         """
+        check_finite(self, "with which nothing can be encoded")
         batch = Batch(self.tensor(x, self.pixels, "x"))
         if np.size(x):
             check_range(np.asarray(x), "x", kind=self.takes)
@@ -221,6 +228,7 @@ class Model:
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """The mean of p(x|z), (batch, pixels), as the data are stored: in [0, 1] of images; for z (batch, latent)."""
+        check_finite(self, "with which nothing can be decoded")
         found = self.tensor(z, self.latent, "z")
         if not np.isfinite(np.asarray(z)).all():
             raise ValueError("found NaN or infinite numbers in z; expected finite ones")
@@ -276,11 +284,18 @@ class Model:
 def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
     """The configuration of a model for a data set, or for the outline of one: what `build` takes and is not given here
     comes from the data, where `FROM_DATA` says how. ValueError for an option that the model does not take."""
-    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters)[1:]
+    options = options_of(kind)
+    takes = inspect.signature(MODELS[kind].build).parameters
     for name in given:
-        if name not in (*takes, "init", "seed", "dtype"):
-            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(takes)}")
+        if name not in (*options, "init", "seed", "dtype"):
+            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(options)}")
     return {"kind": kind, **{name: value(data) for name, value in FROM_DATA.items() if name in takes}, **given}
+
+
+def options_of(kind: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a model's `build` that can be chosen: all but the sizes of a datum."""
+    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters.items())[1:]  # without self
+    return {name: parameter for name, parameter in takes if name not in ("pixels", "shape")}
 
 
 def model_for(kind: str, data: DataSet, device: str = "cpu", **given: Any) -> Model:
@@ -296,6 +311,13 @@ def check_model(model: Any, **called: Any) -> None:
     if not isinstance(model, Model):
         what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise TypeError(f"found {what} in place of a model; expected one that is built, as tv.VAE(data.dimensions)")
+
+
+def check_finite(model: Model, why: str) -> None:
+    """Raise ValueError for a model with parameters that are not finite, all of whose numbers are NaN; `why` ends it."""
+    if wrong := read((~model.xp.isfinite(model.parameters.flat)).sum()):
+        raise ValueError(f"found {wrong:,} of {model.parameters.count:,} parameters of a {model.kind} that are not "
+                         f"finite, {why}: build the model again, or load another checkpoint")
 
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ class VAE(Model, kind="vae"):
     latent
         The number of dimensions of z.
     activation
-        `relu`, `tanh` or `softplus`.
+        `relu`, `tanh`, `softplus`, or `identity` for linear networks.
     likelihood
         `bernoulli` for pixels in {0, 1}; for grey pixels `gaussian` (mean in (0, 1), free variance) or
         `continuous-bernoulli`; for real numbers `normal` (free mean and variance) or `student-t`; for counts
@@ -109,7 +109,8 @@ class VAE(Model, kind="vae"):
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
-        kind = f"{self.config['activation']}, {self.config['likelihood']}"
+        kind = ", ".join(self.config[name] for name in ("activation", "likelihood")) + \
+            f", {self.config['posterior']} posterior"
         return f"VAE({sizes}, {kind}, {self.parameters.count:,} parameters)"
 
 

@@ -16,6 +16,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.evidence.evaluation import evaluate
 from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
+from tinyvae.models.contract import check_phases, check_weights
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.training.faults import NonFiniteError, blame, check_variety, device_faults, diverged, not_finite
 from tinyvae.training.fingerprint import fingerprint
@@ -58,12 +59,11 @@ class Training:
         self.best, self.best_epoch = -math.inf, 0
         self.interval = 1 if self.xp is CPU else CHECK_INTERVAL
         self.batches = self._batches()
-        self.phases: list[Phase] = list(model.phases())
-        names = [phase.name for phase in self.phases]
-        if len(set(names)) < len(names):
-            raise ValueError(f"found phases {', '.join(map(repr, names))} of a {model.kind}; expected a different name "
-                             "for each, under which its state is saved")
+        check_phases(model.kind, phases := model.phases())
+        self.phases: list[Phase] = list(phases)
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
+        terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
+        check_weights(model.kind, model.weights, terms, Model.weights)
         for name, plain in (("beta", 1.0), ("warmup", 0.0)):
             if getattr(settings, name) != plain and not any(step.scheduled for step in self.steps_of):
                 raise ValueError(f"found {name}={getattr(settings, name):g} with a {model.kind}, none of whose terms "
@@ -273,8 +273,8 @@ class Training:
         wrong = read((~self.xp.isfinite(self.model.parameters.flat)).sum())
         if wrong:
             raise NonFiniteError(f"{wrong:,} of {self.model.parameters.count:,} parameters are not finite after step "
-                                 f"{self.now(STEP)}, though no loss and no gradient was; the checkpoint before it is "
-                                 "intact. Start again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
+                                 f"{self.now(STEP)}, though no loss and no gradient was; they were not saved. Start "
+                                 "again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
 
     def end_epoch(self) -> dict[str, Any]:
         """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""
@@ -282,6 +282,7 @@ class Training:
         for step in self._trained():
             self._check_divergence(step)
             record |= self._sums(step)
+        self.check_parameters()
         self.model.learn(self.data)
         draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
         if draws:
