@@ -225,7 +225,7 @@ def test_more_samples_take_no_more_memory(monkeypatch):
         log_evidence(MODEL.with_q(q), Batch(Tensor(x)), Noise(0), samples)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] <= 1.1 * peaks[1]
+    assert peaks[2] - peaks[1] <= 0.1 * (20_000 - 500) * 8 * 8  # of the bytes that the other weights of 8 data take
 
 
 def test_weights_that_all_underflow_still_give_a_number():
