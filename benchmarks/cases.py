@@ -36,6 +36,7 @@ def cases() -> list[Case]:
         return rounded(scale * rng.normal(size=shape))
 
     pre, raw, eps = normal(1, BATCH, HIDDEN), normal(BATCH, 2 * LATENT), normal(1, BATCH, LATENT)
+    other = np.ascontiguousarray(raw[::-1])
     logits, grey = normal(1, BATCH, PIXELS, scale=3), rounded(rng.random((BATCH, PIXELS)))
     values = {"tanh": np.tanh(pre), "relu": np.maximum(pre, 0), "softplus": np.logaddexp(0, pre)}
     found = [Case("bias_activation", "identity", (normal(1, BATCH, PIXELS), normal(PIXELS)), {"kind": "identity"})]
@@ -45,6 +46,8 @@ def cases() -> list[Case]:
     found += [
         Case("gaussian_sample_kl", "", (raw, eps), {}),
         Case("gaussian_sample_kl_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), raw, eps), {}),
+        Case("gaussian_sample_kl_from", "", (raw, other, eps), {}),
+        Case("gaussian_sample_kl_from_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), raw, other, eps), {}),
         Case("bernoulli_log_prob", "", (logits, np.round(grey)), {}),
         Case("gaussian_log_prob", "", (normal(1, BATCH, 2 * PIXELS), grey), {}),
         Case("scale_rows", "", (normal(1, BATCH), logits), {}),
@@ -127,6 +130,9 @@ def large(count: int) -> Iterator[Case]:
     raw, eps = normal(data, 2 * LATENT), normal(1, data, LATENT)
     yield Case("gaussian_sample_kl", "", (raw, eps), {})
     yield Case("gaussian_sample_kl_grad", "", (normal(1, data, LATENT), normal(data), raw, eps), {})
+    other = np.ascontiguousarray(raw[::-1])
+    yield Case("gaussian_sample_kl_from", "", (raw, other, eps), {})
+    yield Case("gaussian_sample_kl_from_grad", "", (normal(1, data, LATENT), normal(data), raw, other, eps), {})
     grey = rng.random((rows, PIXELS), np.float32)
     yield Case("bernoulli_log_prob", "", (normal(1, rows, PIXELS, scale=3), np.round(grey)), {})
     yield Case("gaussian_log_prob", "", (normal(1, rows_of_pairs, 2 * PIXELS), grey[:rows_of_pairs]), {})

@@ -11,7 +11,16 @@ from typing import Any
 from rich.console import Console
 
 import tinyvae as tv
-from benchmarks import grep_settings, parts, reproduce_grep, reproduce_iwae
+from benchmarks import (
+    grep_settings,
+    parts,
+    reproduce_completion,
+    reproduce_conditional,
+    reproduce_grep,
+    reproduce_imputation,
+    reproduce_iwae,
+    reproduce_semi,
+)
 from benchmarks.parts import Content
 from tinyvae.training.faults import TrainingError
 
@@ -122,6 +131,26 @@ def iwae_snr(quick: bool) -> Parts:
     return reproduce_iwae.signal_to_noise(quick, console.print, SEED)
 
 
+def completion(quick: bool) -> Parts:
+    """784-400-20 on MNIST, a random half of each image's pixels hidden: -log p(hidden | observed) by each method."""
+    return reproduce_completion.completion(quick, console.print, SEED)
+
+
+def imputation(quick: bool) -> Parts:
+    """Tables of which half of the cells were removed: MIWAE beside scikit-learn's imputers, on the same cells."""
+    return reproduce_imputation.imputation(quick, console.print)
+
+
+def semi_supervised(quick: bool) -> Parts:
+    """M2 on MNIST with 100, 600, 1000 and 3000 labels (Kingma et al. 2014, table 1) beside the supervised net."""
+    return reproduce_semi.semi_supervised(quick, console.print)
+
+
+def semi_supervised_models(quick: bool) -> Parts:
+    """M2, M1+M2 and SHOT with each of its ideas, on MNIST with 100 labels beside the supervised net."""
+    return reproduce_semi.models(quick, console.print)
+
+
 def gamma_def(quick: bool) -> Parts:
     """The sparse gamma deep exponential family on faces (G-REP, section 5.2): G-REP by one draw, BBVI by thirty."""
     return reproduce_grep.gamma_def(quick, console.print)
@@ -137,16 +166,33 @@ def beta_gamma(quick: bool) -> Parts:
     return reproduce_grep.beta_gamma(quick, console.print)
 
 
+def cvae_quadrants(quick: bool) -> Parts:
+    """Quarters of a digit given (Sohn et al. 2015): -log p of the rest by a CVAE and by a net of the same size."""
+    return reproduce_conditional.quadrants(quick, console.print, SEED)
+
+
+def super_resolution(quick: bool) -> Parts:
+    """Digits averaged over 4 x 4 and 2 x 2 pixels: PSNR, KL and -log p of a CVAE, beside a net of the same size."""
+    return reproduce_conditional.super_resolution(quick, console.print, SEED)
+
+
 REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "mnist-ten-epochs": mnist_ten_epochs,
     "aevb-latents": aevb_latents,
     "aevb-step-size": aevb_step_size,
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
+    "completion": completion,
+    "imputation": imputation,
+    "semi-supervised": semi_supervised,
+    "semi-supervised-models": semi_supervised_models,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
+    "cvae-quadrants": cvae_quadrants,
+    "super-resolution": super_resolution,
 }
+PLOTS = {"super-resolution": reproduce_conditional.plot}
 NAMES = tuple(REPRODUCTIONS)
 
 
@@ -155,7 +201,8 @@ def show(content: Content) -> None:
     for row in content["rows"]:
         quick = content["quick"] or row["reached"] is None
         verdict = "" if quick else "reached" if row["reached"] else "NOT reached"
-        console.print(f"{row['setting']}: {row['value']:.2f} ± {row['stderr']:.2f} {row['quantity']}, "
+        digits = row.get("digits", 2)
+        console.print(f"{row['setting']}: {row['value']:.{digits}f} ± {row['stderr']:.{digits}f} {row['quantity']}, "
                       f"{row['count']:,} data; target {row['target']} {verdict}", markup=False)
 
 
@@ -165,4 +212,4 @@ def tables_of(name: str | None, quick: bool) -> Iterator[parts.Table]:
         raise SystemExit(f"found {name!r}; expected one of {', '.join(NAMES)}")
     for chosen in [name] if name else NAMES:
         console.print(f"[bold]{chosen}[/bold]{' (quick: no claim)' if quick else ''}: {REPRODUCTIONS[chosen].__doc__}")
-        yield parts.Table(chosen, REPRODUCTIONS[chosen](quick), show)
+        yield parts.Table(chosen, REPRODUCTIONS[chosen](quick), show, PLOTS.get(chosen))

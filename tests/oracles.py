@@ -27,6 +27,7 @@ class LinearGaussian:
     def __init__(self, weight, bias, variance):
         self.weight, self.bias, self.variance = (np.array(a, np.float64) for a in (weight, bias, variance))
         self.pixels, self.latent = self.weight.shape
+        self.targets = self.pixels
         self.dtype = np.dtype(np.float64)
         self.prior = Normal.standard(self.latent, np.float64)
 
@@ -41,7 +42,7 @@ class LinearGaussian:
         return cls(rng.standard_normal((pixels, latent)), rng.standard_normal(pixels), rng.uniform(0.2, 2, pixels))
 
     # what a model is to evaluation: see tinyvae/models/base.py
-    kind, needs, log_weights = "linear-gaussian", (), Model.log_weights
+    kind, needs, condition, log_weights, target = "linear-gaussian", (), None, Model.log_weights, Model.target
 
     def has(self, name):
         return True

@@ -18,6 +18,7 @@ The rooms, from the bottom; each imports only from those before it:
     evidence        bounds and log p(x) of a trained model, with standard errors
     training        steps and epochs
     runs            run folders: checkpoints, logs, how a training goes on after any interruption
+    tasks           what a trained model is for, one file a task
     measure         times, this machine's peaks, what is wrong with it
     pictures        what a trained model shows
     lessons         the article's chapters as tables and pictures
@@ -53,11 +54,14 @@ from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
 from tinyvae.models import VAE, Batch, Model, Phase, use
 from tinyvae.runs import CheckpointError, fit, load, resume
+from tinyvae.tasks.classification import Classified, classify
+from tinyvae.tasks.completion import Completion, complete
 
 __version__ = "0.2.0"
 __all__ = [
-    "VAE", "Batch", "CheckpointError", "DataError", "DataSet", "Draw", "Evaluation", "Factor", "Inference", "Interval",
-    "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term", "Terms", "apply", "data",
+    "VAE", "Batch", "CheckpointError", "Classified", "Completion", "DataError", "DataSet", "Draw", "Evaluation",
+    "Factor", "Inference", "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term",
+    "Terms", "apply", "classify", "complete", "data",
     "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
     "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip

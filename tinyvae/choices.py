@@ -1,9 +1,10 @@
-"""What a user chooses, checked: a name from a table, a whole number. Each mistake is one sentence with the cure."""
+"""What a user chooses, checked: a name, a whole number, a path. Each mistake is one sentence with the cure."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,3 +31,11 @@ def whole(what: str, value: Any, least: int = 0) -> int:
     if number is None or number < least or isinstance(value, bool):
         raise ValueError(f"found {what} {value!r}; expected a whole number, at least {least}")
     return number
+
+
+def path_of(what: str, value: Any) -> Path:
+    """A path from text or a path; TypeError otherwise. `what` says of what."""
+    try:
+        return Path(value)
+    except TypeError:
+        raise TypeError(f"found {value!r:.60} for {what}; expected a path, as text") from None

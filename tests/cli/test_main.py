@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one sentence with exit code 2 for every mistake."""
 
+import errno
 import gzip
 import json
 import os
@@ -16,13 +17,15 @@ from PIL import Image
 from support import ROOT
 
 import tinyvae as tv
+from tinyvae import models
 from tinyvae.cli import main as cli
+from tinyvae.models import extensions
 from tinyvae.runs import checkpoint, environment, log
 from tinyvae.training.epochs import Training
 
 SMALL = ["--hidden", "12", "--latent", "2", "--batch", "200"]
-COMMANDS = ["train", "evaluate", "sample", "reconstruct", "traverse", "interpolate", "manifold", "latents", "doctor",
-            "bench"]
+COMMANDS = ["train", "evaluate", "sample", "upscale", "reconstruct", "traverse", "interpolate", "manifold", "latents",
+            "doctor", "bench"]
 PICTURES = {"sample": {"samples.png"}, "reconstruct": {"reconstructions.png"},
             "traverse": {"traversal.png", "traversal.gif"}, "interpolate": {"interpolation.png", "interpolation.gif"},
             "manifold": {"manifold.png"}, "latents": {"latents.png"}}  # fmt: skip
@@ -113,7 +116,8 @@ def test_the_options_reach_the_run(run):
         "epochs": 1, "batch": 300, "optimizer": "adagrad", "lr": 0.02, "schedule": "linear", "bound": "elbo-a",
         "samples": 2, "importance_samples": 1, "gradient": "path", "estimator": "grep", "baseline": "fitted",
         "beta": 0.5, "warmup": 1, "free_bits": 0.0, "clip": 9, "weight_prior": True,
-        "data_mean_bias": True, "on_nonfinite": "skip", "validation": 50, "patience": 3, "seed": 4}  # fmt: skip
+        "data_mean_bias": True, "on_nonfinite": "skip", "validation": 50, "labels": 0, "labelled_batch": 0,
+        "patience": 3, "seed": 4}  # fmt: skip
 
 
 def test_the_importance_weighted_bound(run):
@@ -184,6 +188,36 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch):
         result = run("train", "--out", "r", "--epochs", 1, "--no-pictures", *SMALL)
     assert_sentence(result, "the state is saved, go on with: tinyvae train --resume r", code=130)
     assert run("train", "--resume", "r", "--no-pictures")[0] == 0
+
+
+@pytest.mark.parametrize("at", ["tinyvae.training.epochs.Training", "tinyvae.pictures.gallery.all_pictures"])
+def test_an_interrupt_beside_the_steps_says_how_to_go_on(at, run, monkeypatch):
+    """Before the first step, and while the pictures are drawn."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if at.endswith("Training"):
+            patch.setattr(Training, "__init__", interrupt)
+        else:
+            patch.setattr(at, interrupt)
+        result = run("train", "--out", "r", "--epochs", 1, *SMALL)
+    assert_sentence(result, "tinyvae: interrupted; go on with: tinyvae train --resume r\n", code=130)
+    code, _, err = run("train", "--resume", "r", "--no-pictures")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(("command", "at"), [
+    (["evaluate", "RUN"], "tinyvae.evidence.evaluation.evaluate"),
+    (["sample", "RUN"], "tinyvae.pictures.gallery.sample"),
+    (["variance", "--problem", "vae"], "tinyvae.data.load"), (["bench"], "tinyvae.measure.bench.look")])
+def test_an_interrupt_of_any_command_is_said(command, at, run, digits, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, interrupt)
+    result = run(*(str(digits[0]) if word == "RUN" else word for word in command))
+    assert result == (130, "", "tinyvae: interrupted\n")
 
 
 def test_a_change_is_an_option(run, digits):
@@ -413,7 +447,7 @@ MISTAKES = {
     "no number": (["--latent", "two"], "--latent"),
     "bad widths": (["--hidden", "20x20"], "found --hidden '20x20'; expected one width or several: 400, or 200,200"),
     "zero width": (["--hidden", 0], "each must be at least 1"),
-    "bad likelihood": (["--likelihood", "poisson"], "found likelihood 'poisson'; expected one of bernoulli"),
+    "bad likelihood": (["--likelihood", "cauchy"], "found likelihood 'cauchy'; expected one of bernoulli"),
     "bad activation": (["--activation", "swish"], "found activation 'swish'"),
     "bad init": (["--init", "zeros"], "found init 'zeros'"),
     "bad type": (["--dtype", "float16"], "found --dtype 'float16'; expected float32 or float64"),
@@ -466,7 +500,7 @@ def test_resume_takes_no_other_options(run, digits):
     before = (digits[0] / "last.safetensors").read_bytes()
     result = run("train", "--resume", digits[0], "--latent", 3)
     assert_sentence(result, "--resume goes on with the run's own settings", "latent was given too")
-    assert_sentence(run("train", "--resume", digits[0], "mnist"), "data was given too")
+    assert_sentence(run("train", "--resume", digits[0], "digits-gray"), "was trained on other data: the SHA-256 of")
     assert (digits[0] / "last.safetensors").read_bytes() == before
 
 
@@ -545,3 +579,87 @@ def test_parts_are_those_the_run_was_trained_on(run, tmp_path):
         code, out, err = run("evaluate", "run", "--part", part, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["data_count"] == count
+
+
+# ---- errors of a user's own model ------------------------------------------------------------------------------------
+
+OWN = '''"""A model that goes wrong in the way that `fault` says."""
+import tinyvae as tv
+from tinyvae.distributions import Bernoulli, Normal
+
+class Own(tv.Model, kind="tests-own"):
+    needs = ("y",) if "NEEDS" == "y" else ()
+    def build(self, pixels, fault="", latent=2):
+        self.q, self.p = self.network("q", pixels, 4, Normal, latent), self.network("p", latent, 4, Bernoulli, pixels)
+        self.prior = Normal.standard(latent, self.dtype, self.xp)
+        if fault == "check":
+            raise ValueError("a rule of my own")
+    def generator(self, batch):
+        return tv.Joint(self.prior, self.p)
+    def posterior(self, batch):
+        return self.q(batch.x)
+    def terms(self, batch, draw):
+        fault = self.config["fault"]
+        if fault == "dict":
+            return {"a": batch.x}
+        if fault == "types":
+            return tv.Terms(a=(batch.x + tv.Tensor("x")).sum(-1))
+        if fault == "own":
+            return tv.Terms(a=None + 1)
+        return super().terms(batch, draw)
+'''
+FAULTS = {"dict": ["found dict from the terms of a tests-own; expected tv.Terms"],
+          "types": ["found 'x' for a tensor; expected numbers", "(own.py, line 21)"],
+          "check": ["a rule of my own (own.py, line 11)"]}  # fmt: skip
+
+
+@pytest.fixture
+def own(run, monkeypatch):
+    """Train the model above with one fault."""
+    monkeypatch.setattr(extensions, "USED", {})
+    monkeypatch.setattr(extensions, "PATHS", {})
+
+    def call(fault, needs=""):
+        Path("own.py").write_text(OWN.replace("NEEDS", needs))
+        try:
+            return run("train", "--use", "own.py", "--model", "tests-own", "--option", f"fault={fault}", "--epochs", 1,
+                       "--no-pictures", "--out", "r")
+        finally:
+            models.MODELS.pop("tests-own")
+
+    return call
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_sentence_of_ours_needs_no_traceback(fault, own):
+    """Whatever its type: a TypeError with a sentence ends as a ValueError does, and names the line of the file."""
+    assert_sentence(own(fault), *FAULTS[fault])
+    assert not os.path.exists("r")
+
+
+def test_needs_without_classes_is_a_sentence(own):
+    assert_sentence(own("", needs="y"), "a tests-own needs labels, whose number of classes is its option `classes`")
+
+
+def test_an_error_of_the_users_own_keeps_its_traceback(own):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        own("own")
+
+
+# ---- errors of the system --------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_cannot_be_written_gets_a_cure(run, digits, monkeypatch):
+    Path("runs").touch()  # a file where a folder has to be, as a folder without permissions would refuse, too
+    assert_sentence(run("train", "digits", *SMALL), "cannot be made here: Not a directory; choose another place")
+    assert_sentence(run("sample", digits[0], "--out", "runs/x"), "runs/x cannot be made: Not a directory; choose")
+    for command in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["sample"], ["train", "--use"]):
+        result = run(*command, "a" * 300)
+        assert_sentence(result)
+        assert "Errno" not in result[2]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `print` does where > /dev/full stands
+
+    monkeypatch.setattr("tinyvae.measure.bench.look", full)
+    assert_sentence(run("bench"), "tinyvae: standard output: No space left on device; choose another place\n")

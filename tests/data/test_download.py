@@ -19,7 +19,7 @@ CONTENT = {"a.gz": b"the first file", "b.gz": b"the second file"}
 def source(content, read=None):
     named = [SourceFile(name, len(body), hashlib.sha256(body).hexdigest()) for name, body in content.items()]
     return Source(
-        "mnist", "gray", shape=(2, 2), count=6, read=read, folder="mnist", files=tuple(named),
+        "mnist", "gray", shape=(2, 2), count=6, classes=10, read=read, folder="mnist", files=tuple(named),
         origin="https://origin.invalid/", mirrors=MIRRORS,
     )
 

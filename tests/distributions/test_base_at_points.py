@@ -1,5 +1,7 @@
 """The families at given parameters: against SciPy, by quadrature and by sums over all values."""
 
+import warnings
+
 import numpy as np
 import pytest
 from discrete_families import BITS, COUNTS, DISCRETE_ROWS, LOGITS, ONES, RATES
@@ -10,7 +12,17 @@ from scipy_families import FAR_LOGVAR, FAR_MU, OF_FEW, ROWS, Diagonal, expectati
 from support import assert_close, likely, likely_zero
 
 import tinyvae as tv
-from tinyvae.distributions import Bernoulli, Categorical, Dirichlet, Gamma, GreyNormal, Normal, Poisson
+from tinyvae.distributions import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Dirichlet,
+    Gamma,
+    GreyNormal,
+    LogNormal,
+    Normal,
+    Poisson,
+)
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.testing import check_gradients
 
@@ -196,3 +208,51 @@ class Loses(Gamma):
 def test_lost_digits_are_found():
     with pytest.raises(AssertionError, match="rounding units"):
         precision(near(ROWS["gamma"], Loses))
+
+
+# ---- outside the support ---------------------------------------------------------------------------------------------
+
+# Parameters and points outside the support, at which SciPy has -inf as well; docs/accuracy.md lists the families that
+# do not check their points.
+OUTSIDE = {
+    "log-normal": (stats.lognorm(0.5, 0, np.exp(0.3)), (0.3, 2 * np.log(0.5)), (-1e-30, -1.0, -1e15, -np.inf)),
+    "gamma": (stats.gamma(2.0, scale=1 / 3), (2.0, 3.0), (-1e-30, -1.0, -1e15, -np.inf)),
+    "beta": (stats.beta(2.0, 3.0), (2.0, 3.0), (-1e-30, -1.0, 1.5, 1e15, -np.inf, np.inf)),
+    "poisson": (stats.poisson(2.0), (2.0,), (-1.0, -1e15, -np.inf)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_outside_the_support_the_density_is_0_without_a_warning(name, dtype):
+    law, numbers, points = OUTSIDE[name]
+    q = FAMILIES[name](*(T([[number]], dtype) for number in numbers))
+    for point in points:
+        x = T([[[point]], [[0.5]]], dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = q.log_prob(x)
+        scipy_pdf = getattr(law, "logpmf", None) or law.logpdf
+        assert found.numpy()[0].item() == scipy_pdf(point) == -np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_log_normal_density_at_and_below_0_has_no_nan_and_no_warning(dtype):
+    """Nor do its derivatives outside, beside a point of the support."""
+    mu, logvar = (tv.Tensor(np.array([[number]], dtype), requires_grad=True) for number in (0.3, 0.2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LogNormal(mu, logvar).log_prob(T([[0.0]], dtype)).item() == -np.inf
+        x = tv.Tensor(np.array([[[-1.0]], [[1.0]]], dtype), requires_grad=True)
+        by_x, *others = tv.grad(LogNormal(mu, logvar).log_prob(x)[0].sum(), [x, mu, logvar])
+    assert not by_x.numpy().any()
+    assert [slope.item() for slope in others] == [0, 0]
+
+
+def test_families_that_do_not_check_their_points_evaluate_their_formula():
+    """What docs/accuracy.md says of them."""
+    logit = 0.8
+    assert_close(Bernoulli(T([[logit]])).log_prob(T([[2.5]])).numpy(), [2.5 * logit - np.log1p(np.exp(logit))], 4)
+    assert_close(Poisson(T([[2.0]])).log_prob(T([[0.5]])).numpy(), [0.5 * np.log(2) - 2 - special.gammaln(1.5)], 4)
+    on = Dirichlet(T([[2.0, 3.0, 4.0]])).log_prob(T([[1.0, 1.0, 1.0]])).numpy()
+    assert_close(on, [stats.dirichlet.logpdf([1 / 3, 1 / 3, 1 / 3], [2, 3, 4])], 8)

@@ -1,5 +1,7 @@
 """Every closed KL divergence against its definition; what is not known is named."""
 
+import warnings
+
 import mpmath
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import tinyvae as tv
 from tinyvae.distributions import Bernoulli, Categorical, Normal, Poisson, has_closed_kl, kl, kl_per_dimension
 from tinyvae.distributions.divergence import CLOSED_FORMS
 from tinyvae.distributions.registry import DISCRETE
+from tinyvae.engine.tensor import Tensor
 from tinyvae.engine.testing import check_gradients
 
 
@@ -175,3 +178,12 @@ SLOPES = {  # what makes q and p, and of which numbers
 def test_derivatives_at(name):
     first, a, second, b = SLOPES[name]
     check_gradients(lambda *t: kl_per_dimension(first(*t[: len(a)]), second(*t[len(a):])), *a, *b)
+
+
+def test_a_divergence_beyond_the_type_is_infinite_without_a_warning():
+    """KL(N(0, e^200) || N(0, 1)) is (e^200 - 201) / 2, which float32 cannot hold."""
+    q, p = (Normal(Tensor(np.zeros((1, 1), np.float32)), Tensor(np.full((1, 1), logvar, np.float32)))
+            for logvar in (200.0, 0.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kl(q, p).item() == np.inf

@@ -58,8 +58,10 @@ def test_many_degrees_of_freedom_give_the_normal():
     assert np.abs(StudentT(T([0.5]), T([1.0]), T([1e14])).log_prob(x).numpy() - normal).max() < 1e-11
 
 
-def test_moments_that_do_not_exist():
-    q = StudentT(T([1.0] * 4), T([2.0] * 4), T([0.5, 1.5, 2.0, 6.0]))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_that_do_not_exist(dtype):
+    q = StudentT(T([1.0] * 4, dtype), T([2.0] * 4, dtype), T([0.5, 1.5, 2.0, 6.0], dtype))
+    assert q.mean.dtype == q.variance.dtype == dtype
     assert np.array_equal(q.mean.numpy(), [np.nan, 1, 1, 1], equal_nan=True)
     assert np.array_equal(q.variance.numpy(), [np.nan, np.inf, np.inf, 6], equal_nan=True)
 

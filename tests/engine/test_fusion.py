@@ -64,6 +64,18 @@ def posterior_grads(draw):
 
 
 @st.composite
+def conditional_posteriors(draw):
+    (raw, eps), _ = draw(posteriors())
+    return [raw, np.sin(raw * 3 + 1), eps], {}
+
+
+@st.composite
+def conditional_posterior_grads(draw):
+    (raw, other, eps), _ = draw(conditional_posteriors())
+    return [np.cos(eps) * 2, np.sin(np.arange(len(raw)) + 1.0), raw, other, eps], {}
+
+
+@st.composite
 def likelihoods(draw, per_pixel):
     batch, pixels, s = draw(sizes), draw(sizes), draw(samples)
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
@@ -123,7 +135,8 @@ CASES = {
     "sparse_matmul": sparse_products(), "sparse_matmul_grad": sparse_product_grads(),
     "bias_grad": row_sums(), "objective": objectives(), "objective_grad": objective_grads(),
     "bias_activation": activations(), "bias_activation_grad": activation_grads(), "gaussian_sample_kl": posteriors(),
-    "gaussian_sample_kl_grad": posterior_grads(), "bernoulli_log_prob": likelihoods(1),
+    "gaussian_sample_kl_grad": posterior_grads(), "gaussian_sample_kl_from": conditional_posteriors(),
+    "gaussian_sample_kl_from_grad": conditional_posterior_grads(), "bernoulli_log_prob": likelihoods(1),
     "gaussian_log_prob": likelihoods(2), "scale_rows": scaled_rows(),
 }  # fmt: skip
 ONE_RESULT = ("bernoulli_log_prob", "gaussian_log_prob", "sparse_matmul")  # the second is for the kernel's own way back
@@ -241,6 +254,7 @@ def test_the_gradient_by_the_pixels_is_the_logit():
     ("bernoulli_log_prob", [np.ones(3), np.ones((5, 3))], {}),  # one row of logits for all
     ("gaussian_log_prob", [np.ones((2, 6)), np.ones((4, 1, 3))], {}),
     ("gaussian_sample_kl", [np.ones((2, 6)), np.ones((2, 3))], {}),  # without a dimension of samples
+    ("gaussian_sample_kl_from", [np.ones((2, 6)), np.ones((1, 6)), np.ones((1, 2, 3))], {}),  # one p for all
     ("scale_rows", [np.ones(()), np.ones((2, 3))], {}),
     ("bias_activation", [np.ones((3, 2)).T, np.ones(3)], {"kind": "tanh"}),  # scattered memory
 ])  # fmt: skip
@@ -314,6 +328,8 @@ def test_a_wrong_kernel_is_found(monkeypatch, name, fault):
     shapes = {"bias_activation": [(3, 5), (5,)], "bias_activation_grad": [(3, 5), (3, 5)],
               "gaussian_sample_kl": [(3, 10), (2, 3, 5)], "bernoulli_log_prob": [(3, 5), (3, 5)],
               "gaussian_sample_kl_grad": [(2, 3, 5), (3,), (3, 10), (2, 3, 5)],
+              "gaussian_sample_kl_from": [(3, 10), (3, 10), (2, 3, 5)],
+              "gaussian_sample_kl_from_grad": [(2, 3, 5), (3,), (3, 10), (3, 10), (2, 3, 5)],
               "gaussian_log_prob": [(3, 10), (3, 5)], "scale_rows": [(3,), (3, 5)], "bias_grad": [(3, 5)],
               "objective": [(3,), (3,), (2,)], "objective_grad": [(), (3,), (2,)],
               "sparse_matmul": [(3, 6), (6, 4)], "sparse_matmul_grad": [(3, 4), (3, 7), (3, 6)]}[name]  # fmt: skip

@@ -10,6 +10,7 @@ from tinyvae.distributions import Normal
 
 ROWS = np.random.default_rng(0).integers(0, 2, (40, 6)).astype(np.uint8)
 DATA = tv.DataSet("made", ROWS[:30], ROWS[30:], (2, 3), 1.0, "static")
+MATRIX = tv.Tensor(np.ones((2, 3)), requires_grad=True)
 
 
 def model(**options):
@@ -28,11 +29,22 @@ def infer(log_joint=lambda z: -(z["a"] ** 2).sum(-1), q=None, **options):
     return tv.infer(log_joint, {"a": tv.Factor(Normal, (2,))} if q is None else q, **({"steps": 2} | options))
 
 
+def dead():
+    """A model with one parameter that is NaN."""
+    made = model()
+    made.parameters["decoder.0.bias"].data[0] = np.nan
+    return made
+
+
 # Each use, and the sentence that it gets; a sentence is to fit the very use.
 USES = [
     (lambda: tv.fit("vae", DATA), "found a str in place of a model; expected one that is built, as tv.VAE("),
     (lambda: tv.fit(tv.VAE, DATA), "found the class VAE in place of a model; expected one that is built"),
     (lambda: tv.fit(DATA, model()), "found a DataSet in place of a model"),
+    (lambda: tv.fit(dead(), DATA), "of a vae that are not finite, from which nothing can be le"),
+    (lambda: tv.evaluate(dead(), DATA), "of a vae that are not finite, so that no bound"),
+    (lambda: dead().encode(ROWS), "of a vae that are not finite, with which nothing can be en"),
+    (lambda: dead().generate(3), "of a vae that are not finite, with which nothing can be deco"),
     (lambda: tv.fit(model(), None), "found data of type NoneType; expected a DataSet"),
     (lambda: fit(epochs="3"), "found epochs='3'; expected a whole number"),
     (lambda: fit(epochs=1.5), "found epochs=1.5; expected a whole number"),
@@ -85,6 +97,24 @@ USES = [
     (lambda: tv.Factor(Normal, (2,), start=np.zeros((5, 7))), "found a start of shape (5, 7); expected the raw"),
     (lambda: tv.grad(3.0, tv.Tensor(1.0, requires_grad=True)), "grad found 3.0 of type float; expected a tensor"),
     (lambda: tv.grad(tv.Tensor(1.0), ["x"]), "grad found 'x' of type str; expected a tensor"),
+    (lambda: tv.grad(tv.Tensor(1.0, requires_grad=True), 3), "grad found 3 of type int; expected a tensor"),
+    (lambda: tv.grad(tv.Tensor(1.0, requires_grad=True), None), "grad found None of type NoneType; expected a tensor"),
+    (lambda: tv.grad(MATRIX @ MATRIX[0], MATRIX), "found shape (2,), made by matmul: reduce it with"),
+    (lambda: tv.apply("exp", MATRIX, MATRIX), "exp found 2 inputs; expected 1"),
+    (lambda: tv.apply("add", MATRIX), "add found 1 inputs; expected 2"),
+    (lambda: MATRIX.exp(3), "exp() takes 1 positional argument but 2 were given"),
+    (lambda: tv.testing.check_gradients(3, [1.0]), "found 3 to check; expected a function of tensors"),
+    (lambda: tv.testing.check_gradients(lambda a: 3.0, [1.0]), "found 3.0 of type float from the function to check"),
+    (lambda: tv.Tensor(None), "found None for a tensor; expected numbers or truth values"),
+    (lambda: tv.Tensor([1, None]), "found [1, None] for a tensor; expected numbers or truth values"),
+    (lambda: tv.Tensor(1j), "found 1j for a tensor; expected numbers or truth values"),
+    (lambda: tv.fit(model(), DATA, out=3, quiet=True), "found 3 for a run folder; expected a path, as text"),
+    (lambda: tv.fit(model(), DATA, init_from=3, quiet=True), "found 3 for a run folder; expected a path, as text"),
+    (lambda: tv.load(None), "found None for a run folder; expected a path, as text"),
+    (lambda: tv.resume(3), "found 3 for a run folder; expected a path, as text"),
+    (lambda: tv.use(3), "found 3 for a file to use; expected a path, as text"),
+    (lambda: tv.DataSet("a", ROWS, ROWS, 6, 1.0), "found shape=6 of a; expected (rows, columns) of an image"),
+    (lambda: tv.DataSet("a", ROWS, ROWS, "2x3", 1.0), "found shape='2x3' of a; expected (rows, columns) of an image"),
     (lambda: tv.Tensor("a"), "found 'a' for a tensor; expected numbers or truth values"),
     (lambda: tv.Tensor(1.0).polygamma(-1), "found polygamma of order -1; expected at least 0"),
     (lambda: tv.Tensor(1.0).polygamma(1.5), "found order 1.5; expected whole numbers"),

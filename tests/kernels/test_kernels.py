@@ -56,6 +56,22 @@ def _gaussian_sample_kl_grad(dz, dkl, raw, eps):
     return np.concatenate([dz.sum(0) + dkl[:, None] * mu, by_sigma * sigma / 2], axis=1)
 
 
+def _gaussian_sample_kl_from(raw, other, eps):
+    mu, logvar = np.split(raw, 2, axis=1)
+    m, s = np.split(other, 2, axis=1)[0], np.sqrt(np.exp(np.split(other, 2, axis=1)[1]))
+    sigma = np.sqrt(np.exp(logvar))
+    return mu + sigma * eps, (np.log(s / sigma) + (sigma**2 + (mu - m) ** 2) / (2 * s**2) - 0.5).sum(1)
+
+
+def _gaussian_sample_kl_from_grad(dz, dkl, raw, other, eps):
+    (mu, logvar), (m, log_s2) = np.split(raw, 2, axis=1), np.split(other, 2, axis=1)
+    sigma, s, each = np.sqrt(np.exp(logvar)), np.sqrt(np.exp(log_s2)), dkl[:, None]
+    by_sigma, by_s = sigma / s**2 - 1 / sigma, 1 / s - (sigma**2 + (mu - m) ** 2) / s**3
+    by_mu = each * (mu - m) / s**2
+    by_raw = np.concatenate([dz.sum(0) + by_mu, ((dz * eps).sum(0) + each * by_sigma) * sigma / 2], axis=1)
+    return by_raw, np.concatenate([-by_mu, each * by_s * s / 2], axis=1)
+
+
 def _bernoulli_log_prob(logits, x):
     p_on, p_off = scipy.special.log_expit(logits), scipy.special.log_expit(-logits)
     return (x * p_on + (1 - x) * p_off).sum(-1), x * np.exp(p_off) - (1 - x) * np.exp(p_on)
@@ -86,6 +102,7 @@ FORMULAS = {
     "bias_activation": _bias_activation, "bias_activation_grad": _bias_activation_grad,
     "bias_grad": lambda g: np.ones(g.size // g.shape[-1]) @ g.reshape(-1, g.shape[-1]),
     "gaussian_sample_kl": _gaussian_sample_kl, "gaussian_sample_kl_grad": _gaussian_sample_kl_grad,
+    "gaussian_sample_kl_from": _gaussian_sample_kl_from, "gaussian_sample_kl_from_grad": _gaussian_sample_kl_from_grad,
     "bernoulli_log_prob": _bernoulli_log_prob, "gaussian_log_prob": _gaussian_log_prob,
     "scale_rows": lambda g, a: np.einsum("i,ij->ij", g.ravel(), a.reshape(-1, a.shape[-1])).reshape(a.shape),
     "objective": _objective, "objective_grad": _objective_grad,
@@ -113,6 +130,11 @@ def make(name, rng, batch, width, samples, dtype=np.float64, kind="tanh"):
         "gaussian_sample_kl": lambda: [normal(batch, 2 * width), normal(samples or 1, batch, width)],
         "gaussian_sample_kl_grad": lambda: [normal(samples or 1, batch, width), normal(batch), normal(batch, 2 * width),
                                             normal(samples or 1, batch, width)],
+        "gaussian_sample_kl_from": lambda: [normal(batch, 2 * width), normal(batch, 2 * width),
+                                            normal(samples or 1, batch, width)],
+        "gaussian_sample_kl_from_grad": lambda: [normal(samples or 1, batch, width), normal(batch),
+                                                 normal(batch, 2 * width), normal(batch, 2 * width),
+                                                 normal(samples or 1, batch, width)],
         "bernoulli_log_prob": lambda: [normal(*s, batch, width), rng.random((batch, width))],
         "gaussian_log_prob": lambda: [normal(*s, batch, 2 * width), rng.random((batch, width))],
         "scale_rows": lambda: [normal(*s, batch), normal(*s, batch, width)],
@@ -500,9 +522,28 @@ def check_limits(kernels, dtype):
     np.testing.assert_allclose(slope, wide / 2 + wide**2 / 4, rtol=8 * np.finfo(dtype).eps)
 
 
+def check_divergence_from_a_near_one(kernels, dtype):
+    """KL of two normal distributions that are nearly equal: every digit of it; 0 if they are equal, at any scale."""
+    rng, eps = np.random.default_rng(0), np.finfo(dtype).eps
+    logvar = rng.choice([-80.0, 0.0, 80.0], 300).astype(dtype)
+    other = np.stack([np.zeros(300, dtype), logvar], axis=1)
+    t = ((2 * rng.integers(0, 2, 300) - 1) * np.where(logvar, 64 * eps * 80, eps**0.5)).astype(dtype)
+    raw, none = np.stack([np.zeros(300, dtype), logvar + t], axis=1), np.zeros((1, 300, 1), dtype)
+    assert not kernels.gaussian_sample_kl_from(other, other, none, None)[1].any()
+    t = (raw[:, 1] - logvar).astype(np.float64)
+    kl = kernels.gaussian_sample_kl_from(raw, other, none, None)[1]
+    assert (kl > 0).all()
+    np.testing.assert_allclose(kl, t**2 / 4 + t**3 / 12, rtol=8 * eps)
+    ones = np.ones(300, dtype)
+    by_raw, by_other = kernels.gaussian_sample_kl_from_grad(none, ones, raw, other, none, None)
+    np.testing.assert_allclose(by_raw[:, 1], t / 2 + t**2 / 4, rtol=8 * eps)
+    np.testing.assert_allclose(by_other[:, 1], -(t / 2 + t**2 / 4), rtol=8 * eps)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_limits(dtype):
     check_limits(cpu, dtype)
+    check_divergence_from_a_near_one(cpu, dtype)
 
 
 # ---- the files -----------------------------------------------------------------------

@@ -157,6 +157,17 @@ def test_numba_that_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in line["found"]
 
 
+def test_a_variable_of_numba_is_named_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba itself is whole where NUMBA_NUM_THREADS=0 makes its import fail."""
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "0")
+
+    def broken(name: str) -> None:
+        raise ValueError("Number of threads specified must be > 0.")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    assert doctor._numba()["cure"].startswith("unset NUMBA_NUM_THREADS=0; if that does not help: pip install")
+
+
 def test_numba_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     monkeypatch.setitem(sys.modules, "numba", module("numba", __version__="0.1"))

@@ -10,10 +10,9 @@ import pytest
 from support import assert_same_bits
 
 import tinyvae as tv
-from tests.models.conditional import ConditionalVAE
 from tinyvae.distributions import posteriors
 from tinyvae.inference.bounds import Draw, Terms
-from tinyvae.models import MODELS, Model, Phase, build_model
+from tinyvae.models import MODELS, Model, Phase, build_model, model_for
 from tinyvae.models.classifier import Classifier
 from tinyvae.models.m2 import M2
 from tinyvae.runs import checkpoint
@@ -31,7 +30,12 @@ def digits(labels=None):
     return dataclasses.replace(data, train_labels=known)
 
 
-CASES = {"conditionalvae": (lambda: ConditionalVAE(64), digits),
+def cvae(given="label"):
+    return model_for("cvae", digits(), given=given, hidden=50, latent=5)
+
+
+CASES = {"cvae": (cvae, digits),
+         "net": (lambda: model_for("net", digits(), given="quadrants:2", hidden=50), digits),
          "m2": (lambda: M2(64, hidden=50, latent=5), lambda: digits(100)),
          "vae": (lambda: tv.VAE(64, 50, 5), digits)}  # fmt: skip
 
@@ -55,11 +59,11 @@ def test_a_model_trains_resumes_and_is_judged(kind, tmp_path):
 def test_a_label_helps_the_conditional_model():
     """Given the label, fewer nats are left to say: its bound on log p(x|y) is above the VAE's on log p(x)."""
     bounds = {}
-    for kind in ("vae", "conditionalvae"):
+    for kind in ("vae", "cvae"):
         model = CASES[kind][0]()
         tv.fit(model, digits(), epochs=10)
         bounds[kind] = tv.evaluate(model, digits(), importance_samples=50).log_evidence
-    assert bounds["conditionalvae"] > bounds["vae"] + 0.5
+    assert bounds["cvae"] > bounds["vae"] + 0.5
 
 
 def test_m2_classifies_better_with_unlabelled_data():
@@ -228,8 +232,8 @@ def test_a_model_without_labels_gets_a_sentence():
     data = dataclasses.replace(digits(), train_labels=None)
     with pytest.raises(ValueError, match="m2 learns from labels, and digits-dynamic has none"):
         Training(M2(64, hidden=50, latent=5), data, Settings())
-    with pytest.raises(ValueError, match="conditionalvae needs labels for each datum, and digits-dynamic has none"):
-        Training(ConditionalVAE(64), data, Settings())
+    with pytest.raises(ValueError, match="cvae needs labels for each datum, and digits-dynamic has none"):
+        Training(cvae(), data, Settings())
 
 
 def test_a_method_that_the_model_does_not_have_gets_a_sentence():

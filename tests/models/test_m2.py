@@ -21,7 +21,7 @@ from tinyvae.engine.program import Tape
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch
 from tinyvae.models.m2 import M2
-from tinyvae.runs import Interrupted
+from tinyvae.runs import CheckpointError, Interrupted, checkpoint
 from tinyvae.training.batches import STEP
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
@@ -227,12 +227,23 @@ def test_labelled_batches_go_on_with_their_bits_in_the_middle_of_an_epoch(kind, 
         assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
 
 
-def test_labelled_batches_that_began_anew_would_be_seen(tmp_path):
+def test_pixels_of_labelled_rows_are_drawn_apart():
+    """The first row of both batches is a datum of grey pixels: equal draws would be the same noise, used twice."""
+    grey = np.full((40, 64), 128, np.uint8)
+    labels = np.arange(40) % 2
+    data = tv.DataSet("grey", grey, grey[:4], (8, 8), 255.0, "dynamic", "bernoulli", labels, labels[:4])
+    training = Training(M2(64, classes=2, hidden=3, latent=2), data, Settings(batch=20))
+    training.begin_epoch()
+    batch, _ = training.batches.next(20)
+    same = (batch.x.numpy() == batch.labelled.x.numpy()).mean()
+    assert 0.4 < same < 0.6  # 1,280 pairs of fair coins
+
+
+def test_labelled_batches_that_began_anew_would_be_seen():
     """The comparison above notices a resumed run whose labelled rows begin at the head of their order."""
-    settings = Settings(epochs=4, batch=22, labelled_batch=6, seed=3)
     runs = []
     for forget in (False, True):
-        training = Training(small(), few(), settings)
+        training = Training(small(), few(), Settings(epochs=4, batch=22, labelled_batch=6, seed=3))
         training.begin_epoch()
         for step in range(4):
             if forget and step == 2:
@@ -240,3 +251,12 @@ def test_labelled_batches_that_began_anew_would_be_seen(tmp_path):
             training.step()
         runs.append(training.model.parameters.flat.copy())
     assert (runs[0] != runs[1]).any()
+
+
+def test_a_place_among_the_labelled_rows_that_does_not_exist_is_refused(tmp_path):
+    tv.fit(small(), few(), out=tmp_path / "run", epochs=1, batch=20, quiet=True)
+    arrays, meta = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    arrays["training.labelled_counters"] += 1
+    checkpoint.save(tmp_path / "run" / "last.safetensors", arrays, meta)
+    with pytest.raises(CheckpointError, match="which is no place in a training"):
+        tv.resume(tmp_path / "run", data=few(), epochs=2, quiet=True)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from support import likely_zero
+from tables import counts, table, zero
 
 import tinyvae as tv
 from tinyvae.distributions import posteriors
@@ -143,3 +144,54 @@ def test_a_wrong_posterior_gets_a_sentence():
     with pytest.raises(ValueError, match="found latent=1 with a dirichlet posterior, which needs at least 2"):
         tv.VAE(36, 12, 1, posterior="dirichlet")
     assert math.isclose(float(vae("gamma").prior.mean.data[0]), 1.0)
+
+
+def test_the_words_for_a_model_name_its_families():
+    assert str(tv.VAE(9, 6, 3, posterior="gamma")).startswith("VAE(9-6-3, relu, bernoulli, gamma posterior, ")
+
+
+# ---- data that are not images ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "likelihood"), [
+    (table, "normal"), (table, "student-t"), (counts, "poisson"), (counts, "negative-binomial")])
+def test_a_table_is_learned(source, likelihood):
+    found = source(200)
+    model = tv.VAE(3, 12, 2, likelihood=likelihood)
+    before = tv.evaluate(model, found)
+    records = tv.fit(model, found, epochs=3, batch=20, lr=3e-3, data_mean_bias=True)
+    assert records[-1]["test_elbo"] > before.elbo + 0.1
+
+
+def test_the_encoder_is_given_log1p_of_counts():
+    found = counts(20)
+    model = tv.VAE(3, 12, 2, likelihood="poisson", dtype="float64")
+    mean = model.encoder(tv.Tensor(np.log1p(found.train.astype(float)))).mean.numpy()
+    assert model.encode(found.train)[0] == pytest.approx(mean, rel=1e-12)
+    real = tv.VAE(3, 12, 2, likelihood="normal", dtype="float64")
+    mean = real.encoder(tv.Tensor(-found.train.astype(float))).mean.numpy()
+    assert real.encode(-found.train)[0] == pytest.approx(mean, rel=1e-12)
+
+
+def test_numbers_that_a_likelihood_does_not_take():
+    model, real = tv.VAE(3, 4, 2, likelihood="poisson"), tv.VAE(3, 4, 2, likelihood="normal")
+    for wrong in (np.full((1, 3), 0.5), np.full((1, 3), -1.0)):
+        with pytest.raises(tv.DataError, match="in x; expected counts, whole numbers from 0 to 16,777,216"):
+            model.encode(wrong)
+    with pytest.raises(tv.DataError, match="in x; expected finite numbers"):
+        real.encode(np.full((1, 3), np.nan))
+    with pytest.raises(ValueError, match="the likelihood poisson takes whole numbers from 0 on, and the table has any "
+                                         "numbers; likelihoods that do: normal, student-t"):
+        tv.fit(model, table(20), epochs=1)
+    with pytest.raises(tv.DataError, match=r"expected numbers from 0 to 1"):
+        tv.VAE(3, 4, 2).encode(np.full((1, 3), 2.0))
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "student-t", "poisson", "negative-binomial"])
+def test_it_starts_at_the_mean_of_a_table(likelihood):
+    mean = np.array([1e-9, 2.0, 300.0])
+    model = zero(counts(20), likelihood)
+    model.start_at(mean)
+    found = model.decode(np.zeros((1, 2)))[0]
+    low = 0.0 if likelihood in ("normal", "student-t") else 1e-3  # the logarithm of 0 has no end
+    assert found == pytest.approx(np.maximum(mean, low))

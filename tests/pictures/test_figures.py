@@ -198,6 +198,22 @@ def test_curves_with_gaps(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize("test_elbo", [(-30.0, -20.0), (-20.0, -30.0), (-45.0, -44.0)])
+def test_the_legend_of_a_short_run_lies_on_no_line(test_elbo: tuple[float, float], tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(charts, "save_png", lambda figure, path: seen.append(figure))
+    charts.curves([{"epoch": number + 1, "train_elbo": -40.0 + 10 * number, "test_elbo": value, "best": True}
+                   for number, value in enumerate(test_elbo)], tmp_path / "curves.png")
+    figure, axes = seen[0], seen[0].axes[0]
+    figure.draw_without_rendering()
+    legend = axes.get_legend().get_window_extent()
+    for line in axes.lines:
+        ends = axes.transData.transform(line.get_xydata())
+        between = ends[0] + np.linspace(0, 1, 200)[:, None] * (ends[1] - ends[0])
+        assert not any(legend.contains(x, y) for x, y in between)
+
+
 def test_an_unwritable_place(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="make the folder"):
         figures.samples(pictures(2), SHAPE, tmp_path / "no" / "x.png")

@@ -1,5 +1,7 @@
 """The gallery: every picture of every model, also of one latent dimension and of one test image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -173,3 +175,26 @@ def test_chosen_images_keep_their_labels():
     for image, label in zip(images, labels, strict=True):
         at = np.flatnonzero((data.test / np.float32(16) == image).all(1))
         assert data.test_labels[at[0]] == label
+
+
+def test_classes_go_by_their_names(tmp_path, monkeypatch):
+    """Also a datum whose class is not known."""
+    data, seen = data_set(), []
+    labels = np.arange(len(data.test)) % 3 - 1
+    named = dataclasses.replace(data, test_labels=labels, class_names=("cat", "dog"))
+    monkeypatch.setattr(gallery.charts, "latents", lambda means, labels, *_: seen.append(labels))
+    gallery.latents(tv.VAE(12, 8, 2), named, tmp_path)
+    counts = [int((labels == number).sum()) for number in (0, 1, -1)]
+    assert [int((seen[0] == name).sum()) for name in ("cat", "dog", "")] == counts
+
+
+def test_means_that_leave_0_to_1_are_drawn_as_black_and_white(tmp_path):
+    """Those of counts and real numbers, as likelihoods of pixels, do."""
+    model, data = tv.VAE(12, 8, 2, likelihood="normal"), data_set()
+    model.decoder.layers[-1].bias.data[:12] = np.linspace(-1, 2, 12)
+    with np.errstate(all="ignore"):
+        assert model.generate(3).max() > 1
+    assert gallery.sample(model, data, tmp_path, count=4)[0].exists()
+    images = np.linspace(-1, 2, 4)
+    assert gallery.shown(model, images).tolist() == [0, 0, 1, 1]
+    assert gallery.shown(tv.VAE(12, 8, 2), images) is images  # a probability that leaves [0, 1] is a fault

@@ -87,3 +87,14 @@ def test_the_flags_of_other_systems(tmp_path: Path) -> None:
     assert environment.cpu_flags(str(tmp_path / "arm")) is None
     (tmp_path / "x86").write_text("processor\t: 0\nflags\t\t: fpu avx\n\nprocessor\t: 1\nflags\t\t: none\n")
     assert environment.cpu_flags(str(tmp_path / "x86")) == {"fpu", "avx"}
+
+
+def test_other_variables_of_numba_are_a_difference(monkeypatch):
+    """Numba compiles other instructions for them, whose bits differ."""
+    monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
+    before = environment.environment()
+    assert environment.differing(before) == ""
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    assert environment.differing(before) == "NUMBA_CPU_NAME= then, NUMBA_CPU_NAME=generic now"
+    assert environment.differing({"blas": before["blas"]}) == ""  # a run of version 0.1.0 tells no variables
+    assert environment.differing({"blas": before["blas"], "variables": [3]}) == ""  # edited

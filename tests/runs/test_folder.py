@@ -38,7 +38,7 @@ def test_other_data_are_refused_with_the_way_to_start_anew(run):
     data = bits()
     data.train[3, 2] ^= 1  # one pixel
     words = refused(run, r"trained on other data: the SHA-256 of mine-static was (\w{12}), and that of .* is (\w{12}); "
-                    r"put the data back, or start a new run .*--init-from", data, epochs=3)
+                    r"put the data back, or start a new run .*init_from=", data, epochs=3)
     assert bits().fingerprint[:12] in words
     assert data.fingerprint[:12] in words
     refused(run, "trained on other data", tv.DataSet("mine-static", bits().train[:-1], bits().test, (3, 4), 1.0,
@@ -333,6 +333,28 @@ def test_parameters_that_are_not_finite_are_not_saved(interrupted, tmp_path):
     assert (tmp_path / "run/last.safetensors").read_bytes() == states[-1]
     assert np.isfinite(tv.load(tmp_path / "run").parameters.flat).all()
     assert json.loads((tmp_path / "run/fault.json").read_text())["wrong"] == 1
+
+
+def test_a_state_that_is_not_finite_does_not_go_on(run):
+    """The rate is not to blame for numbers that were NaN before the first step."""
+    def forge(arrays, meta):
+        arrays["decoder.0.bias"][0] = np.nan
+
+    reseal(run / "last.safetensors", forge)
+    (run / "metrics.jsonl").write_text("")
+    goes_on = r"found 1 of .* from which no training goes on"
+    with pytest.warns(RuntimeWarning, match="lacks epochs 1, 2"), pytest.raises(CheckpointError, match=goes_on):
+        tv.resume(run, bits(), epochs=4)
+
+
+def test_parameters_that_are_not_finite_end_a_training_without_a_folder():
+    model = vae()
+
+    def on_step(training, done):
+        model.parameters["decoder.0.bias"].data[0] = np.inf
+
+    with pytest.raises(NonFiniteError, match="parameters are not finite after step"):
+        tv.fit(model, bits(), on_step=on_step, quiet=True, **SETTINGS | {"on_nonfinite": "skip", "batch": 20})
 
 
 def test_an_epoch_without_a_finite_judgement_is_not_the_best(tmp_path, monkeypatch):

@@ -48,3 +48,14 @@ def test_a_step_beyond_the_memory_is_refused(monkeypatch):
     memory.check_memory(vae(), Settings(batch=100))
     with pytest.raises(ValueError, match=r"a step of 10,000,000 draws needs about .* make --batch"):
         memory.check_memory(vae(), Settings(batch=10**7))
+
+
+def test_a_sum_over_classes_needs_memory_for_each_of_them(monkeypatch):
+    from tinyvae.models import VAE
+    from tinyvae.models.m2 import M2
+    from tinyvae.training.settings import Settings
+
+    monkeypatch.setattr(memory, "physical_memory", lambda: 2**20)
+    memory.check_memory(VAE(20, hidden=10, latent=2), Settings(batch=200))
+    with pytest.raises(ValueError, match="a step of 20,000 draws needs"):
+        memory.check_memory(M2(20, classes=100, hidden=10, latent=2), Settings(batch=200))

@@ -63,6 +63,8 @@ def test_labelled_batches_go_round_their_own_order(digits):
     training.begin_epoch()
     batches, seen = training.batches, []
     order = batches.labelled_order.copy()
+    assert sorted(order) == list(range(30))
+    assert list(order) != sorted(order)
     for _ in range(6):
         batch, _ = batches.next(100)
         assert (len(batch), len(batch.labelled)) == (100, 7)

@@ -1,13 +1,14 @@
-"""The commands that look at a run or at this machine: `evaluate`, the pictures, `doctor`, `bench`."""
+"""The commands that look at runs or at this machine: `evaluate`, `compare`, the pictures, `doctor`, `bench`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, opened, opt, widths
+from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, make, opened, opt, widths
 from tinyvae.progress import watched
 
 
@@ -81,25 +82,66 @@ def picture(name: str) -> Any:
 
     def command(run: Run, out: Out = None, data: Data = None, use: Use = None, seed: Seed = 0,
                 data_dir: DataDir = None) -> None:
-        from tinyvae.pictures import gallery
-
-        model, data_set = opened(run, data, data_dir)
-        if not model.has_pictures:
-            raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
-                             "pictures are for models that do, as a vae")
-        model.check(data_set)
-        folder = out or (run if run.is_dir() else run.parent) / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        draw = getattr(gallery, name)
-        for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
-            print(file)
+        drawn(name, run, out, data, seed, data_dir)
 
     return command
 
 
-# Each picture with its help.
+def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, data_dir: str | None,
+          count: int = 1000) -> None:
+    """Draw one kind of picture, or write its numbers, if `out` is a file of rows."""
+    from tinyvae.choices import whole
+    from tinyvae.pictures import gallery
+    from tinyvae.tasks import rows
+
+    model, data_set = opened(run, data, data_dir)
+    if not model.has_pictures:
+        raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
+                         "pictures are for models that do, as a vae")
+    model.check(data_set)
+    if out is not None and out.suffix in rows.SUFFIXES:
+        if name not in rows.FILES:
+            raise ValueError(f"found --out {out} with {name}, which draws pictures alone; expected a folder, or one of "
+                             f"{', '.join(rows.FILES)}")
+        make(out.parent)
+        print(rows.write(out, *rows.FILES[name](model, data_set, whole("count", count, 1), seed)))
+        return
+    if data_set.is_table and name not in rows.FILES:
+        raise ValueError(f"found {name} with {data_set.name}, a table, which has no images; expected one of "
+                         f"{', '.join(rows.FILES)}")
+    folder = out or (run if run.is_dir() else run.parent) / "figures"
+    make(folder)
+    draw = getattr(gallery, name)
+    for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
+        print(file)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Two run folders or more.")],
+    importance_samples: Annotated[int, opt("Compare log p(x) by this number of draws; 0 compares the bound.",
+                                           "--importance-samples", "-k")] = 0,
+    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    data: Annotated[str | None, opt("Judge all runs on these data instead of their own.")] = None,
+    use: Use = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Show what differs between runs, and by how much their bounds on the same data do, with standard errors."""
+    from tinyvae.runs import files, folder, schema
+    from tinyvae.tasks import comparing
+
+    models = {str(run): opened(run, data, data_dir, device) for run in runs}
+    configs = [folder.RunFolder(run if run.is_dir() else run.parent).config() for run in map(Path, models)]
+    settings = [{"data": config["data"], **schema.completed(config["model"]), **config["settings"]}
+                for config in configs]
+    result = comparing.compare(models, importance_samples, seed, settings, part)
+    print(json.dumps(files.plain(result.to_dict()), indent=2) if as_json else result)
+
+
+# Each picture with its help; `sample` stands in conditional.py.
 PICTURES = {
-    "sample": "Draw images of the generator, decoded from draws of the prior.",
     "reconstruct": "Draw test images, and below each the image that the model decodes from its code.",
     "traverse": "Draw an image as one latent feature varies, for each of the most used ones, as PNG and GIF.",
     "interpolate": "Draw the way from one test image to another through latent space, as PNG and GIF.",

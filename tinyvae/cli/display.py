@@ -66,9 +66,11 @@ def heading(training: Training) -> str:
     """What the columns of the epoch lines are."""
     data, settings = training.data, training.settings
     name = f"L_{settings.importance_samples}, the bound of iwae," if settings.bound == "iwae" else "ELBO"
-    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {data.shape[0]} x "
-            f"{data.shape[1]} pixels; {training.model}\n{name} in nats per datum (higher is better) on training "
-            "and test data, the latter with its standard error")
+    size = data.size_in_words + ("" if data.is_table else " pixels")
+    units = ", as densities of standardised columns" if data.kind == "real" else ""
+    return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {size}; {training.model}\n"
+            f"{name} in nats per datum (higher is better{units}) on training and test data, the latter with its "
+            "standard error")
 
 
 def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Training) -> str:
@@ -78,9 +80,12 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
     skipped = f"  skipped {record['skipped']}" if record["skipped"] else ""
     error = record[f"test_{name}_stderr"]  # one datum has none
     if record["test_kl"] is None:  # a model whose bound has other terms
-        shown = {key.removeprefix("train_"): record.get(f"test_{key.removeprefix('train_')}", value)
-                 for key, value in record.items() if key.startswith("train_")}
-        parts = f"({', '.join(f'{key} {value:.2f}' for key, value in shown.items() if key not in ('elbo', 'count'))})"
+        shown = {}  # of terms that test data have no value for, that of the training data
+        for key in (key.removeprefix("train_") for key in record if key.startswith("train_")):
+            if key not in ("elbo", "count", "objective"):
+                known = f"test_{key}" in record
+                shown[key if known else f"train {key}"] = record[f"test_{key}" if known else f"train_{key}"]
+        parts = f"({', '.join(f'{key} {value:.2f}' for key, value in shown.items())})"
     else:
         parts = (f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  active "
                  f"{record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})")

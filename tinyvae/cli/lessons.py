@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from tinyvae.choices import known
-from tinyvae.cli.options import Json, opened, opt
+from tinyvae.cli.options import Json, make, opened, opt
 from tinyvae.progress import watched
 
 if TYPE_CHECKING:
@@ -39,14 +39,6 @@ Seed = Annotated[int, opt("Another seed gives other draws.")]
 def register(app: typer.Typer) -> None:
     for command in (elbo, montecarlo, variance):
         app.command()(command)
-
-
-def make(out: Path) -> None:
-    """The folder for the pictures; ValueError says why it cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
 
 
 def print_json(found: Any) -> None:

@@ -1,16 +1,20 @@
 """The command line, `tinyvae`: the commands put together, and what becomes of errors.
 
 Results go to standard output, messages to standard error. A mistake of the user ends with one sentence and exit
-code 2, a training that stopped being finite or a step that replay changes with 1, Ctrl-C with 130.
+code 2, a training that stopped being finite or a step that replay changes with 1, Ctrl-C with 130. An error that
+nobody foresaw, as one in a user's own model, keeps its traceback.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,12 +25,16 @@ EXAMPLES = {
     "tinyvae train": "real 8x8 digits, in seconds",
     "tinyvae train mnist-dynamic --out runs/m": "MNIST, pixels drawn at each use",
     "tinyvae train faces.npy-gray": "your own images, grey",
+    "tinyvae train table.csv --label-column y": "a table of numbers",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
+    "tinyvae complete runs/m --missing left": "what a hidden half may be",
     "tinyvae manifold runs/m": "AEVB Figure 4",
+    "tinyvae sample runs/c --condition x.png": "answers to a part of an image",
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
+UNWRITTEN = (errno.ENOSPC, errno.EIO, errno.EFBIG)  # what a full or broken place says to a writer
 
 
 def show_version(wanted: bool) -> None:
@@ -43,7 +51,7 @@ def program(
 
 def put_together() -> typer.Typer:
     """All commands as one program. Help texts name the choices that are registered by now."""
-    from tinyvae.cli import commands, lessons, train
+    from tinyvae.cli import classify, commands, completing, conditional, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
     app = typer.Typer(
@@ -55,8 +63,13 @@ def put_together() -> typer.Typer:
     app.callback()(program)
     app.command()(train.train)
     app.command()(commands.evaluate)
+    app.command()(commands.compare)
+    app.command()(conditional.sample)
+    app.command()(conditional.upscale)
     for name, text in commands.PICTURES.items():
         app.command(name, help=text)(commands.picture(name))
+    app.command()(completing.complete)
+    app.command()(classify.classify)
     app.command()(commands.doctor)
     app.command()(commands.bench)
     lessons.register(app)
@@ -78,6 +91,30 @@ def answer_interrupts() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt; until then it ends the program (`tinyvae/__init__.py`)."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_meant(fault: Exception) -> bool:
+    """Whether this package raised the error, by a sentence: a `raise` of its own is the last line that ran.
+
+    A TypeError that Python itself raises is a fault of the program or of the user's own file, whose place matters.
+    """
+    last = traceback.extract_tb(fault.__traceback__)[-1]
+    return Path(__file__).parents[1] in Path(last.filename).parents and (last.line or "").startswith("raise ")
+
+
+def place_of(fault: Exception) -> str:
+    """" (mine.py, line 7)" where a file that --use names led to the error, else ""."""
+    from tinyvae.models.extensions import PATHS
+
+    files = {path.absolute() for path in PATHS.values()}
+    own = [frame for frame in traceback.extract_tb(fault.__traceback__) if Path(frame.filename).absolute() in files]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """Say that Ctrl-C ended the command, and how it goes on if it can; returns the exit code."""
+    print(f"tinyvae: {str(stop) or 'interrupted'}", file=sys.stderr)
+    return 130
 
 
 def main() -> None:
@@ -103,9 +140,21 @@ def main() -> None:
         print(f"tinyvae: out of memory ({fault}); make --hidden, --latent, --samples or --batch smaller",
               file=sys.stderr)
         sys.exit(2)
-    except (CheckpointError, ValueError, OSError) as fault:
-        print(f"tinyvae: {fault}", file=sys.stderr)
+    except OSError as fault:  # what is raised where a file is named has a better sentence already
+        place = "standard output" if fault.filename is None and fault.errno in UNWRITTEN else fault.filename
+        print(f"tinyvae: {f'{place}: {fault.strerror}; choose another place' if place else fault}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as fault:
-        print(f"tinyvae: {str(fault) or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+    except (CheckpointError, ValueError) as fault:
+        print(f"tinyvae: {fault}{place_of(fault)}", file=sys.stderr)
+        sys.exit(2)
+    except (TypeError, AttributeError, IndexError, RuntimeError) as fault:
+        if not is_meant(fault):
+            raise
+        print(f"tinyvae: {fault}{place_of(fault)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        sys.exit(interrupted(stop))
+    except SystemExit as end:  # into which the command framework turns Ctrl-C, without a word
+        if isinstance(cause := getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            sys.exit(interrupted(cause))
+        raise

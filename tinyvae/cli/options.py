@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,24 @@ def given(context: Any) -> list[str]:
     return [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
 
 
+def existing_folder(path: str | None) -> str | None:
+    """The path in a form that is valid in every current folder; ValueError if there is no folder."""
+    if path is None:
+        return None
+    if not Path(path).expanduser().is_dir():
+        raise ValueError(f"found --data-dir {path}, where there is no folder; expected one that holds "
+                         "mnist/ or other sets")
+    return os.path.abspath(Path(path).expanduser())
+
+
+def make(out: Path) -> None:
+    """The folder for the pictures; ValueError says why it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
+
+
 def widths(text: str) -> list[int]:
     """"400" or "200,200" as a list of numbers."""
     try:
@@ -48,9 +67,18 @@ def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu
     from tinyvae.training.selection import select
     from tinyvae.training.settings import Settings
 
+    data_dir = existing_folder(data_dir)
     model = runs.load(run, device)
     config = runs.RunFolder(run if run.is_dir() else run.parent).config()
-    data_set = data_sets.load(data or config["data"], data_dir or config.get("data_dir"))
+    try:
+        data_set = data_sets.load(config["data"] if data is None else data, data_dir or config.get("data_dir"))
+    except data_sets.DataError as fault:
+        if data is not None:
+            raise
+        raise ValueError(f"{str(fault).rstrip('.')}; {run} was trained on them: say where they are now with --data "
+                         f"DATA, or for good with tinyvae train DATA --resume {run}") from None
+    if data is not None and data_set.kind == "real":  # the model knows the columns by the centers of its own data
+        data_set = data_set.in_units_of(data_sets.load(config["data"], data_dir or config.get("data_dir")))
     if data is None:  # the parts that the run trained on and was chosen by
         runs.check_data(runs.described(run), data_set, run, "give --data, whatever they are")
         data_set = select(data_set, Settings.from_dict(config["settings"]))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tinyvae.choices import chosen
-from tinyvae.cli.options import DataDir, Device, Json, Use, given, opt, widths
+from tinyvae.cli.options import DataDir, Device, Json, Use, existing_folder, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
-from tinyvae.models import MODELS, config_for
+from tinyvae.models import MODELS, config_for, options_of
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
 
@@ -63,11 +62,14 @@ def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=(
         "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
-        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray."
+        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray; or "
+        "a table (.csv, .tsv, .parquet), with -real (columns standardised) or -counts."
     ))] = "digits",
+    label_column: Annotated[str | None, opt("The column of a table that holds the labels.", metavar="NAME")] = None,
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
     resume: Annotated[Path | None, opt(
-        "Go on with this run. With another value it then records a change: "
+        "Go on with this run; DATA, if given, are its data under another name. With another value it then records a "
+        "change: "
         f"{either(['--' + name.replace('_', '-') for name in may_change()])}.", metavar="RUN")] = None,
     labels_from: Annotated[Path | None, opt(
         "Take the labels of the training data from this file, in their order: .npy, or text with one in each line; -1 "
@@ -78,10 +80,12 @@ def train(
     model: Annotated[str, opt(f"The kind of model: {either(MODELS)}.")] = "vae",
     option: Annotated[list[str] | None, opt("An option of the model's own, with its value as JSON: alpha=0.1.",
                                             metavar="NAME=VALUE")] = None,
+    supervised: Annotated[bool, opt(
+        "With a model that learns from few labels: train the network q(y|x) alone on the same labels, too, in "
+        "RUN/supervised, and print what the unlabelled data gain.", "--supervised")] = False,
     hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
     latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
-    activation: Annotated[str, opt(
-        f"The activation of hidden layers: {either([name for name in ACTIVATIONS if name != 'identity'])}.")] = "relu",
+    activation: Annotated[str, opt(f"The activation of hidden layers: {either(ACTIVATIONS)}.")] = "relu",
     likelihood: Annotated[str | None, opt(
         f"The likelihood p(x|z): {either(LIKELIHOODS)}. By default: what suits the data.")] = None,
     posterior: Annotated[str, opt(f"The family of the posterior q(z|x): {either(posteriors())}.")] = "normal",
@@ -104,10 +108,10 @@ def train(
 
     if tf32 and device != "cuda":
         raise ValueError("found --tf32 without --device cuda; only a GPU multiplies in TF32: leave it out")
-    asked = given(context)
+    asked, data_dir = given(context), existing_folder(data_dir)
     settings = {f.name: more[f.name] for f in fields(Settings)}
     if resume is not None:
-        others = [name for name in asked if name not in ("resume", *ALWAYS, *may_change())]
+        others = [name for name in asked if name not in ("resume", "data", *ALWAYS, *may_change())]
         if others:
             raise ValueError(f"--resume goes on with the run's own settings, but {others[0].replace('_', '-')} was "
                              f"given too, and only {', '.join(may_change())} can change; leave it out, or start a new "
@@ -115,14 +119,22 @@ def train(
         run = runs.RunFolder(resume)
         run.check_path()
         changes = {name: value for name, value in settings.items() if name in asked}
+        moved = data if "data" in asked else None  # the run's data under another name, which `prepare` compares
         with run.locked():
-            carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures)
+            carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures, moved)
         return
     of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
                 "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
+    if label_column is not None:
+        data = data_sets.with_label(data, label_column)
     config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings,
                    labels_from)
     config["pictures"] = pictures is not False
+    if supervised:
+        from tinyvae.tasks.supervised import check_kind
+
+        check_kind(config["model"]["kind"])
+        config["supervised"] = True
     name = out or claimed(Path("runs") / Path(data_sets.split_labels(config["data"])[0]).name)
     run = runs.RunFolder(name)
     try:
@@ -133,8 +145,18 @@ def train(
             name.rmdir()
 
 
-def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
-             pictures: bool | None) -> None:
+def carry_on(word: str, run: Any, *arguments: Any) -> None:
+    """`go_on`; after Ctrl-C at any moment the last line says how the run goes on, now that its folder is there."""
+    from tinyvae import runs
+
+    try:
+        go_on(word, run, *arguments)
+    except KeyboardInterrupt as stop:
+        raise runs.Interrupted(str(stop) or f"interrupted; {runs.way_on(run)}") from None
+
+
+def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
+          pictures: bool | None, data: str | None = None) -> None:
     """Train the rest of a run, with a view of it, and draw its pictures; the first line printed begins with `word`.
 
     `pictures`: None draws them if the run began with them.
@@ -144,22 +166,25 @@ def carry_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None,
     from tinyvae.engine import fusion
     from tinyvae.pictures import gallery
     from tinyvae.runs import log, schema
+    from tinyvae.tasks import supervised
 
-    run, training = runs.prepare(run, data_dir=data_dir, device=device, **changes)
+    run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
     say(f"{word} {run.path}, {training.epoch} of {training.settings.epochs} epochs done")
     say(display.heading(training))
+    if training.finished():
+        kept = f"; {' and '.join(changes)} recorded for later epochs" if changes else ""
+        say(f"nothing left to do{kept}; more epochs by: tinyvae train --resume {run.path} --epochs COUNT")
     if tf32:
         loss, change = training.tf32_error()
         say(f"TF32 products: beside float32's, the first batch's loss is off by {loss:.1e} of itself, its gradient by "
             f"{change:.1e} (norms)")
     view = display.TrainingView(training, as_json)
-    try:
-        with view.live(), fusion.tf32(tf32):
-            runs.train(run, training, view.on_step, view.on_epoch)
-    except runs.Interrupted as stop:  # the command framework would end here without a word
-        print(f"tinyvae: {stop}", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with view.live(), fusion.tf32(tf32):
+        runs.train(run, training, view.on_step, view.on_epoch)
+    if run.config().get("supervised"):
+        gained = supervised.gained(run, training, data_dir or run.config().get("data_dir"), device)
+        print(json.dumps(gained.to_dict()) if as_json else gained)
     if run.config().get("pictures", True) if pictures is None else pictures:
         records = log.read_lines(run.metrics, schema.is_record)
         drawn = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
@@ -177,7 +202,7 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
 
     old = {} if init_from is None else runs.described(init_from)
     if old and "data" not in given(context):
-        data = old["data"]
+        data = old["data"] if labels_from is None else data_sets.split_labels(old["data"])[0]
     if dtype not in ("float32", "float64"):
         raise ValueError(f"found --dtype {dtype!r}; expected float32 or float64")
     data = data_sets.anywhere(data)
@@ -191,7 +216,8 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
             raise ValueError(f"--init-from takes the model of its run, but {clashing[0]} was given too; leave it out")
     else:
         model_config = config_for(kind, outline, **configured(context, kind, of_model, options), init=init, dtype=dtype)
-    settings = dict(settings)
+    kind = model_config.get("kind", "vae")
+    settings = settings | MODELS[kind].defaults_beside([name for name in given(context) if name in settings])
     if settings["epochs"] is None:
         settings["epochs"] = max(10, round(150_000 / outline.count))
     if settings["lr"] is None:
@@ -207,20 +233,42 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
 
 def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[str]) -> dict[str, Any]:
     """The options of a model that the command line gives; ValueError for one that it does not take."""
-    takes = inspect.signature(chosen("model", kind, MODELS).build).parameters
-    own = dict(map(parsed, options))
+    takes = options_of(kind)
+    own: dict[str, Any] = {}
+    for name, value in map(parsed, options):
+        if name in own or name in given(context):
+            raise ValueError(f"found --option {name} and {f'--{name}' if name not in own else 'the same again'}; leave "
+                             "one of them out")
+        own[name] = value
     asked = [name for name in given(context) if name in of_model] + list(own)
     if refused := [name for name in asked if name not in takes]:
-        known = ", ".join(list(takes)[1:]) or "none"
+        known = ", ".join(takes) or "none"
         name = f"option {refused[0]}" if refused[0] in own else refused[0]
         raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}")
-    for name, value in own.items():
-        default = takes[name].default
-        if type(default) in (int, float) and type(value) not in (int, float):
-            raise ValueError(f"found --option {name}={value}; expected a number, as {name}={default}")
+    for name in asked:
+        value, default = (own if name in own else of_model)[name], takes[name].default
+        if need := unlike(value, default):
+            as_option = f"option {name}" if name in own else name
+            example = json.dumps(default, default=list)
+            raise ValueError(f"found --{as_option}={json.dumps(value)}; expected {need}, as {name}={example}")
     said = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
             and (name in asked or takes[name].default is inspect.Parameter.empty)}
     return {**{name: value for name, value in said.items() if value is not None}, **own}
+
+
+def unlike(value: Any, default: Any) -> str:
+    """What an option with this default must be, in words, if the value is something else; "" if it may be that."""
+    first = default[0] if isinstance(default, (tuple, list)) and default else default
+    values = value if isinstance(value, list) and value else [value]  # one width, or several
+    if isinstance(first, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(first, str):
+        return "" if all(isinstance(one, str) for one in values) else "text"
+    if isinstance(first, int):
+        return "" if all(type(one) is int for one in values) else "a whole number"
+    if isinstance(first, float):
+        return "" if all(type(one) in (int, float) and math.isfinite(one) for one in values) else "a finite number"
+    return ""
 
 
 def parsed(option: str) -> tuple[str, Any]:
@@ -230,7 +278,7 @@ def parsed(option: str) -> tuple[str, Any]:
         raise ValueError(f"found --option {option!r}; expected NAME=VALUE, as alpha=0.1")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -244,3 +292,6 @@ def claimed(path: Path) -> Path:
         except FileExistsError:
             number += 1
             candidate = path.with_name(f"{path.name}-{number}")
+        except OSError as fault:
+            raise ValueError(f"{candidate} cannot be made here: {fault.strerror}; choose another place with --out"
+                             ) from None

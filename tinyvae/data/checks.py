@@ -6,6 +6,7 @@ numbers: `images` is the array that was found, with all its parts together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,19 +23,20 @@ class DataError(ValueError):
     """Data that cannot be used; the message says what was found, what was expected and what to do."""
 
 
-def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey") -> None:
+def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey", flat: bool = False) -> None:
     """Raise DataError unless `rows` is an array (count, pixels) of numbers from 0 to `scale`; `what` names it.
 
-    Of the `kind` "counts" it must hold whole numbers from 0 on, and of "real" any finite numbers.
+    Of the `kind` "counts" it must hold whole numbers from 0 on, and of "real" any finite numbers. `flat` says that they
+    may be no images but a table.
     """
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not rows.size:
         found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else f"type {type(rows).__name__}"
         raise DataError(f"found {what} of {found}; expected an array (count, pixels) that is not empty")
     check_type(rows.dtype, what)
-    check_range(rows, what, scale, kind)
+    check_range(rows, what, scale, kind, flat)
 
 
-def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "grey") -> None:
+def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "grey", flat: bool = False) -> None:
     """Raise DataError unless all numbers of `rows`, (count, pixels) and not empty, are from 0 to `scale`, or of the
     `kind` "counts" or "real"."""
     low, high = limits([rows])
@@ -48,8 +50,9 @@ def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "gr
         return
     if not (low >= 0 and high <= scale):  # NaN fails
         expected = "numbers from 0 to 1" if scale == 1 else f"numbers from 0 to the scale, {scale:g}"
-        raise DataError(f"found {found_range([rows])} in {what}; expected {expected}. "
-                        f"{cure([rows]) if scale == 1 else ''}".strip())
+        advice = (of_table([rows], "take tv.data.from_table, which standardises each") if flat else
+                  cure([rows]) if scale == 1 else "")
+        raise DataError(f"found {found_range([rows])} in {what}; expected {expected}. {advice}".strip())
 
 
 def check_type(dtype: np.dtype, what: str) -> None:
@@ -114,6 +117,16 @@ def cure(parts: Sequence[np.ndarray]) -> str:
         halved = "(images + 1) / 2"
         return f"Store np.float32({halved if -1 <= low and high <= 1 else f'np.clip({halved}, 0, 1)'}) instead."
     return f"Store np.float32(np.interp(images, ({number(low)}, {number(high)}), (0, 1))) instead."
+
+
+def of_table(parts: list[np.ndarray], advice: str) -> str:
+    """The cure of rows out of range that may be those of a table, for which the advice is right."""
+    width = parts[0].shape[1]
+    if not np.isfinite(limits(parts)).all():
+        return cure(parts)
+    if math.isqrt(width) ** 2 == width:  # may be square images
+        return f"{cure(parts)} For columns of a table, {advice}."
+    return f"For {width} columns of a table, {advice}."
 
 
 def sameness(rows: np.ndarray) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,8 @@ class DataSet:
                             "grey = stored / scale")
         if self.pixels not in TREATMENTS:
             raise DataError(f"found pixels={self.pixels!r} of {self.name}; expected one of {', '.join(TREATMENTS)}")
+        if not isinstance(self.shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in self.shape):
+            raise DataError(f"found shape={self.shape!r} of {self.name}; expected (rows, columns) of an image")
         for part in PARTS:
             stored, labels = getattr(self, part), getattr(self, part + "_labels")
             if stored is None and part == "valid":
@@ -169,6 +172,26 @@ class DataSet:
             return stored
         return np.asarray(stored, np.float64) * self.spread + self.center
 
+    def in_units_of(self, other: DataSet) -> DataSet:
+        """The same own values, stored with the centers and spreads of another table, as a model of its data takes them.
+
+        DataError for a table with other columns.
+        """
+        if self.columns != other.columns or self.dimensions != other.dimensions or self.pixels != other.pixels:
+            ours, theirs = (", ".join(names[:5]) + ", ..." * (len(names) > 5) for names in (self.column_names,
+                                                                                          other.column_names))
+            raise DataError(f"{self.name} has {self.dimensions} columns, {ours}, {self.pixels}; expected those of "
+                            f"{other.name}, {other.dimensions}, {theirs}, {other.pixels}, in their order")
+        if other.center is None or other.spread is None:
+            return self
+        changed: dict[str, Any] = {}
+        for part in PARTS:
+            if (stored := getattr(self, part)) is not None:
+                mask = getattr(self, f"{part}_mask")
+                values = (self.own_units(stored) - other.center) / other.spread
+                changed[part] = (values if mask is None else np.where(mask, values, 0.0)).astype(np.float32)
+        return replace(self, center=other.center, spread=other.spread, **changed)
+
     def log_jacobian(self, part: str) -> np.ndarray | None:
         """What log p(x) of stored values, in nats, gains to be the log density of own values; (count,), None for 0.
 
@@ -177,9 +200,8 @@ class DataSet:
         """
         if self.spread is None:
             return None
-        mask, count = getattr(self, f"{part}_mask"), len(getattr(self, part))
-        observed = np.ones((count, self.dimensions)) if mask is None else mask
-        return -(observed @ np.log(self.spread))
+        mask, logs = getattr(self, f"{part}_mask"), np.log(self.spread)
+        return np.full(len(getattr(self, part)), -logs.sum()) if mask is None else -(mask @ logs)
 
     @property
     def has_missing(self) -> bool:

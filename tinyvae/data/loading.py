@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
-from tinyvae.data.checks import DataError, check_rows, is_whole, number, only
+from tinyvae.data.checks import DataError, check_range, check_rows, is_whole, number, only
 from tinyvae.data.dataset import PIXELS, TABLES, TREATMENTS, DataSet, split_suffix, treated
 from tinyvae.data.formats.labels import MARK, relabelled, split_labels
 from tinyvae.data.sources import NAMES, SOURCES
@@ -80,8 +80,13 @@ def with_label(name: str | os.PathLike[str], column: str | None) -> str:
     if column is None:
         return full
     base, wanted = (full, None) if _existing(full) else split_suffix(full)
-    if base in SOURCES or not _existing(base):
+    if base in SOURCES:
         raise DataError(f"found the label column {column} with {full}; expected the path of a table, such as a.csv.")
+    if not _existing(base):
+        if _located(base):
+            raise DataError(f"found the label column {column} with {full}, which names one already; leave one of them "
+                            "out.")
+        raise _unknown(full)
     return f"{base}@{column}" + (f"-{wanted}" if wanted else "")
 
 
@@ -121,7 +126,7 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
     if isinstance(data, (str, os.PathLike)):
         return load(data)
     rows = np.ascontiguousarray(data)
-    check_rows(rows, what)
+    check_rows(rows, what, flat=True)
     bits = only([rows], 0, 1)
     return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
 
@@ -149,7 +154,7 @@ def _located(text: str) -> tuple[Path, str | None] | None:
         return path, None
     for place in (place for place, letter in enumerate(text) if letter == "@"):
         path = _existing(text[:place])
-        if path is not None and path.is_file() and text[place + 1 :]:
+        if path is not None and text[place + 1 :]:
             return path, text[place + 1 :]
     return None
 
@@ -246,13 +251,39 @@ def _load_path(path: Path, label: str | None, text: str, wanted: str | None) -> 
                         "folder, which are read in parts.") from error
 
 
+def rows_of(path: str | os.PathLike[str], like: DataSet) -> np.ndarray:
+    """All rows of a table file as a model of the table `like` takes them: its columns, by their names, in its units.
+
+    Further columns, such as labels, are left out. DataError for a file that is no table, lacks a column or a value.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"there is no file {file}; expected a table with the columns of {like.name}.")
+    table = formats.read(file)
+    if not isinstance(table, formats.Table):
+        raise DataError(f"{file} is no table; expected one with the columns of {like.name} (.csv, .tsv, .parquet).")
+    if missing := [name for name in like.column_names if name not in table.names]:
+        raise DataError(f"{file} has no column {missing[0]}; expected all columns of {like.name}.")
+    cells = dict(zip(table.names, table.cells, strict=True))
+    arrays, _, _ = formats.Table(like.column_names, tuple(cells[name] for name in like.column_names)).chosen(
+        str(file), None)
+    numbers = arrays["images"].read()
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{file} has missing or infinite values in {int((~np.isfinite(numbers)).any(1).sum())} of "
+                        f"{len(numbers)} rows; expected numbers alone: fill them in first, or leave those rows out.")
+    stored = numbers if like.center is None or like.spread is None else (numbers - like.center) / like.spread
+    check_range(np.ascontiguousarray(stored), str(file), kind=like.pixels)
+    return stored.astype(np.float32)
+
+
 def _of_table(table: formats.Table, where: str, label: str | None, wanted: str | None) -> DataSet:
     """The data set of a table: of real numbers, if no treatment is wanted; a line then says what else they may be."""
     arrays, columns, names = table.chosen(where, label)
-    numbers = arrays["images"].read()
+    rows = {key: stored.read() for key, stored in arrays.items() if stored.dtype.kind == "f" and len(stored.shape) == 2}
+    numbers = np.concatenate(list(rows.values()))
     whole = is_whole(np.nan_to_num(numbers))
     if wanted in PIXELS and whole and not np.isnan(numbers).any():  # bytes, not fractions
-        arrays["images"] = formats.Stored.of(numbers.astype(np.int64))
+        arrays |= {key: formats.Stored.of(values.astype(np.int64)) for key, values in rows.items()}
     data = data_set_of(where, arrays, wanted or "real", columns, names)
     if wanted is None and whole and not (numbers < 0).any():
         pixels = "" if data.dimensions < 9 or np.nanmax(numbers) > 255 else f", and if they are pixels, {where}-gray"

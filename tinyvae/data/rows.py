@@ -17,6 +17,7 @@ from tinyvae.data.checks import (
     is_whole,
     limits,
     number,
+    of_table,
     only,
 )
 
@@ -76,42 +77,29 @@ def standardised(parts: dict[str, np.ndarray], masks: dict[str, np.ndarray], nam
     They are the mean and the standard deviation of the training part's observed values. A column that is constant there
     gets the spread 1, and a warning. DataError for numbers that are infinite, and for a column without any value.
     """
-    train = parts["train"].astype(np.float64)
-    seen = masks["train"] == 1 if masks else np.ones(train.shape, bool)
-    for part in parts.values():
-        if not np.isfinite(part).all():
-            column = names[int((~np.isfinite(part)).any(0).argmax())]
-            raise DataError(f"{what} has infinite numbers in the column {column}; expected finite ones, and NaN or an "
+    center, spread = np.empty((2, len(names)))
+    found = {key: np.empty(part.shape, np.float32) for key, part in parts.items()}
+    constant = []
+    for j, name in enumerate(names):
+        if not all(np.isfinite(part[:, j]).all() for part in parts.values()):
+            raise DataError(f"{what} has infinite numbers in the column {name}; expected finite ones, and NaN or an "
                             "empty cell where a value is missing.")
-    if not seen.any(0).all():
-        raise DataError(f"{what} has no training value in the column {names[int((~seen.any(0)).argmax())]}; expected "
-                        "some: leave the column out.")
-    count = seen.sum(0)
-    size = np.abs(train).max(0, where=seen, initial=0.0)  # so that no square overflows
-    size[size == 0] = 1.0
-    scaled = np.where(seen, train / size, 0.0)
-    mean = scaled.sum(0) / count
-    spread = size * np.sqrt((np.where(seen, scaled - mean, 0.0) ** 2).sum(0) / count)
-    low, high = np.where(seen, train, np.inf).min(0), np.where(seen, train, -np.inf).max(0)
-    constant = low == high
-    center, spread = np.where(constant, low, size * mean), np.where(constant | (spread == 0), 1.0, spread)
-    if constant.any():
-        which = ", ".join(name for name, found in zip(names, constant, strict=True) if found)
-        warnings.warn(f"{what} has the same number in the whole training part of the columns {which}: nothing can be "
-                      "learned there, and the density of a continuous likelihood has no bound; leave them out",
-                      stacklevel=2)
-    found = {key: ((part - center) / spread).astype(np.float32) for key, part in parts.items()}
+        values = parts["train"][:, j].astype(np.float64)
+        values = values[masks["train"][:, j] == 1] if masks else values
+        if not values.size:
+            raise DataError(f"{what} has no training value in the column {name}; expected some: leave the column out.")
+        size = np.abs(values).max() or 1.0  # by it no square overflows
+        center[j], spread[j] = size * (values / size).mean(), size * (values / size).std()
+        if values.min() == values.max() or spread[j] == 0:
+            center[j], spread[j] = values[0], 1.0
+            constant.append(name)
+        for key, part in parts.items():
+            found[key][:, j] = (part[:, j].astype(np.float64) - center[j]) / spread[j]
+    if constant:
+        warnings.warn(f"{what} has the same number in the whole training part of the columns {', '.join(constant)}: "
+                      "nothing can be learned there, and the density of a continuous likelihood has no bound; leave "
+                      "them out", stacklevel=2)
     return found, center, spread
-
-
-def of_table(parts: list[np.ndarray], advice: str) -> str:
-    """The cure of rows out of range that may be those of a table, for which the advice is right."""
-    width = parts[0].shape[1]
-    if not np.isfinite(limits(parts)).all():
-        return cure(parts)
-    if math.isqrt(width) ** 2 == width:  # may be square images
-        return f"{cure(parts)} For columns of a table, {advice}."
-    return f"For {width} columns of a table, {advice}."
 
 
 def _reshaped(shape: tuple[int, ...], dtype: np.dtype) -> str:

@@ -17,6 +17,7 @@ from tinyvae.distributions.registry import (
     likelihood,
     misfit,
     posteriors,
+    prior_family,
     prior_of,
 )
 from tinyvae.distributions.stable import LogTensor, UnitTensor
@@ -30,4 +31,5 @@ if TYPE_CHECKING:  # the classes, which no line here names
     def __getattr__(name: str) -> Any: ...
 
 __all__ = [*_classes, "FAMILIES", "LIKELIHOODS", "Distribution", "LogTensor", "UnitTensor", "closed_form", "family",
-           "has_closed_kl", "kl", "kl_or_sampled", "kl_per_dimension", "likelihood", "misfit", "posteriors", "prior_of"]
+           "has_closed_kl", "kl", "kl_or_sampled", "kl_per_dimension", "likelihood", "misfit", "posteriors",
+           "prior_family", "prior_of"]

@@ -119,14 +119,15 @@ def _kl(q: Bernoulli, p: Bernoulli) -> Tensor:
     return apply("bernoulli_kl", q.logits, p.logits)
 
 
-def _log_prob(logits: Tensor, x: Tensor) -> Tensor:
+def log_prob_of_pixels(logits: Tensor, x: Tensor) -> Tensor:
+    """x log p + (1 - x) log(1 - p) of each pixel, for x in [0, 1]."""
     # x log p + (1 - x) log(1 - p) = x l - log(1 + exp(l)) (AEVB appendix C.1), written as
     # (x - [l > 0]) l - log(1 + exp(-|l|)); a certain x costs nothing, also at infinite l
     above = logits > 0
     rest = x - above.cast(logits.dtype)
     linear = rest * logits
     linear = (abs(logits) == np.inf).where((rest == 0).where(0.0, linear), linear)
-    return (linear - above.where(-logits, logits).softplus()).sum(-1)
+    return linear - above.where(-logits, logits).softplus()
 
 
-pixel_log_prob("bernoulli_log_prob", _log_prob, per_pixel=1, flops=9)
+pixel_log_prob("bernoulli_log_prob", lambda logits, x: log_prob_of_pixels(logits, x).sum(-1), per_pixel=1, flops=9)

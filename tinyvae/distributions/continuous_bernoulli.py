@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyvae.distributions.base import Distribution
+from tinyvae.distributions.bernoulli import log_prob_of_pixels
 from tinyvae.distributions.divergence import bounded_difference, closed_form, exp_remainder
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.special import gauss_legendre
@@ -184,6 +185,10 @@ class ContinuousBernoulli(Distribution):
         # At an infinite logit the density is infinite at one end and 0 elsewhere: -inf, as log C = inf must not undo.
         pixels, constant = apply("bernoulli_log_prob", self.logits, x)[0], self.log_constant().sum(-1)
         return pixels + (pixels == -np.inf).where(0.0, constant)
+
+    def log_density(self, w: Tensor) -> Tensor:
+        pixels = log_prob_of_pixels(self.logits, w)
+        return pixels + (pixels == -np.inf).where(0.0, self.log_constant())
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         u = noise.uniform((samples, *self.logits.shape), self.logits.dtype)

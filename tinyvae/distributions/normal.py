@@ -101,9 +101,12 @@ class Normal(Distribution):
         return self.mu, self.sigma
 
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        if self.raw is None or not (isinstance(prior, Normal) and prior.is_standard()):
-            return super().sample_with_kl(prior, noise, samples)
-        return apply("gaussian_sample_kl", self.raw, self.noise(noise, samples))
+        if self.raw is not None and isinstance(prior, Normal):
+            if prior.is_standard():
+                return apply("gaussian_sample_kl", self.raw, self.noise(noise, samples))
+            if prior.raw is not None and prior.raw.shape == self.raw.shape:
+                return apply("gaussian_sample_kl_from", self.raw, prior.raw, self.noise(noise, samples))
+        return super().sample_with_kl(prior, noise, samples)
 
 
 @closed_form(Normal, Normal)
@@ -142,6 +145,39 @@ rule("gaussian_sample_kl_grad", twin=_sample_kl_grad, domain=(ANY, ANY, ANY, ANY
      flops=lambda y, dz, dkl, raw, eps: 5 * raw.size + 3 * eps.size)
 
 
+# ---- a sample and KL(q(z|x) || p(z|c)) in one pass, where both are normal --------------------------------------------
+
+
+def _sample_kl_from(raw: Tensor, other: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    q = Normal.from_raw(raw)
+    return q.at(eps), kl(q, Normal.from_raw(other))
+
+
+def _sample_kl_from_grads(g: Any, y: Any, raw: Tensor, other: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, None]:
+    by_raw, by_other = g[0].contiguous().apply("gaussian_sample_kl_from_grad", g[1].contiguous(), raw, other, eps)
+    return by_raw, by_other, None
+
+
+def _sample_kl_from_grad(dz: Tensor, dkl: Tensor, raw: Tensor, other: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    q, p, by_kl = Normal.from_raw(raw), Normal.from_raw(other), dkl.reshape(-1, 1)
+    z = p.standardise(q.mu)  # KL = (exp(t) - 1 - t + z^2) / 2 with t = logvar - log s^2
+    by_mu, by_logvar = by_kl * z.apply("over_exp", 0.5 * p.logvar), 0.5 * by_kl * (q.logvar - p.logvar).expm1()
+    by_raw = (dz.sum(0) + by_mu).concatenate(0.5 * ((dz * eps).sum(0) * q.sigma) + by_logvar, axis=-1)
+    return by_raw, (-by_mu).concatenate(-by_logvar - 0.5 * by_kl * z * z, axis=-1)
+
+
+# raw and other are (batch, 2 latent), mean and log-variance of q and of p side by side; eps is (samples, batch, latent)
+rule("gaussian_sample_kl_from", twin=_sample_kl_from, grads=_sample_kl_from_grads, domain=(ANY, ANY, ANY), outputs=2,
+     constants=(2,), kernel="gaussian_sample_kl_from",
+     accepts=of_shapes(lambda raw, other, eps: len(eps) == 3 and raw == other == (eps[1], 2 * eps[2])),
+     flops=lambda z, raw, other, eps: 8 * raw.size + 2 * eps.size)
+rule("gaussian_sample_kl_from_grad", twin=_sample_kl_from_grad, domain=(ANY,) * 5, outputs=2,
+     kernel="gaussian_sample_kl_from_grad",
+     accepts=of_shapes(lambda dz, dkl, raw, other, eps: len(eps) == 3 and dz == eps and dkl == eps[1:2]
+                       and raw == other == (eps[1], 2 * eps[2])),
+     flops=lambda y, dz, dkl, raw, other, eps: 10 * raw.size + 3 * eps.size)
+
+
 @likelihood("gaussian", pixels="grey")
 @family("grey-normal")
 class GreyNormal(Distribution):
@@ -174,6 +210,9 @@ class GreyNormal(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return apply("gaussian_log_prob", self.raw, x)[0]
+
+    def log_density(self, w: Tensor) -> Tensor:
+        return Normal(self.mean, self.logvar).log_density(w)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return Normal(self.mean, self.logvar).sample(noise, samples)

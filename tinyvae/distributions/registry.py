@@ -99,6 +99,11 @@ def posteriors() -> dict[str, type[Distribution]]:
     return {name: FAMILIES[name] for name in sorted(PRIORS)}
 
 
+def prior_family(posterior: str) -> type[Distribution]:
+    """The family of the prior p(z) that goes with a posterior."""
+    return FAMILIES[PRIORS[posterior][0]]
+
+
 def prior_of(posterior: str, latent: int, dtype: Any, xp: Namespace) -> Distribution:
     """The prior p(z) over `latent` dimensions that goes with a posterior."""
     name, *numbers = PRIORS[posterior]

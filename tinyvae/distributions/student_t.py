@@ -86,7 +86,7 @@ class StudentT(Distribution):
         """scale^2 df / (df - 2); infinite where 1 < df <= 2, NaN below."""
         known = self.df > 2
         df = known.where(self.df, 3.0)
-        return known.where(self.scale**2 * (df / (df - 2)), (self.df > 1).where(np.inf, np.nan))
+        return known.where(self.scale**2 * (df / (df - 2)), (self.df > 1).where(self.df + np.inf, np.nan))
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.log_density(x).sum(-1)

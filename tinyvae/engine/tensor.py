@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyvae.engine.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
 from tinyvae.engine.fusion import fused, kernel_of, serves, tf32
-from tinyvae.engine.rules import TABLE, Rule
+from tinyvae.engine.rules import TABLE, Interval, Rule
 from tinyvae.engine.tape import Launch, TapeError, history, key, recording, walk
 from tinyvae.protocols import Protocols
 
@@ -22,7 +22,11 @@ Axis = int | Sequence[int] | None
 
 
 def _unary(name: str) -> Callable[[Tensor], Tensor]:
-    return lambda self: apply(name, self)
+    def method(self: Tensor) -> Tensor:
+        return apply(name, self)
+
+    method.__name__ = method.__qualname__ = name  # Python names it where it is called with too many arguments
+    return method
 
 
 def _binary(name: str) -> Callable[[Tensor, Any], Tensor]:
@@ -58,7 +62,8 @@ class Tensor(Protocols):
         self.data: Array = data if launch is not None else as_array(data)
         self.requires_grad, self.launch, self.index, self.name = requires_grad, launch, index, name
         self.grad: Tensor | None = None
-        if self.data.dtype.kind in "USVMm":
+        # an array of other numbers is named by the operation that cannot take it, with the way to convert it
+        if self.data.dtype.kind in ("USVMm" if hasattr(data, "dtype") else "OUSVMmc"):
             raise TypeError(f"found {data!r:.60} for a tensor; expected numbers or truth values")
         if requires_grad and self.data.dtype not in FLOATS:
             raise TypeError(f"a tensor of type {self.data.dtype} has no derivative; make it float32 or float64 first")
@@ -298,6 +303,8 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
 
 def _ready(row: Rule, inputs: Sequence[Any]) -> tuple[list[Tensor], Namespace]:
     """The inputs as tensors of one device and one floating type. Python numbers take the type of the others."""
+    if not isinstance(row.domain, Interval) and len(inputs) != len(row.domain):
+        raise TypeError(f"{row.name} found {len(inputs)} inputs; expected {len(row.domain)}")
     tensors: list[Any] = []
     xp, kind = None, None
     for i, value in enumerate(inputs):
@@ -359,13 +366,16 @@ def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     """
     if isinstance(wanted, Tensor):
         return grad(output, [wanted], seed)[0]
-    for tensor in (output, *wanted):
+    for tensor in (output, *(wanted if isinstance(wanted, Iterable) else [wanted])):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"grad found {tensor!r:.60} of type {type(tensor).__name__}; expected a tensor and those "
                             "that derivatives are taken by: tinyvae.grad(loss, [a, b])")
     xp = namespace_of(output.data)
     if seed is None and output.size != 1:
-        made = f"made by {output.launch.rule.name}" if output.launch else "a leaf"
+        maker = output.launch  # of the numbers: a product with a vector, for one, ends with a slice
+        while maker is not None and maker.rule.view and maker.inputs[0].launch is not None:
+            maker = maker.inputs[0].launch
+        made = f"made by {maker.rule.name}" if maker else "a leaf"
         raise ValueError(f"derivatives start from a single number; found shape {output.shape}, {made}: reduce it with "
                          ".sum() or .mean(), or pass seed=")
     for tensor in wanted:

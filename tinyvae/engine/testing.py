@@ -45,6 +45,8 @@ def check_gradients(f: Callable[..., Tensor], *arrays: Any, tolerance: float = T
     """
     if order not in (1, 2):
         raise ValueError(f"found order={order}; expected 1 (the gradient) or 2 (the gradient's gradient too)")
+    if not callable(f):
+        raise TypeError(f"found {f!r:.60} to check; expected a function of tensors that gives a tensor")
     values = [np.array(array, dtype=np.float64) for array in arrays]
     _check_replay(f, values)
     rng = np.random.default_rng(seed)
@@ -90,6 +92,8 @@ def _check_replay(f: Callable[..., Tensor], values: list[np.ndarray]) -> None:
             out = f(*(Tensor(value.copy(), requires_grad=True) for value in values))
     except TapeError:  # f looks at a value on its way (a branch, a float): it cannot be replayed, only differentiated
         return
+    if not isinstance(out, Tensor):
+        raise TypeError(f"found {out!r:.60} of type {type(out).__name__} from the function to check; expected a tensor")
     expected = out.data.copy()
     for launch in tape.working():
         for array in launch.outputs:

@@ -48,7 +48,7 @@ class InitialDistribution:
 
     def draw(self, noise: Noise, chains: int, batch: int) -> Array:
         """Draws in their stable form, (chains, batch, latent)."""
-        is_shared = self.law is self.prior  # all data share the prior; each has a q(z|x) of its own
+        is_shared = self.law.mean.ndim == 1  # all data share a prior p(z); each has a q(z|x) of its own, or p(z|c)
         w = self.prior.to_stable(self.law.sample(noise, chains * batch if is_shared else chains)).data
         return w.reshape(chains, batch, w.shape[-1])
 

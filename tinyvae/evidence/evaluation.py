@@ -21,10 +21,10 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, densities, harmonic, pareto
 from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosis, mean_and_error, variance_of
-from tinyvae.evidence.importance import log_evidence
+from tinyvae.evidence.importance import held_out_columns, held_out_fields, log_evidence
 from tinyvae.evidence.moves import move_quantities
-from tinyvae.inference.bounds import Draw
-from tinyvae.models import Batch, check_model
+from tinyvae.inference.bounds import Draw, Joint
+from tinyvae.models import Batch, check_finite, check_model
 from tinyvae.models.batch import rows_of
 
 BATCH = 500  # the number of data in a batch; the numbers of the batches address the noise, so it must stay fixed
@@ -81,6 +81,14 @@ class Evaluation:
     accuracy: float | None = None  # the share of the data with labels to which the model gives their class
     accuracy_stderr: float | None = None
     labelled_count: int | None = None  # the number of data with labels
+    held_out: float | None = None  # log p(held-out values | observed ones) per value, of a model that reads a mask
+    held_out_stderr: float | None = None
+    given: str | None = None  # the condition c in words; x then stands for the target, and z has the prior p(z|c)
+    # Of standardised data the same bounds as densities in the data's own units (DataSet.log_jacobian).
+    elbo_own_units: float | None = None
+    elbo_own_units_stderr: float | None = None
+    log_evidence_own_units: float | None = None
+    log_evidence_own_units_stderr: float | None = None
 
     @property
     def fresh_draws(self) -> int:
@@ -95,22 +103,30 @@ class Evaluation:
     def quantities(self) -> list[Quantity]:
         """What was measured, each number with its standard error, unit and direction."""
         found = [Quantity("ELBO", self.elbo, self.elbo_stderr, NATS, HIGHER)]
+        x, q, p = ("x|c", "q(z|x, c)", "p(z|c)") if self.given else ("x", "q(z|x)", "p(z)")
         if self.reconstruction is not None and self.kl is not None:
             found += [Quantity("reconstruction", self.reconstruction, self.reconstruction_stderr, NATS, HIGHER),
-                      Quantity("KL(q(z|x) || p(z))", self.kl, self.kl_stderr, NATS, "information used")]
+                      Quantity(f"KL({q} || {p})", self.kl, self.kl_stderr, NATS, "information used")]
         found += [Quantity(name, value, (self.terms_stderr or {})[name], NATS, "a term of the bound")
                   for name, value in (self.terms or {}).items()]
         if self.accuracy is not None:
             found.append(Quantity("accuracy", self.accuracy, self.accuracy_stderr,
                                   f"of {self.labelled_count:,} data with labels", HIGHER))
-        found.append(Quantity("-ELBO", self.bits_per_pixel, None, "bits per pixel", LOWER))
+        if self.held_out is not None:
+            found.append(Quantity("log p(held out | observed)", self.held_out, self.held_out_stderr,
+                                  "nats per held-out value", HIGHER))
+        what = "pixel" if self.elbo_own_units is None else "column"
+        found.append(Quantity("-ELBO", self.bits_per_pixel, None, f"bits per {what}", LOWER))
+        found += [Quantity(f"{bound}, own units", value, error, NATS, HIGHER) for bound, value, error in (
+            ("ELBO", self.elbo_own_units, self.elbo_own_units_stderr),
+            ("log p(x)", self.log_evidence_own_units, self.log_evidence_own_units_stderr)) if value is not None]
         if self.log_evidence is not None and self.effective_samples is not None and self.method is not None:
             how = f"{self.importance_samples} samples" if self.method == "importance" else self.method
             averaged = {"importance": f"{self.importance_samples}", "ais": f"{self.chains} chains",
                         "hmc": f"{self.fresh_draws} draws"}
-            found += [Quantity(f"log p(x), {how}", self.log_evidence, self.log_evidence_stderr, NATS,
+            found += [Quantity(f"log p({x}), {how}", self.log_evidence, self.log_evidence_stderr, NATS,
                                f"{HIGHER}; {'high' if self.method == 'hmc' else 'low'} on average"),
-                      Quantity("sampling error of log p(x)", self.log_evidence_sampling_stderr or 0.0, None,
+                      Quantity(f"sampling error of log p({x})", self.log_evidence_sampling_stderr or 0.0, None,
                                "nats, std. error", LOWER),
                       Quantity("effective samples", self.effective_samples, self.effective_samples_stderr,
                                f"of {averaged[self.method]}", HIGHER)]
@@ -131,7 +147,8 @@ class Evaluation:
         """The settings of the method that found log p(x), and whether the result is reliable; "" without log p(x)."""
         settings = {"ais": f"ais: from the {self.start} by {self.temperatures} temperatures",
                     "hmc": f"hmc: {self.chains} chains of {self.draws} draws, half to fit a density to"}
-        return "; ".join(filter(None, (settings.get(self.method or ""), self.diagnosis)))
+        given = f"c is {self.given}, and x the pixels that it leaves open" if self.given else ""
+        return "; ".join(filter(None, (given, settings.get(self.method or ""), self.diagnosis)))
 
     def __str__(self) -> str:
         count = f"the first {self.data_count:,} of {self.data_available:,}" if self.data_available else \
@@ -169,6 +186,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         For data that the model cannot be trained on, an unknown method, or settings that the method does not take.
     """
     check_model(model)
+    check_finite(model, "so that no bound of it is a number")
     data = as_data_set(data)
     importance_samples = whole("importance_samples", importance_samples)
     name, settings = chosen(method, importance_samples=importance_samples or None, chains=chains, leapfrog=leapfrog,
@@ -197,16 +215,24 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         found = bound_columns(model, batch, noise)
         if model.has("classify"):
             found["class"] = model.classify(batch).numpy().argmax(-1)
+        if "mask" in model.needs:
+            found |= held_out_columns(model, batch, seed, part, number)
         if chosen_method:
             found |= chosen_method.estimate(model, batch, noise, report, **settings)
         for column_name, values in found.items():
             columns.setdefault(column_name, []).append(values.astype(np.float64))
     column = {key: np.concatenate(values) for key, values in columns.items()}
     elbo, elbo_error = mean_and_error(column["elbo"])
+    own = data.log_jacobian(part)
+    own_units = {} if own is None else {
+        f"{key}_own_units{end}": value for key in ("elbo", "log_evidence") if key in column
+        for end, value in zip(("", "_stderr"), mean_and_error(column[key] + own[:used]), strict=True)}
     return Evaluation(data.name, used, elbo, elbo_error,
-                      bits_per_pixel=-elbo / (math.log(2) * model.pixels), active_threshold=ACTIVE,
+                      bits_per_pixel=-elbo / (math.log(2) * model.targets), active_threshold=ACTIVE,
+                      given=model.condition and model.condition.words,
                       data_available=available if used < available else None,
-                      **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
+                      **own_units, **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
+                      **held_out_fields(column),
                       **{"importance_samples": 0} | settings,
                       **evidence_fields(name, settings, column))
 
@@ -227,9 +253,12 @@ def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarra
     else:
         z, log_q = q.draw(noise)
         kl = (log_q - p.prior.log_prob(z)).numpy().reshape(-1, 1)
-    reconstruction, prior = p.likelihood(z).log_prob(batch.x).numpy()[0], to_host(p.prior.variance.data)
+    reconstruction, mu = p.likelihood(z).log_prob(model.target(batch)).numpy()[0], q.mean.numpy()
+    prior = to_host(p.prior.variance.data)
+    if p.prior.mean.ndim == mu.ndim:  # each datum has its own p(z|condition), which tells nothing of the target
+        mu = mu - p.prior.mean.numpy()
     return {"elbo": reconstruction.astype(np.float64) - kl.astype(np.float64).sum(1), "reconstruction": reconstruction,
-            "kl": kl, "mu": q.mean.numpy(), "prior_variance": prior * np.ones_like(q.mean.numpy())}
+            "kl": kl, "mu": mu, "prior_variance": prior * np.ones_like(mu)}
 
 
 def accuracy_fields(column: dict[str, np.ndarray], labels: np.ndarray | None) -> dict[str, Any]:
@@ -292,16 +321,21 @@ def _importance(model: Any, batch: Batch, noise: Noise, report: Callable[[int], 
             "variance": variance_of(effective, importance_samples)}
 
 
+def fixed(p: Any) -> Any:
+    """A generator for chains, which record steps that renew no prior p(z|c): the numbers of p(z|c) as they are now."""
+    return p if p.prior.mean.ndim == 1 else Joint(p.prior.map(lambda v: Tensor(v.data)), p.likelihood)
+
+
 def _ais(model: Any, batch: Batch, noise: Noise, report: Callable[[int], Any], chains: int, temperatures: int,
          leapfrog: int, start: str) -> Columns:
-    p, q = model.generator(batch), model.posterior(batch)
-    return ais.Annealing(p, q, batch.x, noise, temperatures, leapfrog, start, report).run(chains)._asdict()
+    p, q = fixed(model.generator(batch)), model.posterior(batch)
+    return ais.Annealing(p, q, model.target(batch), noise, temperatures, leapfrog, start, report).run(chains)._asdict()
 
 
 def _hmc(model: Any, batch: Batch, noise: Noise, report: Callable[[int], Any], chains: int, draws: int,
          leapfrog: int) -> Columns:
-    p, q = model.generator(batch), model.posterior(batch)
-    return harmonic.log_evidence(p, q, batch.x, noise, chains, draws, leapfrog, report)._asdict()
+    p, q = fixed(model.generator(batch)), model.posterior(batch)
+    return harmonic.log_evidence(p, q, model.target(batch), noise, chains, draws, leapfrog, report)._asdict()
 
 
 @dataclass(frozen=True)

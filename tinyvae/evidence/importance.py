@@ -4,22 +4,29 @@
 
 with draws z_k ~ q(z|x). The estimate is on average below log p(x) and approaches it as K grows. The effective sample
 size is (sum w)^2 / sum w^2.
+
+Where a part of the pixels was observed, w is made of p(x_obs|z), and the same draws estimate other pixels given them:
+
+    log p(x_held|x_obs) ~ log sum_k w_k p(x_held|z_k) - log sum_k w_k
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tinyvae.engine.noise import Noise
 from tinyvae.evidence import pareto
+from tinyvae.evidence.diagnostics import mean_and_error
 from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch, Model
 
 CHUNK = 2**22  # the largest number of pixels in one output of the decoder, which bounds the memory
+HELD_OUT, HELD_DRAWS = 0.2, 20  # the share of observed values that is hidden and predicted, and draws of z for that
 
 
 def log_evidence(model: Model, batch: Batch, noise: Noise, samples: int, tail: pareto.Tail | None = None,
@@ -41,3 +48,36 @@ def log_evidence(model: Model, batch: Batch, noise: Noise, samples: int, tail: p
             tail.add(values)
         report(len(values))
     return first - math.log(samples), np.exp(2 * first - second)
+
+
+def held_out(model: Model, batch: Batch, noise: Noise, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """log p(x_held|x_obs) of observed values that are held out, and how many these are; each (batch,) float64, in nats.
+
+    A share `HELD_OUT` of the observed values is hidden from a model that reads a mask. The draws that choose them come
+    first, so the same values are held out whatever `samples` is.
+    """
+    mask: Any = batch.mask
+    u = noise.uniform(mask.shape, mask.dtype)
+    held = mask * (u < HELD_OUT).cast(mask.dtype)
+    seen = replace(batch, mask=mask - held)
+    p, q, of_held = model.generator(seen), model.posterior(seen), model.generator(replace(batch, mask=held))
+    z, log_q = q.draw(noise, samples)
+    log_w = p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
+    log_w, log_p, count = (v.numpy().astype(np.float64) for v in (
+        log_w, of_held.likelihood(z).log_prob(batch.x), held.sum(-1)))
+    return np.logaddexp.reduce(log_w + log_p, axis=0) - np.logaddexp.reduce(log_w, axis=0), count
+
+
+def held_out_columns(model: Model, batch: Batch, seed: int, part: str, number: int) -> dict[str, np.ndarray]:
+    """`held_out` of a batch with this number in a part of the data, as columns for an evaluation."""
+    noise = Noise(seed, f"held-out-{part}", model.xp.zeros(1, np.int64)).restart(number)
+    return dict(zip(("held", "held_count"), held_out(model, batch, noise, HELD_DRAWS), strict=True))
+
+
+def held_out_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of an evaluation: log p of all held-out values over their number, with the error of such a ratio."""
+    if "held" not in column or not (count := column["held_count"]).any():
+        return {}
+    each = column["held"].sum() / count.sum()
+    _, error = mean_and_error((column["held"] - each * count) / count.mean())
+    return {"held_out": float(each), "held_out_stderr": error}

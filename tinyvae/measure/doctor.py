@@ -133,6 +133,12 @@ def _blas() -> Line:
 # ---- Numba -----------------------------------------------------------------------------------------------------------
 
 
+def _without_variables(cure: str) -> str:
+    """The cure after another one, where variables of Numba's are set: a wrong value breaks it, too."""
+    given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_")]
+    return f"unset {', '.join(given)}; if that does not help: {cure}" if given else cure
+
+
 def _numba() -> Line:
     cure = 'pip install --upgrade "numba>=0.60"; until then the readable twins run, more slowly'
     try:
@@ -142,13 +148,13 @@ def _numba() -> Line:
             return _fault("not installed", cure)
         return _fault(f"installed, but broken: {_reason(error)}", cure)
     except Exception as error:
-        return _fault(f"installed, but broken: {_reason(error)}", cure)
+        return _fault(f"installed, but broken: {_reason(error)}", _without_variables(cure))
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return _note(f"{numba.__version__}, switched off", "unset NUMBA_DISABLE_JIT: the slower readable twins run")
     try:
         three = numba.njit(_add)(1, 2)
     except Exception as error:
-        return _fault(f"{numba.__version__} cannot compile: {_reason(error)}", cure)
+        return _fault(f"{numba.__version__} cannot compile: {_reason(error)}", _without_variables(cure))
     if three != 3:
         return _fault(f"{numba.__version__} computes 1 + 2 = {three}", cure)
     return _ok(f"{numba.__version__}, compiles")

@@ -3,7 +3,17 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from tinyvae.models.base import MODELS, Model, Phase, build_model, check_model, config_for, model_for
+from tinyvae.models.base import (
+    MODELS,
+    Model,
+    Phase,
+    build_model,
+    check_finite,
+    check_model,
+    config_for,
+    model_for,
+    options_of,
+)
 from tinyvae.models.batch import Batch
 from tinyvae.models.extensions import use
 from tinyvae.models.vae import VAE
@@ -11,4 +21,5 @@ from tinyvae.models.vae import VAE
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MODELS", "VAE", "Batch", "Model", "Phase", "build_model", "check_model", "config_for", "model_for", "use"]
+__all__ = ["MODELS", "VAE", "Batch", "Model", "Phase", "build_model", "check_finite", "check_model", "config_for",
+           "model_for", "options_of", "use"]

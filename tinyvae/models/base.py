@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,12 +25,13 @@ import numpy as np
 from tinyvae.choices import chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
-from tinyvae.distributions import Distribution
-from tinyvae.engine.devices import Namespace, floating, namespace
+from tinyvae.distributions import LIKELIHOODS, Distribution
+from tinyvae.engine.devices import Namespace, floating, namespace, read
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
 from tinyvae.models.batch import Batch
+from tinyvae.models.contract import bound_arguments, check_declared, check_network, check_phase
 from tinyvae.nn.layers import Parameters
 from tinyvae.nn.network import Network
 
@@ -62,6 +63,9 @@ class Phase:
     networks: tuple[str, ...] = ()
     epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        check_phase(self)
+
 
 class Model:
     """Base of all models. A subclass declares its networks in `build`.
@@ -83,10 +87,13 @@ class Model:
     """
 
     kind: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()  # the fields of `Batch` that the model reads besides x: y, labelled, mask
+    needs: tuple[str, ...] = ()  # the fields of `Batch` that the model reads besides x
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
+    copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
     bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
+    defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
+    condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -101,13 +108,13 @@ class Model:
                  device: str = "cpu", **config: Any) -> None:
         pixels, seed = plain_number(pixels), plain_number(seed)
         config = {name: plain_number(value) for name, value in config.items()}
-        arguments = inspect.signature(self.build).bind(pixels, **config)
-        arguments.apply_defaults()
         self.config: dict[str, Any] = {
             "kind": self.kind, **{name: list(value) if isinstance(value, tuple) else value
-                                  for name, value in arguments.arguments.items()},
+                                  for name, value in bound_arguments(self, pixels, config).items()},
             "init": init, "seed": seed, "dtype": floating(dtype).name}  # fmt: skip
-        self.parameters = Parameters(self._declare(dtype, device, pixels, config), self._dtype, self.xp)
+        shapes = self._declare(dtype, device, pixels, config)
+        check_declared(self, self._networks)
+        self.parameters = Parameters(shapes, self._dtype, self.xp)
         for network in self._networks:
             network.attach(self.parameters)
         self.parameters.initialise(init, seed)
@@ -127,14 +134,27 @@ class Model:
     def network(self, name: str, inputs: int | Sequence[int], hidden: int | Sequence[int], family: Any, size: int,
                 activation: str = "relu") -> Network:
         """Add a network to this model; see `tinyvae.nn.network.Network`."""
-        made = Network(name, inputs, widths_of(hidden), family, size, activation)
+        widths = widths_of(hidden)
+        check_network(self.kind, name, inputs, widths, family, size, [network.name for network in self._networks])
+        made = Network(name, inputs, widths, family, size, activation)
         self._networks.append(made)
         return made
 
     dtype = property(lambda self: self._dtype)
     pixels = property(lambda self: self.config["pixels"])
     latent = property(lambda self: self.config.get("latent"))
+    targets = property(lambda self: self.pixels if self.condition is None else len(self.condition.pixels))
     device = property(lambda self: self.xp.device)
+
+    @property
+    def takes(self) -> str:
+        """The kind of data of the likelihood that the configuration names: "grey" for all that are pixels."""
+        row = LIKELIHOODS.get(self.config.get("likelihood", ""))
+        return row.data if row is not None and row.data in ("real", "counts") else "grey"
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What networks of x are given: log(1 + x) of counts, whose sizes differ by powers of ten, else x itself."""
+        return x.log1p() if self.takes == "counts" else x
 
     # ---- the probabilistic model -------------------------------------------------------------------------------------
 
@@ -142,19 +162,35 @@ class Model:
         """p(z) and p(x|z), given the batch's labels or conditions; None stands for a batch that has none."""
         raise TypeError(f"{type(self).__name__} has no generator")
 
+    def target(self, batch: Batch) -> Tensor:
+        """What the likelihood p(x|z) is of: all pixels x, or those that a condition leaves open; (rows, targets)."""
+        return batch.x if self.condition is None else self.condition.target(batch)
+
     def posterior(self, batch: Batch) -> Distribution:
         """q(z|x), with parameters (rows, latent)."""
         raise TypeError(f"{type(self).__name__} has no posterior")
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         """The terms that training maximises, in nats: each (rows,) with its own number of rows, or () for the model."""
-        return terms_of(self.generator(batch), lambda x: self.posterior(batch), batch.x, draw)
+        return terms_of(self.generator(batch), lambda x: self.posterior(batch), self.target(batch), draw)
 
     def log_weights(self, batch: Batch, draw: Draw, samples: int) -> Tensor:
         """log w = log p(x, z) - log q(z|x) of draws z ~ q(z|x), (samples, rows) in nats; E[w] = p(x)."""
         p, q = self.generator(batch), self.posterior(batch)
         z, log_q = q.draw(draw.noise, samples)
-        return p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
+        return p.likelihood(z).log_prob(self.target(batch)) + p.prior.log_prob(z) - log_q
+
+    def answers(self, c: Tensor, noise: Noise, draws: int, temperature: float) -> Tensor:
+        """Means of p(target|z, c), (draws, rows, targets), for conditions c (rows, width) and draws z of p(z|c), whose
+        distance from the mean of p(z|c) is multiplied by `temperature`; one for all draws where there is no z."""
+        raise TypeError(f"{type(self).__name__} has no answers")
+
+    def learn(self, data: DataSet) -> None:
+        """What the model learns from its training data when an epoch ends, beside its gradients; by default nothing.
+
+        It may change parameters that no phase trains, and must be a function of the data and the parameters alone, so
+        that a run that was stopped goes on with the same bits.
+        """
 
     def bound_of(self, terms: Mapping[str, Any]) -> Any:
         """The bound on log p(x), from all terms by name: the weighted sum of those that `bound` names."""
@@ -165,6 +201,11 @@ class Model:
         """p(y|x) of each class, (rows, classes)."""
         raise TypeError(f"{type(self).__name__} has no classifier")
 
+    @classmethod
+    def defaults_beside(cls, given: Collection[str]) -> dict[str, Any]:
+        """Its own `defaults`, beside the names of settings that are given; none if another bound is."""
+        return {} if "bound" in given else {name: value for name, value in cls.defaults.items() if name not in given}
+
     def phases(self) -> Sequence[Phase]:
         """The phases of the training; by default one phase with all terms and all parameters."""
         return (Phase("", self.terms),)
@@ -174,18 +215,20 @@ class Model:
     def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of z under q(z|x), each (batch, latent), for x (batch, pixels) in [0, 1].
 
-        A grey value stands for the probability of a pixel that is drawn, so every model takes it. DataError for numbers
-        outside [0, 1].
+        A grey value stands for the probability of a pixel that is drawn, so every model of pixels takes it; a model of
+        counts takes counts, and one of real numbers the standardised columns of its data set. DataError for others.
         """
+        check_finite(self, "with which nothing can be encoded")
         batch = Batch(self.tensor(x, self.pixels, "x"))
         if np.size(x):
-            check_range(np.asarray(x), "x")
+            check_range(np.asarray(x), "x", kind=self.takes)
         posterior = self.posterior(batch)
         logvar = posterior.logvar if hasattr(posterior, "logvar") else posterior.variance.log()
         return posterior.mean.numpy(), logvar.numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """The mean image of p(x|z), (batch, pixels) in [0, 1], for z (batch, latent)."""
+        """The mean of p(x|z), (batch, pixels), as the data are stored: in [0, 1] of images; for z (batch, latent)."""
+        check_finite(self, "with which nothing can be decoded")
         found = self.tensor(z, self.latent, "z")
         if not np.isfinite(np.asarray(z)).all():
             raise ValueError("found NaN or infinite numbers in z; expected finite ones")
@@ -204,23 +247,23 @@ class Model:
     # ---- questions about a model -------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Whether the model defines `generator`, `posterior`, `log_weights` or `classify`."""
+        """Whether the model defines `generator`, `posterior`, `log_weights`, `answers` or `classify`."""
         own = getattr(type(self), name) is not getattr(Model, name)
         return own or (name == "log_weights" and self.has("generator") and self.has("posterior"))
 
     @property
     def has_pictures(self) -> bool:
         """Whether a latent vector alone determines an image: the model has one latent variable and no conditions."""
-        return self.has("generator") and self.has("posterior") and not self.needs
+        return self.has("generator") and self.has("posterior") and not self.needs and self.condition is None
 
     def check(self, data: DataSet) -> None:
         """Raise ValueError, with one sentence, for data that the model cannot take."""
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
         if data.has_missing and "mask" not in self.needs:
-            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and a {self.kind} needs every value: "
-                             "take --model miwae, which learns from those that were observed, or fill them in first, "
-                             "as scikit-learn's IterativeImputer does")
+            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and a {self.kind} needs every "
+                             "value: take --model miwae, which learns from those that were observed, or fill them in "
+                             "first, as scikit-learn's IterativeImputer does")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""
@@ -241,11 +284,18 @@ class Model:
 def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
     """The configuration of a model for a data set, or for the outline of one: what `build` takes and is not given here
     comes from the data, where `FROM_DATA` says how. ValueError for an option that the model does not take."""
-    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters)[1:]
+    options = options_of(kind)
+    takes = inspect.signature(MODELS[kind].build).parameters
     for name in given:
-        if name not in (*takes, "init", "seed", "dtype"):
-            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(takes)}")
+        if name not in (*options, "init", "seed", "dtype"):
+            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(options)}")
     return {"kind": kind, **{name: value(data) for name, value in FROM_DATA.items() if name in takes}, **given}
+
+
+def options_of(kind: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a model's `build` that can be chosen: all but the sizes of a datum."""
+    takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters.items())[1:]  # without self
+    return {name: parameter for name, parameter in takes if name not in ("pixels", "shape")}
 
 
 def model_for(kind: str, data: DataSet, device: str = "cpu", **given: Any) -> Model:
@@ -261,6 +311,13 @@ def check_model(model: Any, **called: Any) -> None:
     if not isinstance(model, Model):
         what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise TypeError(f"found {what} in place of a model; expected one that is built, as tv.VAE(data.dimensions)")
+
+
+def check_finite(model: Model, why: str) -> None:
+    """Raise ValueError for a model with parameters that are not finite, all of whose numbers are NaN; `why` ends it."""
+    if wrong := read((~model.xp.isfinite(model.parameters.flat)).sum()):
+        raise ValueError(f"found {wrong:,} of {model.parameters.count:,} parameters of a {model.kind} that are not "
+                         f"finite, {why}: build the model again, or load another checkpoint")
 
 
 def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:

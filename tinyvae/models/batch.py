@@ -18,7 +18,7 @@ from tinyvae.engine.noise import Noise, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
-FIELDS = ("y", "labelled", "mask")  # the fields of a batch that a model can need besides the pixels
+FIELDS = ("y", "labelled", "mask", "given")  # the fields of a batch that a model can need besides the pixels
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Batch:
     y : (rows, classes), one-hot labels; the row of a datum without a label is zero
     labelled : a second batch, of data with labels, for a model that needs the labels of a part of the data
     mask : (rows, pixels), 1 for an observed pixel and 0 for a missing one
+    given : (rows, width), the condition, where it is not a part of the other fields (conditions.py)
     available : the number of data of which these rows are some; 0 if that is not known
     """
 
@@ -38,6 +39,7 @@ class Batch:
     y: Tensor | None = None
     labelled: Batch | None = None
     mask: Tensor | None = None
+    given: Tensor | None = None
     available: int = 0
 
     def __len__(self) -> int:
@@ -89,7 +91,7 @@ class Rows:
     draw
         If given, each use draws each pixel from it: 1 with the probability of its grey value.
     beside
-        One-hot labels and masks, (count, width), by their field in `Batch`.
+        One-hot labels, masks and conditions, (count, width), by their field in `Batch`.
     """
 
     def __init__(self, stored: np.ndarray, scale: float, dtype: Any, xp: Namespace, draw: Noise | None = None,
@@ -122,7 +124,8 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     Raises
     ------
     ValueError
-        For data that the model cannot take (`Model.check`), and if it needs labels or a mask that they do not have.
+        For data that the model cannot take (`Model.check`), and if it needs labels that they do not have. Without
+        a mask all pixels were observed.
     """
     data = as_data_set(data)
     model.check(data)
@@ -133,11 +136,13 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
     labelled = ("y",) if only is not None else ()
     for field in FIELDS:
         if field in (*model.needs, *labelled) and field != "labelled":
-            array = getattr(data, f"{part}_{'labels' if field == 'y' else field}", None)
+            array = model.condition.rows(data, part) if field == "given" else getattr(
+                data, f"{part}_{'labels' if field == 'y' else field}", None)
+            if array is None and field == "mask":  # nothing is missing
+                array = np.ones(getattr(data, part).shape, np.uint8)
             if array is None:
-                what = "labels" if field == "y" else "a mask"
-                raise ValueError(f"a {model.kind} needs {what} for each datum, and {data.name} has none: take a data "
-                                 f"set with {what}, or another model")
+                raise ValueError(f"a {model.kind} needs labels for each datum, and {data.name} has none: take a data "
+                                 "set with labels, or another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 

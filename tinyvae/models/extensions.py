@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
+from tinyvae.choices import path_of
 from tinyvae.models.base import MODELS, Model
 
 PATHS: dict[str, Path] = {}  # by SHA-256, where each file that was run was found
@@ -29,11 +31,11 @@ def use(path: str | Path) -> None:
     Raises ValueError for a file that does not exist, or that raises an error.
     """
     with _running:
-        _use(Path(path))
+        _use(path_of("a file to use", path))
 
 
 def _use(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"{path} is no file; give a Python file that registers a model or a family")
     digest = _digest(path)
     if digest in USED:

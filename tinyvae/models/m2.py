@@ -33,7 +33,8 @@ class M2(Model, kind="m2"):
     """q(y|x), q(z|x, y) and p(x|y, z), each a network."""
 
     needs = ("labelled",)
-    bound = ("unlabelled",)
+    bound: ClassVar[tuple[str, ...]] = ("unlabelled",)
+    reads_class = True  # whether q(z|x, y) reads y
     options: ClassVar = {"alpha": "The weight of the mean log q(y|x) of labelled data in the objective."}
 
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
@@ -50,12 +51,12 @@ class M2(Model, kind="m2"):
             raise ValueError(f"found {classes} class{'es' * (classes != 1)} with a {self.kind}; expected data whose "
                              "labels have at least 2")
         self.q_y = self.network("q_y", inputs, hidden, Categorical, classes, activation)
-        self.q_z = self.network("q_z", (inputs, classes), hidden, chosen("posterior", posterior, posteriors()), latent,
-                                activation)
+        read = (inputs, classes) if self.reads_class else inputs
+        self.q_z = self.network("q_z", read, hidden, chosen("posterior", posterior, posteriors()), latent, activation)
         self.p_x = self.network("p_x", (latent, classes), hidden, family, inputs, activation)
         self.p_z = prior_of(posterior, latent, self.dtype, self.xp)
         self.every = Tensor(self.xp.asarray(np.eye(classes, dtype=self.dtype)[:, None]))  # (classes, 1, classes)
-        self.log_classes = math.log(classes)
+        self.log_classes, self.copies = math.log(classes), classes
 
     # ---- the bounds --------------------------------------------------------------------------------------------------
 
@@ -64,7 +65,9 @@ class M2(Model, kind="m2"):
 
         W_x x is computed once for all classes (`Network`), and every bound and estimator works on rows.
         """
-        raw = self.q_z.raw(x, y)
+        raw = self.q_z.raw(x, y) if self.reads_class else self.q_z.raw(x)
+        if raw.ndim < y.ndim:  # the same for every class
+            raw = raw.broadcast_to(len(y), *raw.shape)
         return self.q_z.family.from_raw(raw.reshape(-1, raw.shape[-1])), raw.shape[:-1]
 
     def joint_given(self, y: Tensor, lead: tuple[int, ...]) -> Joint:
@@ -86,20 +89,18 @@ class M2(Model, kind="m2"):
         q = self.q_y(x)
         return (q.mean.T * self.given(x, self.every, draw)).sum(0) + q.entropy()
 
-    def bounds(self, x: Tensor, draw: Draw, seen: Tensor | None = None, y: Tensor | None = None,
-               share: float = 1.0) -> Terms:
-        """The terms of data x and of labelled data (seen, y), which are the share M/N of all."""
-        terms = Terms(unlabelled=self.unlabelled(x, draw))
-        if seen is not None and y is not None:
-            labelled = self.given(seen, y, draw)
-            terms |= Terms({"labelled": labelled}, labelled=share * labelled)  # records show the bound itself
-            terms |= Terms(classifier=self.q_y(seen).log_prob(y))
-        return terms
+    def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """-L(x, y) and log q(y|x) of labelled data, each (rows,)."""
+        return self.given(x, y, draw), self.q_y(x).log_prob(y)
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
-        if (seen := batch.labelled) is None:
-            return self.bounds(batch.x, draw)
-        return self.bounds(batch.x, draw, seen.x, seen.y, seen.available / batch.available)
+        terms = Terms(unlabelled=self.unlabelled(batch.x, draw))
+        if (seen := batch.labelled) is not None and seen.y is not None:
+            labelled, classifier = self.known(seen.x, seen.y, draw)
+            share = seen.available / batch.available  # M/N
+            terms |= Terms({"labelled": labelled}, labelled=share * labelled)  # records show the bound itself
+            terms |= Terms(classifier=classifier)
+        return terms
 
     # ---- a trained model ---------------------------------------------------------------------------------------------
 
@@ -121,8 +122,8 @@ class M2(Model, kind="m2"):
 
         The style is the mean of q(z|x, y) (Kingma et al. 2014, figure 1).
         """
-        style = self.q_z(x, y).mean
-        return self.p_x(style, self.every).mean
+        q, _ = self.posterior_given(x, y)
+        return self.p_x(q.mean, self.every).mean
 
     def check(self, data: DataSet) -> None:
         super().check(data)

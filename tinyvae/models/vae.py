@@ -32,10 +32,11 @@ class VAE(Model, kind="vae"):
     latent
         The number of dimensions of z.
     activation
-        `relu`, `tanh` or `softplus`.
+        `relu`, `tanh`, `softplus`, or `identity` for linear networks.
     likelihood
         `bernoulli` for pixels in {0, 1}; for grey pixels `gaussian` (mean in (0, 1), free variance) or
-        `continuous-bernoulli`.
+        `continuous-bernoulli`; for real numbers `normal` (free mean and variance) or `student-t`; for counts
+        `negative-binomial` or `poisson`, of which the encoder is given log(1 + x).
     init
         `glorot`, or `aevb` for N(0, 0.01^2) as in the paper.
     posterior
@@ -46,6 +47,8 @@ class VAE(Model, kind="vae"):
     device
         `cpu`, or `cuda` for an NVIDIA GPU through CuPy.
     """
+
+    reads = 1  # how many numbers the encoder reads of each pixel
 
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
@@ -62,7 +65,7 @@ class VAE(Model, kind="vae"):
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         if latent < family.least:
             raise ValueError(f"found latent={latent} with a {posterior} posterior, which needs at least {family.least}")
-        self.encoder = self.network("encoder", pixels, hidden, family, latent, activation)
+        self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
 
@@ -70,7 +73,7 @@ class VAE(Model, kind="vae"):
 
     def q(self, x: Tensor) -> Any:
         """The encoder: q(z|x) for x (batch, pixels); for the family `normal`, N(mu(x), exp(logvar(x)))."""
-        return self.encoder(x)
+        return self.encoder(self.seen(x))
 
     def likelihood(self, z: Tensor) -> Any:
         """The decoder: p(x|z) for z (..., latent)."""
@@ -91,21 +94,23 @@ class VAE(Model, kind="vae"):
             raise ValueError(fault + suffixes)
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias so that with zero weights the mean image is `data_mean`, kept within
-        [0.001, 0.999]: the bias of a pixel that is always 0 would be infinite."""
+        """Set the decoder's output bias so that with zero weights the mean datum is `data_mean`, kept within
+        [0.001, 0.999] of pixels, and above 0.001 of counts: the bias of what is always 0 would be infinite."""
         mean = np.asarray(data_mean)
         if mean.shape != (self.pixels,) or mean.dtype.kind not in "fiub":
             raise ValueError(f"found data_mean of shape {mean.shape} and type {mean.dtype}; expected ({self.pixels},) "
                              "numbers in [0, 1]")
-        check_range(mean[None], "data_mean")
-        mean = np.clip(mean.astype(np.float64), 1e-3, 1 - 1e-3)
+        check_range(mean[None], "data_mean", kind="real" if self.takes == "counts" else self.takes)
+        ends = {"real": (-np.inf, np.inf), "counts": (1e-3, np.inf)}.get(self.takes, (1e-3, 1 - 1e-3))
+        mean = np.clip(mean.astype(np.float64), *ends)
         # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
         start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
         self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
-        kind = f"{self.config['activation']}, {self.config['likelihood']}"
+        kind = ", ".join(self.config[name] for name in ("activation", "likelihood")) + \
+            f", {self.config['posterior']} posterior"
         return f"VAE({sizes}, {kind}, {self.parameters.count:,} parameters)"
 
 

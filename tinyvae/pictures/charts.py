@@ -77,7 +77,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
         label = f"kept: epoch {x}, test {y:.2f}".replace("-", "−")
         axes.scatter(x, y, marker="o", s=64, facecolor="none", edgecolor=TEST, label=label)
     if axes.lines:
-        axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=INK)
+        axes.legend(loc="best", frameon=False, fontsize=8, labelcolor=INK)
     for row, key in enumerate(terms):
         part = figure.add_subplot(grid[row, 1])
         part.plot(epochs, lines[key], color=TEST, **style)

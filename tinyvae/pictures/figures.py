@@ -73,6 +73,14 @@ def interpolation(frames: np.ndarray, shape: Shape, path: PathLike) -> Path:
     return _table(frames, path, "From one datum to another, fraction of the way", None, heads)
 
 
+def labelled_rows(
+    images: np.ndarray, shape: Shape, path: PathLike, title: str, names: list[str], heads: list[str] | None = None
+) -> Path:
+    """Draw `images` (rows, columns, pixels), each row with its name on the left, as PNG."""
+    left = max(210, 13 * max(map(len, names)))
+    return _table(_images("images", images, shape, axes=3), path, title, names, heads, left)
+
+
 def animation(
     frames: np.ndarray, shape: Shape, path: PathLike, seconds: float = 4.0, columns: int | None = None
 ) -> Path:

@@ -13,12 +13,17 @@ import numpy as np
 from tinyvae.data import DataSet
 from tinyvae.distributions import Normal
 from tinyvae.engine.noise import Noise, permutation
+from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.evaluation import batches_of, evaluate
-from tinyvae.pictures import charts, figures
+from tinyvae.pictures import answers, charts, classes, figures, tables
 from tinyvae.progress import watched
+from tinyvae.tasks import classification, rows
+from tinyvae.tasks.generation import conditional
 
 SPAN = np.linspace(-3, 3, 13)  # the values of a traversal, in standard deviations of a normal prior
 DRAWS = 20_000  # the number of draws that estimate the quantiles of another prior
+TABLE_DRAWS = 2_000  # the number of samples beside a table's data
+FEW = 200  # rows; fewer test data do not show how they are distributed
 
 
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
@@ -40,6 +45,11 @@ def by_activity(model: Any, data: DataSet) -> np.ndarray:
     if activity is None:
         activity = np.concatenate([model.encode(batch.x.numpy())[0] for batch in batches_of(model, data, 0)]).var(0)
     return np.argsort(activity)[::-1]
+
+
+def shown(model: Any, images: np.ndarray) -> np.ndarray:
+    """Mean images as they can be drawn: those of a likelihood of real numbers or counts may leave [0, 1]."""
+    return images if model.takes == "grey" else np.clip(images, 0, 1)
 
 
 def is_normal(model: Any) -> bool:
@@ -67,24 +77,54 @@ def moved(model: Any, z: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
 
     On the simplex the other elements are scaled by a common factor, so that the sum stays 1.
     """
-    rows = np.tile(z, (len(values), 1))
+    found = np.tile(z, (len(values), 1))
     if model.generator(None).prior.support == "simplex":
-        rows *= ((1 - values) / (1 - z[j]))[:, None]
-    rows[:, j] = values
-    return rows
+        found *= ((1 - values) / (1 - z[j]))[:, None]
+    found[:, j] = values
+    return found
+
+
+def known_rows(data: DataSet) -> tuple[np.ndarray, str]:
+    """Data in their own units, (count, columns), with NaN where a value is missing, and which they are: the test data,
+    or the training data, if those are few."""
+    part = "test" if len(data.test) >= FEW else "train"
+    own, mask = data.own_units(getattr(data, part)), getattr(data, f"{part}_mask")
+    return own if mask is None else np.where(mask, own, np.nan), "test data" if part == "test" else "training data"
 
 
 def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 100) -> list[Path]:
-    """Images decoded from draws of the prior."""
+    """Images decoded from draws of the prior; of a table pairs of columns and quantiles, beside the data's; of a
+    conditional model, answers to random test data's conditions."""
     model.check(data)
-    return [figures.samples(model.generate(count, seed), data.shape, folder / "samples.png",
+    if model.condition is not None:
+        return _answers(model, data, folder, seed)
+    if data.is_table:
+        (known, which), drawn = known_rows(data), rows.samples(model, data, TABLE_DRAWS, seed)
+        return [tables.pairs(known, drawn, data.column_names, folder / "pairs.png", which),
+                tables.quantiles(known, drawn, data.column_names, folder / "quantiles.png", which)]
+    return [figures.samples(shown(model, model.generate(count, seed)), data.shape, folder / "samples.png",
                             title=f"Samples from p(z), {data.name}")]
 
 
+def _answers(model: Any, data: DataSet, folder: Path, seed: int, count: int = 10) -> list[Path]:
+    known, images = model.condition.every(), None
+    if known is None:
+        batches = list(batches_of(model, data, seed))
+        chosen = permutation(seed, "gallery", 0, sum(map(len, batches)))[:count]
+        known, images = (np.concatenate([part(batch).numpy() for batch in batches])[chosen]
+                         for part in (model.condition.of, lambda batch: batch.x))
+    found = conditional.answers_to(model, known, seed=seed)
+    return [answers.answers(found, data.shape, folder / "samples.png", images)]
+
+
 def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 40) -> list[Path]:
-    """Test images above their reconstructions."""
+    """Test images above their reconstructions; of a table each value against its reconstruction."""
+    if data.is_table:
+        return [tables.reconstructions(*rows.reconstructions(model, data), data.column_names,
+                                       folder / "reconstructions.png")]
     images, _ = chosen_images(model, data, count, seed)
-    return [figures.reconstructions(images, model.reconstruct(images), data.shape, folder / "reconstructions.png")]
+    return [figures.reconstructions(images, shown(model, model.reconstruct(images)), data.shape,
+                                    folder / "reconstructions.png")]
 
 
 def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions: int = 10) -> list[Path]:
@@ -93,7 +133,7 @@ def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions:
     active = by_activity(model, data)[:dimensions]
     begin = model.encode(images)[0][0]
     z = np.stack([moved(model, begin, j, prior_quantiles(model, SPAN, j)) for j in active])
-    frames = model.decode(z.reshape(-1, model.latent)).reshape(len(active), len(SPAN), -1)
+    frames = shown(model, model.decode(z.reshape(-1, model.latent))).reshape(len(active), len(SPAN), -1)
     if is_normal(model):
         table = figures.traversal(frames, data.shape, folder / "traversal.png", SPAN.tolist(), active.tolist())
     else:
@@ -112,7 +152,7 @@ def interpolate(model: Any, data: DataSet, folder: Path, seed: int = 0, pairs: i
     ends = model.encode(images)[0].reshape(-1, 2, 1, model.latent)
     t = np.linspace(0, 1, 13, dtype=model.dtype).reshape(1, -1, 1)
     z = (1 - t) * ends[:, 0] + t * ends[:, 1]
-    frames = model.decode(z.reshape(-1, model.latent)).reshape(len(z), t.size, -1)
+    frames = shown(model, model.decode(z.reshape(-1, model.latent))).reshape(len(z), t.size, -1)
     table = figures.interpolation(frames, data.shape, folder / "interpolation.png")
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "interpolation.gif")]
 
@@ -132,13 +172,15 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Pa
     z = np.tile(model.generator(None).prior.mean.numpy(), (side * side, 1))
     for column, j in enumerate(active):
         z[:, j] = prior_quantiles(model, figures.normal_grid(side)[:, column], j)
-    return [figures.manifold(model.decode(z), data.shape, folder / "manifold.png", side, (active[0], active[1]),
-                             is_normal(model))]
+    return [figures.manifold(shown(model, model.decode(z)), data.shape, folder / "manifold.png", side,
+                             (active[0], active[1]), is_normal(model))]
 
 
 def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 5000) -> list[Path]:
     """The posterior means of test images, and the KL of each dimension."""
     images, labels = chosen_images(model, data, count, seed)
+    if labels is not None and data.class_names is not None:
+        labels = np.where(labels < 0, "", np.array(data.class_names)[labels])
     return [charts.latents(model.encode(images)[0], labels, folder / "latents.png", kl_of_dimensions(model, data),
                             is_normal(model))]
 
@@ -148,16 +190,54 @@ def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     return [charts.curves(records, folder / "curves.png")] if records else []
 
 
+def confusion(model: Any, data: DataSet, folder: Path, seed: int = 0) -> list[Path]:
+    """How many test data of each label got each class."""
+    found = classification.classify(model, data, seed=seed)
+    accuracy, error = found.accuracy()
+    return [classes.confusion(found.confusion(), found.names, folder / "confusion.png",
+                              f"Test data by label and class: {accuracy:.1%} ± {error:.1%} right")]
+
+
+def reliability(model: Any, data: DataSet, folder: Path, seed: int = 0) -> list[Path]:
+    """How often the class is right, by the probability that the model gives it."""
+    found = classification.classify(model, data, seed=seed).calibration()
+    return [classes.reliability(found.confidence, found.accuracy, found.counts, found.error,
+                                folder / "reliability.png")]
+
+
+def analogies(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 10) -> list[Path]:
+    """Every class in the style of some test images."""
+    images, labels = chosen_images(model, data, len(data.test), seed)
+    if labels is None:
+        raise ValueError(f"{data.name} has no test labels; analogies need the class of each image")
+    known = np.flatnonzero(labels >= 0)[:count]
+    x, y = images[known], np.eye(model.config["classes"])[labels[known]]
+    made = model.restyled(Tensor(model.xp.asarray(x)), Tensor(model.xp.asarray(y, model.dtype))).numpy()
+    names = data.class_names or tuple(map(str, range(len(made))))
+    return [classes.analogies(x, made.swapaxes(0, 1), names, data.shape, folder / "analogies.png")]
+
+
+def of_classes(model: Any, data: DataSet) -> list[Any]:
+    """The pictures of a model with a classifier, where labels of test data are known."""
+    if not model.has("classify") or data.test_labels is None or not (data.test_labels >= 0).any():
+        return []
+    return [confusion, reliability, *([analogies] if hasattr(model, "restyled") and not data.is_table else [])]
+
+
 def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """All pictures of a finished run that the model allows."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not model.has_pictures:
-        return curves(records, folder)
-    kinds: list[Any] = [sample, reconstruct, traverse, latents]
-    if len(data.test) > 1:
-        kinds.append(interpolate)
-    if model.latent > 1 and model.generator(None).prior.support != "simplex":
-        kinds.append(manifold)
+    kinds = of_classes(model, data)
+    if model.has("answers") and min(data.shape[:2]) > 1:
+        kinds.append(sample)
+    if model.has_pictures and data.is_table:
+        kinds += [sample, reconstruct, latents]
+    elif model.has_pictures:
+        kinds += [sample, reconstruct, traverse, latents]
+        if len(data.test) > 1:
+            kinds.append(interpolate)
+        if model.latent > 1 and model.generator(None).prior.support != "simplex":
+            kinds.append(manifold)
     files = curves(records, folder)
     with watched("drawing", len(kinds)) as update:
         for done, draw in enumerate(kinds):
@@ -173,4 +253,4 @@ def _smooth(model: Any, z: np.ndarray) -> np.ndarray:
     left = np.minimum(at.astype(int), steps - 2)
     part = (at - left).reshape(1, -1, 1)
     fine = (1 - part) * z[:, left] + part * z[:, left + 1]
-    return model.decode(fine.transpose(1, 0, 2).reshape(-1, latent)).reshape(len(at), tiles, -1)
+    return shown(model, model.decode(fine.transpose(1, 0, 2).reshape(-1, latent))).reshape(len(at), tiles, -1)

@@ -1,9 +1,9 @@
 """Run folders: what a training leaves on the disk, and how it goes on from there."""
 
 from tinyvae.runs.files import CheckpointError
-from tinyvae.runs.fitting import Interrupted, check_data, fit, prepare, resume, train
+from tinyvae.runs.fitting import Interrupted, fit, prepare, resume, train, way_on
 from tinyvae.runs.folder import RunFolder, configuration
-from tinyvae.runs.loading import described, load, parameters_of
+from tinyvae.runs.loading import check_data, described, load, parameters_of
 
 __all__ = ["CheckpointError", "Interrupted", "RunFolder", "check_data", "configuration", "described", "fit", "load",
-           "parameters_of", "prepare", "resume", "train"]  # fmt: skip
+           "parameters_of", "prepare", "resume", "train", "way_on"]  # fmt: skip

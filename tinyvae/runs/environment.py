@@ -17,6 +17,7 @@ VARIABLES = (
     "NPY_DISABLE_CPU_FEATURES", "NUMBA_NUM_THREADS", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES",
     "NUMBA_DISABLE_JIT", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
+KERNEL_VARIABLES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DISABLE_JIT")
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "cupy", "cupy-cuda12x", "cupy-cuda13x")
 # The generations of OpenBLAS kernels on x86: the instruction sets that they need, and the names of the kernels.
 GENERATIONS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
@@ -71,8 +72,10 @@ def blas() -> dict[str, Any]:
     return found
 
 
-def differing_blas(before: dict[str, Any]) -> str:
-    """The differences of the BLAS from that of an earlier `environment()`, in words; "" if there are none.
+def differing(before: dict[str, Any]) -> str:
+    """The differences from an earlier `environment()` that change bits, in words; "" if there are none.
+
+    They are those of the BLAS, and of the variables for which Numba compiles other instructions.
 
     The products that the BLAS computes (where this package has no kernel) have the same bits only with the same kernel
     and number of threads. Another BLAS kernel also indicates another processor, on which the kernels of this package
@@ -80,8 +83,14 @@ def differing_blas(before: dict[str, Any]) -> str:
     """
     then, now = before.get("blas") or {}, blas()
     keys = ("library", "version", "kernel", "threads")
-    return "; ".join(f"{key} {then[key]} then, {now.get(key)} now" for key in keys
-                     if key in then and then[key] != now.get(key))
+    found = [f"{key} {then[key]} then, {now.get(key)} now" for key in keys if key in then and then[key] != now.get(key)]
+    variables = before.get("variables")
+    if not isinstance(variables, dict):
+        return "; ".join(found)
+    for name in KERNEL_VARIABLES:
+        if variables.get(name) != os.environ.get(name):
+            found.append(f"{name}={variables.get(name, '')} then, {name}={os.environ.get(name, '')} now")
+    return "; ".join(found)
 
 
 def newer_kernel(kernel: str | None, flags: frozenset[str] | None) -> str | None:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import data as data_sets
-from tinyvae.engine.devices import read
-from tinyvae.models import Model, check_model, extensions
+from tinyvae.data import DataSet
+from tinyvae.engine.devices import namespace, read
+from tinyvae.models import Model, check_finite, check_model, extensions
 from tinyvae.progress import watched
 from tinyvae.runs import environment, files, log, schema
 from tinyvae.runs.files import CheckpointError
 from tinyvae.runs.folder import RunFolder, check_uses, configuration
-from tinyvae.runs.loading import built, take_parameters
+from tinyvae.runs.loading import anew, built, check_data, data_of, take_parameters
 from tinyvae.training.batches import STEP
 from tinyvae.training.epochs import Training
 from tinyvae.training.faults import TrainingError
@@ -76,8 +77,10 @@ SETTINGS
         If the folder cannot be made or written, or `init_from` cannot be read.
     """
     check_model(model, on_step=on_step, on_epoch=on_epoch)
-    chosen = Settings.from_dict(settings)
-    data = _data(data, None)
+    if init_from is None:
+        check_finite(model, "from which nothing can be learned")
+    chosen = Settings.from_dict({**model.defaults_beside(settings), **settings})
+    data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     with model.parameters.trained():
         origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
         training = Training(model, data, chosen)
@@ -111,9 +114,9 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
            **changes: Any) -> list[dict[str, Any]]:
     """Continue a run; returns the records of all its epochs. The bits are those of an uninterrupted run.
 
-    The parameters are those of `fit`. `data` is needed if the data have no name that `tv.data.load` knows, or moved;
-    other data than those of the run are refused. `epochs` replaces the number of epochs, and `changes` replace other
-    settings from here on, which the run records: lr=3e-4. CHANGES can change.
+    The parameters are those of `fit`. `data` is needed if the data have no name that `tv.data.load` knows, or moved
+    (the run then records their new name); other data than those of the run are refused. `epochs` replaces the number of
+    epochs, and `changes` replace other settings from here on, which the run records: lr=3e-4. CHANGES can change.
 
     Raises CheckpointError if the folder holds no run that can go on, or another process trains it; ValueError for a
     setting that cannot change; TrainingError as `fit` does.
@@ -147,14 +150,16 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
             raise ValueError(f"found {name}, which cannot change within a run (only {', '.join(may_change())} can); "
                              f"leave it out, or start a new run from these parameters with init_from={run.path}")
     run.check_path()
+    namespace(device)  # raises an error before anything is read
     with run.locked():  # the lock comes before every change of the configuration and the logs
         config = run.config()
         check_uses(config, run.path)
         schema.check_options(config["model"], run.config_file, schema.UNDO)
         if run.is_new():
             return run, _begin(run, config, data, data_dir, device, wanted)
-        if other := environment.differing_blas(config.get("environment", {})):
-            warnings.warn(f"the run began under another BLAS ({other}): it goes on, but its bits may differ from those "
+        if other := environment.differing(config.get("environment", {})):
+            what = "other variables" if other.startswith("NUMBA") else "another BLAS"
+            warnings.warn(f"the run began under {what} ({other}): it goes on, but its bits may differ from those "
                           "of an uninterrupted run", RuntimeWarning, stacklevel=2)
         meta, shapes = run.sealed()
         _check_agreement(run, config, meta, wanted)
@@ -167,19 +172,26 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
                              "leave --epochs out, or ask for more")
         if data is None and "data_sha256" not in meta and config["data"] != meta["data"]:
             raise CheckpointError(_disagreement(run, meta, "data", config["data"], meta["data"]))
-        loaded = _data(data or config["data"], data_dir or config.get("data_dir"))
-        check_data(meta, loaded, run.path)
+        loaded, place = data_of(run, config, data, data_dir)
+        check_data(meta, loaded, run.path, anew(run) if isinstance(data, DataSet) else "")
         model = built(meta["model"], device, run.last, schema.ANOTHER)
         try:
             training = Training(model, loaded, settings)
         except ValueError as fault:
+            if wanted:
+                raise ValueError(f"{fault}; leave {' and '.join(wanted)} out, or start a new run from these parameters:"
+                                 f" tinyvae train --init-from {run.path}") from None
             if data is not None and "data_sha256" not in meta:  # it may be the fault of the caller's data
                 raise
             raise CheckpointError(f"{run.last}: {fault}; {schema.ANOTHER}") from None
         run.restore(training)
+        try:
+            check_finite(model, "from which no training goes on")
+        except ValueError as fault:
+            raise CheckpointError(f"{run.last}: {fault}") from None
         run.constant = {name: meta[name] for name in ("changes", "init_from") if name in meta}
         run.constant["data_sha256"] = meta.get("data_sha256") or loaded.fingerprint
-        _record(run, config, training, before)
+        _record(run, config | place, training, before, moved=bool(place))
     return run, training
 
 
@@ -194,30 +206,14 @@ def _begin(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | No
         raise CheckpointError(f"{run.path} was stopped before its first checkpoint, and its parameters "
                               f"{config['initial']} cannot be made again (found {own}): remove the folder, in which "
                               "nothing was trained, and start again")
-    loaded = _data(data or config["data"], data_dir or config.get("data_dir"))
+    loaded, place = data_of(run, config, data, data_dir)
     training = Training(model, loaded, settings)
-    if changes:
-        files.write_json(run.config_file, config | {"settings": asdict(settings)})
+    if changes or place:
+        files.write_json(run.config_file, config | place | {"settings": asdict(settings)})
     files.sweep(run.path)
     run.constant = {"data_sha256": loaded.fingerprint, **origin}
     run.save_last(training)
     return training
-
-
-def _data(data: Any, data_dir: str | None) -> Any:
-    return data_sets.load(data, data_dir) if isinstance(data, (str, Path)) else data
-
-
-def check_data(meta: dict[str, Any], data: Any, path: Path, cure: str = "") -> None:
-    """Raise CheckpointError if these are not the data that a checkpoint of the run at `path` was trained on.
-
-    `cure` stands for the advice to start a new run.
-    """
-    then = meta.get("data_sha256")  # runs of version 0.2.0 and before have none
-    if then is not None and isinstance(data, data_sets.DataSet) and (now := data.fingerprint) != then:
-        anew = cure or f"start a new run from its parameters: tinyvae train {data.name} --init-from {path}"
-        raise CheckpointError(f"{path} was trained on other data: the SHA-256 of {meta['data']} was {then[:12]}, and "
-                              f"that of {data.name} is {now[:12]}; put the data back, or {anew}")
 
 
 def _check_agreement(run: RunFolder, config: dict[str, Any], meta: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -244,8 +240,8 @@ def _disagreement(run: RunFolder, meta: dict[str, Any], name: str, says: Any, se
             f"{name}={schema.shown(sealed)}: undo the edit, put the run's own {run.last.name} back, or {cure}")
 
 
-def _record(run: RunFolder, config: dict[str, Any], training: Training, before: Settings) -> None:
-    """Write changed settings into the state and then into config.json.
+def _record(run: RunFolder, config: dict[str, Any], training: Training, before: Settings, moved: bool) -> None:
+    """Write changed settings into the state and then into config.json; `moved`: it says where the data are now.
 
     Between the two writes the state says what config.json still says, so a kill there is no disagreement.
     """
@@ -266,7 +262,7 @@ def _record(run: RunFolder, config: dict[str, Any], training: Training, before: 
         run.save_last(training)
         del run.constant["was"]
     now = {name: value for name, value in run.constant.items() if name == "changes"} | {"settings": new}
-    if {"changes": [], **now} != said:
+    if moved or {"changes": [], **now} != said:
         files.write_json(run.config_file, config | now)
 
 
@@ -285,9 +281,13 @@ def train(run: RunFolder, training: Training, on_step: OnStep | None = None, on_
                 files.write_json(run.path / "fault.json", {"message": str(fault), **fault.report})
                 raise
             if interrupted():
-                uses = "".join(f" --use {path}" for path in extensions.PATHS.values())
-                raise Interrupted("interrupted; the state is saved, go on with: "
-                                  f"tinyvae train --resume {run.path}{uses}")
+                raise Interrupted(f"interrupted; the state is saved, {way_on(run)}")
+
+
+def way_on(run: RunFolder) -> str:
+    """The command with which a run that was interrupted goes on."""
+    uses = "".join(f" --use {path}" for path in extensions.PATHS.values())
+    return f"go on with: tinyvae train --resume {run.path}{uses}"
 
 
 def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tinyvae.choices import path_of
 from tinyvae.engine.devices import to_host
 from tinyvae.models import Model, extensions
 from tinyvae.runs import checkpoint, environment, files, lock, log, schema
@@ -45,7 +46,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path_of("a run folder", path)
         self.config_file = self.path / "config.json"
         self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
         self.metrics, self.timings = self.path / "metrics.jsonl", self.path / "timings.jsonl"
@@ -76,7 +77,7 @@ class RunFolder:
         The lock comes before the first byte, so of several processes at once one has the folder and the others a
         sentence. If the block raises an error before the first checkpoint, what was made is removed.
         """
-        made = not self.path.exists()
+        made = not os.path.exists(self.path)  # (False of a name that is too long, where Path's own raises an error)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -108,7 +109,7 @@ class RunFolder:
 
     def check_path(self) -> None:
         """Raise CheckpointError, with a cure, if there is no folder here that a run began."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise CheckpointError(f"{self.path} does not exist; start a run with: tinyvae train --out {self.path}")
         if self.path.is_file():
             if self.path.name == "best.safetensors":
@@ -206,7 +207,9 @@ class RunFolder:
         step, cursor, batch = (training.now(index) for index in (STEP, CURSOR, BATCH))
         batches = training.batches
         place = (training.epoch * batches.steps + batch, min(batch * batches.size, batches.count))
-        if not 0 <= batch <= batches.steps or (step, cursor) != place or training.best_epoch > training.epoch:
+        labelled = to_host(batches.labelled_counters).tolist()
+        astray = batches.labelled is not None and labelled != [step, batch * batches.labelled_size, batch]
+        if not 0 <= batch <= batches.steps or (step, cursor) != place or training.best_epoch > training.epoch or astray:
             raise CheckpointError(f"{self.last} stands at step {step}, after {training.epoch} epochs, at batch {batch} "
                                   f"and datum {cursor}, which is no place in a training of {batches.steps} batches an "
                                   f"epoch; {schema.ANOTHER}")

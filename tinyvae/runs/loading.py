@@ -1,4 +1,4 @@
-"""A trained model from a run folder or a checkpoint, and a new run that begins with its parameters."""
+"""A trained model from a run folder or a checkpoint, a new run that begins with its parameters, and a run's data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae import data as data_sets
+from tinyvae.data import DataError, DataSet
+from tinyvae.data.dataset import split_suffix
 from tinyvae.engine.devices import namespace
 from tinyvae.models import Model, build_model
 from tinyvae.runs import checkpoint, schema
@@ -41,7 +44,7 @@ def built(config: dict[str, Any], device: str, file: Path, cure: str) -> Model:
 def checkpoint_of(path: str | Path) -> Path:
     """The file with the parameters for use: the best checkpoint of a run, else its last; or `path`, if it is a file."""
     run = RunFolder(path)
-    return run.path if not run.path.is_dir() else run.best if run.best.exists() else run.last
+    return run.path if not os.path.isdir(run.path) else run.best if run.best.exists() else run.last
 
 
 def described(path: str | Path) -> dict[str, Any]:
@@ -90,3 +93,50 @@ def take_parameters(model: Model, path: str | Path) -> dict[str, Any]:
                               f"learned; {schema.ANOTHER}")
     model.parameters.load(arrays)
     return {"run": os.path.abspath(path), **parameters_of(path), "fingerprint": fingerprint(model.parameters.arrays())}
+
+
+# ---- the data of a run -----------------------------------------------------------------------------------------------
+
+
+def data_of(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | None) -> tuple[Any, dict[str, Any]]:
+    """The data with which a run goes on, and the entries of its configuration that say where they are now.
+
+    `data` are the same data in memory or under another name; None stands for the name in the configuration. A name
+    without a treatment of the pixels, or without a file of labels, has that of the run.
+    """
+    if data is not None and not isinstance(data, (str, Path)):
+        return data, {}
+    before = config["data"]
+    name = before if data is None else data_sets.anywhere(data)
+    if name != before and not data_sets.split_labels(name)[1]:
+        base, labels = data_sets.split_labels(before)
+        if split_suffix(name)[1] is None and (treatment := split_suffix(base)[1]):
+            name = f"{name}-{treatment}"
+        name = data_sets.with_labels(name, Path(labels)) if labels else name
+    place = {"data": name, "data_dir": data_dir or config.get("data_dir")}
+    try:
+        loaded = data_sets.load(name, place["data_dir"])
+    except DataError as fault:
+        if data is not None:
+            raise
+        raise DataError(f"{str(fault).rstrip('.')}; {run.path} was trained on them: say where they are now, "
+                        f"tinyvae train DATA --resume {run.path}, or in Python tv.resume({str(run.path)!r}, data=data)"
+                        ) from None
+    return loaded, {} if all(config.get(name) == value for name, value in place.items()) else place
+
+
+def anew(run: RunFolder) -> str:
+    """How to start a new run from a run's parameters with data that are in memory."""
+    return f"start a new run from its parameters: tv.fit(model, data, init_from={str(run.path)!r})"
+
+
+def check_data(meta: dict[str, Any], data: Any, path: Path, cure: str = "") -> None:
+    """Raise CheckpointError if these are not the data that a checkpoint of the run at `path` was trained on.
+
+    `cure` stands for the advice to start a new run.
+    """
+    then = meta.get("data_sha256")  # runs of version 0.2.0 and before have none
+    if then is not None and isinstance(data, DataSet) and (now := data.fingerprint) != then:
+        anew = cure or f"start a new run from its parameters: tinyvae train {data.name} --init-from {path}"
+        raise CheckpointError(f"{path} was trained on other data: the SHA-256 of {meta['data']} was {then[:12]}, and "
+                              f"that of {data.name} is {now[:12]}; put the data back, or {anew}")

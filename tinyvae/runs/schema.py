@@ -90,6 +90,7 @@ CONFIG: dict[str, Rule] = COMMON | {
     "init_from": ORIGIN.optional(),
     "initial": TEXT.optional(),  # the fingerprint of the parameters at step 0
     "pictures": YES_OR_NO.optional(),
+    "supervised": YES_OR_NO.optional(),  # whether the supervised network is trained beside it
 }
 # The meta of last.safetensors says what the run was trained with, and how far it is.
 LAST: dict[str, Rule] = COMMON | {

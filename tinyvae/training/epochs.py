@@ -16,6 +16,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.evidence.evaluation import evaluate
 from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
+from tinyvae.models.contract import check_phases, check_weights
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
 from tinyvae.training.faults import NonFiniteError, blame, check_variety, device_faults, diverged, not_finite
 from tinyvae.training.fingerprint import fingerprint
@@ -29,7 +30,8 @@ from tinyvae.training.step import Step
 # GPU.
 CHECK_INTERVAL = 200
 OVERSHOOT_STEPS = 100  # the number of first steps that may raise the loss far above that of the untrained model
-CLASSIFIED = ("accuracy", "accuracy_stderr")  # the same, of a model that classifies
+# the same, of a model that classifies, and of one that learns from data with holes
+SPECIAL = ("accuracy", "accuracy_stderr", "held_out", "held_out_stderr")
 EVALUATED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # the fields of an evaluation in a record
 
 
@@ -57,12 +59,11 @@ class Training:
         self.best, self.best_epoch = -math.inf, 0
         self.interval = 1 if self.xp is CPU else CHECK_INTERVAL
         self.batches = self._batches()
-        self.phases: list[Phase] = list(model.phases())
-        names = [phase.name for phase in self.phases]
-        if len(set(names)) < len(names):
-            raise ValueError(f"found phases {', '.join(map(repr, names))} of a {model.kind}; expected a different name "
-                             "for each, under which its state is saved")
+        check_phases(model.kind, phases := model.phases())
+        self.phases: list[Phase] = list(phases)
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
+        terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
+        check_weights(model.kind, model.weights, terms, Model.weights)
         for name, plain in (("beta", 1.0), ("warmup", 0.0)):
             if getattr(settings, name) != plain and not any(step.scheduled for step in self.steps_of):
                 raise ValueError(f"found {name}={getattr(settings, name):g} with a {model.kind}, none of whose terms "
@@ -225,10 +226,13 @@ class Training:
         self.batches.plan[...] = self.xp.asarray(plan)
 
     def _start_bias(self) -> None:
-        mean = np.zeros(self.model.pixels)
+        mean, count = np.zeros((2, self.model.pixels))
         for start in range(0, len(self.data.train), 1000):
-            mean += self.data.train[start : start + 1000].sum(0, dtype=np.float64)
-        self.model.start_at(mean / (len(self.data.train) * self.data.scale))
+            rows = self.data.train[start : start + 1000].astype(np.float64)
+            seen = 1 if self.data.train_mask is None else self.data.train_mask[start : start + 1000]
+            mean += (rows * seen).sum(0)
+            count += (np.ones(rows.shape) * seen).sum(0)
+        self.model.start_at(mean / (np.maximum(count, 1) * self.data.scale))
 
     def steps(self) -> Iterator[int]:
         """Make the remaining steps of the epoch; yield the number of finished batches after each check by the host."""
@@ -269,8 +273,8 @@ class Training:
         wrong = read((~self.xp.isfinite(self.model.parameters.flat)).sum())
         if wrong:
             raise NonFiniteError(f"{wrong:,} of {self.model.parameters.count:,} parameters are not finite after step "
-                                 f"{self.now(STEP)}, though no loss and no gradient was; the checkpoint before it is "
-                                 "intact. Start again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
+                                 f"{self.now(STEP)}, though no loss and no gradient was; they were not saved. Start "
+                                 "again with a smaller --lr", {"epoch": self.epoch + 1, "wrong": wrong})
 
     def end_epoch(self) -> dict[str, Any]:
         """End the epoch: evaluate the model on test and validation data, and return the record for the metrics file."""
@@ -278,6 +282,8 @@ class Training:
         for step in self._trained():
             self._check_divergence(step)
             record |= self._sums(step)
+        self.check_parameters()
+        self.model.learn(self.data)
         draws = self.settings.importance_samples if self.settings.bound == "iwae" else 0
         if draws:
             record["importance_samples"] = draws
@@ -286,7 +292,7 @@ class Training:
                 result = evaluate(self.model, self.data, part=part, importance_samples=draws)
                 record |= {f"{part}_{key}": getattr(result, key) for key in EVALUATED}
                 record |= {f"{part}_{name}": mean for name, mean in (result.terms or {}).items()}
-                record |= {f"{part}_{key}": value for key in CLASSIFIED if (value := getattr(result, key)) is not None}
+                record |= {f"{part}_{key}": value for key in SPECIAL if (value := getattr(result, key)) is not None}
                 if draws:
                     record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
         record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
@@ -297,7 +303,8 @@ class Training:
         for step in self.steps_of:
             step.totals[...] = 0
         part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
-        score = record[f"{part}_{bound}"]
+        # a model of data with holes is chosen by how well it predicts observed values that it does not see
+        score = record.get("valid_held_out", record[f"{part}_{bound}"])
         phases = [0 if self.in_turn() else self.phase_at(epoch - 1) for epoch in (self.best_epoch, self.epoch)]
         if self.best_epoch and phases[0] != phases[1]:
             self.best = -math.inf  # another phase raises other terms, and its parameters go into the model, too

@@ -12,7 +12,7 @@ def check_memory(model: Model, settings: Settings) -> None:
     """Raise ValueError if two arrays for each layer and draw of a step exceed this machine's memory."""
     if model.xp is not CPU:
         return
-    rows = settings.batch * settings.samples * settings.importance_samples
+    rows = settings.batch * settings.samples * settings.importance_samples * model.copies
     needed, there = 2 * rows * layer_outputs(model.parameters) * model.dtype.itemsize, physical_memory()
     if needed > there:
         raise ValueError(f"a step of {rows:,} draws needs about {needed / 2**30:,.0f} GiB, and this machine has "

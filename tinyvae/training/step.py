@@ -20,6 +20,7 @@ from tinyvae.engine.program import Program, Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.bounds import Terms
 from tinyvae.models import Model, Phase
+from tinyvae.models.contract import check_parts, check_terms
 from tinyvae.nn.optimizers import FINITE, Optimizer
 from tinyvae.training.batches import Batches
 from tinyvae.training.objective import SKIPPED, accumulate, objective
@@ -59,18 +60,11 @@ class Step:
         self.batches.plan_for(1)
         with np.errstate(all="ignore"):
             batch, _ = self.batches.next(min(2, self.batches.count))
+            check_parts(self.model, batch, self.draw)
+            self.noise.restart()
             terms = self.phase.terms(batch, self.draw)
         self.noise.restart()
-        if not isinstance(terms, Terms):
-            raise TypeError(f"found {type(terms).__name__} from the terms of a {self.model.kind}; expected "
-                            "tv.Terms(name=tensor, ...)")
-        for name, term in (dict(terms) | terms.reported).items():
-            if not isinstance(term, Tensor):
-                raise TypeError(f"found a term {name!r} of type {type(term).__name__} from a {self.model.kind}; "
-                                "expected a tensor")
-            if term.ndim > 1:
-                raise ValueError(f"found a term {name!r} of shape {term.shape} from a {self.model.kind}; expected "
-                                 "(rows,), one number for each datum, or () for the whole model")
+        check_terms(self.model.kind, terms)
         return terms
 
     def state(self) -> dict[str, Array]:

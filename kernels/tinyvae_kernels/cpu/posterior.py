@@ -1,5 +1,5 @@
-"""KL divergences of posteriors: of the Gaussian one from N(0, 1), with its draws, in one pass each way; of the Gamma,
-Beta and Dirichlet ones."""
+"""KL divergences of posteriors: of the Gaussian one from N(0, 1) or from another one, with its draws, in one pass each
+way; of the Gamma, Beta and Dirichlet ones."""
 
 from __future__ import annotations
 
@@ -78,6 +78,85 @@ def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: 
     """The gradient by `raw`, from those by z and by KL."""
     out = np.empty_like(raw) if out is None else out
     return out, [Job(_sample_kl_grad, dz, dkl, raw, eps, out, len(eps), work=8 * eps.size)]
+
+
+# ---- Gaussian, from another Gaussian ---------------------------------------------------------------------------------
+
+
+@kernel()
+def _sample_kl_from(raw: Matrix, other: Matrix, eps: Matrix, z: Matrix, kl: Vector, memory: Matrix, samples: int,
+                    largest: float, part: int, parts: int) -> None:
+    # z = mu + sigma eps; KL(N(mu, sigma^2) || N(m, s^2)) = ((mu - m)^2 / s^2 + exp(t) - 1 - t) / 2 summed, where
+    # t = logvar - log s^2
+    batch, width = len(raw), eps.shape[1]
+    terms, sigma = memory[2 * part], memory[2 * part + 1]
+    half, quarter, most = raw.dtype.type(0.5), raw.dtype.type(-0.25), raw.dtype.type(largest)
+    first, last = share(batch, part, parts)
+    for b in range(first, last):
+        for j in range(width):
+            sigma[j] = min(exp(quarter * other[b, width + j]), most)  # 1 / sqrt(s), never infinite: 0 times it is 0
+        for j in range(width):
+            away = (raw[b, j] - other[b, j]) * sigma[j] * sigma[j]
+            terms[j] = away * away + exp_remainder(raw[b, width + j] - other[b, width + j])
+        for j in range(width):
+            sigma[j] = exp(half * raw[b, width + j])
+        for sample in range(samples):
+            for j in range(width):
+                z[sample * batch + b, j] = raw[b, j] + sigma[j] * eps[sample * batch + b, j]
+        kl[b] = half * total(terms)
+
+
+@kernel()
+def _sample_kl_from_grad(dz: Matrix, dkl: Vector, raw: Matrix, other: Matrix, eps: Matrix, out: Matrix,
+                         by_other: Matrix, samples: int, largest: float, part: int, parts: int) -> None:
+    # the KL's part by mu: (mu - m) / s^2, by m its negative; by logvar: (exp(t) - 1) / 2, by log s^2 the negative of
+    # that and of (mu - m)^2 / s^2 / 2. The sample's part as above.
+    batch, width = len(raw), eps.shape[1]
+    half, quarter, most = raw.dtype.type(0.5), raw.dtype.type(-0.25), raw.dtype.type(largest)
+    first, last = share(batch, part, parts)
+    for b in range(first, last):
+        for j in range(2 * width):
+            out[b, j] = raw.dtype.type(0)
+        for sample in range(samples):
+            for j in range(width):
+                by_z = dz[sample * batch + b, j]
+                out[b, j] += by_z
+                out[b, width + j] += by_z * eps[sample * batch + b, j]
+        for j in range(width):
+            root = min(exp(quarter * other[b, width + j]), most)
+            away = (raw[b, j] - other[b, j]) * root * root
+            by_mu = dkl[b] * (away * root * root)
+            by_logvar = half * dkl[b] * expm1(raw[b, width + j] - other[b, width + j])
+            by_other[b, j] = -by_mu
+            by_other[b, width + j] = -by_logvar - half * dkl[b] * (away * away)
+            out[b, j] += by_mu
+            out[b, width + j] = half * out[b, width + j] * exp(half * raw[b, width + j]) + by_logvar
+
+
+def _largest(array: Array) -> float:
+    """Nearly the largest number of the array's type."""
+    return 0.98 * float(np.finfo(array.dtype).max)
+
+
+@Launcher
+def gaussian_sample_kl_from(raw: Array, other: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+    """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(m, s^2)), (batch,).
+
+    `raw` and `other`, (batch, 2 latent), hold mu and log sigma^2, and m and log s^2, side by side.
+    """
+    z, kl = out if out is not None else (np.empty_like(eps), np.empty(raw.shape[0], raw.dtype))
+    memory = scratch(eps.shape[2], eps.dtype, 2)
+    return (z, kl), [Job(_sample_kl_from, raw, other, eps, z, kl, memory, len(eps), _largest(raw),
+                          work=10 * eps.size)]
+
+
+@Launcher
+def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array, eps: Array,
+                                 out: tuple[Array, Array] | None) -> Plan:
+    """The gradients by `raw` and by `other`, from those by z and by KL."""
+    by_raw, by_other = out if out is not None else (np.empty_like(raw), np.empty_like(other))
+    return (by_raw, by_other), [Job(_sample_kl_from_grad, dz, dkl, raw, other, eps, by_raw, by_other, len(eps),
+                                    _largest(raw), work=10 * eps.size)]
 
 
 # ---- Gamma and Dirichlet ---------------------------------------------------------------------------------------------

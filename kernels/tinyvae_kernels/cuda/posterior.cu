@@ -69,3 +69,57 @@ sample_kl_grad(const real* dz, const real* dkl, const real* raw, const real* eps
     out[at + latent] = real(0.5) * FMA(by_sigma, sigma, dkl[b] * EXPM1(raw[at + latent]));
   }
 }
+
+// ---- KL from another Gaussian, N(m, s^2) ----
+
+// 1 / sqrt(s), and a large number where that is infinite, so that 0 times it is 0; NaN stays
+__device__ __forceinline__ real inverse_root(real logvar) {
+  const real root = EXP(real(-0.25) * logvar), most = real(SINGLE ? 3.3e38 : 1.7e308);
+  return root > most ? most : root;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+sample_kl_from(const real* raw, const real* other, const real* eps, real* z, real* kl, int samples, unsigned batch,
+               int latent) {
+  const unsigned b = blockIdx.x * 8 + threadIdx.x / 32;
+  if (b >= batch) return;  // a warp leaves together
+  const whole row = (whole)2 * b * latent;
+  const int lane = threadIdx.x % 32;
+  real sum = 0;
+  for (int begin = 0; begin < latent; begin += 32) {
+    const int j = begin + lane;
+    const bool inside = j < latent;
+    const real mu = inside ? raw[row + j] : real(0), logvar = inside ? raw[row + latent + j] : real(0);
+    const real m = inside ? other[row + j] : real(0), log_s2 = inside ? other[row + latent + j] : real(0);
+    const real root = inverse_root(log_s2), away = (mu - m) * root * root, sigma = EXP(real(0.5) * logvar);
+    sum += FMA(away, away, exp_remainder(logvar - log_s2));  // no term negative; 0 beyond the last latent
+    for (int s = 0; s < samples; s++) {
+      const unsigned at = (s * batch + b) * latent + j;
+      if (inside) z[at] = FMA(sigma, eps[at], mu);
+    }
+  }
+  sum = warp_sum(sum);
+  if (lane == 0) kl[b] = real(0.5) * sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+sample_kl_from_grad(const real* dz, const real* dkl, const real* raw, const real* other, const real* eps, real* out,
+                    real* by_other, int samples, unsigned batch, unsigned latent) {
+  for (unsigned i = thread_number(); i < batch * latent; i += thread_count()) {
+    const unsigned b = i / latent, at = i + b * latent;  // of mu; logvar is `latent` numbers on
+    real by_z = 0, by_sigma = 0;
+    for (int s = 0; s < samples; s++) {
+      const unsigned there = s * batch * latent + i;
+      const real d = dz[there];
+      by_z += d;
+      by_sigma = FMA(d, eps[there], by_sigma);
+    }
+    const real root = inverse_root(other[at + latent]), away = (raw[at] - other[at]) * root * root;
+    const real by_mu = dkl[b] * (away * root * root), half = real(0.5) * dkl[b];
+    const real by_logvar = half * EXPM1(raw[at + latent] - other[at + latent]);
+    out[at] = by_z + by_mu;
+    out[at + latent] = FMA(real(0.5) * by_sigma, EXP(real(0.5) * raw[at + latent]), by_logvar);
+    by_other[at] = -by_mu;
+    by_other[at + latent] = -by_logvar - half * (away * away);
+  }
+}

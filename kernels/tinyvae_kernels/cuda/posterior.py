@@ -1,4 +1,4 @@
-"""The sampled Gaussian posterior and its KL divergence from N(0, 1), in one pass each way."""
+"""The sampled Gaussian posterior and its KL divergence from N(0, 1) or another Gaussian, in one pass each way."""
 
 from __future__ import annotations
 
@@ -26,6 +26,28 @@ def gaussian_sample_kl_grad(dz: Array, dkl: Array, raw: Array, eps: Array, out: 
     count(2 * eps.size)
     arguments = (dz, dkl, raw, eps, out, np.int32(samples), count(batch), count(latent))
     return out, spread("posterior", "sample_kl_grad", dtype, batch * latent, *arguments)
+
+
+@Launcher
+def gaussian_sample_kl_from(raw: Array, other: Array, eps: Array, out: tuple[Array, Array] | None) -> Plan:
+    """z = mu + sigma eps, (samples, batch, latent), and KL(N(mu, sigma^2) || N(m, s^2)), (batch,)."""
+    z, kl = out if out is not None else (new_like(eps), new_like(raw, raw.shape[:1]))
+    dtype, (samples, batch, latent) = same_type(raw, other, eps, z, kl), eps.shape
+    count(2 * eps.size)
+    arguments = (raw, other, eps, z, kl, np.int32(samples), count(batch), np.int32(latent))
+    jobs = [Job("posterior", "sample_kl_from", dtype, (-(-batch // 8),), (THREADS,), arguments)]
+    return (z, kl), jobs if batch else []
+
+
+@Launcher
+def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array, eps: Array,
+                                 out: tuple[Array, Array] | None) -> Plan:
+    """The gradients by `raw` and by `other`, from those by z and by KL."""
+    by_raw, by_other = out if out is not None else (new_like(raw), new_like(other))
+    dtype, (samples, batch, latent) = same_type(dz, dkl, raw, other, eps, by_raw, by_other), eps.shape
+    count(2 * eps.size)
+    arguments = (dz, dkl, raw, other, eps, by_raw, by_other, np.int32(samples), count(batch), count(latent))
+    return (by_raw, by_other), spread("posterior", "sample_kl_from_grad", dtype, batch * latent, *arguments)
 
 
 @neighbours("normal", "sample_kl")

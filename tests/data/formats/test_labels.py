@@ -92,3 +92,20 @@ def test_a_class_without_a_label_gets_a_sentence(images, tmp_path):
     data = dataclasses.replace(data, test_labels=np.array([0, 1, 2, 2]))
     with pytest.raises(ValueError, match=r"found no training label of class 2 of .*at least one of each of its 3"):
         tv.fit(M2(4, classes=3, hidden=3, latent=2), data, epochs=1, quiet=True)
+
+
+def test_the_command_takes_them_and_a_later_run_others(run, images, tmp_path):
+    first, second = (tmp_path / name for name in ("first.csv", "second.csv"))
+    first.write_text("0\n1\n-1\n1\n\n1\n0\n-1\n")
+    second.write_text("0\n1\n1\n1\n0\n1\n0\n-1\n")
+    small = ("--hidden", 3, "--latent", 2, "--epochs", 1, "--no-pictures")
+    code, out, error = run("train", images, "--model", "m2", "--labels-from", first, *small)
+    assert (code, error) == (0, "")
+    assert f"+labels:{first}" in out
+    folder = tmp_path / "runs" / "images.npz-static"  # named after the data, not after the labels
+    code, out, error = run("train", "--init-from", folder, "--labels-from", second, "--epochs", 1, "--no-pictures")
+    assert (code, error) == (0, "")
+    assert f"+labels:{second}" in out
+    code, _, error = run("train", images, "--model", "m2", "--labels-from", tmp_path / "none.csv", *small)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "there is no file" in error

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tinyvae.data as data
-from tinyvae.data.formats.table import column_of, frame_table
+from tinyvae.data.formats.table import column_of, frame_table, stacked
 
 A, B, CLASS = [1.5, 2.0, 3.0], [4.0, np.nan, 6.0], ["dog", "cat", ""]
 
@@ -16,8 +16,8 @@ def test_columns_labels_and_classes():
     arrays, columns, names = frame_table({"a": A, "class": CLASS, "b": B}).chosen("it", "class")
     assert columns == ("a", "b")
     assert np.array_equal(arrays["images"].read(), np.column_stack([A, B]), equal_nan=True)
-    assert (arrays["labels"].read().tolist(), names) == ([1, 0, -1], ("cat", "dog"))
-    numbers = frame_table({"a": A, "y": [0, np.nan, 2]}).chosen("it", "y")[0]["labels"].read()
+    assert (arrays["images_labels"].read().tolist(), names) == ([1, 0, -1], ("cat", "dog"))
+    numbers = frame_table({"a": A, "y": [0, np.nan, 2]}).chosen("it", "y")[0]["images_labels"].read()
     assert numbers.tolist() == [0, -1, 2]
 
 
@@ -45,8 +45,21 @@ def test_two_columns_of_one_name(tmp_path):
 
 @pytest.mark.parametrize("frame", [np.zeros(3), [[1, 2]], "a"])
 def test_what_is_no_table(frame):
-    with pytest.raises(data.DataError, match="expected a table|expected a DataFrame"):
+    with pytest.raises(data.DataError, match=r"expected a table|expected a DataFrame"):
         frame_table(frame)
+
+
+def test_tables_that_are_parts_of_one():
+    """The classes of their labels are those of all parts."""
+    found = stacked({"train": frame_table({"a": A, "y": CLASS}), "test": frame_table({"a": [7.5], "y": ["ant"]})}, "it")
+    arrays, columns, names = found.chosen("it", "y")
+    assert (columns, names) == (("a",), ("ant", "cat", "dog"))
+    assert {key: stored.read().ravel().tolist() for key, stored in arrays.items()} == {
+        "train": A, "train_labels": [2, 1, -1], "test": [7.5], "test_labels": [0]}
+    for other, said in (({"a": A, "z": A}, "tables one and two with different columns: y, z; expected the same"),
+                        ({"y": CLASS, "a": A}, "different columns or another order of them; expected the same")):
+        with pytest.raises(data.DataError, match=said):
+            stacked({"one": frame_table({"a": A, "y": CLASS}), "two": frame_table(other)}, "it")
 
 
 def test_values_of_any_type():

@@ -78,5 +78,5 @@ def test_text_is_known_by_its_bytes(tmp_path):
     assert not is_text("größe,b\n1,2\n".encode("latin-1"))
     assert not is_text(b"a\0b\n")
     (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n" * 100 + "é,1\n".encode("latin-1"))
-    with pytest.raises(data.DataError, match="is no UTF-8 text .* store it as UTF-8"):
+    with pytest.raises(data.DataError, match=r"is no UTF-8 text .* store it as UTF-8"):
         data.load(tmp_path / "a.csv")

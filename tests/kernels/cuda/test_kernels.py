@@ -25,6 +25,7 @@ from tests.kernels.test_kernels import (
     FORMULAS,
     KINDS,
     as_tuple,
+    check_divergence_from_a_near_one,
     check_infinite_logits,
     check_launcher,
     check_limits,
@@ -122,6 +123,7 @@ def test_long_sums():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_limits(dtype):
     check_limits(cuda, dtype)
+    check_divergence_from_a_near_one(cuda, dtype)
 
 
 @pytest.mark.parametrize("case", [case for case in worst.of_every_kernel() if case.operation != "matmul" and hasattr(

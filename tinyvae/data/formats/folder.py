@@ -7,8 +7,9 @@ from pathlib import Path
 from tinyvae.data.checks import DataError
 from tinyvae.data.formats import idx, npy
 from tinyvae.data.formats.images import read_file, read_images
+from tinyvae.data.formats.parquet import read_parquet
 from tinyvae.data.formats.registry import Arrays, Stored, expected, head_of, recognised
-from tinyvae.data.formats.table import Table
+from tinyvae.data.formats.table import Table, stacked
 from tinyvae.data.formats.text import is_text, read_text
 
 ARRAYS = (npy.read_npy, idx.read, idx.read_gzip)  # the readers of files that hold one array
@@ -31,12 +32,12 @@ def read(path: Path) -> Arrays | Table:
     raise DataError(f"{path} begins with the bytes {head[:8].hex(' ')}; expected {expected()}.")
 
 
-def read_folder(path: Path) -> Arrays:
+def read_folder(path: Path) -> Arrays | Table:
     """A folder of images as one array, in the order of their file names; or a folder of arrays, by their file names.
 
     All images must have the same size. Hidden files are skipped, and those that systems leave; any other file that is
     not an image is an error. The .npy files of a folder of arrays are memory-mapped, so a data set can be larger than
-    the memory.
+    the memory. A folder of tables is one table, whose parts are the files.
     """
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.name.lower() not in SYSTEM)
     if not files:
@@ -57,6 +58,11 @@ def read_folder(path: Path) -> Arrays:
             found[name] = Stored.of(npy.map_npy(file)) if kind is None or file.suffix == ".npy" else \
                 kind.read(file)["images"]
         return found
+    if all((kind is None and is_text(head_of(file))) or (kind is not None and kind.read is read_parquet)
+           for kind, file in zip(kinds, files, strict=True)):
+        tables = {file.stem: read_text(file) if kind is None else read_parquet(file)
+                  for kind, file in zip(kinds, files, strict=True)}
+        return stacked(tables, str(path))
     for kind, file in zip(kinds, files, strict=True):
         if kind is not None and kind.read is not read_file:
             raise DataError(f"{file} is {kind.name}; expected only images there: move it elsewhere.")

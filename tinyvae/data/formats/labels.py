@@ -1,6 +1,6 @@
 """Labels of the training data in a file of their own: .npy, or text with a label in each line.
 
-The file is a part of the data set's name, "digits-dynamic+labels:/home/me/few.csv", so `load` gives the same data
+The file is a part of the data set's name, "digits-dynamic+labels:/data/few.csv", so `load` gives the same data
 again, and the fingerprint of the data covers the labels that were read.
 """
 

@@ -18,14 +18,20 @@ SHOWN = 20  # the number of names of columns that a sentence lists
 
 
 class Table(NamedTuple):
-    """The columns of a table by their names: numbers, (count,) float64 with NaN where one is missing, or text."""
+    """The columns of a table by their names: numbers, (count,) float64 with NaN where one is missing, or text.
+
+    `parts` has the names of a folder's files, such as train and test, each with its number of rows, one after another.
+    """
 
     names: tuple[str, ...]
     cells: tuple[np.ndarray, ...]
+    parts: tuple[tuple[str, int], ...] = ()
 
     def chosen(self, where: str, label: str | None) -> tuple[Arrays, tuple[str, ...], tuple[str, ...] | None]:
-        """The numbers of all columns as "images", the column `label` as "labels"; the columns' names; and those of the
-        classes, if the labels are text. `where` names the table in errors: DataError for text in another column.
+        """The numbers of all columns as "images", and those of the column `label` as "images_labels"; the names of the
+        columns; and those of the classes, if the labels are text. Of a folder the names are those of its files.
+
+        `where` names the table in errors: DataError for text in another column.
         """
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
         if twice:
@@ -43,12 +49,29 @@ class Table(NamedTuple):
                             f"{'it' if len(texts) == 1 else ', '.join(texts)} out, or make numbers of it.")
         if not columns:
             raise DataError(f"{where} has no column besides the labels, {label}; expected at least one.")
-        arrays = {"images": Stored.of(np.column_stack(list(columns.values())))}
-        names = None
+        whole, names = {"": np.column_stack(list(columns.values()))}, None
         if label is not None:
-            numbers, names = _classes(dict(zip(self.names, self.cells, strict=True))[label])
-            arrays["labels"] = Stored.of(numbers)
+            whole["_labels"], names = _classes(dict(zip(self.names, self.cells, strict=True))[label])
+        arrays: Arrays = {}
+        end = 0
+        for part, count in self.parts or (("images", len(whole[""])),):
+            end += count
+            arrays |= {f"{part}{kind}": Stored.of(rows[end - count : end]) for kind, rows in whole.items()}
         return arrays, tuple(columns), names
+
+
+def stacked(tables: Mapping[str, Table], where: str) -> Table:
+    """The tables of several files, by their names, as the parts of one; DataError if their columns differ."""
+    (first, table), *others = tables.items()
+    for name, other in others:
+        if other.names != table.names:
+            alone = [column for column in (*table.names, *other.names) if (column in table.names) != (
+                column in other.names)]
+            gap = f": {', '.join(alone[:SHOWN])}" if alone else " or another order of them"
+            raise DataError(f"{where} has the tables {first} and {name} with different columns{gap}; expected the same "
+                            "in the same order.")
+    cells = tuple(joined(blocks) for blocks in zip(*(found.cells for found in tables.values()), strict=True))
+    return Table(table.names, cells, tuple((name, len(found.cells[0])) for name, found in tables.items()))
 
 
 def _shown(name: str, cells: np.ndarray) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import tinyvae as tv
 import tinyvae.data as data
@@ -57,7 +58,7 @@ def test_nan_is_a_mask_and_counts_for_nothing(pixels):
         assert found.spread == pytest.approx(np.nanstd(train, 0))
     assert found.has_missing
     assert "some missing" in str(found)
-    with pytest.raises(ValueError, match="the table has missing values .* a vae needs every value: .*--model miwae"):
+    with pytest.raises(ValueError, match=r"the table has missing values .* a vae needs every value: .*--model miwae"):
         tv.fit(tv.VAE(3, 4, 2, likelihood=found.likelihood), found, epochs=1)
 
 
@@ -105,15 +106,26 @@ def test_numbers_of_any_size():
 
 
 def test_the_density_in_own_units():
-    """The integral of the density in own units is 1: it is that of stored values times |d stored / d own|."""
+    """It is that of stored values times |d stored / d own|."""
     found = data.from_table(OWN)
     each = found.log_jacobian("test")
     assert each.shape == (5,)
     assert each == pytest.approx(-np.log(found.spread).sum())
-    masked = data.from_table(holes(OWN))
-    expected = [-np.log(masked.spread)[row == 1].sum() for row in masked.test_mask]
-    assert masked.log_jacobian("test") == pytest.approx(expected)
+    masked = data.from_table(holes(OWN))  # a missing value has no density
+    observed = np.where(masked.test_mask, masked.test, np.nan)
+    expected = np.nansum(stats.norm(masked.center, masked.spread).logpdf(masked.own_units(observed)), 1)
+    assert masked.log_jacobian("test") + np.nansum(stats.norm.logpdf(observed), 1) == pytest.approx(expected, abs=1e-5)
     assert data.from_table(COUNTS, pixels="counts").log_jacobian("test") is None
+
+
+def test_other_data_in_the_units_of_a_models_own():
+    one, other = data.from_table(OWN), data.from_table(holes(OWN[:30] + OWN.std(0)))
+    found = other.in_units_of(one)
+    assert np.array_equal(found.center, one.center)
+    assert np.abs((own(found, "test") - own(other, "test")) / one.spread)[found.test_mask == 1].max() < 1e-5
+    assert (found.train[found.train_mask == 0] == 0).all()
+    with pytest.raises(DataError, match=r"has 2 columns, 1, 2, real; expected those of the table, 3, 1, 2, 3, real"):
+        data.from_table(OWN[:, :2]).in_units_of(one)
 
 
 # ---- by name ---------------------------------------------------------------------------------------------------------
@@ -145,7 +157,9 @@ def test_what_is_said_about_names(table):
         (table, None, "text in the column kind, such as '(yes|no)'; expected numbers: give it as --label-column kind"),
         (f"{table}-real", "knd", "has no column 'knd' for the labels; .* Did you mean kind"),
         ("digits", "kind", "found the label column kind with digits; expected the path of a table"),
-        ("digits-real", None, "digits-real does not exist, because digits are images; expected -dynamic, -static, -thr"),
+        ("nowhere.csv", "kind", "there is no file or folder nowhere.csv; expected an .npy"),
+        (f"{table}@kind", "kind", "found the label column kind with .*, which names one already; leave one of them"),
+        ("digits-real", None, "digits-real does not exist, because digits are images; expected -dynamic, -static"),
         (f"{table}-rael", None, "unknown suffix -rael of .*a.csv; expected .*-gray, -real, -counts"),
         (f"{table}@kind-counts", None, "not all of them whole; expected counts"),
     ):
@@ -155,8 +169,8 @@ def test_what_is_said_about_names(table):
 
 def test_whole_numbers_get_a_line(tmp_path):
     np.savetxt(tmp_path / "a.csv", COUNTS, "%d", ",", header="a,b,c", comments="")
-    with pytest.warns(UserWarning, match="holds whole numbers from 0 to .* taken as real ones; if they count something, "
-                                         ".*a.csv-counts may suit them better$"):
+    with pytest.warns(UserWarning, match=r"holds whole numbers from 0 to .* taken as real ones; if they count "
+                                         r"something, .*a.csv-counts may suit them better$"):
         assert data.load(tmp_path / "a.csv").kind == "real"
     assert data.load(f"{tmp_path}/a.csv-counts").columns == ("a", "b", "c")  # no warning
     assert data.load(f"{tmp_path}/a.csv-real").kind == "real"
@@ -179,6 +193,8 @@ def test_columns_out_of_range_are_pointed_to_real(tmp_path, width):
     with pytest.raises(DataError, match=r"columns of a table, take .*a.npy-real, which standardises each") as caught:
         data.load(tmp_path / "a.npy")
     assert ("Store" in str(caught.value)) == (width == 9)  # these may be images of 3 x 3
+    with pytest.raises(DataError, match=r"columns of a table, take tv.data.from_table, which standardises each"):
+        data.as_data_set(np.load(tmp_path / "a.npy"))
     found = data.load(f"{tmp_path}/a.npy-real")
     assert (found.shape, found.kind) == ((1, width), "real")
 
@@ -190,7 +206,7 @@ def test_a_data_set_of_ones_own_is_checked():
         ({"center": None}, "found spread=.*; expected center and spread together"),
         ({"spread": np.array([1.0, 0.0, 1.0])}, "found spread=.* the spread above 0"),
         ({"center": np.zeros(2)}, "found center=.* for each of 3 columns"),
-        ({"train": np.full((4, 3), np.nan)}, "found NaN in 4 of 4 images in the train data of the table; expected finite"),
+        ({"train": np.full((4, 3), np.nan)}, "found NaN in 4 of 4 images in the train data of the table; exp"),
         ({"pixels": "counts"}, "expected counts, whole numbers from 0"),
     ):
         with pytest.raises(DataError, match=said):
@@ -210,3 +226,39 @@ def test_a_part_of_the_file_stays_a_part(tmp_path):
     found = data.load(f"{tmp_path}/a.npz-real")
     for part, rows in zip(PARTS, (OWN[:30], OWN[40:], OWN[30:40]), strict=True):
         assert np.abs((found.own_units(getattr(found, part)) - rows) / OWN.std(0)).max() < 1e-6
+
+
+def test_a_folder_of_tables_has_its_parts(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, rows in (("train", OWN[:30]), ("valid", OWN[30:40]), ("test", OWN[40:])):
+        np.savetxt(folder / f"{name}.csv", np.column_stack([rows, np.arange(len(rows)) % 3]), "%.17g", ",",
+                   header="a,b,c,y", comments="")
+    found = data.load(folder, label_column="y")
+    assert found.name == f"{folder}@y-real"
+    assert data.load(found.name).fingerprint == found.fingerprint
+    for part, rows in zip(PARTS, (OWN[:30], OWN[40:], OWN[30:40]), strict=True):
+        assert np.abs((found.own_units(getattr(found, part)) - rows) / OWN.std(0)).max() < 1e-6
+        assert getattr(found, f"{part}_labels").tolist() == (np.arange(len(rows)) % 3).tolist()
+    (folder / "notes.txt").write_text("words")
+    with pytest.raises(DataError, match=r"notes.txt is text that begins with 'words'"):
+        data.load(folder)
+
+
+def test_rows_of_another_file_in_a_data_sets_units(table, tmp_path):
+    """Columns are found by their names; the units are those of the data set."""
+    like = data.load(table, label_column="kind")
+    (tmp_path / "b.csv").write_text("more,the-real,width\nx,3.5,1000.25\ny,-1,999\n")
+    found = data.rows_of(tmp_path / "b.csv", like)
+    assert like.own_units(found) == pytest.approx(np.array([[1000.25, 3.5], [999, -1]]), rel=1e-6)
+    (tmp_path / "c.csv").write_text("width,the-real\n1,\n2,3\n")
+    (tmp_path / "d.csv").write_text("width,b\n1,2\n2,3\n")
+    np.save(tmp_path / "e.npy", OWN)
+    for name, said in (("c.csv", "has missing or infinite values in 1 of 2 rows"), ("d.csv", "has no column the-real"),
+                       ("e.npy", "is no table; expected one with"), ("f.csv", "there is no file")):
+        with pytest.raises(DataError, match=said):
+            data.rows_of(tmp_path / name, like)
+    counted = data.from_table({"a": np.arange(20), "b": np.arange(20)}, pixels="counts")
+    (tmp_path / "g.csv").write_text("a,b\n1,2\n0.5,3\n")
+    with pytest.raises(DataError, match="expected counts, whole numbers"):
+        data.rows_of(tmp_path / "g.csv", counted)

@@ -1,0 +1,133 @@
+"""The options of `tinyvae train`: what a model's own option may be, and what is said of one that cannot be."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.test_main import assert_sentence
+
+SMALL = ["--hidden", "4", "--latent", "2", "--epochs", 1, "--no-pictures", "--out", "r"]
+WRONG = [
+    (["latent=2.5"], "found --option latent=2.5; expected a whole number, as latent=20"),
+    (["latent=NaN"], "found --option latent=NaN; expected a whole number"),
+    (["latent=1e400"], "found --option latent=Infinity; expected a whole number"),
+    (["latent=true"], "found --option latent=true; expected a whole number"),
+    (["latent=" + "[" * 5000], "expected a whole number, as latent=20"),
+    (["hidden=[2.5]"], "found --option hidden=[2.5]; expected a whole number, as hidden=[400]"),
+    (['hidden={"a":1}'], 'found --option hidden={"a": 1}; expected a whole number'),
+    (['hidden=["3"]'], 'found --option hidden=["3"]; expected a whole number'),
+    (["hidden=[]"], "found --option hidden=[]; expected a whole number"),
+    (["latent=[2]"], "latent=[2]; expected whole numbers"),
+    (["activation=3"], "found --option activation=3; expected text"),
+    (["latent=2", "latent=3"], "found --option latent and the same again; leave one of them out"),
+    (["pixels=10"], "found --option pixels with --model vae; expected one of its own: hidden, latent"),
+    (["a=1"], "found --option a with --model vae; expected one of its own: hidden, latent, activation"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "sentence"), WRONG, ids=[options[0][:12] for options, _ in WRONG])
+def test_a_wrong_option_is_one_sentence(options, sentence, run):
+    arguments = [part for option in options for part in ("--option", option)]
+    assert_sentence(run("train", *arguments, "--out", "r"), sentence)
+    assert not os.path.exists("r")
+
+
+def test_an_option_in_two_ways_is_refused(run):
+    assert_sentence(run("train", "--option", "hidden=5", *SMALL), "found --option hidden and --hidden; leave one")
+
+
+def test_a_number_that_is_none_is_refused_from_an_option_of_its_own(run):
+    assert_sentence(run("train", "--model", "m2", "--alpha", "nan", "--out", "r"), "found --alpha=NaN; expected a")
+
+
+def test_right_options_reach_the_model(run):
+    code, _, err = run("train", "--option", "hidden=[5,4]", "--option", "latent=3", "--option", "activation=tanh",
+                       *SMALL[4:])
+    assert code == 0, err
+    config = json.loads(Path("r/config.json").read_text())["model"]
+    assert (config["hidden"], config["latent"], config["activation"]) == ([5, 4], 3, "tanh")
+
+
+# ---- a run that goes on ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def began(run):
+    """A run of one epoch on data in a file, with another treatment of the pixels than a file of bits has by itself."""
+    np.save("there.npy", np.random.default_rng(0).integers(0, 2, (40, 3, 4), np.uint8))
+    code, _, err = run("train", "there.npy-dynamic", *SMALL)
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("began")
+def test_data_that_moved_are_named_and_found_from_then_on(run):
+    os.rename("there.npy", "moved.npy")
+    for command, cure in ((["train", "--resume", "r", "--epochs", 2], "tinyvae train DATA --resume r"),
+                          (["sample", "r"], "with --data DATA, or for good with tinyvae train DATA --resume r"),
+                          (["evaluate", "r"], "--data DATA")):
+        assert_sentence(run(*command), "there.npy; expected", "was trained on them: say where they are now", cure)
+    np.save("other.npy", np.random.default_rng(1).integers(0, 2, (40, 3, 4), np.uint8))
+    result = run("train", "other.npy", "--resume", "r", "--epochs", 2)
+    assert_sentence(result, "was trained on other data: the SHA-256 of", "other.npy-dynamic is")
+    code, out, err = run("train", "moved.npy", "--resume", "r", "--epochs", 2)
+    assert (code, err) == (0, "")
+    assert "moved.npy-dynamic: " in out
+    os.mkdir("elsewhere")
+    os.chdir("elsewhere")
+    for command in (["train", "--resume", "../r", "--epochs", 3], ["sample", "../r"]):
+        assert run(*command)[0] == 0
+    config = json.loads(Path("../r/config.json").read_text())
+    assert config["data"] == str(Path("../moved.npy").resolve()) + "-dynamic"
+    assert config["settings"]["epochs"] == 3
+
+
+@pytest.mark.usefixtures("began")
+def test_a_finished_run_says_so(run):
+    more = "; more epochs by: tinyvae train --resume r --epochs COUNT"
+    before = Path("r/config.json").read_bytes(), Path("r/last.safetensors").read_bytes()
+    code, out, _ = run("train", "--resume", "r")
+    assert code == 0
+    assert f"nothing left to do{more}" in out
+    assert (Path("r/config.json").read_bytes(), Path("r/last.safetensors").read_bytes()) == before
+    assert f"nothing left to do; lr recorded for later epochs{more}" in run("train", "--resume", "r", "--lr", "0.1")[1]
+    assert "nothing left" not in run("train", "--resume", "r", "--epochs", 2)[1]
+
+
+@pytest.mark.usefixtures("began")
+def test_what_cannot_go_on_gets_a_cure_that_works(run):
+    """The checkpoint is not to blame for an option."""
+    code, _, err = result = run("train", "--resume", "r", "--patience", 2)
+    assert_sentence(result, "needs validation data", "leave patience out, or start a new run", "--init-from r")
+    assert "another checkpoint" not in err
+    if importlib.util.find_spec("cupy") is None:
+        code, _, err = run("train", "--resume", "r", "--device", "cuda")
+        assert code == 2
+        assert "CuPy" in err
+        assert "another checkpoint" not in err
+
+
+def test_a_data_folder_has_to_exist(run):
+    for command in (["train", "digits", "--out", "r"], ["evaluate", "r"]):
+        assert_sentence(run(*command, "--data-dir", "nowhere"), "found --data-dir nowhere, where there is no folder")
+    assert not os.path.exists("r")
+
+
+def test_the_help_names_every_activation(run):
+    printed = run("train", "--help")[1]
+    assert [name for name in ("relu", "tanh", "softplus", "identity") if name not in printed] == []
+
+
+def test_a_run_with_labels_from_a_file_keeps_them_where_its_data_moved(run):
+    rng = np.random.default_rng(0)
+    np.save("there.npy", rng.integers(0, 2, (40, 3, 4), np.uint8))
+    np.save("labels.npy", np.arange(36) % 3 - 1)
+    code, _, err = run("train", "there.npy", "--labels-from", "labels.npy", *SMALL)
+    assert code == 0, err
+    os.rename("there.npy", "moved.npy")
+    code, _, err = run("train", "moved.npy", "--resume", "r", "--epochs", 2)
+    assert code == 0, err
+    assert run("train", "--resume", "r", "--epochs", 3)[0] == 0

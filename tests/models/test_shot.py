@@ -1,0 +1,83 @@
+"""SHOT: each of its two terms against plain NumPy; without both it is M2 with q(z|x)."""
+
+import numpy as np
+import pytest
+from scipy import special, stats
+from support import likely
+
+import tinyvae as tv
+from tests.models.test_m1 import data
+from tinyvae.inference.bounds import Draw
+from tinyvae.models import Batch
+from tinyvae.models.shot import Shot
+
+X, LABELS = np.random.default_rng(0).random((7, 6)), np.eye(3)[[0, 1, 2, 0, 1, 2, 0]]
+
+
+def shot(**more):
+    return Shot(6, **({"classes": 3, "hidden": 5, "latent": 2, "dtype": "float64"} | more))
+
+
+def batch():
+    x, y = tv.Tensor(X), tv.Tensor(LABELS)
+    return Batch(x, labelled=Batch(x, y, available=7), available=14)
+
+
+def test_the_smooth_elbo_weighs_the_bounds_of_all_classes():
+    smooth, plain = shot(smoothing=0.3, interpolation=0.0), shot(smoothing=0.0, interpolation=0.0)
+    weights = 0.7 * LABELS + 0.1
+    bounds = plain.given(tv.Tensor(X), plain.every, Draw(tv.Noise(1))).numpy().T
+    log_q = np.log(plain.classify(Batch(tv.Tensor(X))).numpy())
+    found = smooth.known(tv.Tensor(X), tv.Tensor(LABELS), Draw(tv.Noise(1)))
+    np.testing.assert_allclose(found[0].numpy(), (weights * bounds).sum(1), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found[1].numpy(), (weights * log_q).sum(1), rtol=0, atol=1e-12)
+    _, one = plain.known(tv.Tensor(X), tv.Tensor(LABELS), Draw(tv.Noise(1)))
+    np.testing.assert_allclose(one.numpy(), log_q[LABELS == 1], rtol=0, atol=1e-12)
+
+
+def test_the_interpolation_against_numpy():
+    model = shot()
+    noise = tv.Noise(3)
+    share = np.median([noise.uniform((7, 1), np.float64).numpy() for _ in range(3)], axis=0)
+
+    def q(x):
+        y, z = model.q_y(tv.Tensor(x)).logits.numpy(), model.q_z(tv.Tensor(x))
+        return y, z.mu.numpy(), np.exp(0.5 * z.logvar.numpy())
+
+    def mixed(a):
+        return share * a + (1 - share) * np.roll(a, -1, axis=0)
+
+    (logits, mu, sigma), (found_logits, found_mu, found_sigma) = q(X), q(mixed(X))
+    expected = -(mixed(special.softmax(logits, 1)) * special.log_softmax(found_logits, 1)).sum(1)
+    expected += ((found_mu - mixed(mu)) ** 2).sum(1) + ((found_sigma - mixed(sigma)) ** 2).sum(1)
+    found = model.between(tv.Tensor(X), Draw(tv.Noise(3)))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_the_share_is_beta():
+    noise = tv.Noise(5)
+    share = np.median([noise.uniform((20_000,), np.float64).numpy() for _ in range(3)], axis=0)
+    likely("the median of three uniform numbers is Beta(2, 2)", stats.kstest(share, stats.beta(2, 2).cdf).pvalue)
+
+
+@pytest.mark.parametrize(("options", "terms"), [
+    ({"smoothing": 0.0, "interpolation": 0.0}, {"unlabelled", "labelled", "classifier"}),
+    ({"smoothing": 0.1, "interpolation": 0.0}, {"unlabelled", "labelled", "classifier"}),
+    ({"smoothing": 0.0, "interpolation": 2.0}, {"unlabelled", "labelled", "classifier", "interpolation"})])
+def test_each_idea_is_switched_by_itself(options, terms):
+    model = shot(**options)
+    assert set(model.terms(batch(), Draw(tv.Noise(0)))) == terms
+    assert set(model.terms(Batch(tv.Tensor(X)), Draw(tv.Noise(0)))) == {"unlabelled"}
+    assert model.weights["interpolation"] == -options["interpolation"]
+
+
+def test_it_learns():
+    records = tv.fit(shot(hidden=16, dtype="float32"), data(), epochs=10, batch=15, lr=1e-2, quiet=True)
+    assert records[-1]["test_accuracy"] > 0.75
+    assert records[-1]["train_interpolation"] < 2
+
+
+@pytest.mark.parametrize("options", [{"smoothing": 1.0}, {"interpolation": -1.0}, {"smoothing": float("nan")}])
+def test_wrong_options_get_a_sentence(options):
+    with pytest.raises(ValueError, match=r"found smoothing=.* and interpolation=.*; expected a number from 0"):
+        shot(**options)

@@ -1,0 +1,60 @@
+"""Masks by name, by share and from files; each mistake gets one sentence."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyvae.tasks.masks import missing_pixels
+
+NAMED = {"left": ["xx..."] * 4, "top": ["xxxxx"] * 2 + ["....."] * 2, "quadrant": ["....."] * 2 + ["..xxx"] * 2,
+         "center": [".....", ".xxx.", ".xxx.", "....."]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_masks_by_name(name):
+    found = missing_pixels(name, (4, 5), 3)
+    assert found.dtype == bool
+    assert found.shape == (3, 20)
+    for row in found:
+        assert ["".join(".x"[int(value)] for value in line) for line in row.reshape(4, 5)] == NAMED[name]
+
+
+def test_a_random_share_is_drawn_for_each_image():
+    found = missing_pixels("random:0.3", (4, 5), 50, seed=1)
+    assert (found.sum(1) == 6).all()
+    assert len({row.tobytes() for row in found}) == 50
+    assert 0.2 < found.mean(0).min() < found.mean(0).max() < 0.8 or found.mean(0).std() < 0.1
+    assert (missing_pixels("random:0.3", (4, 5), 10, seed=1) == found[:10]).all()  # however many images there are
+    assert (missing_pixels("random:0.3", (4, 5), 50, seed=2) != found).any()
+
+
+@pytest.mark.parametrize("kind", ["png", "npy", "array", "rows"])
+def test_a_mask_from_a_file_or_an_array(kind, tmp_path):
+    mask = np.array([[True, False, False], [False, True, True]])
+    path = tmp_path / f"mask.{kind}"
+    if kind == "png":
+        Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(path)
+    elif kind == "npy":
+        np.save(path, mask.astype(float))
+    given = {"array": mask, "rows": np.stack([mask.reshape(-1), ~mask.reshape(-1)])}.get(kind, str(path))
+    found = missing_pixels(given, (2, 3), 2)
+    assert (found == [mask.reshape(-1), (~mask if kind == "rows" else mask).reshape(-1)]).all()
+
+
+@pytest.mark.parametrize(("given", "sentence"), [
+    ("right", "found no file right and no mask of that name; expected left, top, quadrant, center, random:SHARE"),
+    ("random:2", "found the mask random:2; expected random:SHARE with a share between 0 and 1, as random:0.5"),
+    ("random:x", "found the mask random:x"), ("random:0.01", "found nothing missing in random:0.01 of 2 x 3"),
+    (np.zeros((2, 3)), "found nothing missing in the mask of 2 x 3 pixels; expected some"),
+    (np.ones((2, 3)), "found everything missing in the mask of 2 x 3 pixels"),
+    (np.eye(3), r"found the mask of shape \(3, 3\); expected \(2, 3\), the shape of one image, or \(1, 6\)"),
+    (np.array([["a"]]), "found <U1 in the mask")])  # fmt: skip
+def test_a_mask_that_does_not_fit_gets_a_sentence(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        missing_pixels(given, (2, 3))
+
+
+def test_a_file_that_is_no_mask_gets_a_sentence(tmp_path):
+    (tmp_path / "mask.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"mask.png, which is no image and no array in a .npy file"):
+        missing_pixels(str(tmp_path / "mask.png"), (2, 3))

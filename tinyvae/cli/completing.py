@@ -1,0 +1,84 @@
+"""`tinyvae complete`: what the missing pixels or cells of data may be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt
+from tinyvae.progress import watched
+from tinyvae.tasks import rows
+from tinyvae.tasks.chains import METHODS
+from tinyvae.tasks.masks import CHOICES
+from tinyvae.training.settings import either
+
+
+def complete(
+    context: typer.Context,
+    run: Run,
+    missing: Annotated[str | None, opt(f"What to hide: {CHOICES}, where white or true is missing. By default: "
+                                       "nothing, and the holes of the data themselves are completed.")] = None,
+    method: Annotated[str | None, opt(f"How to draw: {either(METHODS)}. metropolis is exact in the limit. By default: "
+                                      "gibbs; importance for a model that learned from data with holes; prior for a "
+                                      "conditional model, which completes what its condition leaves open.")] = None,
+    draws: Annotated[int, opt("The number of completions of each datum, each by a chain of its own.")] = 20,
+    sweeps: Annotated[int, opt("The number of sweeps of each chain.")] = 40,
+    gibbs_sweeps: Annotated[int, opt("With metropolis: how many of the sweeps, the first ones, are those of "
+                                     "gibbs.")] = 10,
+    count: Annotated[int | None, opt("Complete the first data only, this many. By default: 100, and all where holes "
+                                     "of the data are completed.")] = None,
+    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    out: Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file for the completed "
+                                    "data: .npz has all arrays, .csv the means, or with --draws each draw.")] = None,
+    data: Data = None,
+    use: Use = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Complete data: hide a part of the test images and draw what may be there, or fill the holes of the data."""
+    from tinyvae.pictures.completions import completions
+    from tinyvae.tasks import completion
+
+    file = out if out is not None and out.suffix in rows.SUFFIXES else None
+    if out is not None and file is None and out.suffix[1:].isalpha() and not out.is_dir():
+        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(rows.SUFFIXES)}, or a folder")
+    model, data_set = opened(run, data, data_dir, device)
+    if count is None and missing is not None:
+        count = 100
+    with watched("completing") as progress:
+        found = completion.complete(model, data_set, missing, method, draws, sweeps, gibbs_sweeps, count, part, seed,
+                                    progress)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print(found)
+    if file is not None:
+        make(file.parent)
+        write(found, file, data_set, "draws" in given(context))
+        print(file) if not as_json else None
+    if not data_set.is_table:
+        folder = out if out is not None and file is None else (run if run.is_dir() else run.parent) / "figures"
+        make(folder)
+        drawn = completions(found, data_set.shape, folder / f"completion-{found.method}.png")
+        print(drawn) if not as_json else None
+
+
+def write(found: Any, file: Path, data: Any, each_draw: bool) -> None:
+    """Write completed data in their own units: the means, or each draw with its number in the first column.
+
+    An .npz holds beside them the data, means, standard deviations, draws and masks.
+    """
+    own = data.own_units
+    table = np.concatenate(own(found.draws)) if each_draw else own(found.mean)
+    columns = dict(zip(data.column_names, table.T, strict=True))
+    if each_draw:
+        columns = {"draw": np.repeat(np.arange(1, found.chains + 1), len(found.x)), **columns}
+    arrays = {name: own(getattr(found, name)) for name in ("x", "mean", "draws")}
+    sd = own(found.mean + found.sd) - arrays["mean"]
+    rows.write(file, columns, {**arrays, "sd": sd, "missing": found.missing, "hidden": found.hidden})

@@ -1,0 +1,168 @@
+"""`tinyvae sample` and `tinyvae upscale`: what a model generates, by itself or on a condition."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt
+from tinyvae.progress import watched
+
+FILES = (".npz", ".csv")  # of numbers
+OutFile = Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file that ends in .npz "
+                                     "or .csv, for the numbers.")]
+
+
+def sample(
+    context: typer.Context,
+    run: Run,
+    label: Annotated[int | None, opt("Generate images of this label (a run with --given label).")] = None,
+    condition: Annotated[str | None, opt("Answer to this image: an image file, a folder of images or an .npy file.",
+                                         metavar="IMAGE")] = None,
+    draws: Annotated[int, opt("The number of answers to each condition.")] = 8,
+    temperature: Annotated[float, opt("The factor of the spread of z: 0 gives the same answer always.")] = 1.0,
+    count: Annotated[int, opt("Without a condition: the number of draws that a file of rows gets.")] = 1000,
+    out: OutFile = None,
+    data: Data = None,
+    use: Use = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+) -> None:
+    """Draw images of the generator, decoded from draws of the prior; of a table, samples beside its data; of a
+    conditional run, answers to a condition.
+
+    Without --label and --condition, a conditional run answers to conditions of random test data.
+    """
+    from tinyvae import runs
+    from tinyvae.cli import commands
+    from tinyvae.pictures import answers as pictures
+    from tinyvae.pictures import gallery
+    from tinyvae.tasks.generation import conditional
+
+    model = runs.load(run, device)
+    if model.condition is None and label is None and condition is None:
+        if asked := [name for name in ("draws", "temperature") if name in given(context)]:
+            raise ValueError(f"found --{asked[0]} with a {model.kind}, which generates without a condition; expected "
+                             "it beside --label or --condition, with a run that was trained with one")
+        commands.drawn("sample", run, out, data, seed, data_dir, count)
+        return
+    check_out(out)
+    if label is not None or condition is not None:
+        found = conditional.answer(model, label, condition, draws, temperature, seed)
+        if is_file(out):
+            write(out, found.arrays(), "condition", model.condition.shape)
+        else:
+            print(pictures.answers(found, model.condition.shape, folder_of(run, out) / "samples.png"))
+        return
+    if is_file(out) or "temperature" in given(context):
+        what = f"--out {out}" if is_file(out) else "--temperature"
+        raise ValueError(f"found {what} without a condition; expected --label or --condition beside it: this model is "
+                         f"given {model.condition.words}")
+    model, data_set = opened(run, data, data_dir, device)
+    for file in gallery.sample(model, data_set, folder_of(run, out), seed):
+        print(file)
+
+
+def upscale(
+    run: Run,
+    images: Annotated[str | None, typer.Argument(help="An image file, a folder of images or an .npy file: small "
+                                                      "images, or images of the run's own size, which are averaged "
+                                                      "first. By default: test data.")] = None,
+    temperature: Annotated[str, opt("The factors of the spread of z: one, or several, as 0.2,1.")] = "0.2,0.6,1",
+    draws: Annotated[int, opt("The number of answers of which the mean is judged.")] = 32,
+    count: Annotated[int | None, opt("The number of images, from the first on. By default: all, and of test data at "
+                                     "most 500.")] = None,
+    out: OutFile = None,
+    data: Data = None,
+    use: Use = None,
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Raise the resolution of images by a run with --given pooled:N: a table of the ways, and a picture.
+
+    Beside nearest neighbour and bicubic interpolation stand answers at each temperature, with PSNR and SSIM (likeness
+    with the original), consistency (with the given image) and diversity (of the answers).
+    """
+    from tinyvae import runs
+    from tinyvae.pictures import answers as pictures
+    from tinyvae.runs import files
+    from tinyvae.tasks.generation import upscaling
+    from tinyvae.tasks.inputs import images_of
+
+    check_out(out)
+    model: Any
+    if images is None:
+        model, data_set = opened(run, data, data_dir, device)
+        model.check(data_set)
+        grey = data_set.test[: 500 if count is None else count] / np.float32(data_set.scale)
+        given_images = grey.reshape(-1, *data_set.shape)
+    else:
+        model = runs.load(run, device)
+        shapes = [] if model.condition is None else model.condition.shapes()
+        given_images = images_of(images, shapes)[:count]
+    if not len(given_images):
+        raise ValueError(f"found --count {count}; expected at least 1")
+    with watched("upscaling") as progress:
+        found = upscaling.upscale(model, given_images, factors(temperature), draws, seed, progress=progress)
+    print(json.dumps(files.plain(found.to_dict()), indent=2) if as_json else found)
+    if is_file(out):
+        write(out, {"mean": found.images, "spread": found.spread}, "", model.condition.shape)
+    else:
+        file = pictures.upscaled(found, model.condition.shape, folder_of(run, out) / "upscaled.png")
+        print("" if as_json else f"{file}", end="" if as_json else "\n")
+
+
+def factors(text: str) -> list[float]:
+    """"0.2,1" as numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"found --temperature {text!r}; expected one number or several: 1, or 0.2,1") from None
+
+
+def is_file(out: Path | None) -> bool:
+    """Whether numbers are wanted, and not a picture."""
+    return out is not None and out.suffix in FILES
+
+
+def check_out(out: Path | None) -> None:
+    """Raise ValueError for the name of a file of another kind."""
+    if out is not None and out.suffix and out.suffix not in FILES and not out.is_dir():
+        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
+
+
+def folder_of(run: Path, out: Path | None) -> Path:
+    """The folder for pictures."""
+    folder = out or (run if run.is_dir() else run.parent) / "figures"
+    make(folder)
+    return folder
+
+
+def write(out: Path | None, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, int]) -> None:
+    """Write arrays as .npz; or the first of them as .csv, a line an image, with the number of its condition (`of`) and
+    of its draw before the pixels."""
+    from tinyvae.runs import files
+
+    assert out is not None
+    make(out.parent)
+    if out.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, shape=np.array(shape), **arrays)  # type: ignore[arg-type]
+        files.write_bytes(out, buffer.getvalue())
+    else:
+        first = next(iter(arrays.values()))
+        images = first if first.ndim == 3 else first[:, None]  # (draws, rows, pixels)
+        names = [of, "draw"] if of else ["image"]
+        lines = [",".join([*names, *map(str, range(images.shape[-1]))])]
+        lines += [",".join([*([f"{row}", f"{draw}"] if of else [f"{draw}"]), *(f"{value:.6g}" for value in image)])
+                  for draw, rows in enumerate(images) for row, image in enumerate(rows)]
+        files.write_bytes(out, ("\n".join(lines) + "\n").encode())
+    print(out)

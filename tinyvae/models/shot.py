@@ -1,0 +1,79 @@
+"""SHOT-VAE's two ideas (Feng, Kong, Chen, Zhang, Zhu & Chen 2021) in a multilayer perceptron; each can be switched off.
+
+The model is p(y) p(z) p(x|y, z) with q(y, z|x) = q(y|x) q(z|x), whose q(z|x) does not read the class. It is trained as
+M2 is (m2.py), with
+
+    smoothing       the smooth-ELBO: a label stands for the distribution p~(y) = (1 - smoothing) [y is the label] +
+                    smoothing / classes, in the bound of labelled data, sum_y p~(y) (-L(x, y)), and in the classifier's
+                    term, sum_y p~(y) log q(y|x);
+    interpolation   the weight of the optimal interpolation: for x~ = l x + (1 - l) x' of two data, with l ~ Beta(2, 2),
+                    q(y|x~) is drawn to the same mixture of q(y|x) and q(y|x') by the cross-entropy, and mean and
+                    standard deviation of q(z|x~) to theirs by squared error; no gradient flows into the targets.
+
+With both at 0 it is M2 with this q(z|x). The authors' code differs in that it draws y by Gumbel-softmax, where here the
+classes are summed, and in that it holds the KL at a capacity and lets the weights rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tinyvae.engine.tensor import Tensor
+from tinyvae.inference.bounds import Draw, Terms
+from tinyvae.models.batch import Batch
+from tinyvae.models.m2 import M2
+
+
+class Shot(M2, kind="shot"):
+    """q(y|x), q(z|x) and p(x|y, z), each a network."""
+
+    reads_class = False
+    options: ClassVar = {
+        "alpha": M2.options["alpha"], "smoothing": "The part of a label that goes to all classes alike; 0 for none.",
+        "interpolation": "The weight of the interpolation between two data; 0 for none.",
+    }  # fmt: skip
+
+    def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
+              activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli",
+              posterior: str = "normal", smoothing: float = 0.01, interpolation: float = 1.0) -> None:
+        if not (0 <= smoothing < 1 and 0 <= interpolation < float("inf")):
+            raise ValueError(f"found smoothing={smoothing} and interpolation={interpolation}; expected a number from 0 "
+                             "to below 1, and a finite one of at least 0")
+        super().build(pixels, classes, hidden, latent, activation, alpha, likelihood, posterior)
+        self.weights = {"classifier": alpha, "interpolation": -interpolation}
+
+    def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        smoothing = self.config["smoothing"]
+        if not smoothing:
+            return super().known(x, y, draw)
+        smooth = (1 - smoothing) * y + smoothing / y.shape[-1]  # (rows, classes)
+        bound = (smooth.T * self.given(x, self.every, draw)).sum(0)
+        return bound, (smooth * self.q_y(x).logits.log_softmax()).sum(-1)
+
+    def terms(self, batch: Batch, draw: Draw) -> Terms:
+        terms = super().terms(batch, draw)
+        if batch.labelled is None or not self.config["interpolation"] or len(batch) < 2:
+            return terms
+        return terms | Terms(interpolation=self.between(batch.x, draw))
+
+    def between(self, x: Tensor, draw: Draw) -> Tensor:
+        """What q says of a mixture of each datum and the next one, against the mixture of what it says of both."""
+        a, b, c = (draw.noise.uniform((len(x), 1), self.dtype) for _ in range(3))
+        share = a.minimum(b).maximum(a.maximum(b).minimum(c))  # the median of three uniform numbers is Beta(2, 2)
+
+        def mixed(values: Tensor) -> Tensor:
+            values = values.detach()
+            return share * values + (1 - share) * values[1:].concatenate(values[:1])
+
+        q_y, q_z = self.q_y(x), self.q_z(x)
+        found_y, found_z = self.q_y(mixed(x)), self.q_z(mixed(x))
+        classes = -(mixed(q_y.mean) * found_y.logits.log_softmax()).sum(-1)
+        mean, spread = (self._error(ours, mixed(theirs)) for ours, theirs in (
+            (found_z.mean, q_z.mean), (found_z.variance.sqrt(), q_z.variance.sqrt())))
+        return classes + mean + spread
+
+    @staticmethod
+    def _error(a: Tensor, b: Tensor) -> Any:
+        d = a - b
+        return (d * d).sum(-1)

@@ -1,0 +1,32 @@
+"""Completed images: the data, what was observed of them, several completions, their mean and their spread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tinyvae.pictures.figures import labelled_rows
+from tinyvae.pictures.page import PathLike, Shape
+from tinyvae.tasks.completion import Completion
+
+LIGHT, DARK = 0.62, 0.45  # the two greys of the chequered ground that stands for missing pixels
+
+
+def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 10, answers: int = 4) -> Path:
+    """Draw the first `columns` data, one in each column, with the first `answers` completions of each, as PNG.
+
+    The completions and the mean are cut to [0, 1], where they lie beyond, and the standard deviations divided by the
+    largest of them.
+    """
+    chosen = slice(min(columns, len(found.x)))
+    rows, width = shape
+    ground = np.where(np.add.outer(np.arange(rows), np.arange(width)) % 2, LIGHT, DARK).reshape(-1)
+    missing, sd = found.missing[chosen], found.sd[chosen]
+    largest = float(sd.max()) or 1.0
+    named = {"data": np.where(missing & ~found.hidden[chosen], ground, found.x[chosen])}
+    named["observed"] = np.where(missing, ground, found.x[chosen])
+    named |= {f"completion {i + 1}": draw[chosen] for i, draw in enumerate(found.draws[:answers])}
+    named |= {"mean": found.mean[chosen], f"sd, white: {largest:.2f}": sd / largest}
+    images = np.clip(np.array(list(named.values())), 0, 1)
+    return labelled_rows(images, shape, path, f"Completions by {found.method}, {found.data}", list(named))

@@ -1,0 +1,1 @@
+"""Generation on a condition: answers to it, and super-resolution."""
