@@ -68,7 +68,7 @@ def test_each_idea_is_switched_by_itself(options, terms):
     model = shot(**options)
     assert set(model.terms(batch(), Draw(tv.Noise(0)))) == terms
     assert set(model.terms(Batch(tv.Tensor(X)), Draw(tv.Noise(0)))) == {"unlabelled"}
-    assert model.weights["interpolation"] == -options["interpolation"]
+    assert model.weights.get("interpolation", 0.0) == -options["interpolation"]
 
 
 def test_it_learns():

@@ -41,7 +41,7 @@ class Shot(M2, kind="shot"):
             raise ValueError(f"found smoothing={smoothing} and interpolation={interpolation}; expected a number from 0 "
                              "to below 1, and a finite one of at least 0")
         super().build(pixels, classes, hidden, latent, activation, alpha, likelihood, posterior)
-        self.weights = {"classifier": alpha, "interpolation": -interpolation}
+        self.weights = {"classifier": alpha} | ({"interpolation": -interpolation} if interpolation else {})
 
     def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         smoothing = self.config["smoothing"]

@@ -134,8 +134,8 @@ def _sample_kl_from_grad(dz: Matrix, dkl: Vector, raw: Matrix, other: Matrix, ep
 
 
 def _largest(array: Array) -> float:
-    """Nearly the largest number of the array's type."""
-    return 0.98 * float(np.finfo(array.dtype).max)
+    """Nearly the largest number of the array's type; of another type, which the kernel refuses, that of a float."""
+    return 0.98 * float(np.finfo(np.result_type(array.dtype, np.float32)).max)
 
 
 @Launcher

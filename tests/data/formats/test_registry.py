@@ -271,7 +271,7 @@ def test_nobody_is_told_to_remove_a_file_of_a_run(tmp_path, monkeypatch):
     with pytest.raises(data.DataError, match="faces is the folder of a tinyvae run and holds no images") as caught:
         tv.resume("faces", epochs=2, quiet=True)
     assert "remove" not in str(caught.value)
-    assert str(caught.value).endswith("give them again: tv.resume(run, data).")
+    assert str(caught.value).endswith("in Python tv.resume('faces', data=data)")
     assert len(tv.resume("faces", mine, epochs=2, quiet=True)) == 2
     for left in ("config.json", "last.safetensors"):  # whatever of it is left
         folder = tmp_path / left.partition(".")[0]
