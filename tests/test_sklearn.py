@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_wine, make_blobs
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tinyvae.sklearn import SemiSupervisedVAEClassifier, VAETransformer
+from tinyvae.sklearn import SemiSupervisedVAEClassifier, VAEImputer, VAETransformer
 
 SMALL = {"hidden": 8, "epochs": 2}
 LEARNS = {"hidden": 8, "epochs": 12, "learning_rate": 0.02}  # enough for the checks that look at the accuracy
@@ -25,7 +26,7 @@ def expected_failures(estimator):
     return {}
 
 
-@parametrize_with_checks([VAETransformer(**SMALL), SemiSupervisedVAEClassifier(**LEARNS)],
+@parametrize_with_checks([VAETransformer(**SMALL), VAEImputer(**SMALL), SemiSupervisedVAEClassifier(**LEARNS)],
                          expected_failed_checks=expected_failures)
 def test_scikit_learns_checks(estimator, check):
     try:
@@ -105,3 +106,36 @@ def test_rows_without_labels_help():
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="only one class"):
         SemiSupervisedVAEClassifier(**SMALL).fit(np.random.default_rng(0).normal(size=(10, 2)), [1] * 5 + [-1] * 5)
+
+
+@pytest.fixture(scope="module")
+def holes(wine):
+    """A quarter of the cells removed."""
+    X = wine[0].copy()
+    gone = np.random.default_rng(0).random(X.shape) < 0.25
+    X[gone] = np.nan
+    return X, gone
+
+
+def test_missing_values_are_filled_in_better_than_by_the_mean(wine, holes):
+    X, gone = holes
+    imputer = VAEImputer(3, hidden=30, epochs=60, learning_rate=0.005).fit(X)
+    filled = imputer.transform(X)
+    assert (filled[~gone] == X[~gone]).all()
+    spread = wine[0].std(0)
+    wrong = {name: np.sqrt((((found - wine[0]) / spread)[gone] ** 2).mean()) for name, found in
+             (("ours", filled), ("mean", SimpleImputer().fit_transform(X)))}
+    assert wrong["ours"] < 0.9 * wrong["mean"]
+    assert list(imputer.get_feature_names_out(list("abcdefghijklm"))) == list("abcdefghijklm")
+
+
+def test_draws_of_missing_values_vary_and_the_mean_does_not(holes):
+    X, gone = holes
+    imputer = VAEImputer(3, hidden=10, epochs=5).fit(X)
+    assert (imputer.transform(X) == imputer.transform(X)).all()
+    drawn = clone(imputer).set_params(sample_posterior=True).fit(X)
+    first, second = drawn.transform(X), drawn.transform(X)
+    assert (first[~gone] == second[~gone]).all()
+    assert (first[gone] != second[gone]).all()
+    with pytest.raises(ValueError, match="no value in column 0"):
+        VAEImputer(**SMALL).fit(np.column_stack([np.full(5, np.nan), np.arange(5.0)]))

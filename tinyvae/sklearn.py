@@ -2,6 +2,7 @@
 
     VAETransformer                 fit, transform (the posterior mean), inverse_transform, score (the ELBO), sample
     SemiSupervisedVAEClassifier    M2; the label -1 stands for an unknown one, as elsewhere in scikit-learn
+    VAEImputer                     MIWAE; NaN in, numbers out
 
 Each column is standardised inside, and every result is in the data's own units. All numbers are float64. A pickled
 estimator holds its model as the bytes of a safetensors file, so that opening the model runs no code.
@@ -14,7 +15,13 @@ from typing import Any, Self
 
 import numpy as np
 from safetensors import numpy as safetensors
-from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+)
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -26,6 +33,7 @@ from tinyvae.evidence.evaluation import evaluate
 from tinyvae.models import Model, build_model, model_for
 from tinyvae.models.batch import Batch
 from tinyvae.runs import fit
+from tinyvae.tasks.completion import complete
 
 UNKNOWN = -1  # the label of a datum whose class is not known
 
@@ -55,9 +63,11 @@ class VAEEstimator(BaseEstimator):
 
     def _data(self, X: np.ndarray, labels: np.ndarray | None = None) -> DataSet:
         """X as a data set whose test part is the training part."""
-        stored = np.ascontiguousarray(self.scaler_.transform(X), np.float32)
-        return DataSet("X", stored, stored, (1, X.shape[1]), 1.0, "real", "normal", labels, labels,
-                       center=self.scaler_.mean_, spread=self.scaler_.scale_)
+        scaled = self.scaler_.transform(X)
+        stored = np.ascontiguousarray(np.nan_to_num(scaled, nan=0.0), np.float32)
+        mask = None if np.isfinite(X).all() else np.isfinite(X).astype(np.uint8)
+        return DataSet("X", stored, stored, (1, X.shape[1]), 1.0, "real", "normal", labels, labels, train_mask=mask,
+                       test_mask=mask, center=self.scaler_.mean_, spread=self.scaler_.scale_)
 
     def _batch(self, X: np.ndarray) -> Batch:
         return Batch(self.model_.tensor(self.scaler_.transform(X), X.shape[1], "X"))
@@ -126,7 +136,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     def score(self, X: Any, y: Any = None) -> float:
         """The mean ELBO in nats per row, in the data's own units: higher is better."""
         X = self._checked(X)
-        return evaluate(self.model_, self._data(X)).elbo
+        found = evaluate(self.model_, self._data(X))
+        return found.elbo if found.elbo_own_units is None else found.elbo_own_units
 
     def sample(self, n_samples: int = 1) -> np.ndarray:
         """Draws of x ~ p(x|z), z ~ p(z), in the data's own units, (n_samples, columns). Each call gives the same."""
@@ -182,3 +193,58 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         """The class with the largest q(y|x), (count,)."""
         found = self.predict_proba(X).argmax(1)
         return self.classes_[found]
+
+
+class VAEImputer(OneToOneFeatureMixin, TransformerMixin, VAEEstimator):
+    """MIWAE (Mattei & Frellsen 2019): learns from rows with missing values (NaN) and fills these in.
+
+    Parameters
+    ----------
+    sample_posterior
+        False fills in E[x_mis|x_obs]; True a draw of p(x_mis|x_obs), another one in each call, for multiple imputation.
+    draws
+        The number of importance samples, of the bound and of each imputation.
+    n_components, hidden, activation, epochs, batch_size, learning_rate, random_state
+        As of `VAETransformer`.
+
+    Attributes
+    ----------
+    model_ : the trained `tinyvae.Model`
+    """
+
+    def __init__(self, n_components: int = 2, hidden: int | tuple[int, ...] = 100, activation: str = "relu",
+                 epochs: int = 100, batch_size: int = 100, learning_rate: float = 1e-3, random_state: Any = 0,
+                 sample_posterior: bool = False, draws: int = 20) -> None:
+        super().__init__(n_components, hidden, activation, epochs, batch_size, learning_rate, random_state)
+        self.sample_posterior = sample_posterior
+        self.draws = draws
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on X (count, columns), with NaN where a value is missing; ValueError for a column without a value."""
+        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2)
+        empty = np.isnan(X).all(0)
+        if empty.any():
+            raise ValueError(f"found no value in column {int(empty.argmax())} of X; expected one at least: leave the "
+                             "column out")
+        self._train("miwae", X)
+        self._calls = 0
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """X with its missing values filled in, (count, columns), in the data's own units."""
+        X = self._checked(X, ensure_all_finite="allow-nan")
+        missing = np.isnan(X)
+        if not missing.any():
+            return X
+        seed = self._seed
+        if self.sample_posterior:
+            self._calls += 1
+            seed = (seed + self._calls) % 2**32
+        found = complete(self.model_, self._data(X), draws=self.draws, count=None, seed=seed)
+        filled = found.draws[0] if self.sample_posterior else found.mean
+        return np.where(missing, self.scaler_.inverse_transform(filled), X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
