@@ -21,6 +21,7 @@ LATENT = 50
 # The best epoch on 10,000 held-out training images counts.
 TRAINING: dict[str, Any] = {"epochs": 60, "batch": 100, "lr": 1e-3, "validation": 10_000, "patience": 5}
 QUICK: dict[str, Any] = {"epochs": 1, "batch": 100, "validation": 100}
+SMALL: dict[str, Any] = {"hidden": 20}  # of the quick form
 DRAWS = 100  # of the importance sampling
 # By the number of given quarters: the bound that -log p must be below, by how much it must be below the net's, and the
 # published numbers of the CVAE and of the net.
@@ -35,7 +36,7 @@ NATS = "-log p(rest|given) of test data, nats per datum, lower is better"
 
 def trained(kind: str, given: str, data: Any, quick: bool, say: Say, seed: int) -> tuple[Any, int, float]:
     """The model of the best epoch, the passes that it took, and the seconds of the training."""
-    options = NETWORK | ({"latent": LATENT} if kind == "cvae" else {})
+    options = (SMALL if quick else NETWORK) | ({"latent": LATENT} if kind == "cvae" else {})
     model, start = model_for(kind, data, given=given, seed=seed, **options), time.perf_counter()
 
     def report(record: dict[str, Any], timings: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from tinyvae.tasks.classification import classify
 DRAWS = 3
 SETTINGS: dict[str, Any] = {"epochs": 50, "batch": 100, "lr": 3e-4, "validation": 10_000}
 QUICK: dict[str, Any] = {"epochs": 2, "batch": 100, "lr": 3e-3}
+SMALL: dict[str, Any] = {"hidden": 20, "latent": 3, "first_epochs": 1}  # of the quick form
 NET = "supervised net"
 Say = Callable[[str], Any]
 
@@ -79,8 +80,8 @@ def _table(quick: bool, say: Say, contestants: dict[str, Contestant], counts: li
         settings = (QUICK if quick else SETTINGS) | {"labels": labels, "seed": seed, "quiet": True}
         found = {}
         for called, (kind, options) in contestants.items():
-            if quick and "first_epochs" in options:
-                options = options | {"first_epochs": 1}
+            if quick:  # small networks, and one epoch of a first phase
+                options = options | {name: value for name, value in SMALL.items() if name in options}
             model = tv.models.model_for(kind, data, seed=seed, **options)
             start = time.perf_counter()
             tv.fit(model, data, **settings)
