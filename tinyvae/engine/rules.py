@@ -239,18 +239,21 @@ LONG = 256  # numbers of float32 that NumPy may add one after the other; each ad
 
 def _sum(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     # The sum of 2^20 equal numbers, added one by one in float32, is wrong by a hundredth; so long ones take float64.
-    wide = xp.float64 if _count(a, axis) > LONG else None
-    total = xp.sum(a, axis=axis, keepdims=keepdims, dtype=wide, out=out)
-    return total if out is not None or wide is None else total.astype(a.dtype)
+    if _count(a, axis) <= LONG:
+        return xp.sum(a, axis=axis, keepdims=keepdims, out=out)
+    # The total gets memory of its own: into an `out` of float32 NumPy would round it after every 8,192 numbers.
+    total = xp.sum(a, axis=axis, keepdims=keepdims, dtype=xp.float64)
+    return total.astype(a.dtype) if out is None else into(out, total)
 
 
 def _mean(xp: Any, a: Any, out: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     count = _count(a, axis)
     if not count:
         return into(out, xp.sum(a, axis=axis, keepdims=keepdims) * a.dtype.type("nan"))  # NumPy would also warn
-    wide = xp.float64 if count > LONG else None
-    mean = xp.mean(a, axis=axis, keepdims=keepdims, dtype=wide, out=out)
-    return mean if out is not None or wide is None else mean.astype(a.dtype)
+    if count <= LONG:
+        return xp.mean(a, axis=axis, keepdims=keepdims, out=out)
+    mean = xp.mean(a, axis=axis, keepdims=keepdims, dtype=xp.float64)
+    return mean.astype(a.dtype) if out is None else into(out, mean)
 
 
 def _exponentials(xp: Any, a: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
