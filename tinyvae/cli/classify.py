@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, opened, opt
+from tinyvae.cli.options import Data, DataDir, Device, Json, Part, Run, Seed, Use, check_part, opened, opt
 
 SHOWN = 20  # rows of the table
 
@@ -21,7 +21,7 @@ def classify(
     ))] = None,
     csv: Annotated[Path | None, opt("Write the class and all probabilities of each datum into this file.",
                                     metavar="FILE")] = None,
-    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    part: Part = "test",
     data: Data = None,
     use: Use = None,
     seed: Seed = 0,
@@ -36,10 +36,10 @@ def classify(
     from tinyvae.runs import files
     from tinyvae.tasks import classification, inputs
 
-    if part not in ("test", "train", "valid"):
-        raise ValueError(f"found part {part!r}; expected test, train or valid")
-    classification.check_classifier(runs.load(run, device))
-    model, data_set = opened(run, data, data_dir, device)
+    check_part(part)
+    model = runs.load(run, device)
+    classification.check_classifier(model)
+    model, data_set = opened(run, data, data_dir, device, model)
     if images is None:
         found = classification.classify(model, data_set, part, seed)
     elif data_set.is_table:

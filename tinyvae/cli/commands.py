@@ -8,7 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Out, Run, Seed, Use, given, make, opened, opt, widths
+from tinyvae.cli.options import (
+    Data,
+    DataDir,
+    Device,
+    Json,
+    Out,
+    Part,
+    Run,
+    Seed,
+    Use,
+    check_part,
+    folder_of,
+    given,
+    make,
+    opened,
+    opt,
+    pictures_of,
+    widths,
+)
 from tinyvae.progress import watched
 
 
@@ -32,7 +50,7 @@ def evaluate(
                                      "By default: encoder.")] = None,
     simulated: Annotated[bool, opt("With ais: give bounds from both sides, on data that the model itself generates.",
                                    "--simulated")] = False,
-    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    part: Part = "test",
     data: Data = None,
     use: Use = None,
     seed: Seed = 0,
@@ -61,8 +79,7 @@ def evaluate(
             result = ais.bidirectional(model, 100 if count is None else count, seed, progress=progress, **{
                 name: value for name, value in settings.items() if value is not None})  # fmt: skip
     else:
-        if part not in ("test", "train", "valid"):
-            raise ValueError(f"found part {part!r}; expected test, train or valid")
+        check_part(part)
         model, data_set = opened(run, data, data_dir, device)
         more = {"part": part}
         with watched("log p(x)") as progress:
@@ -109,8 +126,7 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
     if data_set.is_table and name not in rows.FILES:
         raise ValueError(f"found {name} with {data_set.name}, a table, which has no images; expected one of "
                          f"{', '.join(rows.FILES)}")
-    folder = out or (run if run.is_dir() else run.parent) / "figures"
-    make(folder)
+    folder = pictures_of(run, out)
     draw = getattr(gallery, name)
     for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
         print(file)
@@ -120,7 +136,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Two run folders or more.")],
     importance_samples: Annotated[int, opt("Compare log p(x) by this number of draws; 0 compares the bound.",
                                            "--importance-samples", "-k")] = 0,
-    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    part: Part = "test",
     data: Annotated[str | None, opt("Judge all runs on these data instead of their own.")] = None,
     use: Use = None,
     seed: Seed = 0,
@@ -133,7 +149,7 @@ def compare(
     from tinyvae.tasks import comparing
 
     models = {str(run): opened(run, data, data_dir, device) for run in runs}
-    configs = [folder.RunFolder(run if run.is_dir() else run.parent).config() for run in map(Path, models)]
+    configs = [folder.RunFolder(folder_of(run)).config() for run in map(Path, models)]
     settings = [{"data": config["data"], **schema.completed(config["model"]), **config["settings"]}
                 for config in configs]
     result = comparing.compare(models, importance_samples, seed, settings, part)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt
+from tinyvae.cli.options import Data, DataDir, Device, Json, Part, Run, Seed, Use, given, make, opened, opt, pictures_of
 from tinyvae.progress import watched
 from tinyvae.tasks import rows
 from tinyvae.tasks.chains import METHODS
@@ -31,7 +31,7 @@ def complete(
                                      "gibbs.")] = 10,
     count: Annotated[int | None, opt("Complete the first data only, this many. By default: 100, and all where holes "
                                      "of the data are completed.")] = None,
-    part: Annotated[str, opt("The part of the data: test, train or valid.")] = "test",
+    part: Part = "test",
     out: Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file for the completed "
                                     "data: .npz has all arrays, .csv the means, or with --draws each draw.")] = None,
     data: Data = None,
@@ -63,8 +63,7 @@ def complete(
         write(found, file, data_set, "draws" in given(context))
         print(file) if not as_json else None
     if not data_set.is_table:
-        folder = out if out is not None and file is None else (run if run.is_dir() else run.parent) / "figures"
-        make(folder)
+        folder = pictures_of(run, out if file is None else None)
         drawn = completions(found, data_set.shape, folder / f"completion-{found.method}.png")
         print(drawn) if not as_json else None
 

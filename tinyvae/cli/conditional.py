@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt
+from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt, pictures_of
 from tinyvae.progress import watched
 
 FILES = (".npz", ".csv")  # of numbers
@@ -58,14 +58,14 @@ def sample(
         if is_file(out):
             write(out, found.arrays(), "condition", model.condition.shape)
         else:
-            print(pictures.answers(found, model.condition.shape, folder_of(run, out) / "samples.png"))
+            print(pictures.answers(found, model.condition.shape, pictures_of(run, out) / "samples.png"))
         return
     if is_file(out) or "temperature" in given(context):
         what = f"--out {out}" if is_file(out) else "--temperature"
         raise ValueError(f"found {what} without a condition; expected --label or --condition beside it: this model is "
                          f"given {model.condition.words}")
-    model, data_set = opened(run, data, data_dir, device)
-    for file in gallery.sample(model, data_set, folder_of(run, out), seed):
+    model, data_set = opened(run, data, data_dir, device, model)
+    for file in gallery.sample(model, data_set, pictures_of(run, out), seed):
         print(file)
 
 
@@ -116,7 +116,7 @@ def upscale(
     if is_file(out):
         write(out, {"mean": found.images, "spread": found.spread}, "", model.condition.shape)
     else:
-        file = pictures.upscaled(found, model.condition.shape, folder_of(run, out) / "upscaled.png")
+        file = pictures.upscaled(found, model.condition.shape, pictures_of(run, out) / "upscaled.png")
         print("" if as_json else f"{file}", end="" if as_json else "\n")
 
 
@@ -137,13 +137,6 @@ def check_out(out: Path | None) -> None:
     """Raise ValueError for the name of a file of another kind."""
     if out is not None and out.suffix and out.suffix not in FILES and not out.is_dir():
         raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
-
-
-def folder_of(run: Path, out: Path | None) -> Path:
-    """The folder for pictures."""
-    folder = out or (run if run.is_dir() else run.parent) / "figures"
-    make(folder)
-    return folder
 
 
 def write(out: Path | None, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, int]) -> None:

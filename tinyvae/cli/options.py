@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tinyvae.models import Model
+    pass
 
 
 def opt(text: str, *names: str, **more: Any) -> Any:
@@ -22,6 +22,7 @@ DataDir = Annotated[str | None, opt("The folder that holds mnist/ and the other 
                                      "the user's cache.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Seed = Annotated[int, opt("Another seed gives other draws and chooses other images.")]
+Part = Annotated[str, opt("The part of the data: test, train or valid.")]
 Data = Annotated[str | None, opt("Use other data than the run's own.")]
 Device = Annotated[str, opt("Compute on the cpu, or on cuda, an NVIDIA GPU.")]
 Out = Annotated[Path | None, opt("The folder for the pictures. By default: RUN/figures.")]
@@ -52,6 +53,24 @@ def make(out: Path) -> None:
         raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
 
 
+def check_part(part: str) -> None:
+    """Raise ValueError for a part that no data set has, before anything is read."""
+    if part not in ("test", "train", "valid"):
+        raise ValueError(f"found part {part!r}; expected test, train or valid")
+
+
+def folder_of(run: Path) -> Path:
+    """The run folder, of which `run` may be a checkpoint."""
+    return run if run.is_dir() else run.parent
+
+
+def pictures_of(run: Path, out: Path | None) -> Path:
+    """The folder for the pictures of a run, made."""
+    folder = out or folder_of(run) / "figures"
+    make(folder)
+    return folder
+
+
 def widths(text: str) -> list[int]:
     """"400" or "200,200" as a list of numbers."""
     try:
@@ -60,16 +79,17 @@ def widths(text: str) -> list[int]:
         raise ValueError(f"found --hidden {text!r}; expected one width or several: 400, or 200,200") from None
 
 
-def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu") -> tuple[Model, Any]:
-    """The model of a run and the data it was trained on, or others."""
+def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu",
+           model: Any = None) -> tuple[Any, Any]:
+    """The model of a run, or `model` if that is loaded already, and the data it was trained on, or others."""
     from tinyvae import data as data_sets
     from tinyvae import runs
     from tinyvae.training.selection import select
     from tinyvae.training.settings import Settings
 
     data_dir = existing_folder(data_dir)
-    model = runs.load(run, device)
-    config = runs.RunFolder(run if run.is_dir() else run.parent).config()
+    model = runs.load(run, device) if model is None else model
+    config = runs.RunFolder(folder_of(run)).config()
     try:
         data_set = data_sets.load(config["data"] if data is None else data, data_dir or config.get("data_dir"))
     except data_sets.DataError as fault:
