@@ -136,8 +136,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     def score(self, X: Any, y: Any = None) -> float:
         """The mean ELBO in nats per row, in the data's own units: higher is better."""
         X = self._checked(X)
-        found = evaluate(self.model_, self._data(X))
-        return found.elbo if found.elbo_own_units is None else found.elbo_own_units
+        found: Any = evaluate(self.model_, self._data(X)).elbo_own_units  # which standardised data always have
+        return found
 
     def sample(self, n_samples: int = 1) -> np.ndarray:
         """Draws of x ~ p(x|z), z ~ p(z), in the data's own units, (n_samples, columns). Each call gives the same."""

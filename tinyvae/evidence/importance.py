@@ -60,11 +60,12 @@ def held_out(model: Model, batch: Batch, noise: Noise, samples: int) -> tuple[np
     u = noise.uniform(mask.shape, mask.dtype)
     held = mask * (u < HELD_OUT).cast(mask.dtype)
     seen = replace(batch, mask=mask - held)
-    p, q, of_held = model.generator(seen), model.posterior(seen), model.generator(replace(batch, mask=held))
+    p, q = model.generator(batch), model.posterior(seen)
     z, log_q = q.draw(noise, samples)
-    log_w = p.likelihood(z).log_prob(batch.x) + p.prior.log_prob(z) - log_q
+    each = p.likelihood(z).log_density(batch.x)  # of each observed value, decoded once for both parts
+    log_seen, log_held = ((part > 0).where(each, 0.0).sum(-1) for part in (mask - held, held))
     log_w, log_p, count = (v.numpy().astype(np.float64) for v in (
-        log_w, of_held.likelihood(z).log_prob(batch.x), held.sum(-1)))
+        log_seen + p.prior.log_prob(z) - log_q, log_held, held.sum(-1)))
     return np.logaddexp.reduce(log_w + log_p, axis=0) - np.logaddexp.reduce(log_w, axis=0), count
 
 
