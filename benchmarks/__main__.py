@@ -63,8 +63,8 @@ def _mutate(
     seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = mutate.SEED,
     only: Annotated[str, typer.Option(help="Only mutants with this in their names, for instance a file.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Run only the tests of a mutant's room, not all.")] = False,
-    after: Annotated[Path | None, typer.Option(help="Judge only the mutants that survived in this results file; the "
-                                                    "others keep their rows.", metavar="FILE")] = None,
+    after: Annotated[Path | None, typer.Option(help="Take the mutants of this results file first, and try each with "
+                                                    "the test that noticed it then.", metavar="FILE")] = None,
     out: Out = None, resume: Resume = False,
 ) -> None:
     """Test the tests: run them against programs with one mistake each, and print the share that they notice."""

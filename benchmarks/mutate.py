@@ -1,20 +1,21 @@
 """Testing the tests: each mutant of a sample runs against them, and the share that they notice is the score.
 
 A mutant runs in a copy of the tree, first against the tests that have the name of its file. If these pass, the tests of
-its room follow, and then the whole suite. Each stops at the first failure, and has three times the seconds of the right
-program and half a minute; a mutant that takes longer has been noticed. The examples of property tests are the same in
-every run. As many mutants run at a time as there are processors. Mutants that no test can notice, because they do what
-the program does, are listed with a reason in equivalent_mutants.toml and do not count.
+its room follow, and then the whole suite. A mutant that an earlier run judged begins with the test that noticed it
+then. Each stops at the first failure, and has three times the seconds of the right program and half a minute; a mutant
+that takes longer has been noticed. The examples of property tests are the same in every run. As many mutants run at a
+time as there are processors. Mutants that no test can notice, because they do what the program does, are listed with a
+reason in equivalent_mutants.toml and do not count.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -164,11 +165,12 @@ def stages(file: str, quick: bool) -> list[tuple[str, tuple[str, ...]]]:
     return [(name, tests) for name, tests in found if tests] + [("the whole suite", SUITE)] * (not quick)
 
 
-def verdict(copy: Copy, mutant: Mutant, quick: bool) -> dict[str, Any]:
-    """Which tests notice a mutant, and how."""
+def verdict(copy: Copy, mutant: Mutant, quick: bool, known: str = "") -> dict[str, Any]:
+    """Which tests notice a mutant, and how. known: the test that noticed it in an earlier run, or ""."""
     kernels, last = ("mutant" if mutant.file.startswith("kernels") else "kernels"), ""
-    for name, tests in stages(mutant.file, quick):
-        seconds, failed = copy.right(tests)  # before the file is changed
+    first = [("the test of an earlier run", (known,))] * ("::" in known and copy.run((known,), MORE, []).code == 0)
+    for name, tests in [*first, *stages(mutant.file, quick)]:
+        seconds, failed = copy.right(tests) if tests != (known,) else (MORE, [])  # before the file is changed
         with copy.changed(mutant):
             found = copy.run(tests, seconds, failed, kernels)
         copy.forget("mutant")
@@ -227,15 +229,9 @@ def every() -> list[Mutant]:
             for mutant in mutants_of(path.relative_to(results.ROOT).as_posix(), path.read_text())]
 
 
-def earlier(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of an earlier run's mutants that tests noticed, by name, where the mutant's file is still the same.
-
-    Tests that were added since change nothing about them, so only the survivors need another judgement.
-    """
-    found = json.loads(path.read_text())
-    changed = results.git("diff", "--name-only", found["commit"], "--", *ROOMS).splitlines()
-    return {row["name"]: {"commit": found["commit"]} | row for row in found["rows"]
-            if row["verdict"] not in (SURVIVED, SAME) and row["file"] not in changed}
+def earlier(path: Path) -> dict[str, str]:
+    """The test that noticed each mutant of an earlier run, "" for a survivor, by the mutant's name."""
+    return {row["name"]: row["test"] for row in json.loads(path.read_text())["rows"]}
 
 
 def equivalent() -> dict[str, str]:
@@ -269,24 +265,26 @@ def show(content: Content) -> None:
 
 def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool = False,
              after: Path | None = None) -> parts.Table:
-    """A part for each mutant of the sample: the first `sample`, in an order that `seed` draws, with `only` in the name.
+    """A part for each mutant of the sample: the first `sample` with `only` in the name, in the order of their digests
+    with `seed`, so that a change of the program leaves the others in the sample.
 
-    A quick run leaves out the whole suite, and so finds survivors that other rooms' tests would notice. With the
-    results file `after` of an earlier run, the mutants that were noticed then keep their row, which names its commit.
+    A quick run leaves out the whole suite, and so finds survivors that other rooms' tests would notice. The mutants of
+    the results file `after` of an earlier run come first.
     """
     chosen, reasons = [mutant for mutant in every() if only in mutant.name], equivalent()
     total = len(chosen)
     if not total:
         raise SystemExit(f"found no mutant with {only!r} in its name; expected a part of one, such as {ROOMS[1]}")
-    random.Random(seed).shuffle(chosen)
+    known = earlier(after) if after else {}
 
-    sampled, known = chosen[:sample], earlier(after) if after else {}
-    crew = Crew([mutant for mutant in sampled if mutant.name not in (*reasons, *known)],
-                lambda copy, mutant: verdict(copy, mutant, quick))
+    def place(mutant: Mutant) -> tuple[bool, bytes]:
+        return mutant.name not in known, hashlib.sha256(f"{seed} {mutant.name}".encode()).digest()
+
+    sampled = sorted(chosen, key=place)[:sample]
+    crew = Crew([mutant for mutant in sampled if mutant.name not in reasons],
+                lambda copy, mutant: verdict(copy, mutant, quick, known.get(mutant.name, "")))
 
     def part(content: Content, mutant: Mutant) -> Content:
-        if mutant.name in known:
-            return {"rows": [known[mutant.name]]}
         found = ({"verdict": SAME, "test": reasons[mutant.name]} if mutant.name in reasons else
                  crew.verdict(mutant, content["parts"]))
         parts.say(f"{found['verdict']}  {found['test']}")

@@ -110,23 +110,43 @@ def test_a_quick_run_leaves_out_the_suite(outcomes, tree):
     assert set(outcomes) == {"tests/engine/test_a.py", "tests/engine"}
 
 
-def test_only_survivors_are_judged_again(outcomes, tree):
-    """What was noticed before keeps its row, with the commit of then; but not after a change of the mutant's file."""
-    def git(*words):
-        subprocess.run(["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+def test_a_mutant_of_an_earlier_run_meets_the_test_that_noticed_it(tree, monkeypatch):
+    """If that test passes for the right program and fails for the mutant, it is enough. Otherwise all is as before."""
+    asked = []
 
-    git("add", "-A")
-    git("commit", "-qm", "first")
-    parts.measure([mutate.table_of(100)], False, tree / "first")
-    first = json.loads((tree / "first" / "mutants.json").read_text())
-    outcomes.clear()
-    parts.measure([mutate.table_of(100, after=tree / "first" / "mutants.json")], False, tree / "second")
-    second = json.loads((tree / "second" / "mutants.json").read_text())
-    assert len(outcomes) == 3 * first["survived"]
-    assert second["score"] == first["score"] < 1
-    assert {row.get("commit") for row in second["rows"] if row["verdict"] != "survived"} == {first["commit"]}
-    (tree / "tinyvae/engine/a.py").write_text(SOURCE + "\n")
-    assert not mutate.earlier(tree / "first" / "mutants.json")
+    def run(copy, tests, seconds, failed, kernels="kernels"):
+        right = (copy.folder / "tinyvae/engine/a.py").read_text() == SOURCE
+        asked.append((tests, right))
+        codes = {"a.py::notices": (0, 1), "a.py::fails": (1, 1), "a.py::gone": (4, 4), "a.py::sleeps": (0, 0)}
+        return mutate.Outcome(codes.get(tests[0], (0, 1))[not right], 0.1, "")
+
+    monkeypatch.setattr(mutate.Copy, "run", run)
+    monkeypatch.setattr(mutate.Copy, "right", lambda copy, tests: (0.1, []))
+    copy, mutant = mutate.Copy(), mutate.every()[0]
+    own = (("tests/engine/test_a.py",), False)
+    for known, met in {"a.py::notices": [True, False], "a.py::fails": [True], "a.py::gone": [True],
+                       "a.py::sleeps": [True, False], "pytest ended with None": [], "": []}.items():  # fmt: skip
+        asked.clear()
+        found = mutate.verdict(copy, mutant, True, known)
+        enough = known.endswith("notices")
+        assert found["verdict"] == ("noticed by the test of an earlier run" if enough else "noticed by its own tests")
+        assert asked == [((known,), right) for right in met] + [own] * (not enough)
+
+
+def test_the_mutants_of_an_earlier_run_come_first(outcomes, tree):
+    """The sample does not change with the program: it begins with the mutants of before that are still there."""
+    parts.measure([mutate.table_of(4, seed=1)], False, tree / "first")
+    first = mutate.earlier(tree / "first" / "mutants.json")
+    more = SOURCE.replace("return a + 1", "return 1 + a") + "def new(a): return a - 1\n"
+    (tree / "tinyvae/engine/a.py").write_text(more)
+    still = [name for name in first if "a + 1" not in name]
+    later = list(mutate.table_of(100, seed=0, after=tree / "first" / "mutants.json").parts)
+    assert set(later[: len(still)]) == set(still)
+    order = list(mutate.table_of(100).parts)
+    assert later[len(still):] == [name for name in order if name not in still]
+    (tree / "tinyvae/engine/a.py").write_text(SOURCE)
+    assert [name for name in order if "new" not in name and "1 + a" not in name] == [
+        name for name in mutate.table_of(100).parts if "a + 1" not in name]  # fmt: skip
 
 
 def test_several_mutants_are_judged_at_a_time_and_each_once(tree):
