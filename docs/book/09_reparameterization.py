@@ -12,11 +12,13 @@
 # $v = (\mu, \sigma)$.
 #
 # > **Claim.** Let $\epsilon$ have a law $p(\epsilon)$ that does not depend on $v$, and let $z = g(\epsilon; v)$ have
-# > the law $q(z; v)$. Then >
+# > the law $q(z; v)$. Then
+# >
 # > $$E_{q(z; v)}[f(z)] = E_{p(\epsilon)}[f(g(\epsilon; v))], \qquad
 # >   \nabla_v\, E_{q(z; v)}[f(z)] = E_{p(\epsilon)}[\nabla_v f(g(\epsilon; v))],$$
+# >
 # > the second where $f$ and $g$ are smooth enough. So the gradient can be estimated by drawing $\epsilon$ and
-# differentiating $f(g(\epsilon; v))$.
+# > differentiating $f(g(\epsilon; v))$.
 
 # %%
 import math
@@ -53,7 +55,7 @@ from tinyvae.pictures.page import INK, PALE, TEST, TRAIN, new_figure, plain_axes
 # The estimate of $E_q[f(z)]$ by 20 draws is then a smooth function of $\mu$, if all $\mu$ share the same 20 values of
 # $\epsilon$. With fresh draws at each $\mu$ it has the same expectation, but nothing that one could differentiate.
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 def f(z):
     return np.exp(-((z - 1) ** 2))
 
@@ -265,7 +267,7 @@ print(f"E[f(z)] = {integral(lambda z: f(z) * stats.chi2(3).pdf(z), 0, np.inf):.4
 # $P(z > 0) = \Phi(\mu)$, and its derivative by $\mu$ is the density $\varphi(\mu) \approx 0.352$. **What does the
 # reparameterized estimate of this derivative tend to, as the number of draws grows?**
 
-# %% tags=["hide-output"]
+# %% tags=["answer"]
 mean = tv.Tensor(np.full((count, 1), 0.5), requires_grad=True)
 q = Normal(mean, tv.Tensor(np.array([0.0])))
 z = q.sample(tv.Noise(1, "chapter 9"))
@@ -303,7 +305,7 @@ def _(answer):
         assert off < 1e-9, f"for a = {a} SciPy's distribution function of g(eps) is not eps"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @power.solution
 def _(eps, a):
     return eps ** (1 / a)  # F(z) = z^a
@@ -332,7 +334,7 @@ def _(answer):
 # %% [markdown]
 # The rate only scales $z$, so doubling it halves every draw.
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @by_rate.solution
 def _(z, rate):
     return -z / rate
@@ -359,7 +361,7 @@ def _(answer):
         assert abs(answer(np.array(eps), lower) - expected) < 1e-9, f"for eps = {eps} SciPy gives {expected:.6f}"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @log_density.solution
 def _(eps, lower):
     noise = -0.5 * (eps @ eps + len(eps) * math.log(2 * math.pi))

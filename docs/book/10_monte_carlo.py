@@ -12,8 +12,10 @@
 # expectation is what it estimates; the standard error of an estimator is its standard deviation over repetitions.
 #
 # > **Claim.** For independent draws $z_1, \dots, z_L \sim q$ the mean $\frac1L \sum_l f(z_l)$ is an unbiased estimate
-# > of $E_q[f(z)]$, with the standard error >
+# > of $E_q[f(z)]$, with the standard error
+# >
 # > $$\frac{\mathrm{sd}_q[f(z)]}{\sqrt{L}},$$
+# >
 # > if that standard deviation is finite. The number of dimensions of $z$ does not occur in it. A hundred times more
 # > draws make the error ten times smaller.
 
@@ -119,7 +121,7 @@ for dimensions in (1, 10, 100, 1000):
 # model $z \sim N(0, 1)$, $x|z \sim N(w z, 1/4)$ and the exact posterior as $q$, and the gradient by $w$ at $w = 1.5$,
 # while the data come from $w = 2$.
 
-# %% tags=["hide-output"]
+# %% tags=["answer"]
 w, noise_variance = 1.5, 0.25
 
 
@@ -153,7 +155,7 @@ for M, L in ((100, 10), (1000, 1), (100, 1)):
 # the right value (that is the law of large numbers), but no $\sqrt{L}$ says how fast, and an error estimated from the
 # sample is worth nothing.
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 rng = np.random.default_rng(3)
 count = np.arange(1, 20_001)
 figure = new_figure(7, 2.8)
@@ -195,7 +197,7 @@ def _(answer):
         assert abs(answer(values) - expected) < 1e-12, f"SciPy gives {expected:.6f} for {len(values)} values"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @standard_error.solution
 def _(values):
     return np.std(values, ddof=1) / math.sqrt(len(values))  # L - 1: the mean was taken from the same values
@@ -221,7 +223,7 @@ def _(answer):
         assert abs(np.mean(each) - terms.sum()) < 1e-9, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @whole_sum.solution
 def _(minibatch, N):
     return N / len(minibatch) * np.sum(minibatch)  # each term is in a share M / N of the minibatches
@@ -252,7 +254,7 @@ def _(answer):
 # The odd part of $f$ around $\mu$ cancels, so a straight line is exact. If $f$ is even around $\mu$, as
 # $(z - \mu)^2$, both members of a pair say the same, and one of them was wasted.
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @antithetic.solution
 def _(f, mu, sigma, eps):
     return np.mean((f(mu + sigma * eps) + f(mu - sigma * eps)) / 2)
