@@ -190,6 +190,23 @@ def test_latents_of_every_kind(tmp_path: Path) -> None:
     assert all(page(file).std() > 10 for file in tmp_path.iterdir())
 
 
+def test_each_label_has_a_colour_and_a_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point of a datum has the shape that the legend shows beside its label."""
+    seen: list[Any] = []
+    monkeypatch.setattr(charts, "save_png", lambda figure, path: seen.append(figure))
+    labels = np.array([2, 0, 1, 2, 7])
+    charts.latents(np.random.default_rng(1).normal(size=(5, 2)), labels, tmp_path / "x.png")
+    axes = seen[0].axes[0]
+    legend = axes.get_legend()
+    assert legend.get_title().get_text() == "label"
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["0", "1", "2", "7"]
+    handles = [handle.get_paths()[0] for handle in legend.legend_handles]
+    assert len({path.vertices.tobytes() for path in handles}) == 4
+    for path, label in zip(axes.collections[0].get_paths(), labels, strict=True):
+        assert path.vertices.tobytes() == handles[names.index(str(label))].vertices.tobytes()
+
+
 def test_curves_with_gaps(tmp_path: Path) -> None:
     charts.curves([{"epoch": 1, "train_elbo": -3.0}], tmp_path / "one.png")
     charts.curves([{"epoch": 1, "test_kl": 2.0}, {"epoch": 2}, {"test_kl": None}], tmp_path / "kl.png")

@@ -167,6 +167,7 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
     from tinyvae.pictures import gallery
     from tinyvae.runs import log, schema
     from tinyvae.tasks import supervised
+    from tinyvae.tasks.generation import aggregate
 
     run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
@@ -187,8 +188,11 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
         print(json.dumps(gained.to_dict()) if as_json else gained)
     if run.config().get("pictures", True) if pictures is None else pictures:
         records = log.read_lines(run.metrics, schema.is_record)
-        drawn = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
+        model = runs.load(run.path)
+        drawn = gallery.all_pictures(model, training.data, records, run.figures)
         say(f"{len(drawn)} pictures in {run.figures}: {', '.join(file.name for file in drawn)}")
+        if remark := aggregate.remark(model, training.data):
+            say(remark)
 
 
 def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: dict[str, Any], options: list[str],

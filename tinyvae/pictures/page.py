@@ -27,6 +27,9 @@ TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, which the colour-blind
 LABELS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
           "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
 
+# A shape beside each colour, for who cannot tell the colours apart.
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")
+
 PathLike = str | os.PathLike[str]
 Shape = tuple[int, int]  # (rows, columns) of pixels
 
