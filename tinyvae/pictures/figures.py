@@ -92,15 +92,12 @@ def animation(
     frames = _images("frames", frames, shape, axes=3)
     columns = columns or _columns(frames.shape[1])
     scale = _scale(shape, columns)
-    around = ((GAP, GAP), (GAP, GAP), (0, 0))
-    mosaics = [np.pad(_mosaic(tiles, columns, scale), around, constant_values=1.0) for tiles in frames]
-    if len(shape) == 2:  # 64 levels of grey look like 256 and make a smaller file
-        forth = [Image.fromarray((np.rint(63 * mosaic[..., 0]) * (255 / 63)).astype(np.uint8)) for mosaic in mosaics]
-    else:  # a GIF has 256 colours; all pages have the same, or the pictures would flicker
-        shown = np.append(frames.reshape(1, -1, 3), [[[1.0] * 3]], axis=1)  # and the white ground
-        palette = Image.fromarray(np.rint(255 * shown).astype(np.uint8)).quantize(256)
-        forth = [Image.fromarray(np.rint(255 * mosaic).astype(np.uint8)).quantize(
-            palette=palette, dither=Image.Dither.NONE) for mosaic in mosaics]
+    frames, palette = (frames, b"") if len(shape) == 2 else _few_colours(frames)
+    mosaics = [np.pad(_mosaic(tiles, columns, scale)[..., 0], GAP, constant_values=1.0) for tiles in frames]
+    steps = 255 if palette else 63  # 64 levels of grey look like 256 and make a smaller file
+    forth = [Image.fromarray((np.rint(steps * mosaic) * (255 / steps)).astype(np.uint8)) for mosaic in mosaics]
+    for still in forth if palette else ():
+        still.putpalette(palette)
     pages = forth + forth[-2:0:-1]
     # A GIF counts in hundredths of a second, and viewers slow down frames of less than two hundredths.
     duration = 10 * max(2, round(100 * seconds / len(pages)))
@@ -108,6 +105,16 @@ def animation(
     pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=duration, loop=0)
     write_bytes(path, buffer.getvalue())
     return Path(path)
+
+
+def _few_colours(frames: np.ndarray) -> tuple[np.ndarray, bytes]:
+    """Frames (..., 3) by 255 colours, the same for all, or an animation would flicker: the number of each pixel's
+    colour divided by 255, (..., 1), and the palette, red, green and blue of each number. The number 255 is white."""
+    from PIL import Image
+
+    found = Image.fromarray(np.rint(255 * frames).astype(np.uint8).reshape(1, -1, 3)).quantize(255)
+    palette = bytes(found.getpalette() or ())[: 3 * 255].ljust(3 * 255, b"\0") + b"\xff" * 3
+    return np.asarray(found).reshape(*frames.shape[:-1], 1) / 255, palette
 
 
 def normal_grid(side: int) -> np.ndarray:
