@@ -306,8 +306,11 @@ def _unknown(name: str) -> DataError:
     hint = f" Did you mean {near[0]}?" if near else ""
     base, _, suffix = name.rpartition("-")
     if base in SOURCES or _existing(base):
-        there = suffixes(PIXELS if base in SOURCES else TREATMENTS)
-        return DataError(f"unknown suffix -{suffix} of {base}; expected {there}.{hint}")
+        there = PIXELS if base in SOURCES else TREATMENTS
+        if base not in SOURCES:
+            near = difflib.get_close_matches(suffix, there, n=1, cutoff=0.5)
+            hint = f" Did you mean -{near[0]}?" if near else ""
+        return DataError(f"unknown suffix -{suffix} of {base}; expected {suffixes(there)}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
         return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {formats.expected()}.")
     return DataError(
