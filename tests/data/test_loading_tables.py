@@ -160,7 +160,7 @@ def test_what_is_said_about_names(table):
         ("nowhere.csv", "kind", "there is no file or folder nowhere.csv; expected an .h5"),
         (f"{table}@kind", "kind", "found the label column kind with .*, which names one already; leave one of them"),
         ("digits-real", None, "digits-real does not exist, because digits are grey images; expected -dynamic, -static"),
-        (f"{table}-rael", None, "unknown suffix -rael of .*a.csv; expected .*-gray, -real, -counts"),
+        (f"{table}-rael", None, "unknown suffix -rael of .*a.csv; expected .*-gray, -color, -real, -counts"),
         (f"{table}@kind-counts", None, "not all of them whole; expected counts"),
     ):
         with pytest.raises(DataError, match=said):
