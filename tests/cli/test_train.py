@@ -137,7 +137,7 @@ def test_a_run_with_labels_from_a_file_keeps_them_where_its_data_moved(run):
 
 
 def test_a_folder_of_photographs_in_colour(run, monkeypatch):
-    """Every picture and every task: a run on PNG files, one on an array with the channels first."""
+    """Every picture, completion and classes: a run on PNG files, one on an array with the channels first."""
     monkeypatch.setattr(page, "DPI", 50)
     images, labels = coloured_digits(40)
     os.mkdir("photos")
@@ -159,7 +159,3 @@ def test_a_folder_of_photographs_in_colour(run, monkeypatch):
     Image.fromarray(images[0, :4]).save("small.png")
     assert_sentence(run("classify", "m", "small.png"), "found images of 4 x 8 x 3 pixels in small.png; the run learned "
                     "from 8 x 8 x 3")
-    assert run("train", "photos", *sizes, "--model", "cvae", "--given", "pooled:2", "--out", "p")[0::2] == (0, "")
-    code, out, err = run("upscale", "p", "--count", 2, "--draws", 2, "--temperature", 1)
-    assert (code, err) == (0, "")
-    assert "x2, 2 images" in out

@@ -261,8 +261,6 @@ IN_COLOUR: dict[str, Callable[[np.ndarray, Path], Path]] = {
     "samples": lambda red, path: figures.samples(np.tile(red, (7, 1)), (*SHAPE, 3), path),
     "reconstructions": lambda red, path: figures.reconstructions(*np.tile(red, (2, 5, 1)), (*SHAPE, 3), path, 3),
     "traversal": lambda red, path: figures.traversal(np.tile(red, (2, 3, 1)), (*SHAPE, 3), path),
-    "interpolation": lambda red, path: figures.interpolation(np.tile(red, (2, 3, 1)), (*SHAPE, 3), path),
-    "rows": lambda red, path: figures.labelled_rows(np.tile(red, (2, 3, 1)), (*SHAPE, 3), path, "", ["a", "b"]),
     "manifold": lambda red, path: figures.manifold(np.tile(red, (9, 1)), (*SHAPE, 3), path, 3),
     "animation": lambda red, path: figures.animation(np.tile(red, (3, 4, 1)), (*SHAPE, 3), path),
 }

@@ -1,6 +1,7 @@
 """MATLAB 5 files: images along the last axis, labels as a column or a row, and damaged ones."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -37,10 +38,19 @@ def test_axes_of_matlab():
     assert np.array_equal(found.read(), grey)
 
 
-def test_a_damaged_file_gets_a_sentence(tmp_path):
+def test_a_damaged_file_and_one_beyond_the_memory_get_a_sentence(tmp_path, monkeypatch):
+    """The program that reads, here without a process of its own, ends with the reason."""
     path = tmp_path / "a.mat"
     matlab.savemat(path, {"images": COLOURS}, do_compression=True)
     content = bytearray(path.read_bytes())
+
+    def program(most):
+        monkeypatch.setattr(sys, "argv", ["", str(path), str(tmp_path / "b.npz"), str(most)])
+        exec(mat.PROGRAM, {})
+
+    program(1200)
+    with pytest.raises(SystemExit, match="its arrays claim 1,200 bytes, and at most 1,199 are possible"):
+        program(1199)
     content[200:230] = bytes([255]) * 30
     path.write_bytes(content)
     with pytest.raises(data.DataError, match=r"is a MATLAB file that cannot be read .*: truncated, damaged or too"):
@@ -51,11 +61,4 @@ def test_a_reader_that_crashes_gets_a_sentence(tmp_path, monkeypatch):
     matlab.savemat(tmp_path / "a.mat", {"images": COLOURS})
     monkeypatch.setattr(mat, "PROGRAM", "import os; os.abort()")
     with pytest.raises(data.DataError, match=r"cannot be read .its reader ended with -6."):
-        data.load(tmp_path / "a.mat")
-
-
-def test_more_than_the_memory_is_not_read(tmp_path, monkeypatch):
-    matlab.savemat(tmp_path / "a.mat", {"images": COLOURS})
-    monkeypatch.setattr(mat, "physical_memory", lambda: 1000)
-    with pytest.raises(data.DataError, match="its arrays claim 1,200 bytes, and at most 1,000 are possible"):
         data.load(tmp_path / "a.mat")
