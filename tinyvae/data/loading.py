@@ -27,9 +27,9 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     Parameters
     ----------
     name
-        The name of a set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file, of a folder of images, or of a
-        table (.csv, .tsv, .parquet). A suffix can choose the treatment of the pixels: -dynamic, -static, -threshold,
-        -gray or -color, or of other numbers: -real or -counts (see `dataset.py`).
+        The name of a set, one of `NAMES`, or the path of an .npy, .npz, .h5, .mat or IDX(.gz) file, of a folder of
+        images, or of a table (.csv, .tsv, .parquet). A suffix can choose the treatment of the pixels: -dynamic,
+        -static, -threshold, -gray or -color, or of other numbers: -real or -counts (see `dataset.py`).
 
         Without a suffix, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti are -gray, and
         mnist-binarized has fixed bits. The data of a path are -static if their pixels have only two values, which then
