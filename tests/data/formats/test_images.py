@@ -170,9 +170,21 @@ def test_a_photograph_in_colour_is_read(tmp_path):
 
 def test_inks_are_turned_into_colours_with_a_line(tmp_path):
     images = [Image.new("RGB", (3, 2), colour).convert("CMYK") for colour in COLOURS[:3]]
-    with pytest.warns(UserWarning, match=r"3 images of .*inks \(CMYK\): .* without a colour profile"):
+    with pytest.warns(UserWarning, match=r"has 3 images of inks \(CMYK\): .* without a colour profile"):
         found = read(folder(tmp_path / "a", images, "tif"))
     assert (found == BYTES[:3, None, None]).all()
+
+
+def test_colours_of_sixteen_bits_keep_the_upper_ones_with_a_line(tmp_path):
+    deep = RNG.integers(0, 65536, (3, 4, 5, 3)).astype(np.uint16)
+    deep[:, 0, 0] = 0, 30000, 65535
+    for number, image in enumerate(deep[:2]):
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
+        (tmp_path / f"{number}.png").write_bytes(png(5, 4, 16, 2, rows))
+    (tmp_path / "2.ppm").write_bytes(b"P6 5 4 65535\n" + deep[2].astype(">u2").tobytes())
+    with pytest.warns(UserWarning, match="3 images of 16 bits a channel: the upper 8 are taken; to keep all, store"):
+        found = read(tmp_path)
+    assert np.abs(found - deep / 257).max() < 1
 
 
 def test_transparent_colours_are_laid_on_the_ground(tmp_path):
@@ -255,13 +267,13 @@ def test_an_image_of_another_size_is_resized(tmp_path):
 # ---- what would harm -----------------------------------------------------------------
 
 
-def png(width, height):
-    """A PNG file whose header claims this size, with next to no pixels in it."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def png(width, height, bits=8, kind=0, rows=bytes(9)):
+    """A PNG file whose header claims this size, by default with next to no pixels in it."""
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(13000, 13000), (4097, 4096), (2**31 - 1, 2**31 - 1)])

@@ -3,13 +3,14 @@
 An image is turned as its EXIF orientation says. All frames or pages of a file are taken. Transparent images are laid on
 white or on black, all of a data set on the same, whichever shows what is drawn; a warning says which. An image is grey
 if its red, green and blue are equal everywhere. If any image of a data set is in colour, all become so, and a warning
-says how many were grey. A channel has 8 bits; grey images, but not those in colour, may have 16.
+says how many were grey. Of a grey image 16 bits are taken, of a channel of one in colour the upper 8, with a warning.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,8 @@ def read_images(path: Path, files: Sequence[Path]) -> np.ndarray:
     check_memory(path, shape, first.dtype)
     images = np.empty(shape, first.dtype)
     opacity: dict[int, np.ndarray] = {}  # of the images that are not opaque everywhere
-    row = grey = inks = 0
+    notes: Counter[str] = Counter()
+    row = grey = 0
     for file, count in zip(files, counts, strict=True):
         for frame in _frames(file, count):
             pixels = frame.pixels
@@ -95,13 +97,13 @@ def read_images(path: Path, files: Sequence[Path]) -> np.ndarray:
             images[row] = pixels[..., None] if pixels.ndim < images[0].ndim else pixels
             if frame.alpha is not None:
                 opacity[row] = frame.alpha
-            row, grey, inks = row + 1, grey + (pixels.ndim == 2), inks + frame.inks
+            row, grey = row + 1, grey + (pixels.ndim == 2)
+            notes.update(frame.notes)
     if grey and images.ndim == 4:
         warnings.warn(f"{path} has {grey} grey images among {row - grey} in colour: they are taken as colours with "
                       "equal red, green and blue", stacklevel=2)
-    if inks and images.ndim == 4:
-        warnings.warn(f"{path} has {inks} images of cyan, magenta, yellow and black inks (CMYK): they are turned into "
-                      "red, green and blue without a colour profile", stacklevel=2)
+    for note, count in notes.items():
+        warnings.warn(f"{path} has {count} images of {note}", stacklevel=2)
     if opacity:
         _lay_on_ground(images, opacity, path)
     return images
@@ -109,11 +111,15 @@ def read_images(path: Path, files: Sequence[Path]) -> np.ndarray:
 
 class Frame(NamedTuple):
     """A frame: its grey values (rows, columns) or colours (rows, columns, 3), uint8 or uint16; its opacity, (rows,
-    columns) uint8, or None if it is opaque everywhere; and whether it is stored as inks."""
+    columns) uint8, or None if it is opaque everywhere; and what a user should know of how it was read."""
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
-    inks: bool = False
+    notes: tuple[str, ...] = ()
+
+
+INKS = "inks (CMYK): they are turned into red, green and blue without a colour profile"
+CUT = "16 bits a channel: the upper 8 are taken; to keep all, store the images as one array, of uint16"
 
 
 def _frames(file: Path, count: int) -> Iterator[Frame]:
@@ -124,6 +130,7 @@ def _frames(file: Path, count: int) -> Iterator[Frame]:
         for number in range(count):
             image.seek(number)
             _check_size(image, file)  # pages can differ
+            cut = _loses_bits(image)
             image.load()
             deep = image.mode in DEEP or (image.mode, image.format) == ("I", "PPM")  # which Pillow scales to 65535
             if image.mode not in MODES and not deep:
@@ -134,7 +141,17 @@ def _frames(file: Path, count: int) -> Iterator[Frame]:
                 upright = ImageOps.exif_transpose(image)
             except Exception:  # the pixels have been read, so the fault is one of the EXIF data alone
                 upright = image
-            yield Frame(np.asarray(upright).astype(np.uint16)) if deep else _frame(upright)
+            if deep:
+                yield Frame(np.asarray(upright).astype(np.uint16))
+            else:
+                found = _frame(upright)
+                yield found._replace(notes=(*found.notes, CUT)) if cut else found
+
+
+def _loses_bits(image: Any) -> bool:
+    """Whether Pillow will keep 8 of the 16 bits of a channel, since it has no mode for more of images in colour."""
+    return not image.mode.startswith("I") and any(
+        ";16" in str(tile[3]) or (tile[0] == "ppm" and tile[3][1] > 255) for tile in image.tile)
 
 
 def _frame(image: Any) -> Frame:
@@ -144,7 +161,7 @@ def _frame(image: Any) -> Frame:
     colours, alpha = channels[..., :CHANNELS], channels[..., CHANNELS]
     in_colour = (colours != colours[..., :1])[alpha > 0].any()
     return Frame(colours if in_colour else colours[..., 0], None if (alpha == 255).all() else alpha,
-                 image.mode == "CMYK")
+                 (INKS,) if in_colour and image.mode == "CMYK" else ())
 
 
 def _lay_on_ground(images: np.ndarray, opacity: dict[int, np.ndarray], path: Path) -> None:
