@@ -255,3 +255,68 @@ def test_curves_mark_the_epoch_that_was_kept(tmp_path):
     other = [record | {"best": record["epoch"] < 3} for record in records]
     drawn = [charts.curves(r, tmp_path / f"{n}.png").read_bytes() for n, r in enumerate((records, plain, other))]
     assert len(set(drawn)) == 3
+
+
+# ---- colour --------------------------------------------------------------------------
+
+RED = np.tile([1.0, 0.0, 0.0], 12)
+
+
+def colours_of(path: Path) -> dict[tuple[int, ...], int]:
+    """How many pixels have each colour that is no grey, over all frames."""
+    found: dict[tuple[int, ...], int] = {}
+    with Image.open(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            for count, colour in image.convert("RGB").getcolors(2**24):
+                if len(set(colour)) > 1:
+                    found[colour] = found.get(colour, 0) + count
+    return found
+
+
+IN_COLOUR: dict[str, Callable[[np.ndarray, Path], Path]] = {
+    "samples": lambda red, path: figures.samples(np.tile(red, (7, 1)), (*SHAPE, 3), path),
+    "reconstructions": lambda red, path: figures.reconstructions(*np.tile(red, (2, 5, 1)), (*SHAPE, 3), path, 3),
+    "traversal": lambda red, path: figures.traversal(np.tile(red, (2, 3, 1)), (*SHAPE, 3), path),
+    "manifold": lambda red, path: figures.manifold(np.tile(red, (9, 1)), (*SHAPE, 3), path, 3),
+    "animation": lambda red, path: figures.animation(np.tile(red, (3, 4, 1)), (*SHAPE, 3), path),
+}
+
+
+@pytest.mark.parametrize("name", IN_COLOUR)
+def test_red_stays_red(name: str, tmp_path: Path) -> None:
+    """Every pixel of the images is exactly red, and all others of the page are white or grey."""
+    path = IN_COLOUR[name](RED, tmp_path / ("x.gif" if name == "animation" else "x.png"))
+    found = colours_of(path)
+    assert set(found) == {(255, 0, 0)}
+    assert min(found.values()) > 12 * 20**2
+
+
+def test_colours_and_places_of_a_grid(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, size=(6, 36)) / 255
+    with Image.open(figures.samples(images, (*SHAPE, 3), tmp_path / "x.png", columns=3)) as image:
+        content = np.asarray(image.convert("RGB"))
+    scale = round(sheet.TILE / 4)
+    channels = [[places(content[..., c], tile(each[c::3], scale)) for c in range(3)] for each in images]
+    assert all(len(at[0]) == 1 and at[0] == at[1] == at[2] for at in channels)
+
+
+def test_an_animation_keeps_few_colours_exactly(tmp_path: Path) -> None:
+    """Red, green and blue one after another, on a white ground."""
+    frames = np.stack([np.tile(np.eye(3)[step % 3], (2, 12)) for step in range(4)])
+    assert set(colours_of(figures.animation(frames, (*SHAPE, 3), tmp_path / "x.gif"))) == {
+        (255, 0, 0), (0, 255, 0), (0, 0, 255)}
+    with Image.open(tmp_path / "x.gif") as gif:
+        gif.seek(1)
+        assert gif.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert gif.convert("RGB").getpixel((20, 20)) == (0, 255, 0)
+
+
+def test_an_animation_of_many_colours_is_close_and_has_a_white_ground(tmp_path: Path) -> None:
+    ramp = np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 3), -1).reshape(12, 4, 108)  # 1,728 colours
+    with Image.open(figures.animation(ramp, (6, 6, 3), tmp_path / "x.gif")) as gif:
+        gif.seek(3)
+        content = np.asarray(gif.convert("RGB"), float)
+    assert content[0, 0].tolist() == [255] * 3
+    first = content[sheet.GAP :, sheet.GAP :][: 6 * 15 : 15, : 6 * 15 : 15]
+    assert np.abs(first - 255 * ramp[3, 0].reshape(6, 6, 3)).mean() < 12

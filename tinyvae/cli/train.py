@@ -61,9 +61,10 @@ def with_settings(command: Any) -> Any:
 def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=(
-        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
-        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray; or "
-        "a table (.csv, .tsv, .parquet), with -real (columns standardised) or -counts."
+        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, .h5, "
+        ".mat, IDX, a folder of images, grey or in colour); with -dynamic (pixels drawn at each use), -static (drawn "
+        "once), -threshold, -gray or -color; or a table (.csv, .tsv, .parquet), with -real (columns standardised) or "
+        "-counts."
     ))] = "digits",
     label_column: Annotated[str | None, opt("The column of a table that holds the labels.", metavar="NAME")] = None,
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
