@@ -18,7 +18,7 @@ from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
 
 # Defaults that depend on the data and the model; the settings' own are others.
-BY_THE_DATA = {"epochs": "By default: as many as show it 150,000 data, and at least 10.",
+BY_THE_DATA = {"epochs": "By default: as many as show it 600,000 data, and at least 10.",
                "lr": "By default: 1e-3, and 3e-4 for the gaussian likelihood."}
 ALWAYS = ("data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume and --init-from, too
 
@@ -224,7 +224,7 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     kind = model_config.get("kind", "vae")
     settings = settings | MODELS[kind].defaults_beside([name for name in given(context) if name in settings])
     if settings["epochs"] is None:
-        settings["epochs"] = max(10, round(150_000 / outline.count))
+        settings["epochs"] = max(10, round(600_000 / outline.count))
     if settings["lr"] is None:
         # with a free variance, a step of 1e-3 on thousands of pixels can throw the decoder far out
         settings["lr"] = 3e-4 if model_config.get("likelihood") == "gaussian" else 1e-3
