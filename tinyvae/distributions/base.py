@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -43,6 +43,13 @@ class Distribution:
     # How a sample depends on the parameters: "reparam", as a function of them and of noise whose law has none;
     # "implicit", by keeping its value of the distribution function; None, not at all (discrete families).
     path: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A density of 0 and a square beyond the type's range are values, of which NumPy need not warn."""
+        super().__init_subclass__(**options)
+        for name in ("log_prob", "log_density"):
+            if name in vars(cls):
+                setattr(cls, name, np.errstate(all="ignore")(vars(cls)[name]))
 
     @property
     def parameters(self) -> dict[str, Tensor]:

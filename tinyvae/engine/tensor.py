@@ -357,6 +357,7 @@ Tensor.run, Tensor.stacked = staticmethod(apply), staticmethod(stack)
 # ---- derivatives -----------------------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # an infinite derivative is a value; NumPy need not warn
 def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     """Derivatives of the scalar `output` by each tensor of `wanted`, as tensors of the same shapes.
 
