@@ -103,10 +103,21 @@ def test_what_is_packed_is_unpacked_by_the_advice(tmp_path):
     refused(tmp_path / "a.pt", "it is a file of PyTorch: save the tensor with np.save")
 
 
-def test_a_matlab_file_is_saved_by_the_advice(tmp_path):
+def test_only_a_matlab_4_file_is_taken_for_one():
+    head = struct.pack("<5i", 50, 20, 20, 0, 3) + b"ff\0" + bytes(400)  # 50: full, bytes
+    for right in (head, struct.pack(">5i", 1050, 20, 20, 0, 3) + head[20:], head[:20] + b"a_\0" + head[23:]):
+        assert data.formats.registry.recognised(right).name == "a MATLAB file"
+    for wrong in (bytes(512), head[:21], head[:16] + bytes(4) + head[20:], head[:20] + b"f \0" + head[23:],
+                  head[:22] + b"a" + head[23:], struct.pack("<i", 53) + head[4:], struct.pack("<i", 1050) + head[4:]):
+        assert data.formats.registry.recognised(wrong) is None
+
+
+@pytest.mark.parametrize("version", ["4", "5"])
+def test_a_matlab_file_is_saved_by_the_advice(tmp_path, version):
     from scipy import io as matlab
 
-    matlab.savemat(tmp_path / "a.mat", {"ff": GREY.reshape(20, 20).T})  # images as columns, as that of Frey faces
+    images = {"ff": GREY.reshape(20, 20).T}  # images as columns, as that of Frey faces
+    matlab.savemat(tmp_path / "a.mat", images, format=version)
     refused(tmp_path / "a.mat", "is a MATLAB file; .*scipy.io.loadmat and save the array with np.save, transposed if")
     np.save(tmp_path / "a.npy", matlab.loadmat(tmp_path / "a.mat")["ff"].T.reshape(20, 4, 5))
     same_images(tmp_path / "a.npy")
