@@ -15,7 +15,7 @@ The densities differ by the Jacobian of the change of variable: log q(w) = log q
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -49,7 +49,7 @@ class Distribution:
         super().__init_subclass__(**options)
         for name in ("log_prob", "log_density"):
             if name in vars(cls):
-                setattr(cls, name, np.errstate(all="ignore")(vars(cls)[name]))
+                setattr(cls, name, _density(vars(cls)[name]))
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -149,3 +149,17 @@ class Distribution:
     def _moments(self) -> tuple[Tensor, Tensor]:
         """E[w] and sd[w]."""
         raise TypeError(f"{type(self).__name__} has no standardised stable form")
+
+
+def _density(method: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """The method of a density without NumPy's warnings; TypeError for an x that is no tensor and no array."""
+
+    @wraps(method)
+    def quiet(self: Any, x: Tensor) -> Tensor:
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"found x={x!r:.60} for {method.__name__} of {type(self).__name__}; expected a tensor "
+                            "(..., batch, n)")
+        with np.errstate(all="ignore"):
+            return method(self, x)
+
+    return quiet

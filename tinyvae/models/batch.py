@@ -42,6 +42,10 @@ class Batch:
     given: Tensor | None = None
     available: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.x, Tensor):
+            raise TypeError(f"found x of type {type(self.x).__name__} in a batch; expected a tensor (rows, pixels)")
+
     def __len__(self) -> int:
         return len(self.x)
 

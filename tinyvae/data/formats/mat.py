@@ -1,5 +1,5 @@
-"""MATLAB files are named, and not read. Only that of Frey faces is, a file of version 5, after its SHA-256 was compared:
-SciPy can crash on a damaged one."""
+"""MATLAB files are named, and not read. Only that of Frey faces is, of version 5, after its SHA-256 was compared: SciPy
+can crash on a damaged one."""
 
 from __future__ import annotations
 
