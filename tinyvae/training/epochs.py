@@ -22,8 +22,8 @@ from tinyvae.training.faults import NonFiniteError, blame, check_variety, device
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.memory import check_memory
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
-from tinyvae.training.selection import check_classes, select
-from tinyvae.training.settings import SCHEDULES, Settings
+from tinyvae.training.selection import check_classes, check_labels, select
+from tinyvae.training.settings import SCHEDULES, Settings, check_read
 from tinyvae.training.step import Step
 
 # On a GPU the host checks only after so many steps whether all of them were finite, because each check waits for the
@@ -44,6 +44,7 @@ class Training:
                             "tv.DataSet(name, train, test, shape, scale)")
         model.check(data)
         check_variety(model, data)
+        check_labels(model, settings)
         check_memory(model, settings)
         self.model, self.settings = model, settings
         self.data = select(data, settings)
@@ -68,6 +69,7 @@ class Training:
             if getattr(settings, name) != plain and not any(step.scheduled for step in self.steps_of):
                 raise ValueError(f"found {name}={getattr(settings, name):g} with a {model.kind}, none of whose terms "
                                  f"is a kl, whose weight it would change: leave {name} out")
+        check_read(model, settings, set().union(*(step.read for step in self.steps_of)))
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
         self._turn = 0  # the number of the step, which selects the phase if phases alternate
         if settings.data_mean_bias:  # refused here, before anything is written, where the model cannot
