@@ -41,6 +41,7 @@ MODELS: dict[str, type[Model]] = {}  # by kind
 FROM_DATA: dict[str, Callable[[Any], Any]] = {
     "pixels": lambda data: math.prod(data.shape), "shape": lambda data: list(data.shape),
     "classes": lambda data: data.classes, "likelihood": lambda data: data.likelihood,
+    "counts": lambda data: getattr(LIKELIHOODS.get(data.likelihood), "data", "") == "counts",
 }  # fmt: skip
 
 

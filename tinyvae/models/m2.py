@@ -58,6 +58,10 @@ class M2(Model, kind="m2"):
         self.every = Tensor(self.xp.asarray(np.eye(classes, dtype=self.dtype)[:, None]))  # (classes, 1, classes)
         self.log_classes, self.copies = math.log(classes), classes
 
+    def read(self, x: Tensor) -> Tensor:
+        """What q_y and q_z read of x: of counts log(1 + x). The likelihood p(x|y, z) is one of x itself."""
+        return self.seen(x)
+
     # ---- the bounds --------------------------------------------------------------------------------------------------
 
     def posterior_given(self, x: Tensor, y: Tensor) -> tuple[Distribution, tuple[int, ...]]:
@@ -65,7 +69,7 @@ class M2(Model, kind="m2"):
 
         W_x x is computed once for all classes (`Network`), and every bound and estimator works on rows.
         """
-        raw = self.q_z.raw(x, y) if self.reads_class else self.q_z.raw(x)
+        raw = self.q_z.raw(self.read(x), y) if self.reads_class else self.q_z.raw(self.read(x))
         if raw.ndim < y.ndim:  # the same for every class
             raw = raw.broadcast_to(len(y), *raw.shape)
         return self.q_z.family.from_raw(raw.reshape(-1, raw.shape[-1])), raw.shape[:-1]
@@ -86,12 +90,12 @@ class M2(Model, kind="m2"):
 
     def unlabelled(self, x: Tensor, draw: Draw) -> Tensor:
         """-U(x), (rows,)."""
-        q = self.q_y(x)
+        q = self.q_y(self.read(x))
         return (q.mean.T * self.given(x, self.every, draw)).sum(0) + q.entropy()
 
     def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """-L(x, y) and log q(y|x) of labelled data, each (rows,)."""
-        return self.given(x, y, draw), self.q_y(x).log_prob(y)
+        return self.given(x, y, draw), self.q_y(self.read(x)).log_prob(y)
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         terms = Terms(unlabelled=self.unlabelled(batch.x, draw))
@@ -115,7 +119,7 @@ class M2(Model, kind="m2"):
         return self.class_weights(batch.x, draw, samples).logsumexp(1)  # p(x) = sum_y p(x, y)
 
     def classify(self, batch: Batch) -> Tensor:
-        return self.q_y(batch.x).mean
+        return self.q_y(self.read(batch.x)).mean
 
     def restyled(self, x: Tensor, y: Tensor) -> Tensor:
         """Analogies: the mean image of every class in the style of each x with its label y, (classes, rows, pixels).

@@ -49,7 +49,7 @@ class Shot(M2, kind="shot"):
             return super().known(x, y, draw)
         smooth = (1 - smoothing) * y + smoothing / y.shape[-1]  # (rows, classes)
         bound = (smooth.T * self.given(x, self.every, draw)).sum(0)
-        return bound, (smooth * self.q_y(x).logits.log_softmax()).sum(-1)
+        return bound, (smooth * self.q_y(self.read(x)).logits.log_softmax()).sum(-1)
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         terms = super().terms(batch, draw)
@@ -66,8 +66,7 @@ class Shot(M2, kind="shot"):
             values = values.detach()
             return share * values + (1 - share) * values[1:].concatenate(values[:1])
 
-        q_y, q_z = self.q_y(x), self.q_z(x)
-        found_y, found_z = self.q_y(mixed(x)), self.q_z(mixed(x))
+        (q_y, q_z), (found_y, found_z) = ((self.q_y(seen), self.q_z(seen)) for seen in map(self.read, (x, mixed(x))))
         classes = -(mixed(q_y.mean) * found_y.logits.log_softmax()).sum(-1)
         mean, spread = (self._error(ours, mixed(theirs)) for ours, theirs in (
             (found_z.mean, q_z.mean), (found_z.variance.sqrt(), q_z.variance.sqrt())))
