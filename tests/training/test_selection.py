@@ -15,6 +15,7 @@ from tinyvae.models.m1 import M1
 from tinyvae.models.m1m2 import M1M2
 from tinyvae.models.m2 import M2
 from tinyvae.models.net import Net
+from tinyvae.training import epochs as module
 from tinyvae.training.epochs import Training
 from tinyvae.training.selection import few_labels, hold_out, select
 from tinyvae.training.settings import Settings
@@ -80,6 +81,31 @@ def test_labelled_batches_go_round_their_own_order(digits):
     expected = np.resize(order, 42)
     labels = data.train_labels[data.train_labels >= 0]
     assert (np.concatenate(seen) == labels[expected]).all()
+
+
+# ---- the best epoch --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "options", "first"), [("m2", {}, 1), ("m1m2", {"features": 3, "first_epochs": 2}, 3)])
+def test_the_best_epoch_of_a_model_that_classifies_has_the_highest_validation_accuracy(
+        digits, kind, options, first, monkeypatch):
+    """Its bound rises throughout; that of a first phase chooses while nothing classifies."""
+    accuracy, real, epochs = iter([0.5, 0.7, 0.6, 0.7, 0.8]), module.evaluate, 5
+
+    def judged(model, data, importance_samples, part):
+        result = real(model, data, importance_samples, part=part, count=5)
+        if part == "test":
+            return result
+        values.append(next(accuracy))
+        return dataclasses.replace(result, elbo=len(values), accuracy=values[-1])
+
+    values = []
+    monkeypatch.setattr(module, "evaluate", judged)
+    data = dataclasses.replace(digits, train=digits.train[:200], train_labels=digits.train_labels[:200])
+    model = tv.models.model_for(kind, data, hidden=4, latent=2, **options)
+    records = tv.fit(model, data, epochs=epochs, batch=100, validation=50, labels=20, quiet=True)
+    expected = [True] * first + [value > max(values[first - 1:i]) for i, value in enumerate(values) if i >= first]
+    assert [record["best"] for record in records] == expected
 
 
 # ---- settings that a model does not read -----------------------------------------------------------------------------

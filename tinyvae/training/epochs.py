@@ -305,9 +305,11 @@ class Training:
         for step in self.steps_of:
             step.totals[...] = 0
         part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
-        # a model of data with holes is chosen by how well it predicts observed values that it does not see
-        score = record.get("valid_held_out", record[f"{part}_{bound}"])
         phases = [0 if self.in_turn() else self.phase_at(epoch - 1) for epoch in (self.best_epoch, self.epoch)]
+        # A model of data with holes is chosen by how well it predicts observed values that it does not see, and one
+        # that classifies by its accuracy; where phases follow each other, the last one trains what classifies.
+        last = self.in_turn() or phases[1] == len(self.phases) - 1
+        score = record.get("valid_held_out", record.get("valid_accuracy" if last else "", record[f"{part}_{bound}"]))
         if self.best_epoch and phases[0] != phases[1]:
             self.best = -math.inf  # another phase raises other terms, and its parameters go into the model, too
         bounds = [value for name, value in record.items() if name.endswith(("_elbo", "_bound"))]

@@ -77,7 +77,8 @@ class Settings:
     labels: int = setting(0, "The number of training labels that are used, the same number of each class; 0 uses all.")
     labelled_batch: int = setting(0, "The number of labelled data in a step, where a model learns from labels; 0 takes "
                                      "as many as of the others.")
-    patience: int = setting(0, "Stop after this many epochs without a better validation bound; 0 never stops.",
+    patience: int = setting(0, "Stop after this many epochs that are not better on the validation data; 0 never "
+                                 "stops.",
                             later=True)
     seed: int = setting(0, "The seed of everything that is random.")
 
