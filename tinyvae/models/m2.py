@@ -78,15 +78,20 @@ class M2(Model, kind="m2"):
         """p(z) and p(x|y, z), for z of the rows of `posterior_given`."""
         return Joint(self.p_z, lambda z: Given(self.p_x.family, self.p_x.raw(z.reshape(-1, *lead, z.shape[-1]), y)))
 
-    def given(self, x: Tensor, y: Tensor, draw: Draw) -> Tensor:
-        """-L(x, y): (rows,), or (classes, rows) for y = every class."""
+    def parts(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """E_q[log p(x|y, z)] and KL(q(z|x, y) || p(z)), each (rows,), or (classes, rows) for y = every class."""
         if draw.free_bits or draw.bound == "iwae":
             what = "bound=iwae, whose weights" if draw.bound == "iwae" else f"free_bits={draw.free_bits:g}, which"
             raise ValueError(f"found {what} belong to one q(z|x), with a {self.kind}, which has one q(z|x, y) for each "
                              "class: take bound=elbo-a or elbo-b without free_bits")
         q, lead = self.posterior_given(x, y)
         terms = terms_of(self.joint_given(y, lead), lambda _: q, x, draw)
-        return (terms["reconstruction"] - terms["kl"]).reshape(*lead) - self.log_classes
+        return terms["reconstruction"].reshape(*lead), terms["kl"].reshape(*lead)
+
+    def given(self, x: Tensor, y: Tensor, draw: Draw) -> Tensor:
+        """-L(x, y): (rows,), or (classes, rows) for y = every class."""
+        reconstruction, kl = self.parts(x, y, draw)
+        return reconstruction - kl - self.log_classes
 
     def unlabelled(self, x: Tensor, draw: Draw) -> Tensor:
         """-U(x), (rows,)."""
@@ -97,8 +102,12 @@ class M2(Model, kind="m2"):
         """-L(x, y) and log q(y|x) of labelled data, each (rows,)."""
         return self.given(x, y, draw), self.q_y(self.read(x)).log_prob(y)
 
+    def of_all(self, batch: Batch, draw: Draw) -> Terms:
+        """The terms of all x, with labels or without."""
+        return Terms(unlabelled=self.unlabelled(batch.x, draw))
+
     def terms(self, batch: Batch, draw: Draw) -> Terms:
-        terms = Terms(unlabelled=self.unlabelled(batch.x, draw))
+        terms = self.of_all(batch, draw)
         if (seen := batch.labelled) is not None and seen.y is not None:
             labelled, classifier = self.known(seen.x, seen.y, draw)
             share = seen.available / batch.available  # M/N
