@@ -47,7 +47,8 @@ def contents(model: Any, data: DataSet, name: str) -> tuple[dict[str, Any], dict
     means = _joined(q.mean for q, _, _ in found)
     kl = _joined(kl_per_dimension(q, p) for q, p, _ in found).astype(np.float64)
     low, high = ends(model, found, means)
-    activity, error = mean_and_error(kl)
+    with np.errstate(all="ignore"):  # the KL of a model that diverged may be infinite, and the page says so
+        activity, error = mean_and_error(kl)
     directions, variances = components(means)
     config, (family, *numbers) = model.config, PRIORS[model.config["posterior"]]
     train = (data.train[:MOST] / np.float32(data.scale)).reshape(-1, *data.shape)

@@ -51,6 +51,7 @@ function thumb(values, about, act) {
 }
 
 function number(value, digits = 2) {
+  if (value === null) return "∞"; // JSON has no such number
   return value.toFixed(digits).replace("-", "−");
 }
 
