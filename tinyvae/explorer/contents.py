@@ -1,7 +1,7 @@
 """What a page holds of a run: facts as a dictionary, and arrays: weights, test data, their posterior means.
 
 Weights are float16, which a page of 784-400-20 needs to stay small. They are checked: where they move a latent or a
-pixel of the first test data by more than the page may differ from Python, the page gets the float32 ones.
+pixel of the first test data by more than half of what the page may differ from Python, some are float32.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def contents(model: Any, data: DataSet, name: str) -> tuple[dict[str, Any], dict
     arrays = {**weights(model, batches[0]), "means": means.astype(np.float32), "directions": directions,
               "middle": means.mean(0, dtype=np.float64).astype(np.float32),
               "fill": train.mean(0, dtype=np.float64).reshape(-1).astype(np.float32)}
-    facts["half"] = any(arrays[name].dtype == np.float16 for name in facts["parameters"])
+    facts["weights"] = sorted({arrays[name].dtype.name for name in facts["parameters"] if arrays[name].ndim == 2})
     if data.kind == "binary":
         arrays["seen"] = _joined(batch.x for batch in batches) > 0.5
         if data.pixels == "dynamic" and not data.is_bits:
@@ -146,23 +146,26 @@ def class_names(model: Any, data: DataSet) -> list[str]:
 
 
 def weights(model: Any, batch: Batch) -> dict[str, np.ndarray]:
-    """The parameters by name: matrices as float16 if that is exact enough for the first test data, else as float32."""
-    exact = model.parameters.arrays()
-    half = {name: array.astype(np.float16) if array.ndim == 2 else array.astype(np.float32)
-            for name, array in exact.items()}
-    rounded = copy.deepcopy(model)
-    rounded.parameters.load(half)
-    with np.errstate(all="ignore"):
-        errors = [np.abs(a - b)[:FEW].max() for a, b in zip(shown(model, batch), shown(rounded, batch), strict=True)]
-    if errors[0] <= LATENT / 2 and errors[1] <= PIXEL / 2:
-        return half
-    return {name: array.astype(np.float32) for name, array in exact.items()}
+    """The parameters by name: biases in float32, matrices in float16, of which the smallest are taken back to float32,
+    one after the other, until the first test data are exact enough."""
+    exact = {name: array.astype(np.float32) for name, array in model.parameters.arrays().items()}
+    matrices = sorted((name for name in exact if exact[name].ndim == 2), key=lambda name: exact[name].size)
+    stored = exact | {name: exact[name].astype(np.float16) for name in matrices}
+    rounded, wanted = copy.deepcopy(model), shown(model, batch)
+    for name in matrices:  # (a NaN is not exact enough)
+        rounded.parameters.load(stored)
+        latent, pixel = (np.abs(a - b)[:FEW].max() for a, b in zip(wanted, shown(rounded, batch), strict=True))
+        if latent <= LATENT / 2 and pixel <= PIXEL / 2:
+            break
+        stored[name] = exact[name]
+    return stored
 
 
 def shown(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """The mean of q(z|x) of each datum, and the mean of p(x|z) there."""
-    q, _, likelihood = laws(model, batch)
-    return q.mean.numpy(), likelihood(q.mean).mean.numpy()
+    with np.errstate(all="ignore"):  # a large weight is infinite as a half
+        q, _, likelihood = laws(model, batch)
+        return q.mean.numpy(), likelihood(q.mean).mean.numpy()
 
 
 def _joined(tensors: Any) -> np.ndarray:

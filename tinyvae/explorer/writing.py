@@ -89,4 +89,4 @@ def pack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, dict[str, Any]], byte
         content += bytes(-len(content) % ALIGN)
         table[name] = {"type": kind, "at": len(content), "count": array.size}
         content += stored.tobytes()
-    return table, zlib.compress(bytes(content), 9)
+    return table, zlib.compress(bytes(content))

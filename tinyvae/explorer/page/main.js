@@ -14,7 +14,7 @@ async function main() {
   byId("title").textContent = `${RUN.name}: ${RUN.data}`;
   byId("summary").textContent = `${config.kind} ${sizes}, ${config.activation}; likelihood ${config.likelihood}, posterior `
     + `${config.posterior}${given ? `; given ${RUN.words}` : ""}. Images of ${RUN.shape.join(" x ")} pixels; weights in `
-    + `${RUN.half ? "float16" : "float32"}.`;
+    + `${RUN.weights.join(" and ")}.`;
   document.querySelector("main").hidden = false;
   for (const start of STARTERS) start();
   choose(testDatum(0));
