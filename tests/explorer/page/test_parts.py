@@ -220,6 +220,26 @@ def test_an_own_image_is_laid_as_the_data_are(browser, files, tmp_path, paper):
         window.page.get_by_text("bad.png is no image").wait_for()
 
 
+def test_a_drawing_by_mouse_is_laid_as_the_data_are(browser, files):
+    """A bar at the left edge of the drawing comes to the middle, as high as the data are, and is not cut off."""
+    with Watched(browser, files["vae"]) as window:
+        window.page.locator("#drawing").scroll_into_view_if_needed()
+        box = window.page.locator("#drawing").bounding_box()
+        window.page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+        window.page.mouse.down()
+        window.page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+        window.page.mouse.up()
+        frame, grey = window.value("tinyvae.run.frame"), np.array(window.value("tinyvae.here.datum.grey")).reshape(8, 8)
+        assert abs(grey.sum(0) @ (np.arange(8) + 0.5) / grey.sum() - frame["column"]) < 0.1
+        assert abs(grey.max(1).sum() / grey.max() - 8 * frame["size"]) < 0.5  # rows
+        tailed = np.zeros((24, 24))  # heavy above, with a tail whose end the centre of mass alone would cut off
+        tailed[:2, :12], tailed[2:20, 0] = 1, 1
+        found = window.value("(values) => tinyvae.likeTheData({values: Float64Array.from(values), rows: 24, "
+                             "columns: 24})", tailed.reshape(-1).tolist())
+        per_pixel = 8 * frame["size"] / 20  # its 20 rows become as many as the data have
+        assert np.sum(found) == pytest.approx((24 + 18) * per_pixel**2, rel=0.15)
+
+
 def test_what_is_observed_stays_in_a_completion(browser, files):
     with Watched(browser, files["vae"]) as window:
         window.page.get_by_role("button", name="Upper half").click()

@@ -36,7 +36,9 @@ function boxOfInk({ values, rows, columns }) {
   if (bottom < 0) return coveringBox(rows, columns); // nothing is drawn
   const high = (bottom + 1 - top) / RUN.shape[0], wide = (right + 1 - left) / RUN.shape[1];
   const scale = Math.max(high, wide) / size;
-  return { scale, top: rowMass / mass - row * scale, left: columnMass / mass - column * scale };
+  const inside = (start, first, last, count) => Math.max(Math.min(start, first), last + 1 - scale * count); // cut nothing off
+  return { scale, top: inside(rowMass / mass - row * scale, top, bottom, RUN.shape[0]),
+           left: inside(columnMass / mass - column * scale, left, right, RUN.shape[1]) };
 }
 
 // The largest part from the middle of an image that has the shape of the data

@@ -1,6 +1,6 @@
 // ---- samples of the prior --------------------------------------------------------------------------------------------
 
-const SAMPLES = 20;
+const SAMPLES = 24;
 let draws = []; // places z, kept while the label changes
 
 function drawSamples() {
