@@ -112,6 +112,34 @@ PARAMETERS = {"normal": ([[0.3]], [[-0.7]]), "log-normal": ([[0.2]], [[-2.0]]), 
 DRAWS = 20_000
 
 
+def test_means_and_densities_of_families(browser, tmp_path):
+    """Each by itself: in log p(z) - log q(z|x) a fault of both would cancel."""
+    with opened(browser, tmp_path, *contents.contents(*trained("model vae"), "run")) as window:
+        for name in served()["family"]:
+            law = FAMILIES[name](*(Tensor(np.array(values)) for values in PARAMETERS[name]))
+            places = [[0.1, -0.4], [0.7, 1.3]] if name == "full-normal" else [[0.02], [0.4], [0.9]]
+            found = window.value("""([name, numbers, places]) => {
+                const row = tinyvae.FAMILIES[name], p = numbers.map(([row]) => Float64Array.from(row));
+                return [row.mean(p), places.map((z) => row.logProb(p, z))];
+            }""", [name, PARAMETERS[name], places])
+            np.testing.assert_allclose(found[0], law.mean.numpy()[0], rtol=1e-12, err_msg=name)
+            expected = [law.log_prob(Tensor(np.array([z]))).item() for z in places]
+            np.testing.assert_allclose(found[1], expected, rtol=1e-11, err_msg=name)
+
+
+def test_means_and_densities_of_likelihoods(browser, tmp_path):
+    with opened(browser, tmp_path, *contents.contents(*trained("model vae"), "run")) as window:
+        for name in served()["likelihood"]:
+            family = LIKELIHOODS[name].family
+            for first in (-30.0, -1.3, -0.09, -1e-4, 0.0, 0.05, 0.2, 40.0):
+                raw = [first, -0.8][: family.width(1)]
+                law = family.from_raw(Tensor(np.array([raw])))
+                found = window.value(f"""(raw) => [tinyvae.LIKELIHOODS[{name!r}].mean(...raw),
+                    ...[0, 1].map((x) => tinyvae.LIKELIHOODS[{name!r}].logProb(x, ...raw))]""", raw)
+                expected = [law.mean.item(), *(law.log_prob(Tensor(np.array([[x]]))).item() for x in (0.0, 1.0))]
+                np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12, err_msg=f"{name} at {first}")
+
+
 def check_moments(what, drawn, mean, variance):
     likely_zero(f"{what}, mean", drawn.mean() - mean, np.sqrt(variance / len(drawn)))
     squares = (drawn - mean) ** 2

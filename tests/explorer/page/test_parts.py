@@ -161,7 +161,7 @@ def test_everything_by_keyboard(browser, files):
         assert "Your own image" in window.text("#datum-about")
         assert np.ptp(window.value("tinyvae.here.datum.grey")) > 0.5
         press("#hiding", " ", "ArrowDown", "ArrowDown", " ")
-        assert window.text("#hidden-about").startswith("3 of 64 pixels are hidden.")
+        assert window.text("#hidden-about") == "3 of 64 pixels are hidden. Row 7, column 5 is hidden."
         press("#complete", "Enter")
         window.page.wait_for_selector("#answers figure:nth-child(7)")
 
@@ -250,6 +250,16 @@ def test_what_is_observed_stays_in_a_completion(browser, files):
         for answer in answers:
             assert (answer[32:] == 255 * x[32:]).all()
         assert len({tuple(answer) for answer in answers}) == 6
+        window.page.get_by_role("button", name="Nothing").click()
+        box = window.page.locator("#hiding").bounding_box()  # by mouse: four pixels of the second row
+        window.page.mouse.move(box["x"] + 2.5 / 8 * box["width"], box["y"] + 1.5 / 8 * box["height"])
+        window.page.mouse.down()
+        window.page.mouse.move(box["x"] + 5.5 / 8 * box["width"], box["y"] + 1.5 / 8 * box["height"], steps=20)
+        window.page.mouse.up()
+        assert window.text("#hidden-about") == "4 of 64 pixels are hidden."
+        hatched = np.array(window.picture("#hiding")).reshape(8, 6, 8, 6, 4)
+        colours = np.ptp(hatched[..., :3].astype(int), axis=-1).max((1, 3))  # a shown pixel is grey, without a hue
+        assert np.argwhere(colours > 50).tolist() == [[1, 2], [1, 3], [1, 4], [1, 5]]
 
 
 def test_a_conditional_model_answers_to_its_condition(browser, files):
