@@ -15,6 +15,7 @@ class Classifier(Model, kind="classifier"):
     """q(y|x), a network that has the size of M2's; its bound is log q(y|x), the log-likelihood of the label."""
 
     needs = ("y", "labelled")
+    goal = "log q(y|x)"
 
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400,
               activation: str = "relu") -> None:
