@@ -14,11 +14,12 @@ def decaying_apple() -> BayesianNetwork:
     """The network of the nodes injury, spores, decayed, spots and skin."""
     no_yes = ("no", "yes")
     return BayesianNetwork({
-        "injury": Node([0.8, 0.2], states=no_yes),
-        "spores": Node([0.75, 0.25], states=no_yes),
-        # for each injury, for each of the spores: not decayed, decayed
-        "decayed": Node([[[0.99, 0.01], [0.9, 0.1]], [[0.8, 0.2], [0.2, 0.8]]], ("injury", "spores"), no_yes),
-        # for each of decayed, for each injury: no spots, spots
-        "spots": Node([[[0.95, 0.05], [0.5, 0.5]], [[0.3, 0.7], [0.1, 0.9]]], ("decayed", "injury"), no_yes),
-        "skin": Node([[0.6, 0.3, 0.1], [0.1, 0.15, 0.75]], ("decayed",), ("green", "red", "brown")),
+        "injury": Node([0.8, 0.2], (), no_yes),
+        "spores": Node([0.75, 0.25], (), no_yes),
+        "decayed": Node([[[0.99, 0.01], [0.9, 0.1]],  # no injury: without spores, with
+                         [[0.8, 0.2], [0.2, 0.8]]], ("injury", "spores"), no_yes),
+        "spots": Node([[[0.95, 0.05], [0.5, 0.5]],  # not decayed: without an injury, with
+                       [[0.3, 0.7], [0.1, 0.9]]], ("decayed", "injury"), no_yes),
+        "skin": Node([[0.6, 0.3, 0.1],
+                      [0.1, 0.15, 0.75]], ("decayed",), ("green", "red", "brown")),
     })  # fmt: skip

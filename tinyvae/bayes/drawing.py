@@ -11,7 +11,14 @@ HALF_HIGH, LETTER, TIP = 20.0, 4.4, 11.0  # half the height of a node, half the 
 INK, SEEN = "#1c2733", "#c9d3dc"
 
 
-def svg(parents: Mapping[str, Sequence[str]], observed: Collection[str] = ()) -> str:
+class Svg(str):
+    """A picture as the text of an SVG file; a notebook shows it."""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+def svg(parents: Mapping[str, Sequence[str]], observed: Collection[str] = ()) -> Svg:
     """The graph of nodes in an order in which each follows its parents; those that are observed are grey."""
     places = _places(parents)
     half = {name: max(HALF_HIGH, 12 + LETTER * len(name)) for name in parents}
@@ -25,7 +32,7 @@ def svg(parents: Mapping[str, Sequence[str]], observed: Collection[str] = ()) ->
         for name, (x, y) in places.items())
     words = "; ".join(f"{name} depends on {' and '.join(parents[name])}" for name in parents if parents[name])
     words += f"; observed: {', '.join(observed)}" * bool(observed)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" height="{height:.0f}" '
+    return Svg(f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" height="{height:.0f}" '
             f'viewBox="{left:.1f} {-HALF_HIGH - 8:.1f} {width:.1f} {height:.1f}" style="background:white" '
             f'font-family="sans-serif" font-size="14" text-anchor="middle">'
             f'<title>{escape("Bayesian network: " + words)}</title>{arrows}<g fill="{INK}">{nodes}</g></svg>')

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.bayes.drawing import svg
+from tinyvae.bayes.drawing import Svg, svg
 from tinyvae.bayes.nodes import Node
 from tinyvae.choices import known, whole
 from tinyvae.distributions import Distribution
@@ -184,8 +184,8 @@ class BayesianNetwork:
 
     # ---- its graph ---------------------------------------------------------------------------------------------------
 
-    def svg(self, observed: Sequence[str] = ()) -> str:
-        """The graph as an SVG picture; nodes that are observed are grey."""
+    def svg(self, observed: Sequence[str] = ()) -> Svg:
+        """The graph as the text of an SVG picture, which a notebook shows; nodes that are observed are grey."""
         for name in observed:
             known("a node", name, self.nodes)
         return svg({name: node.parents for name, node in self.nodes.items()}, observed)
