@@ -31,7 +31,7 @@ from tinyvae.bayes.apple import decaying_apple
 from tinyvae.lessons.book import drawn, exercise, show
 from tinyvae.pictures import figures
 from tinyvae.pictures.gallery import by_activity
-from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
+from tinyvae.pictures.page import INK, TEST, new_figure, plain_axes
 
 # %% [markdown]
 # ## A bump in the cellar
