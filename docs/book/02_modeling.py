@@ -86,9 +86,10 @@ apple.svg(observed=["skin", "spots"])
 
 # %%
 count = 20_000
-apples = apple.sample(tv.Noise(0, "apples"), count)  # one-hot, (count, states) for each node
+apples = apple.sample(tv.Noise(0, "apples"), count)  # one-hot, (count, states)
 for node in ("decayed", "skin"):
-    for state, share in zip(apple.nodes[node].states, apples[node].numpy().mean(0), strict=True):
+    shares = apples[node].numpy().mean(0)
+    for state, share in zip(apple.nodes[node].states, shares, strict=True):
         stderr = math.sqrt(share * (1 - share) / count)
         print(f"{node:>8} = {state:<6} {share:.4f} ± {stderr:.4f} of {count:,} draws; "
               f"exactly {apple.posterior(node)[state]:.4f}")
@@ -107,8 +108,10 @@ for node in ("decayed", "skin"):
 # ```
 
 # %%
-sound = {"injury": "no", "spores": "no", "decayed": "no", "spots": "no", "skin": "green"}
-rotten = {"injury": "yes", "spores": "yes", "decayed": "yes", "spots": "yes", "skin": "brown"}
+sound = {"injury": "no", "spores": "no", "decayed": "no", "spots": "no",
+         "skin": "green"}
+rotten = {"injury": "yes", "spores": "yes", "decayed": "yes", "spots": "yes",
+          "skin": "brown"}
 for words, states in (("sound", sound), ("rotten", rotten)):
     log_p = float(apple.log_joint(states).numpy())
     print(f"a {words} apple: log p = {log_p:.4f} nats, p = {math.exp(log_p):.5f}")
@@ -139,10 +142,10 @@ for place, observed in enumerate(seen.values()):
 axes.set_yticks(range(len(seen)), seen)
 axes.set_xlim(0, 1)
 axes.invert_yaxis()
-plain_axes(axes, "What is seen changes what is believed: p(decayed = yes | seen)", x="probability")
+plain_axes(axes, "What is seen changes what is believed", x="p(decayed = yes | seen)")
 figure.tight_layout()
-show(figure, "Four bars: the probability of decay is 0.10 if nothing is seen, 0.02 for a green "
-             "skin, 0.44 for a brown skin, and 0.85 for a brown skin with spots.")
+show(figure, "Four bars: the probability of decay is 0.10 if nothing is seen, 0.02 for "
+             "a green skin, 0.44 for a brown skin, and 0.85 for a brown skin with spots.")
 
 # %% [markdown]
 # Although three of four decaying apples have a brown skin, an apple with a brown skin is more probably sound than not.
@@ -155,9 +158,10 @@ show(figure, "Four bars: the probability of decay is 0.10 if nothing is seen, 0.
 # **Does the probability of an injury go up, go down, or stay, as the two are independent?**
 
 # %% tags=["hide-output"]
-for observed in ({}, {"spores": "yes"}, {"decayed": "yes"}, {"decayed": "yes", "spores": "yes"}):
+for observed in ({}, {"spores": "yes"}, {"decayed": "yes"},
+                 {"decayed": "yes", "spores": "yes"}):
     p = apple.posterior("injury", observed)["yes"]
-    words = ", ".join(f"{name} = {state}" for name, state in observed.items()) or "nothing"
+    words = ", ".join(f"{name} = yes" for name in observed) or "nothing"
     print(f"p(injury = yes | {words}) = {p:.4f}")
 
 # %% [markdown]
@@ -178,7 +182,7 @@ for observed in ({}, {"spores": "yes"}, {"decayed": "yes"}, {"decayed": "yes", "
 # write it down as a network of two nodes:
 
 # %%
-data = tv.data.load("digits")  # each pixel is drawn, 1 with the probability of its grey value
+data = tv.data.load("digits")  # a pixel is drawn: 1 with the probability of its grey
 vae = tv.VAE(data.dimensions, hidden=100, latent=10)
 tv.fit(vae, data, epochs=30, lr=3e-3, quiet=True)
 
@@ -206,15 +210,16 @@ print("  log p(z) + log p(x|z)", np.round(
 start = vae.encode(data.test[:1] / data.scale)[0]
 span = np.linspace(-2.5, 2.5, 11, dtype=np.float32)
 active = by_activity(vae, data)[:6]  # the latents that say most about the image
-frames = np.repeat(start[None], len(active) * len(span), axis=1).reshape(len(active), len(span), -1)
+frames = np.tile(start, (len(active), len(span), 1))
 for row, j in enumerate(active):
     frames[row, :, j] = span
 images = vae.decode(frames.reshape(-1, vae.latent)).reshape(len(active), len(span), -1)
-drawn(lambda path: figures.traversal(images, data.shape, path, span.tolist(), active.tolist()),
-      text="Six rows of eleven digits. In each row one latent grows from -2.5 to 2.5, and the "
-           "digit changes gradually, each row in its own manner.")
+heads, names = span.tolist(), active.tolist()
+drawn(lambda path: figures.traversal(images, data.shape, path, heads, names),
+      text="Six rows of eleven digits. In each row one latent grows from -2.5 to 2.5, "
+           "and the digit changes gradually, each row in its own manner.")
 drawn(figures.animation, images.swapaxes(0, 1), data.shape, form="gif",
-      text="An animation: six digits change as one latent each goes from -2.5 to 2.5 and back.")
+      text="An animation: six digits change as one latent each goes from -2.5 to 2.5.")
 
 # %% [markdown]
 # ## Latents beside principal components and a plain auto-encoder
@@ -251,8 +256,10 @@ for name, (features, rebuilt) in codes.items():
     classifier = LogisticRegression(max_iter=3000).fit(features(train), data.train_labels)
     right = classifier.predict(features(test)) == data.test_labels
     errors = [values.std(ddof=1) / math.sqrt(len(test)) for values in (error, right)]
-    print(f"{name:<16}{error.mean():>13.3f} ± {errors[0]:.3f}{right.mean():>14.3f} ± {errors[1]:.3f}")
-print("squared error per image, lower is better; accuracy of 300 test data, higher is better")
+    print(f"{name:<16}{error.mean():>13.3f} ± {errors[0]:.3f}"
+          f"{right.mean():>14.3f} ± {errors[1]:.3f}")
+print("squared error per image (lower is better), accuracy (higher is better); "
+      "300 test data")
 
 # %% [markdown]
 # The VAE has the *worst* reconstruction of the three, and that is as it should be. PCA and the auto-encoder were asked
@@ -272,10 +279,11 @@ rng = np.random.default_rng(0)
 features = plain.features(train)
 normal_codes = features.mean(0) + features.std(0) * rng.standard_normal((12, 10))
 rows = np.stack([vae.generate(12), plain.decode(normal_codes)])
-drawn(lambda path: figures.labelled_rows(rows, data.shape, path, "Decoded from random codes",
-                                         ["VAE, z of its prior", "auto-encoder, normal codes"]),
-      text="Two rows of twelve images. Those decoded from the VAE's prior are blurred digits; "
-           "those decoded from random codes of the auto-encoder are harder, broken strokes.")
+names = ["VAE, z of its prior", "auto-encoder, normal codes"]
+drawn(lambda path: figures.labelled_rows(rows, data.shape, path,
+                                         "Decoded from random codes", names),
+      text="Two rows of twelve images. Those decoded from the VAE's prior are blurred "
+           "digits; those of the auto-encoder are harder, broken strokes.")
 
 # %% [markdown]
 # For the second row we had to invent a law of the codes, a normal one with the mean and the spread of the training
@@ -302,7 +310,7 @@ def free_numbers(states, parents):
 def _(answer):
     chain = {"a": 3, "b": 2, "c": 5}
     found = answer(chain, {"a": (), "b": ("a",), "c": ("b",)})
-    assert found == 2 + 3 * 1 + 2 * 4, f"a chain a -> b -> c has 2 + 3 + 8 = 13, found {found}"
+    assert found == 13, f"a chain a -> b -> c has 2 + 3 + 8 = 13, found {found}"
     nodes = decaying_apple().nodes
     found = answer({name: len(node.states) for name, node in nodes.items()},
                    {name: node.parents for name, node in nodes.items()})
@@ -312,7 +320,8 @@ def _(answer):
 # %% tags=["hide-input"]
 @free_numbers.solution
 def _(states, parents):
-    return sum((states[name] - 1) * math.prod(states[parent] for parent in parents[name]) for name in states)
+    return sum((states[name] - 1) * math.prod(states[parent] for parent in parents[name])
+               for name in states)
 
 
 # %% [markdown]
@@ -330,7 +339,8 @@ def decayed_if_brown(p_decayed, p_brown_if_decayed, p_brown_if_sound):
 def _(answer):
     expected = decaying_apple().posterior("decayed", {"skin": "brown"})["yes"]
     found = answer(12 / 125, 3 / 4, 1 / 10)
-    assert abs(found - expected) < 1e-12, f"enumeration gives {expected:.6f}, found {found:.6f}"
+    told = f"enumeration gives {expected:.6f}, found {found:.6f}"
+    assert abs(found - expected) < 1e-12, told
     assert answer(0.5, 0.2, 0.2) == 0.5, "a sign that both have equally often says nothing"
 
 
@@ -357,13 +367,15 @@ def draw(u):
 
 @draw.check
 def _(answer):
-    seen = [tuple(map(int, answer(u))) for u in np.random.default_rng(0).random((20_000, 3))]
+    uniform = np.random.default_rng(0).random((20_000, 3))
+    seen = [tuple(map(int, answer(u))) for u in uniform]
     for states in itertools.product((0, 1), repeat=3):
         injury, spores, decayed = states
         p = (0.2 if injury else 0.8) * (0.25 if spores else 0.75)
         p *= DECAYED[injury, spores] if decayed else 1 - DECAYED[injury, spores]
         found, stderr = seen.count(states) / 20_000, math.sqrt(p * (1 - p) / 20_000)
-        assert abs(found - p) < 5 * stderr, f"of {states} expected {p:.4f} ± {stderr:.4f}, found {found:.4f}"
+        told = f"of {states} expected {p:.4f} ± {stderr:.4f}, found {found:.4f}"
+        assert abs(found - p) < 5 * stderr, told
 
 
 # %% tags=["hide-input"]
@@ -392,7 +404,8 @@ def _(answer):
         pca = PCA(k).fit(made)
         expected = ((made - pca.inverse_transform(pca.transform(made))) ** 2).sum(1).mean()
         found = answer(made, k)
-        assert abs(found - expected) < 1e-9, f"scikit-learn gives {expected:.6f} for k = {k}, found {found:.6f}"
+        told = f"scikit-learn gives {expected:.6f} for k = {k}, found {found:.6f}"
+        assert abs(found - expected) < 1e-9, told
 
 
 # %% tags=["hide-input"]

@@ -46,11 +46,12 @@ from tinyvae.pictures.page import INK, LABELS, PALE, TEST, TRAIN, new_figure, pl
 # %%
 keys = tv.BayesianNetwork({
     "place": tv.Node([0.6, 0.3, 0.1], (), ("coat", "kitchen", "car")),
-    "coat searched": tv.Node([[0.8, 0.2], [0, 1], [0, 1]], ("place",), ("found", "nothing")),
+    "coat": tv.Node([[0.8, 0.2], [0, 1], [0, 1]], ("place",), ("found", "nothing")),
 })
-after = keys.posterior("place", {"coat searched": "nothing"})
+after = keys.posterior("place", {"coat": "nothing"})
 print({place: round(p, 3) for place, p in after.items()})
-print(f"evidence p(nothing) = {math.exp(keys.log_evidence({'coat searched': 'nothing'})):.3f}")
+evidence = math.exp(keys.log_evidence({"coat": "nothing"}))
+print(f"evidence p(nothing) = {evidence:.3f}")
 
 # %% [markdown]
 # ## On a grid: a coin
@@ -94,8 +95,9 @@ plain_axes(axes, "Seven heads of ten: the posterior lies between prior and likel
            x="θ, the probability of heads", y="density")
 axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "Three curves over the probability of heads: a prior around 0.5, the likelihood "
-             "with its peak at 0.7, and between them the posterior, narrower than both.")
+show(figure, "Three curves over the probability of heads: a prior around 0.5, the "
+             "likelihood with its peak at 0.7, and between them the posterior, narrower "
+             "than both.")
 
 # %% [markdown]
 # ## Without a grid: conjugate pairs
@@ -121,8 +123,10 @@ show(figure, "Three curves over the probability of heads: a prior around 0.5, th
 # %%
 exact = prior.update(tosses)
 print(f"{prior}  ->  {exact}")
-print(f"log p(x): exactly {prior.log_evidence(tosses):.6f}, on the grid {found.log_evidence:.6f} nats")
-print(f"E[theta|x]: exactly {exact.a / (exact.a + exact.b):.6f}, on the grid {found.mean:.6f}")
+print(f"log p(x) on the grid {found.log_evidence:.6f}, "
+      f"exactly {prior.log_evidence(tosses):.6f} nats")
+print(f"E[theta|x] on the grid {found.mean:.6f}, "
+      f"exactly {exact.a / (exact.a + exact.b):.6f}")
 
 # %% [markdown]
 # Two more pairs are in daily use. Counts $x \sim \mathrm{Poisson}(\theta)$ with a Gamma prior: the data add their sum
@@ -176,7 +180,8 @@ for n, toss in enumerate([*many, None]):
         belief = belief.update(toss)
 print(f"log p of 400 tosses: one by one {in_parts:.8f}, together "
       f"{BetaBernoulli(4, 4).log_evidence(many):.8f} nats")
-print(f"backwards the posterior is {BetaBernoulli(4, 4).update(many[::-1])}, forwards {belief}")
+print("the posterior, forwards: ", belief)
+print("the posterior, backwards:", BetaBernoulli(4, 4).update(many[::-1]))
 
 # %% tags=["hide-input"]
 figure = new_figure(7, 2.9)
@@ -184,11 +189,12 @@ axes = figure.add_subplot()
 for (n, one), colour in zip(kept.items(), LABELS[::2] + LABELS[1:2], strict=True):
     axes.plot(grid, stats.beta(one.a, one.b).pdf(grid), color=colour, label=f"{n} tosses")
 axes.axvline(0.7, color=INK, linewidth=0.8, linestyle=":", label="the coin's θ")
-plain_axes(axes, "The belief narrows like 1/√n", x="θ, the probability of heads", y="density")
+plain_axes(axes, "The belief narrows like 1/√n",
+           x="θ, the probability of heads", y="density")
 axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "Six densities of the probability of heads after 0, 1, 5, 20, 80 and 400 tosses. "
-             "Each is narrower than the one before, and the last is close to 0.7.")
+show(figure, "Six densities of the probability of heads after 0, 1, 5, 20, 80 and 400 "
+             "tosses. The last ones are far narrower, and lie around 0.7.")
 
 # %% [markdown]
 # With few data the prior matters, with many it is forgotten: after 400 tosses another prior would give nearly the same
@@ -243,9 +249,11 @@ def _(answer):
         def joint(t, a=a, b=b, heads=heads, tails=tails):
             return stats.beta(a, b).pdf(t) * t**heads * (1 - t) ** tails
 
-        expected = integrate.quad(lambda t: t * joint(t), 0, 1)[0] / integrate.quad(joint, 0, 1)[0]
+        evidence = integrate.quad(joint, 0, 1)[0]
+        expected = integrate.quad(lambda t: t * joint(t), 0, 1)[0] / evidence
         value = answer(a, b, heads, tails)
-        told = f"Beta({a}, {b}), {heads} heads, {tails} tails: quadrature {expected:.6f}, found {value:.6f}"
+        told = (f"for Beta({a}, {b}), {heads} heads and {tails} tails quadrature gives "
+                f"{expected:.6f}, found {value:.6f}")
         assert abs(value - expected) < 1e-6, told
 
 
@@ -271,7 +279,8 @@ def temperature(points, x1, x2):
 def _(answer):
     points = np.linspace(0, 40, 4001)
     for x1, x2 in ((20.0, 22.0), (0.5, -0.5)):
-        law = stats.truncnorm(-(x1 + x2) * math.sqrt(0.5), np.inf, (x1 + x2) / 2, math.sqrt(0.5))
+        low, deviation = -(x1 + x2) * math.sqrt(0.5), math.sqrt(0.5)
+        law = stats.truncnorm(low, np.inf, (x1 + x2) / 2, deviation)
         found = np.asarray(answer(points, x1, x2))
         worst = np.abs(found - law.pdf(points)).max()
         assert worst < 1e-3, f"for {x1} and {x2} the density is wrong by up to {worst:.3f}"
@@ -280,7 +289,8 @@ def _(answer):
 # %% tags=["hide-input"]
 @temperature.solution
 def _(points, x1, x2):
-    joint = np.exp(-0.5 * (points - x1) ** 2 - 0.5 * (points - x2) ** 2)  # the prior is constant
+    # the prior is constant, and so is what does not depend on theta
+    joint = np.exp(-0.5 * (points - x1) ** 2 - 0.5 * (points - x2) ** 2)
     return joint / np.trapezoid(joint, points)
 
 
@@ -302,10 +312,12 @@ def _(answer):
         def joint(z, x=x, w=w, s=s):
             return stats.norm.pdf(z) * stats.norm.pdf(x, w * z, s)
 
-        total, first, second = (integrate.quad(lambda z, k=k: z**k * joint(z), -9, 9)[0] for k in range(3))
+        total, first, second = (integrate.quad(lambda z, k=k: z**k * joint(z), -9, 9)[0]
+                                for k in range(3))
         mean, variance = answer(x, w, s)
         expected = first / total, second / total - (first / total) ** 2
-        told = f"for x = {x}, w = {w}, s = {s} quadrature gives {expected[0]:.5f}, {expected[1]:.5f}"
+        told = (f"for x = {x}, w = {w}, s = {s} quadrature gives "
+                f"{expected[0]:.5f}, {expected[1]:.5f}")
         assert abs(mean - expected[0]) < 1e-6, told
         assert abs(variance - expected[1]) < 1e-6, told
 
@@ -336,7 +348,8 @@ def _(answer):
 
         odds = p * 0.5 ** (heads + tails) / ((1 - p) * integrate.quad(free, 0, 1)[0])
         value = answer(p, heads, tails)
-        told = f"for p = {p}, {heads} heads, {tails} tails expected {odds / (1 + odds):.6f}, found {value:.6f}"
+        told = (f"for p = {p}, {heads} heads and {tails} tails expected "
+                f"{odds / (1 + odds):.6f}, found {value:.6f}")
         assert abs(value - odds / (1 + odds)) < 1e-6, told
 
 
