@@ -76,13 +76,14 @@ def by_quadrature(p: Generator, x: Tensor, points: int) -> Quadrature:
 def refined(p: Generator, x: Tensor, tolerance: float, first: int = 4) -> Quadrature:
     """`by_quadrature` with as few points as a tolerance in nats asks for.
 
-    The points of each axis grow by half until log p(x) of every datum changes by less than `tolerance`. ValueError,
-    from `by_quadrature`, where that takes more than 10^6 evaluations.
+    The points of each axis grow by half until log p(x) of every datum changed by less than `tolerance` twice in a row
+    (once may be luck). ValueError, from `by_quadrature`, where that takes more than 10^6 evaluations.
     """
     if not tolerance > 0:
         raise ValueError(f"found tolerance={tolerance}; expected nats, above 0")
-    found = by_quadrature(p, x, whole("first", first, 1))
-    while True:
+    found, settled = by_quadrature(p, x, whole("first", first, 1)), 0
+    while settled < 2:
         before, found = found, by_quadrature(p, x, found.points + (found.points + 1) // 2)
-        if (np.abs(found.log_evidence - before.log_evidence) < tolerance).all():
-            return found
+        is_near = (np.abs(found.log_evidence - before.log_evidence) < tolerance).all()
+        settled = settled + 1 if is_near else 0
+    return found
