@@ -119,14 +119,16 @@ show(figure, "The standard normal prior, the narrower posterior of one image bes
 #           \frac{w_{i_1} \cdots w_{i_d}}{(2\pi)^{d/2}}\; p(x \mid z_{i_1}, \dots, z_{i_d})$$
 #
 # ```{line} tinyvae/bayes/quadrature.py
-# total = np.logaddexp(total, np.logaddexp.reduce(log_p + log_weights[each].sum(-1)[:, None], axis=0))
+# weighted = log_p + log_weights[each].sum(-1)[:, None]
+# total = np.logaddexp(total, np.logaddexp.reduce(weighted, axis=0))
 # ```
 #
 # Beside it stands importance sampling: draw $z_k$ from the encoder's $q(z|x)$, which lies near the posterior, and
 # correct for having drawn there,
 #
-# $$p(x) = E_{q}\!\left[\frac{p(x|z)\,p(z)}{q(z|x)}\right] \approx \frac1K \sum_{k=1}^K w_k,
-#   \qquad \log w_k = \log p(x|z_k) + \log p(z_k) - \log q(z_k|x)$$
+# $$p(x) = E_{q}\!\left[\frac{p(x|z)\,p(z)}{q(z|x)}\right] \approx \frac1K \sum_{k=1}^K w_k,$$
+#
+# $$\log w_k = \log p(x|z_k) + \log p(z_k) - \log q(z_k|x)$$
 #
 # ```{line} tinyvae/models/base.py
 # return p.likelihood(z).log_prob(self.target(batch)) + p.prior.log_prob(z) - log_q
@@ -204,9 +206,9 @@ for latent, colour in zip((1, 2, 3, 4), LABELS[::2], strict=False):
 axes.plot([], [], "s--", color=PALE, markersize=3, label="draws, the same colours")
 axes.set_xscale("log")
 axes.set_yscale("log")
-plain_axes(axes, "Quadrature is bought by dimensions, draws are not",
+plain_axes(axes, "Quadrature pays for every latent, draws do not",
            x="evaluations of the decoder", y="error of log p(x), nats")
-axes.legend(fontsize=8, frameon=False, loc="lower right")
+axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 figure.tight_layout()
 show(figure, "Errors of log p(x) against evaluations, both on logarithmic axes. Four "
              "curves of quadrature fall steeply, each further to the right with one more "

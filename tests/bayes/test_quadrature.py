@@ -28,8 +28,8 @@ def test_of_a_linear_gaussian_model_it_is_exact(latent):
     exact = model.log_evidence(x)
     print(f"{latent}: {found.evaluations:,} evaluations, error {np.abs(found.log_evidence - exact).max():.1g} nats")
     np.testing.assert_allclose(found.log_evidence, exact, rtol=0, atol=1e-6)
-    coarse = refined(model, tv.Tensor(x), 1e-4)
-    np.testing.assert_allclose(coarse.log_evidence, exact, rtol=0, atol=1e-4)
+    coarse = refined(model, tv.Tensor(x), 1e-2)
+    np.testing.assert_allclose(coarse.log_evidence, exact, rtol=0, atol=1e-2)
     assert coarse.evaluations == coarse.points**latent < found.evaluations
     draws = 4000
     estimate, effective = log_evidence(model, tv.Batch(tv.Tensor(x)), tv.Noise(0), draws)
@@ -57,18 +57,18 @@ def test_polynomials_are_integrated_exactly():
 
 def test_of_a_vae_it_is_what_scipy_integrates():
     """A Bernoulli decoder, in float32: SciPy's integral over z of its own formula."""
-    model = tv.VAE(6, hidden=4, latent=1, seed=3)
+    model = tv.VAE(6, hidden=4, latent=1, seed=3, activation="tanh")
     (first, last) = ((layer.weight.data, layer.bias.data) for layer in model.decoder.layers)
     last[0][...] *= 3
     x = np.array([[1, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]], np.float32)
 
     def density(z, row):
-        logits = np.maximum(z * first[0][0] + first[1], 0) @ last[0] + last[1]
+        logits = np.tanh(z * first[0][0] + first[1]) @ last[0] + last[1]
         return math.exp(log_expit(np.where(row == 1, logits, -logits)).sum() - z * z / 2) / math.sqrt(2 * math.pi)
 
     found = refined(model.generator(None), tv.Tensor(x), 1e-3)
     for i, row in enumerate(x):
-        exact = sum(integrate.quad(density, *ends, (row,), epsabs=1e-9)[0] for ends in ((-9, 0), (0, 9)))
+        exact = integrate.quad(density, -9, 9, (row,), epsabs=1e-9)[0]
         assert found.log_evidence[i] == pytest.approx(math.log(exact), abs=2e-3)
 
 
@@ -76,6 +76,7 @@ def test_of_a_vae_it_is_what_scipy_integrates():
     (lambda p, x: by_quadrature(p, x, 0), "found points 0; expected a whole number, at least 1"),
     (lambda p, x: by_quadrature(p, x, 101), "found 101 points on each of 3 axes, which are 1,030,301 evaluations; "
      "expected at most 1,000,000: take at most 100 points"),
+    (lambda p, x: by_quadrature(p, x, 251), "found 251 points of each axis; expected at most 250, beyond which"),
     (lambda p, x: refined(p, x, 0.0), "found tolerance=0.0; expected nats, above 0"),
     (lambda p, x: by_quadrature(tv.Joint(Normal.standard(30, "float64"), p.likelihood), x, 2),
      "found 2 points on each of 30 axes.*: take importance sampling"),

@@ -24,6 +24,7 @@ from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Generator
 
 MOST = 10**6  # evaluations of the decoder for each datum
+FINEST = 250  # points of an axis; NumPy's weights overflow not far above
 CHUNK = 2**20  # numbers that the decoder gives at a time, which bounds the memory
 
 
@@ -48,9 +49,12 @@ def by_quadrature(p: Generator, x: Tensor, points: int) -> Quadrature:
     Raises
     ------
     ValueError
-        For another prior, or more than 10^6 evaluations.
+        For another prior, more than 250 points, or more than 10^6 evaluations.
     """
     points, prior = whole("points", points, 1), p.prior
+    if points > FINEST:
+        raise ValueError(f"found {points} points of each axis; expected at most {FINEST}, beyond which the rule has no "
+                         "weights in float64: take fewer, or importance sampling")
     if not isinstance(prior, Normal) or prior.mu.ndim != 1:
         raise ValueError(f"found a {type(prior).__name__} prior with parameters {prior.mean.shape}; expected one "
                          "normal prior for all data, with parameters (latent,)")
@@ -69,7 +73,8 @@ def by_quadrature(p: Generator, x: Tensor, points: int) -> Quadrature:
         each = np.stack(np.unravel_index(np.arange(start, min(start + rows, evaluations)), (points,) * latent), axis=-1)
         z = Tensor((mu + sigma * nodes[each]).astype(x.dtype)[:, None, :].repeat(len(x), axis=1))
         log_p = p.likelihood(z).log_prob(x).numpy().astype(np.float64)  # (rows, batch)
-        total = np.logaddexp(total, np.logaddexp.reduce(log_p + log_weights[each].sum(-1)[:, None], axis=0))
+        weighted = log_p + log_weights[each].sum(-1)[:, None]
+        total = np.logaddexp(total, np.logaddexp.reduce(weighted, axis=0))
     return Quadrature(total, points, evaluations)
 
 
@@ -77,7 +82,7 @@ def refined(p: Generator, x: Tensor, tolerance: float, first: int = 4) -> Quadra
     """`by_quadrature` with as few points as a tolerance in nats asks for.
 
     The points of each axis grow by half until log p(x) of every datum changed by less than `tolerance` twice in a row
-    (once may be luck). ValueError, from `by_quadrature`, where that takes more than 10^6 evaluations.
+    (once may be luck). ValueError, from `by_quadrature`, where that takes too many points or evaluations.
     """
     if not tolerance > 0:
         raise ValueError(f"found tolerance={tolerance}; expected nats, above 0")
