@@ -35,11 +35,11 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # %% [markdown]
 # ## A dark room and a bundle of sticks
 #
-# You stand in a dark room and want to know how high the ceiling is. You have a bundle of sticks. Each stick that stands
-# upright proves that the ceiling is at least that high. You never see the gap above it, but you know that no gap is
-# negative, so the longest stick that fits is your best answer, and above it the gap is smallest. The ceiling does not
-# move while you change sticks. Here the ceiling is $\log p(x)$, the sticks are the $q$ of a family, the length of a
-# stick is its ELBO, and the gap is the KL divergence to the posterior.
+# You stand in a dark room and want to know how high the ceiling is. You have a bundle of sticks. Each stick that
+# stands upright proves that the ceiling is at least that high. You never see the gap above it, but you know that no
+# gap is negative, so the longest stick that fits is your best answer, and above it the gap is smallest. The ceiling
+# does not move while you change sticks. Here the ceiling is $\log p(x)$, the sticks are the $q$ of a family, the
+# length of a stick is its ELBO, and the gap is the KL divergence to the posterior.
 #
 # ## The proof
 #
@@ -100,7 +100,7 @@ for name, (mean, variance) in tried.items():
 # %% [markdown]
 # The sum is the same in every row. As a picture: the level is fixed, and each bar reaches below it by the KL.
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 figure = new_figure(7, 2.9)
 axes = figure.add_subplot()
 for place, (mean, variance) in enumerate(tried.values()):
@@ -165,7 +165,7 @@ show(figure, "Four bars that end at log p(x) = -1.84 nats. The bar of the poster
 # means agree, for both are unbiased. **Which of the two varies more, and by roughly what factor?** Write your guess
 # down, then open the output.
 
-# %% tags=["hide-output"]
+# %% tags=["answer"]
 def tensor(*values):
     return tv.Tensor(np.array(values))
 
@@ -283,7 +283,7 @@ def _(answer):
         assert abs(answer(mu, sigma) - expected) < 1e-6, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @price.solution
 def _(mu, sigma):
     return 0.5 * (mu**2 + sigma**2 - 1 - math.log(sigma**2))  # 2 nats for mu = 2, sigma = 1
@@ -308,7 +308,7 @@ def _(answer):
     assert abs(answer(np.array([800.0])) - 800) < 1e-9, "of a single draw it is log w itself, the ELBO's estimate"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @importance_weighted.solution
 def _(log_w):
     highest = np.max(log_w)  # taken out, so that the largest exponential is 1
@@ -334,7 +334,7 @@ def _(answer):
         assert abs(answer(mu, sigma) - expected) < 1e-6, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @highest.solution
 def _(mu, sigma):
     return stats.norm.logcdf(mu / sigma)  # q = p / P(z > 0), so log p - log q is log P(z > 0) everywhere on z > 0

@@ -103,6 +103,14 @@ def browser():
 SETTLED = "() => !window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)"
 
 
+# The paragraphs in which a dollar is left: a formula whose other end was not found.
+OPEN_FORMULAS = """() => [...document.querySelectorAll("article p, article li, article dd")].map(part => {
+  const copy = part.cloneNode(true);
+  copy.querySelectorAll("code, pre, mjx-container").forEach(inner => inner.remove());
+  return copy.textContent;
+}).filter(text => text.includes("$"))"""
+
+
 @pytest.fixture
 def opened(site, browser):
     """A function that opens a page of the site, and notes in `page.wrong` what it must not do."""
@@ -134,6 +142,7 @@ def test_a_page_asks_for_nothing_and_shows_its_formulas(opened, name):
     page = opened(name)
     assert page.wrong == []
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    assert page.evaluate(OPEN_FORMULAS) == []
     if name.startswith("book/"):
         assert page.locator("mjx-container").count() > 10
     narrow = opened(name, width=320)

@@ -20,7 +20,7 @@ def square(answer):
 
 def test_an_answer_is_told_what_is_wrong(capsys):
     made = square(lambda x: 0.0)
-    assert capsys.readouterr().out == "Exercise “A square”: not solved yet. the square of 3 is 9\n"
+    assert capsys.readouterr().out == "Exercise “A square”: not solved yet.\nthe square of 3 is 9\n"
     assert made.wrong_with(lambda x: x * x) == ""
     assert made.wrong_with(lambda x: 1 / 0) == "The check fails with ZeroDivisionError: division by zero"
     assert made(5.0) == 0.0

@@ -39,7 +39,7 @@ class Exercise:
     def check(self, checks: Function) -> Function:
         self.checks = checks
         wrong = self.wrong_with(self.answer)
-        print(f"Exercise “{self.title}”: " + (f"not solved yet. {wrong}" if wrong else "solved."))
+        print(f"Exercise “{self.title}”: " + (f"not solved yet.\n{wrong}" if wrong else "solved."))
         return checks
 
     def solution(self, solved: Function) -> Function:
