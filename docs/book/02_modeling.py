@@ -130,7 +130,7 @@ print(f"by hand, rotten: {0.2 * 0.25 * 0.8 * 0.9 * 0.75:.5f}")
 # found = np.exp(np.logaddexp.reduce(log_p - total, axis=others) if others else log_p - total)
 # ```
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 seen = {"nothing": {}, "a green skin": {"skin": "green"}, "a brown skin": {"skin": "brown"},
         "a brown skin and spots": {"skin": "brown", "spots": "yes"}}
 figure = new_figure(7, 2.5)
@@ -157,7 +157,7 @@ show(figure, "Four bars: the probability of decay is 0.10 if nothing is seen, 0.
 # it decayed, which makes an injury far more probable. Then a laboratory tells us that there were spores.
 # **Does the probability of an injury go up, go down, or stay, as the two are independent?**
 
-# %% tags=["hide-output"]
+# %% tags=["answer"]
 for observed in ({}, {"spores": "yes"}, {"decayed": "yes"},
                  {"decayed": "yes", "spores": "yes"}):
     p = apple.posterior("injury", observed)["yes"]
@@ -317,7 +317,7 @@ def _(answer):
     assert found == 14, f"the apple has 1 + 1 + 4 + 4 + 4 = 14, found {found}"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @free_numbers.solution
 def _(states, parents):
     return sum((states[name] - 1) * math.prod(states[parent] for parent in parents[name])
@@ -344,7 +344,7 @@ def _(answer):
     assert answer(0.5, 0.2, 0.2) == 0.5, "a sign that both have equally often says nothing"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @decayed_if_brown.solution
 def _(p_decayed, p_brown_if_decayed, p_brown_if_sound):
     decayed, sound = p_decayed * p_brown_if_decayed, (1 - p_decayed) * p_brown_if_sound
@@ -378,7 +378,7 @@ def _(answer):
         assert abs(found - p) < 5 * stderr, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @draw.solution
 def _(u):
     injury, spores = int(u[0] < 0.2), int(u[1] < 0.25)  # the causes first
@@ -408,7 +408,7 @@ def _(answer):
         assert abs(found - expected) < 1e-9, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @left_by_pca.solution
 def _(data, k):
     singular = np.linalg.svd(data - data.mean(0), compute_uv=False)

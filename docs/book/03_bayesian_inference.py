@@ -84,7 +84,7 @@ likelihood = np.exp(log_likelihood(tv.Tensor(grid.reshape(-1, 1))).numpy())
 print(f"log p(x) = {found.log_evidence:.4f} nats; E[theta|x] = {found.mean:.4f}, "
       f"standard deviation {math.sqrt(found.variance):.4f}")
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 figure = new_figure(7, 2.9)
 axes = figure.add_subplot()
 axes.plot(grid, stats.beta(4, 4).pdf(grid), color=TRAIN, label="prior p(θ)")
@@ -183,7 +183,7 @@ print(f"log p of 400 tosses: one by one {in_parts:.8f}, together "
 print("the posterior, forwards: ", belief)
 print("the posterior, backwards:", BetaBernoulli(4, 4).update(many[::-1]))
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 figure = new_figure(7, 2.9)
 axes = figure.add_subplot()
 for (n, one), colour in zip(kept.items(), LABELS[::2] + LABELS[1:2], strict=True):
@@ -207,7 +207,7 @@ show(figure, "Six densities of the probability of heads after 0, 1, 5, 20, 80 an
 # $\theta$ from 0 to 1 is equally probable, and it may bend to 0.7, which fits better than any other. **Under which of
 # the two is the sequence more probable, that is, which has the larger evidence?**
 
-# %% tags=["hide-output"]
+# %% tags=["answer"]
 fair, free = 10 * math.log(0.5), BetaBernoulli(1, 1).log_evidence(tosses)
 best = 7 * math.log(0.7) + 3 * math.log(0.3)
 print(f"A, a fair coin:             log p(x) = {fair:.3f} nats")
@@ -257,7 +257,7 @@ def _(answer):
         assert abs(value - expected) < 1e-6, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @next_head.solution
 def _(a, b, heads, tails):
     return (a + heads) / (a + heads + b + tails)
@@ -286,7 +286,7 @@ def _(answer):
         assert worst < 1e-3, f"for {x1} and {x2} the density is wrong by up to {worst:.3f}"
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @temperature.solution
 def _(points, x1, x2):
     # the prior is constant, and so is what does not depend on theta
@@ -322,7 +322,7 @@ def _(answer):
         assert abs(variance - expected[1]) < 1e-6, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @encoder.solution
 def _(x, w, s):
     variance = 1 / (1 + w**2 / s**2)
@@ -353,7 +353,7 @@ def _(answer):
         assert abs(value - odds / (1 + odds)) < 1e-6, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @is_fair.solution
 def _(p, heads, tails):
     tosses = [1] * heads + [0] * tails

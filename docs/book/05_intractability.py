@@ -89,7 +89,7 @@ for points in (3, 5, 9, 17, 33):
     log_p = by_quadrature(one, x, points).log_evidence[0]
     print(f"{points:>3} points: log p(x) = {log_p:.5f} nats")
 
-# %% tags=["hide-input"]
+# %% tags=["drawing"]
 z = np.linspace(-3.5, 3.5, 400)
 log_likelihood = one.likelihood(tv.Tensor(z.reshape(-1, 1, 1))).log_prob(x).numpy()[:, 0]
 joint = np.exp(log_likelihood - log_likelihood.max()) * stats.norm.pdf(z)
@@ -227,7 +227,7 @@ show(figure, "Errors of log p(x) against evaluations, both on logarithmic axes. 
 # their effective number is $(\sum_k w_k)^2 / \sum_k w_k^2$. For one latent about half of the draws count. **How many
 # do for 4 latents, and how many for 10?**
 
-# %% tags=["hide-output"]
+# %% tags=["answer"]
 vaes[10] = tv.VAE(64, hidden=60, latent=10, activation="tanh", dtype="float64")
 tv.fit(vaes[10], data, epochs=20, lr=5e-3, quiet=True)
 for latent, vae in vaes.items():
@@ -279,7 +279,7 @@ def _(answer):
         assert value == expected, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @affordable.solution
 def _(evaluations, points):
     latents = 0
@@ -308,7 +308,7 @@ def _(answer):
         assert abs(value - expected) < 1e-9, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @three_points.solution
 def _(f):
     return (f(-math.sqrt(3)) + 4 * f(0.0) + f(math.sqrt(3))) / 6
@@ -339,7 +339,7 @@ def _(answer):
         assert abs(error - expected[1]) < 1e-9, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @estimated.solution
 def _(log_w):
     highest = np.max(log_w)
@@ -376,7 +376,7 @@ def _(answer):
     assert abs(value - expected) < 1e-4, told
 
 
-# %% tags=["hide-input"]
+# %% tags=["solution"]
 @log_p.solution
 def _(x, w, s):
     covariance = w @ w.T + s**2 * np.eye(len(x))

@@ -55,23 +55,29 @@ def test_a_whole_step_with_all_data_is_a_sweep(make):
         np.testing.assert_allclose(value, other, rtol=1e-12)
 
 
-@pytest.mark.parametrize("make", [mixture, regression])
-def test_a_step_is_an_average_over_batches(make):
-    """The mean of the steps with each datum alone is the step with all of them, in the natural parameters."""
+def of_means(q):
+    """The natural parameters of q(mu)."""
+    return np.column_stack([q.mean / q.variance[:, None], 1 / q.variance])
+
+
+def of_weights(q):
+    inverse = np.linalg.inv(q.covariance)
+    return np.concatenate([(inverse @ q.mean).ravel(), inverse.ravel()])
+
+
+@pytest.mark.parametrize(("make", "move", "natural"), [
+    (mixture, "step", of_means), (regression, "move_weights", of_weights),
+    (regression, "move_precision", lambda q: np.array([q.shape, q.rate]))])
+def test_a_step_is_an_average(make, move, natural):
+    """In the natural parameters: a short step goes a part of the way of a whole one, and the mean of the steps with
+    each datum alone is the step with all of them."""
     model = make()
     q = coordinate_ascent(model, sweeps=1).q
-    if make is mixture:
-        def natural(q):
-            return np.column_stack([q.mean / q.variance[:, None], 1 / q.variance])
-        step = model.step
-    else:
-        def natural(q):
-            inverse = np.linalg.inv(q.covariance)
-            return np.concatenate([(inverse @ q.mean).ravel(), inverse.ravel()])
-        step = model.move_weights  # that of tau follows the new weights, in which it is not linear
-    whole = natural(step(q, slice(None), 0.3))
+    step = getattr(model, move)
+    short = natural(step(q, slice(None), 0.3))
+    np.testing.assert_allclose(short, 0.7 * natural(q) + 0.3 * natural(step(q)), rtol=1e-9)
     alone = np.mean([natural(step(q, np.array([i]), 0.3)) for i in range(60)], axis=0)
-    np.testing.assert_allclose(alone, whole, rtol=1e-9)
+    np.testing.assert_allclose(alone, short, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("make", "gap"), [(mixture, 0.3), (regression, 0.3)])

@@ -11,15 +11,19 @@ from tinyvae.models.autoencoder import Autoencoder
 
 def test_its_objective_is_log_p_of_x_given_its_code():
     x = np.random.default_rng(0).integers(0, 2, (7, 6)).astype(float)
-    model = Autoencoder(6, hidden=5, latent=2, dtype="float64")
+    model = Autoencoder(6, hidden=(5, 3), latent=2, dtype="float64")
     found = model.terms(tv.Batch(tv.Tensor(x)), tv.Draw(tv.Noise(0)))
     weights = [(layer.weight.data, layer.bias.data) for network in (model.encoder, model.decoder)
                for layer in network.layers]
-    h = np.maximum(x @ weights[0][0] + weights[0][1], 0)
-    code = h @ weights[1][0] + weights[1][1]
-    h = np.maximum(code @ weights[2][0] + weights[2][1], 0)
-    logits = h @ weights[3][0] + weights[3][1]
-    assert code.shape == (7, 2)
+    assert [len(bias) for _, bias in weights] == [5, 3, 2, 3, 5, 6]
+    h = x
+    for number, (weight, bias) in enumerate(weights):
+        h = h @ weight + bias
+        if number == 2:
+            code = h
+        elif number < 5:
+            h = np.maximum(h, 0)
+    logits = h
     np.testing.assert_allclose(model.features(x), code, rtol=1e-12)
     np.testing.assert_allclose(found["reconstruction"].data, log_expit(np.where(x == 1, logits, -logits)).sum(1),
                                rtol=1e-12)
