@@ -53,6 +53,7 @@ def test_polynomials_are_integrated_exactly():
                            / (0.7 * math.sqrt(2 * math.pi)), -9, 9, epsabs=0, epsrel=1e-13)[0]
     assert by_quadrature(p, x, 5).log_evidence[0] == pytest.approx(math.log(exact), rel=1e-14)
     assert by_quadrature(p, x, 4).log_evidence[0] != pytest.approx(math.log(exact), rel=1e-9)
+    assert refined(p, x, 1e-12, first=5).points == 12  # 5, 8 and 12 agree: one agreement may be luck
 
 
 def test_of_a_vae_it_is_what_scipy_integrates():

@@ -73,9 +73,9 @@ class LinearRegression:
     def move_weights(self, q: Weights, rows: Any = slice(None), rate: float = 1.0) -> Weights:
         """A step of q(w)."""
         x, y = self.x[rows], self.y[rows]
-        seen = len(self.x) / len(x) * q.precision
+        seen, prior = len(self.x) / len(x) * q.precision, np.eye(x.shape[1]) / self.prior_variance
         old = np.linalg.inv(q.covariance)
-        inverse = (1 - rate) * old + rate * (np.eye(x.shape[1]) / self.prior_variance + seen * (x.T @ x))
+        inverse = (1 - rate) * old + rate * (prior + seen * (x.T @ x))
         shifted = (1 - rate) * (old @ q.mean) + rate * seen * (x.T @ y)
         return q._replace(mean=np.linalg.solve(inverse, shifted), covariance=np.linalg.inv(inverse))
 
