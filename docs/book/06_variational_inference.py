@@ -107,22 +107,23 @@ for place, (stage, colour) in enumerate(zip(stages.values(), LABELS[::2], strict
               label="ELBO" if place == 0 else None)
     left.barh(place, gap, left=bound, color=TEST, height=0.6,
               label="KL(q ‖ posterior)" if place == 0 else None)
+    left.text(log_evidence + 0.15, place, f"{gap:.3f}", fontsize=7.5, va="center")
     right.plot(grid, stats.norm(stage[0], math.sqrt(stage[1])).pdf(grid), color=colour,
                linewidth=1.1, label=list(stages)[place])
 left.axvline(log_evidence, color=INK, linewidth=1)
 left.set_yticks(range(len(stages)), stages)
 left.invert_yaxis()
-left.set_xlim(lowest, log_evidence + 0.2)
+left.set_xlim(lowest, log_evidence + 1.6)
 left.legend(fontsize=7.5, loc="lower left", facecolor="white", framealpha=1)
 right.plot(grid, posterior.density, color=INK, linewidth=2.2, linestyle=":",
            label="posterior")
 right.set_xlim(-3.5, 3.5)
 right.legend(fontsize=7.5, frameon=False)
-plain_axes(left, f"log p(x) = {log_evidence:.2f} is the end of every bar", x="nats")
+plain_axes(left, f"Every bar ends at {log_evidence:.2f}; beside it the KL", x="nats")
 plain_axes(right, "q moves to the posterior", x="z", y="density")
 figure.tight_layout()
 show(figure, "On the left five bars that all end at the same log p(x), each of a blue ELBO "
-             "and a red KL; the red part is large for the prior and vanishes with more "
+             "and a red KL; the red part is 5.9 nats for the prior and vanishes with more "
              "steps. On the right the densities of q, the last of which lie on the "
              "posterior.")
 
@@ -167,7 +168,7 @@ print(f"1 - correlation² = {1 - correlation**2:.3f}")
 # %% tags=["drawing"]
 angle = np.linspace(0, 2 * math.pi, 200)
 circle = np.stack([np.cos(angle), np.sin(angle)])
-figure = new_figure(4.4, 3.6)
+figure = new_figure(7, 3)
 axes = figure.add_subplot()
 for radius in (1, 2):
     ridge = radius * np.linalg.cholesky(covariance) @ circle
@@ -300,6 +301,7 @@ for read in (0.05, 0.25, 0.5):
     step = round(read * count / 100)
     print(f"after {read:.0%} of the data: stochastic {batches.elbo[step] / count:.4f} "
           "nats per datum; a sweep is not finished")
+print(f"{(np.diff(batches.elbo) < 0).sum()} of 150 stochastic steps lowered the ELBO")
 for number in (1, 2, 8):
     print(f"after {number} sweep{'s' * (number > 1)}: {sweeps.elbo[number] / count:.4f}")
 
@@ -315,14 +317,14 @@ axes.set_xscale("log")
 axes.set_ylim(bottom=min(sweeps.elbo[1], batches.elbo[5]) / count - 0.05)
 plain_axes(axes, "The same optimum, from fewer data", x="data read",
            y="ELBO, nats per datum")
-axes.legend(fontsize=8, frameon=False, loc="lower right")
+axes.legend(fontsize=8, frameon=False, loc="center")
 figure.tight_layout()
 show(figure, "The ELBO against the number of data read, on a logarithmic axis. The "
-             "stochastic curve wavers and is near the optimum before the first sweep over "
-             "all 20,000 data ends; the curve of the sweeps arrives later.")
+             "stochastic curve rises at once and is near the optimum before the first sweep "
+             "over all 20,000 data ends; the curve of the sweeps arrives later.")
 
 # %% [markdown]
-# The stochastic steps are not monotone, and do not have to be. This is the form in which variational inference meets
+# A stochastic step may lower the ELBO, and some do. This is the form in which variational inference meets
 # large data, and the VAE is trained like this: by batches, each counted as if it were the whole.
 #
 # ## A regression, and a posterior that is no product
