@@ -249,8 +249,8 @@ show(figure, "On the left four clouds of points with a cross in the middle of ea
 
 # %% [markdown]
 # No sweep lowers the ELBO; the smallest gain is that of the last sweep. Two starts end far below the others, at
-# another optimum, in which one mean serves two clouds and two means share one. The ELBO of a mixture has many optima,
-# so one tries several starts, and the ELBO says which is best.
+# another optimum, in which one mean serves two clouds and three means share the two others. The ELBO of a mixture has
+# many optima, so one tries several starts, and the ELBO says which is best.
 #
 # ## Against the exact answer
 #
