@@ -177,7 +177,7 @@ for D in (1, 10, 100):
 # $q = N(0, 1)$: its values stay within $\pm 1$, its derivative grows with $k$.
 
 # %%
-frequencies = np.geomspace(0.2, 20, 60)
+frequencies = np.geomspace(0.2, 8, 60)
 nodes, weights = np.polynomial.hermite_e.hermegauss(200)  # a Gauss rule for N(0, 1)
 weights = weights / weights.sum()
 
