@@ -15,8 +15,9 @@
 # > **Claim.** From a joint distribution $p(x, y)$ every other answer follows by sums and divisions, and with
 # > $x = (x_{\mathrm{seen}}, x_{\mathrm{hidden}})$ so do
 # >
-# > $$p(y|x) = \frac{p(x, y)}{\sum_{y'} p(x, y')}, \qquad p(x) = \sum_{y} p(x, y), \qquad
-# >   p(x_{\mathrm{hidden}} | x_{\mathrm{seen}}) = \frac{p(x)}{\sum_h p(x_{\mathrm{seen}}, h)},$$
+# > $$p(y|x) = \frac{p(x, y)}{\sum_{y'} p(x, y')}, \qquad p(x) = \sum_{y} p(x, y),$$
+# >
+# > $$p(x_{\mathrm{hidden}} | x_{\mathrm{seen}}) = \frac{p(x)}{\sum_h p(x_{\mathrm{seen}}, h)},$$
 # >
 # > where $h$ runs over everything that may be hidden.
 # >

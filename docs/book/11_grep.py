@@ -240,7 +240,7 @@ for place, (f, pair) in enumerate(curves.items()):
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 figure.tight_layout()
 show(figure, "Variance of a draw of the derivative by the shape. For f = z the curves cross near shape 0.7: below, "
-             "G-REP has more variance, above far less. For a steep step G-REP has more up to a shape of several.")
+             "G-REP has more variance, above far less. For a steep step G-REP has more up to a shape of about 2.")
 
 # %% [markdown]
 # Since then better maps have been found. The one of the sampler itself (rejection sampling variational inference)

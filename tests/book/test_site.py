@@ -1,6 +1,6 @@
 """The site as its readers get it: built as the README says, opened from its folder in a browser, without a request.
 
-Marked `book`, so that only `pytest -m book` runs it; it needs the extras `book` and `browser`, and Chromium.
+Marked `browser`, so that only `pytest -m browser` runs it; it needs the extras `book` and `browser`, and Chromium.
 """
 
 import base64
@@ -16,7 +16,7 @@ import pytest
 
 import tinyvae
 
-pytestmark = pytest.mark.book
+pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = [path.stem for path in sorted((ROOT / "docs" / "book").glob("*.py"))]
@@ -116,8 +116,8 @@ def opened(site, browser):
     """A function that opens a page of the site, and notes in `page.wrong` what it must not do."""
     pages = []
 
-    def look(name, width=1280):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+    def look(name):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         pages.append(page)
         page.wrong = []
         page.on("request", lambda request: request.url.startswith(("file:", "data:")) or page.wrong.append(request.url))
@@ -138,25 +138,22 @@ PAGES = ["index.html", "reference.html", *(f"book/{name}.html" for name in CHAPT
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_asks_for_nothing_and_shows_its_formulas(opened, name):
+def test_a_page_can_be_read_by_all(opened, name):
+    """It asks for nothing, its formulas are formulas, axe finds nothing serious, and it fits into a narrow window."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `browser` is not installed")
     page = opened(name)
-    assert page.wrong == []
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
-    assert page.evaluate(OPEN_FORMULAS) == []
+    if name.startswith("book/"):
+        assert page.evaluate(OPEN_FORMULAS) == []
     if name.removeprefix("book/").removesuffix(".html") in CHAPTERS:
         assert page.locator("mjx-container").count() > 10
-    narrow = opened(name, width=320)
-    assert narrow.evaluate("document.documentElement.scrollWidth") <= 320
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_can_be_read_by_all(opened, name):
-    """axe finds nothing serious."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `browser` is not installed")
-    found = axe.Axe().run(opened(name), options={"preload": False})  # its preload asks for the files of a server
+    found = axe.Axe().run(page, options={"preload": False})  # its preload asks for the files of a server
     serious = [f"{wrong['id']}: {wrong['nodes'][0]['html'][:200]}" for wrong in found.response["violations"]
                if wrong["impact"] in ("serious", "critical")]  # fmt: skip
     assert serious == []
+    page.set_viewport_size({"width": 320, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.wrong == []
 
 
 def test_the_search_finds_a_chapter(opened):
