@@ -95,7 +95,18 @@ def test_pairs_stand_one_above_the_other(tmp_path: Path) -> None:
         assert places(content, tile(reconstruction, scale)) == [(top + 4 * scale + sheet.GAP, left)]
 
 
-def test_the_manifold_agrees_with_the_grid(tmp_path: Path) -> None:
+def test_bits_stand_between_the_grey_pixels_and_the_reconstruction(tmp_path: Path) -> None:
+    grey, again = pictures(5), 1 - pictures(5)
+    bits = (grey > 0.5).astype(float)
+    content = page(figures.reconstructions(bits, again, SHAPE, tmp_path / "x.png", columns=3, grey=grey))
+    scale = round(sheet.TILE / 4)
+    for number in range(5):
+        [(top, left)] = places(content, tile(grey[number], scale))
+        for below, kind in ((1, bits), (2, again)):
+            assert (top + below * (4 * scale + sheet.GAP), left) in places(content, tile(kind[number], scale))
+
+
+def test_the_manifold_agrees_with_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     side = 4
     z = figures.normal_grid(side)
     assert z.shape == (16, 2)
@@ -104,10 +115,13 @@ def test_the_manifold_agrees_with_the_grid(tmp_path: Path) -> None:
     assert z[1, 0] > z[0, 0]
     assert z[side, 1] < z[0, 1]
     images = pictures(16)
-    content = page(figures.manifold(images, SHAPE, tmp_path / "x.png", side))
-    scale = round(sheet.TILE * 2 // 3 / 4)
-    whole = np.vstack([np.hstack([tile(i, scale) for i in images[r : r + side]]) for r in range(0, 16, side)])
-    assert len(places(content, whole)) == 1  # without gaps, rows downwards
+    for small in (False, True):  # large images touch each other
+        monkeypatch.setattr(figures, "SMALL", 4 if small else 3)
+        content = page(figures.manifold(images, SHAPE, tmp_path / "x.png", side))
+        scale, gap = round(sheet.TILE * 2 // 3 / 4), sheet.GAP if small else 0
+        tiles = [np.pad(tile(i, scale), ((0, gap), (0, gap)), constant_values=255) for i in images]
+        whole = np.vstack([np.hstack(tiles[r : r + side]) for r in range(0, 16, side)])
+        assert len(places(content, whole[: len(whole) - gap, : whole.shape[1] - gap])) == 1  # rows downwards
 
 
 def test_an_animation_runs_forth_and_back_for_ever(tmp_path: Path) -> None:
@@ -188,6 +202,23 @@ def test_latents_of_every_kind(tmp_path: Path) -> None:
     charts.latents(means[:, :1], np.arange(50) % 3, tmp_path / "one.png", np.array([1.0]))
     charts.latents(rng.normal(size=(50, 64)), None, tmp_path / "wide.png", rng.random(64))
     assert all(page(file).std() > 10 for file in tmp_path.iterdir())
+
+
+def test_each_label_has_a_colour_and_a_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point of a datum has the shape that the legend shows beside its label."""
+    seen: list[Any] = []
+    monkeypatch.setattr(charts, "save_png", lambda figure, path: seen.append(figure))
+    labels = np.array([2, 0, 1, 2, 7])
+    charts.latents(np.random.default_rng(1).normal(size=(5, 2)), labels, tmp_path / "x.png")
+    axes = seen[0].axes[0]
+    legend = axes.get_legend()
+    assert legend.get_title().get_text() == "label"
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["0", "1", "2", "7"]
+    handles = [handle.get_paths()[0] for handle in legend.legend_handles]
+    assert len({path.vertices.tobytes() for path in handles}) == 4
+    for path, label in zip(axes.collections[0].get_paths(), labels, strict=True):
+        assert path.vertices.tobytes() == handles[names.index(str(label))].vertices.tobytes()
 
 
 def test_curves_with_gaps(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ EXAMPLES = {
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae complete runs/m --missing left": "what a hidden half may be",
     "tinyvae manifold runs/m": "AEVB Figure 4",
+    "tinyvae explore runs/m": "the run as a page in your browser",
     "tinyvae sample runs/c --condition x.png": "answers to a part of an image",
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
@@ -70,6 +71,7 @@ def put_together() -> typer.Typer:
         app.command(name, help=text)(commands.picture(name))
     app.command()(completing.complete)
     app.command()(classify.classify)
+    app.command()(commands.explore)
     app.command()(commands.doctor)
     app.command()(commands.bench)
     lessons.register(app)

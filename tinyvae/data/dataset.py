@@ -91,13 +91,17 @@ class DataSet:
     spread: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.likelihood, str):
+            raise DataError(f"found name={self.name!r:.60} and likelihood={self.likelihood!r:.60} of a data set; "
+                            "expected text for both: tv.DataSet(name, train, test, shape, scale)")
         scale = self.scale if isinstance(self.scale, (int, float, np.number)) else 0
         if not 0 < scale < np.inf:
             raise DataError(f"found scale={self.scale!r} of {self.name}; expected a finite number above 0, since "
                             "grey = stored / scale")
-        if self.pixels not in TREATMENTS:
+        if not isinstance(self.pixels, str) or self.pixels not in TREATMENTS:
             raise DataError(f"found pixels={self.pixels!r} of {self.name}; expected one of {', '.join(TREATMENTS)}")
-        if not isinstance(self.shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in self.shape):
+        if not isinstance(self.shape, (tuple, list)) or not all(
+                isinstance(n, (int, np.integer)) and n > 0 for n in self.shape):
             raise DataError(f"found shape={self.shape!r} of {self.name}; expected (rows, columns) of an image")
         if len(self.shape) == 3 and (self.shape[2] != CHANNELS or self.pixels in ("gray", *TABLES)):
             raise DataError(f"found shape={self.shape!r} and pixels={self.pixels!r} of {self.name}; expected (rows, "
@@ -117,6 +121,10 @@ class DataSet:
                 raise DataError(f"found grey values in the {part} data of {self.name}, whose pixels are {self.pixels}; "
                                 f"expected only 0 and the scale, {self.scale:g}: take pixels='dynamic' or 'gray'")
             mask = getattr(self, part + "_mask")
+            for kind, beside in (("labels", labels), ("mask", mask)):
+                if beside is not None and not isinstance(beside, np.ndarray):
+                    raise DataError(f"found {part} {kind} of {self.name} of type {type(beside).__name__}; expected an "
+                                    "array of whole numbers")
             if mask is not None and (np.shape(mask) != stored.shape or np.asarray(mask).dtype != np.uint8):
                 raise DataError(f"found a {part} mask of {self.name} of shape {np.shape(mask)} and type "
                                 f"{np.asarray(mask).dtype}; expected {stored.shape} and uint8, 1 where a value was "
@@ -128,11 +136,17 @@ class DataSet:
 
     def _check_columns(self) -> None:
         """Raise DataError unless names, centers and spreads, where there are any, fit the columns."""
+        for name, values in (("columns", self.columns), ("class_names", self.class_names)):
+            named = isinstance(values, (tuple, list)) and all(isinstance(value, str) for value in values)
+            if values is not None and not named:
+                raise DataError(f"found {name}={values!r:.60} of {self.name}; expected names, as text")
         if self.columns is not None and len(self.columns) != self.dimensions:
             raise DataError(f"found {len(self.columns)} names for {self.dimensions} columns of {self.name}; expected "
                             "one for each")
         for name, least in (("center", -np.inf), ("spread", 0)):
             values = getattr(self, name)
+            if values is not None and getattr(values, "dtype", np.dtype(object)).kind not in "buif":
+                raise DataError(f"found {name}={values!r:.60} of {self.name}; expected an array of numbers")
             if (values is None) != (self.center is None) or (values is not None and not (
                     np.shape(values) == (self.dimensions,) and (np.isfinite(values) & (values > least)).all())):
                 raise DataError(f"found {name}={values!r} of {self.name}; expected center and spread together, a "

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import array_of, path_text
 from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
 from tinyvae.data.checks import DataError, check_range, check_rows, is_whole, number, only
@@ -77,7 +78,7 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
 
 def with_label(name: str | os.PathLike[str], column: str | None) -> str:
     """The name of a table whose column `column` holds the labels: "iris.csv-real" becomes "iris.csv@species-real"."""
-    full = os.fspath(name)
+    full = path_text("the data", name)
     if column is None:
         return full
     base, wanted = (full, None) if _existing(full) else split_suffix(full)
@@ -113,7 +114,7 @@ def from_table(frame: Any, label: str | None = None, pixels: str = "real", name:
     """
     if pixels not in TREATMENTS:
         raise DataError(f"found pixels={pixels!r}; expected one of {', '.join(TREATMENTS)}")
-    return _of_table(formats.frame_table(frame), name, label, pixels)
+    return _of_table(formats.frame_table(frame), name, None if label is None else str(label), pixels)
 
 
 def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str = "the array") -> DataSet:
@@ -126,7 +127,7 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
         return data
     if isinstance(data, (str, os.PathLike)):
         return load(data)
-    rows = np.ascontiguousarray(data)
+    rows = np.ascontiguousarray(array_of(what, data))
     check_rows(rows, what, flat=True)
     bits = only([rows], 0, 1)
     return DataSet(what, rows, rows, (1, rows.shape[1]), 1.0, "static" if bits else "gray")
@@ -134,7 +135,7 @@ def as_data_set(data: DataSet | np.ndarray | str | os.PathLike[str], what: str =
 
 def anywhere(name: str | os.PathLike[str]) -> str:
     """A name that is valid in every current folder: a relative path becomes absolute, with the same suffix."""
-    name, labels = split_labels(os.fspath(name))
+    name, labels = split_labels(path_text("the data", name))
     if labels:
         return f"{anywhere(name)}{MARK}{labels}"
     base, _ = _parts(name)
@@ -182,7 +183,7 @@ class Outline:
 
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
     """The outline of a data set; a named set is not read for it, the data of a path are."""
-    base, pixels = _parts(os.fspath(name))
+    base, pixels = _parts(path_text("the data", name))
     if base not in SOURCES:  # also where labels come from a file of their own
         data = load(name, data_dir)
         return Outline(data.name, data.shape, data.count, data.likelihood, data.classes)
@@ -211,9 +212,9 @@ def _full_name(base: str, pixels: str) -> str:
 
 
 def _load_named(name: str, pixels: str | None, data_dir: str | os.PathLike[str] | None) -> DataSet:
-    source = SOURCES[name]
+    source, data_dir = SOURCES[name], None if data_dir is None else path_text("the folder of data", data_dir)
     if source.files and data_dir is not None and not Path(data_dir).expanduser().is_dir():
-        raise DataError(f"there is no folder {os.fspath(data_dir)}; expected one with {source.folder} in it.")
+        raise DataError(f"there is no folder {data_dir}; expected one with {source.folder} in it.")
     folder = folders.locate(source, data_dir)
     if folder is None:
         if not source.mirrors:

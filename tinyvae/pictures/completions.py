@@ -11,10 +11,11 @@ from tinyvae.pictures.figures import labelled_rows
 from tinyvae.pictures.page import PathLike, Shape
 from tinyvae.tasks.completion import Completion
 
+ANSWERS = 4  # completions that a picture shows of each datum
 LIGHT, DARK = 0.62, 0.45  # the two greys of the chequered ground that stands for missing pixels
 
 
-def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 10, answers: int = 4) -> Path:
+def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 10, answers: int = ANSWERS) -> Path:
     """Draw the first `columns` data, one in each column, with the first `answers` completions of each, as PNG.
 
     The completions and the mean are cut to [0, 1], where they lie beyond, and the standard deviations divided by the

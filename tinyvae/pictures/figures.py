@@ -18,6 +18,8 @@ import numpy as np
 from tinyvae.pictures.page import GAP, INK, PALE, TILE, WIDEST, PathLike, Shape, note, page, save_png
 from tinyvae.runs.files import write_bytes
 
+SMALL = 16  # the largest side in pixels of an image that runs into its neighbours without a gap
+
 
 def samples(
     images: np.ndarray, shape: Shape, path: PathLike, columns: int | None = None, title: str = "Samples"
@@ -30,22 +32,28 @@ def samples(
 
 
 def reconstructions(
-    originals: np.ndarray, reconstructed: np.ndarray, shape: Shape, path: PathLike, columns: int = 10
-) -> Path:
-    """Draw `originals` (count, pixels) above their reconstructions, in strips of `columns` pairs, as PNG."""
-    if np.shape(originals) != np.shape(reconstructed):
-        found = f"{np.shape(originals)} and {np.shape(reconstructed)}"
-        raise ValueError(f"originals and reconstructions are {found}; expected the same shape")
-    pairs = np.stack([_images("originals", originals, shape), _images("reconstructed", reconstructed, shape)])
-    count = pairs.shape[1]
+    originals: np.ndarray, reconstructed: np.ndarray, shape: Shape, path: PathLike, columns: int = 10,
+    grey: np.ndarray | None = None,
+) -> Path:  # fmt: skip
+    """Draw `originals` (count, pixels) above their reconstructions, in strips of `columns` images, as PNG.
+
+    `grey`, of the same shape, is what the originals were drawn from, if they are bits; it stands above them.
+    """
+    parts = {"originals": originals, "reconstructed": reconstructed} | ({} if grey is None else {"grey": grey})
+    if len(found := {np.shape(part) for part in parts.values()}) > 1:
+        raise ValueError(f"{' and '.join(parts)} are {' and '.join(map(str, found))}; expected the same shape")
+    names = ["data", "reconstruction"] if grey is None else ["grey data", "bits drawn", "reconstruction"]
+    order = list(parts) if grey is None else ["grey", "originals", "reconstructed"]
+    images = np.stack([_images(name, parts[name], shape) for name in order])
+    kinds, count = images.shape[:2]
     columns = min(columns, count)
     strips = -(-count // columns)
-    # (2, count, ...) -> (strips, 2, columns, ...); white images fill the last strip.
-    pairs = np.pad(pairs, ((0, 0), (0, strips * columns - count), *[(0, 0)] * 3), constant_values=1)
-    size = pairs.shape[2:]
-    rows = pairs.reshape(2, strips, columns, *size).swapaxes(0, 1).reshape(2 * strips, columns, *size)
-    names = ["data", "reconstruction"] * strips
-    return _table(rows, path, "Data and reconstructions", names, None, left=210, strip=2)
+    # (kinds, count, ...) -> (strips, kinds, columns, ...); white images fill the last strip.
+    images = np.pad(images, ((0, 0), (0, strips * columns - count), *[(0, 0)] * 3), constant_values=1)
+    size = images.shape[2:]
+    rows = images.reshape(kinds, strips, columns, *size).swapaxes(0, 1).reshape(kinds * strips, columns, *size)
+    title = "Data and reconstructions,\nwhich are means of p(x|z) at the mean of q(z|x)"
+    return _table(rows, path, title, names * strips, None, left=210, strip=kinds)
 
 
 def traversal(
@@ -64,7 +72,8 @@ def traversal(
     frames = _images("frames", frames, shape, axes=3)
     heads = None if values is None else [v if isinstance(v, str) else _value(v) for v in values]
     names = [f"$z_{{{int(j)}}}$" for j in (range(len(frames)) if dimensions is None else dimensions)]
-    title = "One latent dimension varies along each row" + (unit and f", columns: {unit}")
+    title = ("Means of p(x|z): one latent varies along each row" + (unit and f", columns: {unit}")
+             + "\nThe others stay at the mean of q(z|x) of one test image")
     return _table(frames, path, title, names, heads, left=80)
 
 
@@ -72,7 +81,7 @@ def interpolation(frames: np.ndarray, shape: Shape, path: PathLike) -> Path:
     """Draw interpolations between pairs of data: `frames` (pairs, steps, pixels), one row for each pair, as PNG."""
     frames = _images("frames", frames, shape, axes=3)
     heads = [f"{t:.2f}".rstrip("0").rstrip(".") for t in np.linspace(0, 1, frames.shape[1])]
-    return _table(frames, path, "From one datum to another, fraction of the way", None, heads)
+    return _table(frames, path, "Means of p(x|z) on the way between two data, by the fraction of the way", None, heads)
 
 
 def labelled_rows(
@@ -133,7 +142,7 @@ def manifold(
     images: np.ndarray, shape: Shape, path: PathLike, side: int, dimensions: tuple[int, int] = (0, 1),
     normal: bool = True,
 ) -> Path:  # fmt: skip
-    """Draw the decoder's `images` (side * side, pixels) at `normal_grid(side)`, without gaps, as PNG.
+    """Draw the decoder's `images` (side * side, pixels) at `normal_grid(side)` as PNG: small images with gaps.
 
     For another prior the latents are its quantiles at the same probabilities, which then label the axes.
     """
@@ -143,8 +152,8 @@ def manifold(
     if len(images) != side * side:
         raise ValueError(f"{len(images)} images do not fill a grid of {side} x {side}")
     scale = _scale(shape, side, tile=TILE * 2 // 3)
-    grid = _mosaic(images, side, scale, gap=0)
-    figure, axes = page(grid, "The data manifold", left=125, bottom=110)
+    grid = _mosaic(images, side, scale, gap=GAP if max(shape[:2]) <= SMALL else 0)
+    figure, axes = page(grid, "Means of p(x|z) over the plane of two latents", left=125, bottom=110)
     # The picture is even in the probability u = Phi(z), so the tick of z is at the fraction Phi(z) of the axis.
     z = np.array([-2, -1, -0.5, 0, 0.5, 1, 2])
     z = z[np.abs(z) <= ndtri(1 - 0.5 / side) + 0.1]

@@ -27,6 +27,9 @@ TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, which the colour-blind
 LABELS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
           "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
 
+# A shape beside each colour, for who cannot tell the colours apart.
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")
+
 PathLike = str | os.PathLike[str]
 Shape = tuple[int, ...]  # (rows, columns) of pixels, or (rows, columns, 3) in colour
 
@@ -60,11 +63,13 @@ def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: in
     """A figure with the pixels of `grid`, (rows, columns, 3), and invisible axes over it whose unit is a pixel and
     whose y points downwards.
 
-    `left`, `bottom` and `above` are the space for labels in pixels, in addition to the margin.
+    `left`, `bottom` and `above` are the space for labels in pixels, in addition to the margin. The title may have
+    several lines.
     """
-    margin, head = 40, 60
+    lines = title.split("\n")
+    margin, head = 40, 26 + 34 * len(lines)
     height, width = grid.shape[:2]
-    wide = max(width + left, 22 * len(title)) + 2 * margin  # wide enough for the title
+    wide = max(width + left, 22 * max(map(len, lines))) + 2 * margin  # wide enough for the title
     high = height + bottom + above + head + 2 * margin
     figure = new_figure(wide / DPI, high / DPI)
     x, y = margin + left, margin + bottom

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import array_of
 from tinyvae.engine.noise import uniform
 
 Shape = tuple[int, ...]  # (rows, columns) of an image, or (rows, columns, 3) in colour
@@ -66,7 +67,7 @@ def missing_pixels(what: Any, shape: Shape, count: int = 1, seed: int = 0) -> np
         MASKS[what](empty)
         mask = np.tile(empty.reshape(1, pixels), (count, 1)).repeat(channels, axis=1)
     else:
-        name, found = ("the mask", np.asarray(what)) if not isinstance(what, (str, Path)) else (
+        name, found = ("the mask", array_of("the mask", what)) if not isinstance(what, (str, Path)) else (
             f"the mask {what}", _read(Path(what)))
         mask = _fitted(found, name, shape, count)
     share, which = mask.mean(), what if isinstance(what, (str, Path)) else "the mask"

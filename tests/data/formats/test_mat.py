@@ -1,6 +1,7 @@
 """MATLAB 5 files: images along the last axis, labels as a column or a row, and damaged ones."""
 
 import re
+import struct
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from scipy import io as matlab
 
 import tinyvae.data as data
-from tinyvae.data.formats import mat
+from tinyvae.data.formats import mat, registry
 from tinyvae.data.formats.registry import Stored
 
 RNG = np.random.default_rng(0)
@@ -24,6 +25,18 @@ def test_images_and_labels_as_matlab_has_them(tmp_path):
         found = data.load(tmp_path / "a.mat")
     assert (found.name, found.shape) == (f"{tmp_path / 'a.mat'}-color", (4, 5, 3))
     assert np.array_equal(found.train, COLOURS.reshape(20, 60)[found.train_labels])
+
+
+def test_version_4_has_no_mark_and_is_known_by_its_header(tmp_path):
+    head = struct.pack("<5i", 50, 20, 20, 0, 3) + b"ff\0" + bytes(400)  # 50: full, bytes
+    for right in (head, struct.pack(">5i", 1050, 20, 20, 0, 3) + head[20:], head[:20] + b"a_\0" + head[23:]):
+        assert registry.recognised(right).name == "a .mat file"
+    for wrong in (bytes(512), head[:21], head[:16] + bytes(4) + head[20:], head[:20] + b"f \0" + head[23:],
+                  head[:22] + b"a" + head[23:], struct.pack("<i", 53) + head[4:], struct.pack("<i", 1050) + head[4:]):
+        assert registry.recognised(wrong) is None
+    table = COLOURS.reshape(20, 60)
+    matlab.savemat(tmp_path / "a.mat", {"images": table}, format="4")
+    assert np.array_equal(mat.read(tmp_path / "a.mat")["images"].read(), table)
 
 
 def test_axes_of_matlab():

@@ -1,8 +1,9 @@
-"""MATLAB 5 files, by SciPy. It can crash on a damaged file, so a process of its own reads all but that of Frey faces,
-whose SHA-256 is compared first. Files of version 7.3 are of another format (hdf5.py)."""
+"""MATLAB files of versions 4 and 5, by SciPy. It can crash on a damaged file, so a process of its own reads all of them
+but that of Frey faces, whose SHA-256 is compared first. Files of version 7.3 are of another format (hdf5.py)."""
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,25 @@ numpy.savez(to, **{name: arrays[name] for name, _ in found})
 """
 
 
-@reads("a .mat file", b"MATLAB 5.0 MAT-file")
+def is_version_4(head: bytes) -> bool:
+    """Whether these are the first bytes of a MATLAB 4 file, which has no mark: five numbers, then the array's name.
+
+    They are the type 1000 M + 10 P + T (M = 1 if the highest byte comes first; P, the type of the numbers, to 5; T, the
+    kind of array, to 2), rows, columns, 1 if there is an imaginary part, and the length of the name with its final 0.
+    """
+    for order, first in (("<", 0), (">", 1000)):
+        if len(head) < 22:
+            return False
+        kind, rows, columns, imaginary, length = struct.unpack(f"{order}5i", head[:20])
+        fits = 0 <= (kind := kind - first) <= 52 and kind % 10 <= 2 and min(rows, columns) >= 0 and imaginary in (0, 1)
+        if fits and 2 <= length <= 64 and head[19 + length : 20 + length] == b"\0":
+            return head[20 : 19 + length].replace(b"_", b"a").isalnum()
+    return False
+
+
+@reads("a .mat file", b"MATLAB 5.0 MAT-file", is_version_4)
 def read(path: Path) -> Arrays:
-    """The arrays of numbers of a MATLAB 5 file; structures, cells and text are left out."""
+    """The arrays of numbers of a MATLAB file; structures, cells and text are left out."""
     most = min(EXPANSION * path.stat().st_size, physical_memory())
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "arrays.npz"
