@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,6 +116,7 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
     from tinyvae.choices import whole
     from tinyvae.pictures import gallery
     from tinyvae.tasks import rows
+    from tinyvae.tasks.generation import aggregate
 
     model, data_set = opened(run, data, data_dir)
     if not model.has_pictures:
@@ -135,6 +137,8 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
     draw = getattr(gallery, name)
     for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
         print(file)
+    if name == "sample" and (words := aggregate.remark(model, data_set)):
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
 
 
 def compare(

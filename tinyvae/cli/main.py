@@ -24,7 +24,7 @@ from tinyvae.cli.options import opt
 EXAMPLES = {
     "tinyvae train": "real 8x8 digits, in seconds",
     "tinyvae train mnist-dynamic --out runs/m": "MNIST, pixels drawn at each use",
-    "tinyvae train faces.npy-gray": "your own images, grey",
+    "tinyvae train photos/": "your own images, grey or in colour",
     "tinyvae train table.csv --label-column y": "a table of numbers",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
