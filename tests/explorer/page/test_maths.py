@@ -131,13 +131,14 @@ def test_means_and_densities_of_likelihoods(browser, tmp_path):
     with opened(browser, tmp_path, *contents.contents(*trained("model vae"), "run")) as window:
         for name in served()["likelihood"]:
             family = LIKELIHOODS[name].family
-            for first in (-30.0, -1.3, -0.09, -1e-4, 0.0, 0.05, 0.2, 40.0):
-                raw = [first, -0.8][: family.width(1)]
-                law = family.from_raw(Tensor(np.array([raw])))
-                found = window.value(f"""(raw) => [tinyvae.LIKELIHOODS[{name!r}].mean(...raw),
-                    ...[0, 1].map((x) => tinyvae.LIKELIHOODS[{name!r}].logProb(x, ...raw))]""", raw)
-                expected = [law.mean.item(), *(law.log_prob(Tensor(np.array([[x]]))).item() for x in (0.0, 1.0))]
-                np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12, err_msg=f"{name} at {first}")
+            raw = np.array([[first, -0.8] for first in (-30.0, -1.3, -0.09, -1e-4, 0.0, 0.05, 0.2, 40.0)])
+            raw = raw[:, : family.width(1)]
+            law = family.from_raw(Tensor(raw))
+            found = window.value(f"""(raw) => raw.map((row) => [tinyvae.LIKELIHOODS[{name!r}].mean(...row),
+                ...[0, 1].map((x) => tinyvae.LIKELIHOODS[{name!r}].logProb(x, ...row))])""", raw.tolist())
+            densities = [law.log_prob(Tensor(np.full((len(raw), 1), x))).numpy() for x in (0.0, 1.0)]
+            expected = np.stack([law.mean.numpy()[:, 0], *densities], axis=1)
+            np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12, err_msg=name)
 
 
 def check_moments(what, drawn, mean, variance):
