@@ -1,6 +1,6 @@
 """The site as its readers get it: built as the README says, opened from its folder in a browser, without a request.
 
-Marked `book`, so that only `pytest -m book` runs it; it needs the extras `book` and `browser`, and Chromium.
+Marked `browser`, so that only `pytest -m browser` runs it; it needs the extras `book` and `browser`, and Chromium.
 """
 
 import base64

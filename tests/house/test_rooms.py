@@ -23,7 +23,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top; a room may import from the rooms before it, never from those after it.
 ORDER = ("progress", "choices", "protocols", "engine", "data", "nn", "distributions", "inference", "models",
-         "evidence", "training", "runs", "tasks", "measure", "pictures", "explorer", "lessons", "cli",
+         "evidence", "bayes", "training", "runs", "tasks", "measure", "pictures", "explorer", "lessons", "cli",
          "__main__")  # fmt: skip
 # Closer limits than the order gives: these import from no other room than those named.
 ONLY = {"engine": {"choices", "protocols"}, "nn": {"choices", "engine"}, "distributions": {"choices", "engine", "nn"},

@@ -43,8 +43,10 @@ def latents(
     return save_png(figure, path)
 
 
-def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
+def curves(records: Iterable[Mapping[str, Any]], path: PathLike, goal: str = "ELBO") -> Path:
     """Draw the ELBO of the training and test data over the epochs, and the two terms of the test ELBO, as PNG.
+
+    `goal` names what a model without a bound on log p(x) has in its place.
 
     `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `test_reconstruction` and `test_kl`, in nats per
     datum; a missing value leaves a gap. The last record with a true `best` is the epoch whose parameters were saved; a
@@ -71,7 +73,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     for key, name, colour in (("train_elbo", "train", TRAIN), ("test_elbo", "test", TEST)):
         if key in known:
             axes.plot(epochs, lines[key], color=colour, label=name, **style)
-    plain_axes(axes, "ELBO, nats per datum (higher is better)")
+    plain_axes(axes, f"{goal}, nats per datum (higher is better)")
     kept = max((number for number, record in enumerate(table) if record.get("best")), default=None)
     if kept is not None and np.isfinite(lines["test_elbo"][kept]):
         x, y = epochs[kept], lines["test_elbo"][kept]

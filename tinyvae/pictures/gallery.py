@@ -194,9 +194,9 @@ def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int =
                             is_normal(model))]
 
 
-def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """The bound over the epochs."""
-    return [charts.curves(records, folder / "curves.png")] if records else []
+def curves(records: list[dict[str, Any]], folder: Path, goal: str = "ELBO") -> list[Path]:
+    """The bound over the epochs, or the other goal that a model has."""
+    return [charts.curves(records, folder / "curves.png", goal)] if records else []
 
 
 def confusion(model: Any, data: DataSet, folder: Path, seed: int = 0) -> list[Path]:
@@ -247,7 +247,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
             kinds.append(interpolate)
         if model.latent > 1 and model.generator(None).prior.support != "simplex":
             kinds.append(manifold)
-    files = curves(records, folder)
+    files = curves(records, folder, model.goal)
     with watched("drawing", len(kinds)) as update:
         for done, draw in enumerate(kinds):
             update(done, f"drawing {draw.__name__}")

@@ -1,5 +1,5 @@
-"""MATLAB files of versions 4 and 5, by SciPy. It can crash on a damaged file, so a process of its own reads all but that of Frey faces,
-whose SHA-256 is compared first. Files of version 7.3 are of another format (hdf5.py)."""
+"""MATLAB files of versions 4 and 5, by SciPy. It can crash on a damaged file, so a process of its own reads all of them
+but that of Frey faces, whose SHA-256 is compared first. Files of version 7.3 are of another format (hdf5.py)."""
 
 from __future__ import annotations
 
