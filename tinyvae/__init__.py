@@ -22,6 +22,7 @@ The rooms, from the bottom; each imports only from those before it:
     tasks           what a trained model is for, one file a task
     measure         times, this machine's peaks, what is wrong with it
     pictures        what a trained model shows
+    explorer        a trained model in one HTML page
     lessons         the article's chapters as tables and pictures
     cli             the command line
 """
@@ -52,6 +53,7 @@ from tinyvae.engine.rules import Interval, rule
 from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
+from tinyvae.explorer import explore
 from tinyvae.inference.bounds import Draw, Joint, Terms, elbo, terms_of
 from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
@@ -65,6 +67,6 @@ __all__ = [
     "VAE", "Batch", "BayesianNetwork", "CheckpointError", "Classified", "Completion", "DataError", "DataSet", "Draw",
     "Evaluation", "Factor", "Inference", "Interval", "Joint", "Model", "Node", "Noise", "Phase", "Tape", "TapeError",
     "Tensor", "Term", "Terms", "apply", "classify", "complete", "data",
-    "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
-    "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
+    "distributions", "elbo", "evaluate", "explore", "fit", "fused", "fusion", "grad", "infer", "load",
+    "matmul", "measure", "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip
