@@ -3,8 +3,8 @@
 #
 # The chapters write a training step as operations on whole arrays, one line for each equation, and a step that runs
 # like this spends most of its time on things that no equation mentions. This page shows where the time goes, and what
-# tinyvae does about it: fused kernels, a recorded step, a team of threads, a graph on the GPU. And it shows why the
-# results do not depend on any of this.
+# tinyvae does about it: fused kernels, a recorded step, a team of threads, a graph on the GPU. And it shows why
+# recording and threads change no bit of the results.
 #
 # ## What you need to know
 #
@@ -78,10 +78,11 @@ kept = [row for row in step.get("rows", [])
 microseconds = {(row["size"], row["batch"], row["step"]): row["microseconds"]
                 for row in kept}
 sizes = list(dict.fromkeys(key[:2] for key in microseconds))
-print(f"{'net, batch':<18}" + "".join(f"{form:>17}" for form in FORMS) + "   microseconds")
+print("microseconds a step\n")
+print(f"{'net, batch':<18}" + "".join(f"{form:>16}" for form in FORMS))
 for size in sizes:
     print(f"{size[0] + f', {size[1]:,}':<18}"
-          + "".join(f"{microseconds[*size, form]:>17,.0f}" for form in FORMS))
+          + "".join(f"{microseconds[*size, form]:>16,.0f}" for form in FORMS))
 if step:
     machine = step["environment"]
     print(f"\nMedians of {kept[0]['rounds']} rounds on {machine['cores']} cores of "
@@ -139,16 +140,16 @@ data = tv.data.load("digits-static")
 
 
 def recorded(fused):
-    """The tape of a training step, and the training whose arrays it changes."""
+    """The tape of a training step."""
     with tv.fused(fused):
         training = Training(tv.VAE(64, 200, 10), data, Settings(batch=100))
         training.begin_epoch()
         for _ in range(3):  # one is recorded, two are compared
             training.step()
-    return training.step_now().program.tape(100), training
+    return training.step_now().program.tape(100)
 
 
-tapes = {"twins": recorded(False)[0], "kernels": recorded(True)[0]}
+tapes = {"twins": recorded(fused=False), "kernels": recorded(fused=True)}
 for name, tape in tapes.items():
     launches = tape.working()
     megabytes = sum(map(table.traffic, launches)) / 1e6
@@ -162,13 +163,13 @@ for name, tape in tapes.items():
 # found, from `benchmarks/results/kernels.json`:
 
 # %%
-print("float32           twin   kernel   units of the last digit, at most")
+print("float32               twin   kernel   units of the last digit, at most")
 errors = [row for row in measured("kernels").get("errors", []) if row["dtype"] == "float32"]
 for case in ("tanh", "relu", "softplus"):
     of = {row["rung"]: row["error_max_units"] for row in errors
           if row["operation"] == "bias_activation" and row["case"] == case}
     if of:
-        print(f"{'bias and ' + case:<18}{of['twin']:>4.2f}{of['kernel']:>9.2f}")
+        print(f"{'bias and ' + case:<22}{of['twin']:>4.2f}{of['kernel']:>9.2f}")
 
 # %% [markdown]
 # ## Nothing in between: record, verify, replay
@@ -198,21 +199,23 @@ print(f"launches: {len(tape.working())}\ncalls from Python in a replay: {len(tap
 # A list that is trusted must be right. `Program` therefore makes the first two replays beside the same step run anew,
 # from the same state, and compares the bits of everything it changed. And the step draws noise, which has to be new
 # each time. A generator with a hidden state would make that hard to compare and to resume. tinyvae's noise has no
-# state: each number is a function of its address,
+# state: each number is made of words that are a function of its address,
 #
-# $$\epsilon = \mathrm{normal}(\text{seed}, \text{stream}, \text{step}, \text{site}, \text{index})$$
+# $$(w_0, w_1, w_2, w_3) = \mathrm{philox}\bigl( (\lfloor \text{index} / 4 \rfloor, \text{site}, \text{step},
+#   \text{attempt}),\ (\text{seed}, \text{stream}) \bigr)$$
 #
 # ```{line} tinyvae/engine/noise.py
-# into(out, normal(seed, stream, read(counters[0]), site, shape, dtype, xp)), (None,), (INDEX,), kernel="normal",
+# four = philox((block, site, step, attempt), (seed, stream_number(stream)), xp)
 # ```
 #
-# and the step's number stands in an array that the step itself counts up. A replay, a run anew, a training resumed
-# tomorrow and another device look up the same address and draw the same numbers.
+# with four random words for each address. The step's number stands in an array that the step itself counts up. A
+# replay, a run anew, a training resumed tomorrow and another device look up the same address and draw the same
+# numbers.
 #
 # ## Predict, then run
 #
 # Why is "nearly the same" not good enough? Then two programs that should agree could be compared only to some
-# tolerance, and the tolerance would hide mistakes. But to have the same bits is a strict demand, for addition on a
+# tolerance, and a tolerance hides small mistakes. But to have the same bits is a strict demand, for addition on a
 # computer is commutative and not associative: $(a + b) + c$ and $a + (b + c)$ are rounded in different places. Take
 # 1,000 normal numbers in float32, and add them up one by one, in 1,000 random orders. **How many different sums come
 # out of the 1,000 orders?**
@@ -228,8 +231,6 @@ errors = (sums - exact) / unit
 print(f"{len(set(sums.tolist()))} different sums; the exact one is {exact:.7f}")
 print(f"the worst is {np.abs(errors).max():.0f} units of the last digit away, "
       f"of {unit:.1e} each")
-
-# %% tags=["drawing"]
 figure = new_figure(7, 2.4)
 axes = figure.add_subplot()
 places, counts = np.unique(errors, return_counts=True)
