@@ -12,8 +12,8 @@
 # logarithms is at most the logarithm of the mean. A *weight* $w$ is a positive random number; an average of $K$
 # weights is $\bar w = \frac1K \sum_k w_k$.
 #
-# > **Claim.** An unbiased estimate of $p(x)$ gives a lower bound of $\log p(x)$, an unbiased estimate of its
-# > reciprocal an upper bound: for positive weights
+# > **Claim.** An unbiased estimate of $p(x)$ gives, on average, a lower bound of $\log p(x)$, and an unbiased
+# > estimate of its reciprocal an upper bound: for positive weights
 # >
 # > $$E[w] = p(x) \;\Rightarrow\; E[\log \bar w] \le \log p(x), \qquad
 # >   E[v] = \frac{1}{p(x)} \;\Rightarrow\; E[-\log \bar v] \ge \log p(x).$$
@@ -229,13 +229,14 @@ for name, width in (("narrow", 0.4), ("wide", 2.5)):
 # log_w += (betas[t] - betas[t - 1]) * chains.go_to(betas[t])  # at z_(t-1), before the transition
 # ```
 #
-# It is remarkable that $E[w] = p(x)$ holds *exactly*, for every $T$, although no chain ever reaches its density. Each
-# move leaves its $f_t$ invariant, and that is all the proof needs. $T = 1$ is importance sampling.
+# It is remarkable that $E[w] = p(x)$ holds *exactly*, for every $T$, although no chain ever reaches its density.
+# Weighted by $f_1/f_0$, draws of $f_0$ have the expectations of $f_1$; a move that leaves $f_1$ invariant changes
+# nothing of this; and so on, ratio by ratio, up to $f_T$, whose total mass is $p(x)$. $T = 1$ is importance sampling.
 #
-# The chain can also run backwards, from the posterior to $f_0$. The same sum then estimates $1/p(x)$, and by the
-# claim the result is too high. This needs one exact draw of the posterior, which nobody has for real data. But for
-# data that the model itself simulated everybody has it: first $z$ is drawn from the prior, then $x$ from $p(x|z)$,
-# and this very $z$ is a draw of $p(z|x)$.
+# The chain can also run backwards, from the posterior to $f_0$. The same sum is then $-\log v$ with $E[v] = 1/p(x)$,
+# so by the claim it is too high on average. This needs one exact draw of the posterior, which nobody has for real
+# data. But for data that the model itself simulated everybody has it: first $z$ is drawn from the prior, then $x$
+# from $p(x|z)$, and this very $z$ is a draw of $p(z|x)$.
 #
 # $$(z, x) \sim p(z)\,p(x|z) \;\Rightarrow\; z \sim p(z|x)$$
 #
@@ -467,5 +468,5 @@ def _(s):
 #   it backwards from simulated data; Wu, Burda, Salakhutdinov and Grosse (2017) apply both directions to decoders,
 #   and space the temperatures as tinyvae does.
 # - Vehtari, Simpson, Gelman, Yao and Gabry (2024) have the Pareto $k$ and the limit 0.7.
-# - The papers start their paths at the prior. Ours starts at the encoder's $q(z|x)$ unless asked otherwise, which
-#   makes it short; it then misses a mode of the posterior that $q$ does not cover.
+# - These papers start a decoder's path at the prior. Ours starts at the encoder's $q(z|x)$ unless asked otherwise,
+#   which makes it short; it then misses a mode of the posterior that $q$ does not cover.

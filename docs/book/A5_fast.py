@@ -64,17 +64,17 @@ def measured(name):
 #
 # ## Where the time goes
 #
-# These are measured steps of training, from `benchmarks/results/step.json`: gather the batch, draw normals, forward,
-# backward, check for NaN, Adam. Each stands in four forms. "Twins" are the readable operations, launched one by one
-# from Python; "kernels" are the fused ones, still launched from Python; "replayed" is the recorded step; and
-# "products alone" are the step's eleven matrix products by NumPy, without anything else.
+# These are measured steps of training, from `benchmarks/results/step.json`: gather the batch (its pixels are fixed),
+# draw normals, forward, backward, check for NaN, Adam. Each stands in four forms. "Twins" are the readable
+# operations, launched one by one from Python; "kernels" are the fused ones, still launched from Python; "replayed" is
+# the recorded step; and "products alone" are the step's eleven matrix products by NumPy, without anything else.
 
 # %%
 FORMS = {"eager, twins": LABELS[1], "eager, kernels": LABELS[2], "replayed": LABELS[0],
          "products alone": PALE}
 step = measured("step")
 kept = [row for row in step.get("rows", [])
-        if row["pixels"] == "dynamic" and row["step"] in FORMS]
+        if row["pixels"] == "fixed" and row["step"] in FORMS]
 microseconds = {(row["size"], row["batch"], row["step"]): row["microseconds"]
                 for row in kept}
 sizes = list(dict.fromkeys(key[:2] for key in microseconds))
@@ -104,14 +104,15 @@ axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
 show(figure, "Bars for five sizes of net. Launched one by one, the step of the smallest "
              "takes more than ten times as long as replayed; that of the largest, batch "
-             "1,000, hardly longer with kernels, and nearly four times as long with twins. "
+             "1,000, a fifth longer with kernels, and more than twice as long with twins. "
              "Replayed, a step takes about as long as its products alone.")
 
 # %% [markdown]
 # Two things slow a step down, and the size decides which. The small net is slow because of $n\,t_0$: its arrays fit
 # into the nearest cache, and Python takes longer to launch an operation than the operation takes. There replaying
-# helps most. The large net is slow because of $B/\beta$: its arrays travel. There the fused kernels help most. At the
-# end a step takes about as long as its matrix products alone, and the smallest a third longer.
+# helps most. The large net is slow because of $B/\beta$: its arrays travel, and NumPy's operations use one thread.
+# There the fused kernels help most. At the end a step takes about as long as its matrix products alone, and the
+# smallest somewhat longer.
 #
 # ## Fewer passes: fused kernels
 #
@@ -133,7 +134,7 @@ show(figure, "Bars for five sizes of net. Launched one by one, the step of the s
 # ```
 #
 # A tape counts what that saves. Here is a whole training step on digits, recorded with the twins and with the
-# kernels. The arithmetic stays; launches and traffic go.
+# kernels. The arithmetic stays the same, and there are fewer launches and less traffic.
 
 # %%
 data = tv.data.load("digits-static")
@@ -329,8 +330,8 @@ gpu = measured("gpu-h100")
 if gpu:
     peak = gpu["peaks"]["float32_teraflops"]
     shown = [row for row in gpu["steps"] if row["precision"] == "float32"]
-    print(f"{gpu['card']['name']}, float32, peak {peak:.1f} TFLOP/s; microseconds, lower "
-          f"is better, medians of {shown[0]['rounds']} rounds\n")
+    print(f"{gpu['card']['name']}, float32, peak {peak:.1f} TFLOP/s\n"
+          f"microseconds a step, lower is better, medians of {shown[0]['rounds']} rounds\n")
     print(f"{'batch':>7}{'arithmetic':>13}{'products':>11}{'step':>9}{'launches':>11}")
     for row in shown:
         arithmetic = row["products_microseconds"] * row["products_teraflops"] / peak
@@ -338,9 +339,9 @@ if gpu:
         print(f"{row['batch']:>7,}{arithmetic:>13,.0f}{products:>11,.0f}{whole:>9,.0f}"
               f"{row['kernels']:>11}")
     alone = sorted(gpu["launches_batch_100_us"], key=lambda pair: pair[1])
-    print("\nAlone, at batch 100, the shortest and the longest launch:")
+    print("\nThe shortest and the longest launch at batch 100, each alone:")
     for name, time in (alone[0], alone[-1]):
-        print(f"  {name}: {time:.1f}")
+        print(f"  {name}: {time:.1f} microseconds")
 
 # %% [markdown]
 # At batch 100 the arithmetic is a small part of the step: most units of the card are idle while thirty small kernels

@@ -417,9 +417,15 @@ def _(g, y, a, b):
 
 
 # %% [markdown]
-# In the engine this is one line, and `tv.testing.check_gradients` then holds it against finite differences:
-# `tv.rule("hypot", lambda xp, a, b, out: xp.hypot(a, b, out=out), (lambda g, y, a, b: g * a / y, lambda g, y, a, b: g
-# * b / y), (interval, interval))`, where the interval says from which numbers the tests draw.
+# In the engine this is a row, and its gradients can then be held against finite differences. The last argument says
+# from which numbers the tests draw.
+#
+# ```python
+# tv.rule("hypot", lambda xp, a, b, out: xp.hypot(a, b, out=out),
+#         (lambda g, y, a, b: g * a / y, lambda g, y, a, b: g * b / y),
+#         (tv.Interval(0.3, 3), tv.Interval(0.3, 3)))
+# tv.testing.check_gradients(lambda a, b: tv.apply("hypot", a, b).sum(), a, b)
+# ```
 #
 # **4. What was repeated is summed.** A gradient $g$ has the shape of the result, but the input had fewer numbers,
 # which were repeated along some axes. Sum $g$ back to the shape of the input: along axes that the input lacks in
