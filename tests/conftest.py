@@ -2,9 +2,14 @@
 TINYVAE_REQUIRE_ALL is set, skip nothing for want of data, Numba or a compiler."""
 
 import contextlib
+import gc
 import os
 import sys
 import warnings
+
+# Two test processes share the cores with those that they start. The threads of a BLAS, which it makes when NumPy is
+# imported, would wait for each other there, and count as busy while they wait.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import numpy as np
@@ -29,6 +34,17 @@ hypothesis.settings.load_profile("tinyvae")
 # this is set, as it is in many containers; and pytest would rewrite the assertions of all files in every run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Thousands of tests are collected, and none is garbage: nobody need look for it among them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # ---- no test leaves global state behind ----------------------------------------------

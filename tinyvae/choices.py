@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 T = TypeVar("T")
 
@@ -33,9 +36,39 @@ def whole(what: str, value: Any, least: int = 0) -> int:
     return number
 
 
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """Whole numbers, given one by one or together, as a tuple of Python's."""
+    try:
+        given = values[0] if len(values) == 1 and isinstance(values[0], Iterable) else values
+        return tuple(map(operator.index, given))
+    except TypeError:
+        found = values[0] if len(values) == 1 else values
+        raise TypeError(f"found {what} {found!r}; expected whole numbers") from None
+
+
+def array_of(what: str, value: Any, dtype: Any = None) -> np.ndarray:
+    """What `np.asarray` makes of a value; TypeError for rows of different lengths, and for what is no number."""
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"found {value!r:.60} for {what}, with rows of different lengths; expected an array of numbers"
+                        ) from None
+    if dtype is not None and found.dtype.kind not in "buif":
+        raise TypeError(f"found {value!r:.60} for {what}; expected an array of numbers")
+    return found if dtype is None else found.astype(dtype, copy=False)
+
+
 def path_of(what: str, value: Any) -> Path:
     """A path from text or a path; TypeError otherwise. `what` says of what."""
+    return Path(path_text(what, value))
+
+
+def path_text(what: str, value: Any) -> str:
+    """A path as text, as it was given; TypeError for anything else. `what` says of what."""
     try:
-        return Path(value)
+        text = os.fspath(value)
     except TypeError:
-        raise TypeError(f"found {value!r:.60} for {what}; expected a path, as text") from None
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"found {value!r:.60} for {what}; expected a path, as text")
+    return text

@@ -240,7 +240,8 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, VAEEstimator):
         if self.sample_posterior:
             self._calls += 1
             seed = (seed + self._calls) % 2**32
-        found = complete(self.model_, self._data(X), draws=self.draws, count=None, seed=seed)
+        found = complete(self.model_, self._data(X), draws=self.draws, count=None, seed=seed,
+                         keep=int(self.sample_posterior))
         filled = found.draws[0] if self.sample_posterior else found.mean
         return np.where(missing, self.scaler_.inverse_transform(filled), X)
 

@@ -1,6 +1,6 @@
 """The site as its readers get it: built as the README says, opened from its folder in a browser, without a request.
 
-Marked `book`, so that only `pytest -m book` runs it; it needs the extras `book` and `browser`, and Chromium.
+Marked `browser`, so that only `pytest -m browser` runs it; it needs the extras `book` and `browser`, and Chromium.
 """
 
 import base64
@@ -16,7 +16,7 @@ import pytest
 
 import tinyvae
 
-pytestmark = pytest.mark.book
+pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = [path.stem for path in sorted((ROOT / "docs" / "book").glob("*.py"))]

@@ -138,3 +138,35 @@ def test_a_mistake_gets_one_sentence(run, runs, command, sentence):
     assert (code, out) == (2, "")
     assert err.startswith(f"tinyvae: {sentence}")
     assert len(err.splitlines()) == 1
+
+
+def test_complete_answers_by_the_conditional_prior(run, runs, tmp_path):
+    """By default and by its name; what the condition is of stays as it is, and the rest is drawn by q of no image."""
+    few = ("--count", 4, "--draws", 5, "--sweeps", 3)
+    code, out, err = run("complete", runs / "quadrants", *few, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    for part in ("digits-dynamic, 4 data, 50% of the pixels missing", "-log p(hidden | observed), prior",
+                 "prior: means over 15 independent draws of z a datum"):
+        assert part in out
+    assert size_of(tmp_path / "completion-prior.png")
+    code, again, err = run("complete", runs / "quadrants", "--method", "prior", *few, "--out", tmp_path / "a.npz")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:-1] == again.splitlines()[:len(out.splitlines()) - 1]
+    found = np.load(tmp_path / "a.npz")
+    right = np.tile(np.arange(8) >= 4, (4, 8))  # two quarters are given, those of the left half
+    assert (found["missing"] == right).all()
+    assert found["draws"].shape == (5, 4, 64)
+    assert (found["draws"][:, ~right] == np.tile(found["x"][~right], (5, 1))).all()
+    assert (found["draws"][0] != found["draws"][1]).any()
+
+
+@pytest.mark.parametrize(("name", "arguments", "sentence"), [
+    ("quadrants", ("--method", "gibbs"), "found the method gibbs with a cvae; the method prior goes with a"),
+    ("quadrants", ("--missing", "left"), "found pixels to hide from a cvae that is given"),
+    ("quadrants", ("--missing", "left", "--method", "prior"), "found the method prior with a cvae and pixels to hide"),
+    ("vae", ("--missing", "left", "--method", "prior"), "found the method prior with a vae and pixels to hide; the"),
+])  # fmt: skip
+def test_complete_by_a_prior_that_does_not_fit(run, runs, name, arguments, sentence):
+    code, out, err = run("complete", runs / name, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"tinyvae: {sentence}")

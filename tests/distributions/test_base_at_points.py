@@ -15,11 +15,12 @@ import tinyvae as tv
 from tinyvae.distributions import (
     FAMILIES,
     Bernoulli,
+    Beta,
     Categorical,
     Dirichlet,
+    FullNormal,
     Gamma,
     GreyNormal,
-    LogNormal,
     Normal,
     Poisson,
 )
@@ -215,38 +216,84 @@ def test_lost_digits_are_found():
 # Parameters and points outside the support, at which SciPy has -inf as well; docs/accuracy.md lists the families that
 # do not check their points.
 OUTSIDE = {
-    "log-normal": (stats.lognorm(0.5, 0, np.exp(0.3)), (0.3, 2 * np.log(0.5)), (-1e-30, -1.0, -1e15, -np.inf)),
-    "gamma": (stats.gamma(2.0, scale=1 / 3), (2.0, 3.0), (-1e-30, -1.0, -1e15, -np.inf)),
+    "log-normal": (stats.lognorm(0.5, 0, np.exp(0.3)), (0.3, 2 * np.log(0.5)),
+                   (0.0, -1e-30, -1.0, -1e15, -np.inf, np.inf)),
+    "gamma": (stats.gamma(2.0, scale=1 / 3), (2.0, 3.0), (-1e-30, -1.0, -1e15, -np.inf, np.inf)),
     "beta": (stats.beta(2.0, 3.0), (2.0, 3.0), (-1e-30, -1.0, 1.5, 1e15, -np.inf, np.inf)),
-    "poisson": (stats.poisson(2.0), (2.0,), (-1.0, -1e15, -np.inf)),
+    "poisson": (stats.poisson(2.0), (2.0,), (-1.0, -1e15, -np.inf, np.inf)),
+    "negative-binomial": (stats.nbinom(3.0, 0.6), (2.0, 3.0), (-1.0, -1e15, -np.inf, np.inf)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_outside_the_support_the_density_is_0_without_a_warning(name, dtype):
+@pytest.mark.usefixtures("_fused")
+def test_outside_the_support_the_density_and_all_derivatives_are_0_without_a_warning(name, dtype):
+    """As they are for every value of the parameters."""
     law, numbers, points = OUTSIDE[name]
-    q = FAMILIES[name](*(T([[number]], dtype) for number in numbers))
+    parameters = [tv.Tensor(np.array([[number]], dtype), requires_grad=True) for number in numbers]
     for point in points:
-        x = T([[[point]], [[0.5]]], dtype)
+        x = tv.Tensor(np.array([[[point]], [[1.0]]], dtype), requires_grad=True)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = q.log_prob(x)
+            found = FAMILIES[name](*parameters).log_prob(x)
+            slopes = tv.grad(found[0].sum(), [x, *parameters])
         scipy_pdf = getattr(law, "logpmf", None) or law.logpdf
-        assert found.numpy()[0].item() == scipy_pdf(point) == -np.inf
+        assert found.numpy()[0].item() == -np.inf
+        assert point == np.inf or scipy_pdf(point) == -np.inf  # (SciPy's gamma is NaN at infinity)
+        assert not any(slope.numpy().any() for slope in slopes)
+    missing = FAMILIES[name](*parameters).log_prob(T([[np.nan]], dtype))
+    assert np.isnan(missing.numpy())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_log_normal_density_at_and_below_0_has_no_nan_and_no_warning(dtype):
-    """Nor do its derivatives outside, beside a point of the support."""
-    mu, logvar = (tv.Tensor(np.array([[number]], dtype), requires_grad=True) for number in (0.3, 0.2))
+@pytest.mark.parametrize(("numbers", "point"), [([[2.0, 3.0, 4.0]], -0.1), ([[2.0, 3.0, 4.0]], np.inf),
+                                                ([[0.3] * 3, [0.2] * 3, [0.5] * 3], np.inf),
+                                                ([[0.3] * 3, [0.2] * 3, [0.5] * 3], -np.inf)])
+def test_a_vector_outside_the_support_has_derivatives_0(numbers, point, dtype):
+    parameters = [tv.Tensor(np.array([row], dtype), requires_grad=True) for row in numbers]
+    x = tv.Tensor(np.array([[[0.5, point, 0.5]], [[0.2, 0.5, 0.3]]], dtype), requires_grad=True)
+    found = (Dirichlet if len(numbers) == 1 else FullNormal)(*parameters).log_prob(x)
+    slopes = tv.grad(found[0].sum(), [x, *parameters])
+    assert found.numpy()[0].item() == -np.inf
+    assert not any(slope.numpy().any() for slope in slopes)
+    assert np.isfinite(found.numpy()[1])
+
+
+def test_a_row_at_an_end_of_the_support_leaves_the_derivatives_of_the_others():
+    """Its own are infinite there, but no gradient arrives at it."""
+    for family, numbers, end in ((Gamma, (2.0, 3.0), 0.0), (Beta, (2.0, 3.0), 0.0), (Beta, (2.0, 3.0), 1.0)):
+        parameters = [tv.Tensor(np.array([[number]]), requires_grad=True) for number in numbers]
+        at_both, alone = (family(*parameters).log_prob(T(x))[0].sum() for x in ([[[0.4]], [[end]]], [[[0.4]]]))
+        for found, expected in zip(tv.grad(at_both, parameters), tv.grad(alone, parameters), strict=True):
+            assert np.array_equal(found.numpy(), expected.numpy())
+
+
+EXTREME = {  # the derivatives by x and by the parameters that a density goes to at 1e200; None: any number but NaN
+    "normal": ((0.3, 0.0), (-1e200, 1e200, np.inf)), "laplace": ((0.3, 0.5), (-2.0, 2.0, 4e200)),
+    "student-t": ((0.3, 1.0, 4.0), (-5e-200, 5e-200, 4.0, None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_at_extreme_values_there_is_the_right_limit_and_no_warning(name):
+    numbers, expected = EXTREME[name]
+    leaves = [tv.Tensor(np.array([[number]]), requires_grad=True) for number in (1e200, *numbers)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert LogNormal(mu, logvar).log_prob(T([[0.0]], dtype)).item() == -np.inf
-        x = tv.Tensor(np.array([[[-1.0]], [[1.0]]], dtype), requires_grad=True)
-        by_x, *others = tv.grad(LogNormal(mu, logvar).log_prob(x)[0].sum(), [x, mu, logvar])
-    assert not by_x.numpy().any()
-    assert [slope.item() for slope in others] == [0, 0]
+        found = FAMILIES[name](*leaves[1:]).log_prob(leaves[0])
+        slopes = [slope.item() for slope in tv.grad(found.sum(), leaves)]
+    for slope, limit in zip(slopes, expected, strict=True):
+        assert not np.isnan(slope)
+        assert limit is None or slope == pytest.approx(limit, rel=1e-14)
+    assert name == "student-t" or FAMILIES[name](*leaves[1:]).log_prob(T([[np.inf]])).item() == -np.inf
+
+
+def test_a_full_normal_whose_square_overflows_has_no_nan():
+    q = FullNormal(*(tv.Tensor(np.full((1, n), v), requires_grad=True) for n, v in ((2, 0.3), (2, 0.2), (1, 0.5))))
+    found = q.log_prob(T([[1e200, 0.0]]))
+    assert found.item() == -np.inf
+    assert not any(np.isnan(slope.numpy()).any() for slope in tv.grad(found.sum(), list(q.parameters.values())))
 
 
 def test_families_that_do_not_check_their_points_evaluate_their_formula():

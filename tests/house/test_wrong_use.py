@@ -13,6 +13,15 @@ DATA = tv.DataSet("made", ROWS[:30], ROWS[30:], (2, 3), 1.0, "static")
 MATRIX = tv.Tensor(np.ones((2, 3)), requires_grad=True)
 
 
+RAGGED = [[0, 1], [1]]
+X = tv.Tensor(ROWS.astype(np.float32))
+
+
+def made(**changes):
+    """A data set with something wrong."""
+    return tv.DataSet(**({"name": "a", "train": ROWS, "test": ROWS, "shape": (2, 3), "scale": 1.0} | changes))
+
+
 def model(**options):
     return tv.VAE(6, **({"hidden": 4, "latent": 2} | options))
 
@@ -123,6 +132,58 @@ USES = [
     (lambda: tv.Noise("a"), "found seed 'a'; expected a whole number from 0 to 4294967295"),
     (lambda: tv.Noise(0).normal((2,), "int32"), "found dtype 'int32'; expected float32 or float64"),
     (lambda: tv.fused("no"), "found fused('no'); expected True or False"),
+    (lambda: tv.DataSet(3, ROWS, ROWS, (2, 3), 1.0), "found name=3 and likelihood='continuous-bernoulli' of"),
+    (lambda: made(likelihood=3), "found name='a' and likelihood=3 of a data set; expected text for both"),
+    (lambda: made(pixels=["static"]), "found pixels=['static'] of a; expected one of dynamic, static"),
+    (lambda: made(shape=(-2, -3)), "found shape=(-2, -3) of a; expected (rows, columns) of an image"),
+    (lambda: made(train_labels=RAGGED), "found train labels of a of type list; expected an array of whole numbers"),
+    (lambda: made(test_mask=RAGGED), "found test mask of a of type list; expected an array of whole numbers"),
+    (lambda: made(columns=3), "found columns=3 of a; expected names, as text"),
+    (lambda: made(class_names=(1, 2)), "found class_names=(1, 2) of a; expected names, as text"),
+    (lambda: made(center=["a"] * 6, spread=["b"] * 6), "found center=['a', 'a', 'a', 'a', 'a', 'a'] of a; expected an"),
+    (lambda: tv.data.load(3), "found 3 for the data; expected a path, as text"),
+    (lambda: tv.data.load(RAGGED), "found [[0, 1], [1]] for the data; expected a path, as text"),
+    (lambda: tv.data.load(b"digits"), "found b'digits' for the data; expected a path, as text"),
+    (lambda: tv.data.load("mnist", 3), "found 3 for the folder of data; expected a path, as text"),
+    (lambda: tv.data.outline(None), "found None for the data; expected a path, as text"),
+    (lambda: tv.data.from_table(ROWS * 1.0, 3.5), "has no column '3.5'"),
+    (lambda: tv.evaluate(model(), RAGGED), "found [[0, 1], [1]] for the array, with rows of different lengths"),
+    (lambda: tv.complete(model(), RAGGED, "left"), "found [[0, 1], [1]] for the array, with rows of different lengths"),
+    (lambda: tv.complete(model(), DATA, RAGGED), "found [[0, 1], [1]] for the mask, with rows of different lengths"),
+    (lambda: model().encode(RAGGED), "found [[0, 1], [1]] for x, with rows of different lengths"),
+    (lambda: model().encode("a"), "found 'a' for x; expected an array of numbers"),
+    (lambda: model().decode(RAGGED), "found [[0, 1], [1]] for z, with rows of different lengths"),
+    (lambda: tv.Tensor(RAGGED), "found [[0, 1], [1]] for a tensor, with rows of different lengths; expected numbers"),
+    (lambda: tv.matmul(RAGGED, MATRIX), "found [[0, 1], [1]] for a tensor, with rows of different lengths; expected"),
+    (lambda: tv.stack(3), "found 3 to stack; expected several tensors: tinyvae.stack([a, b])"),
+    (lambda: tv.stack(None), "found None to stack; expected several tensors: tinyvae.stack([a, b])"),
+    (lambda: tv.apply(3, MATRIX), "there is no operation 3; there are add"),
+    (lambda: tv.apply(["exp"], MATRIX), "there is no operation ['exp']; there are add"),
+    (lambda: tv.apply("exp", MATRIX, axis=3), "found the attributes axis=3 for exp; expected others: got an"),
+    (lambda: tv.apply("sum", MATRIX), "found the attributes none for sum; expected others: missing 2 required"),
+    (lambda: tv.rule(3), "found rule(3, None); expected the name of an operation, and a function"),
+    (lambda: tv.rule("novel", 3), "found rule('novel', 3); expected the name of an operation, and a function"),
+    (lambda: tv.Noise(0, 3), "found the stream 3; expected its name, as text"),
+    (lambda: tv.Noise(0, "a", 3), "found counters=3; expected an array whose first element is the step"),
+    (lambda: tv.Noise(0).uniform((-1,)), "found shape (-1,) to draw; expected lengths of at least 0"),
+    (lambda: tv.noise.permutation(0, "a", 0, "b"), "found the count of a permutation, 'b'; expected a whole number"),
+    (lambda: tv.elbo(3, model().q, X, tv.Noise(0)), "found 3 in place of p; expected tv.Joint(prior, likelihood)"),
+    (lambda: tv.elbo(model(), 3, X, tv.Noise(0)), "found 3 in place of q; expected a function of x that gives q(z|x)"),
+    (lambda: tv.elbo(model(), model().q, X, 3), "found 3 in place of noise; expected tv.Noise(seed)"),
+    (lambda: tv.terms_of(model(), model().q, X, 3), "found 3 in place of a draw; expected tv.Draw(tv.Noise(seed))"),
+    (lambda: tv.Draw(3), "found 3 in place of the noise of a draw; expected tv.Noise(seed)"),
+    (lambda: tv.Draw(tv.Noise(0), bound=3), "found bound 3; expected one of elbo-a, elbo-b"),
+    (lambda: tv.Draw(tv.Noise(0), samples="a"), "found samples 'a'; expected a whole number, at least 1"),
+    (lambda: tv.Terms(3), "found tv.Terms(3); expected terms by name: tv.Terms(kl=tensor)"),
+    (lambda: tv.Batch(3), "found x of type int in a batch; expected a tensor (rows, pixels)"),
+    (lambda: tv.Model(6), "found tv.Model itself to build; expected one of its kinds, as tv.VAE(pixels)"),
+    (lambda: tv.classify(3, DATA), "found a int in place of a model; expected one that is built"),
+    (lambda: tv.models.build_model(3), "found 3 for a configuration of a model; expected that of a model,"),
+    (lambda: tv.models.build_model({}), "found {} for a configuration of a model; expected that of a model"),
+    (lambda: tv.models.model_for("vae", 3), "found data of type int for a vae; expected a DataSet: tv.data.load(name)"),
+    (lambda: tv.testing.check_gradients(lambda a: a.sum(), ["a"]), "found ['a'] for an input of the function to check"),
+    (lambda: Normal(MATRIX, MATRIX).log_prob(3), "found x=3 for log_prob of Normal; expected a tensor (..., batch, n)"),
+    (lambda: tv.distributions.misfit(3, "grey"), "found likelihood 3; expected one of"),
     (lambda: tv.measure.profile(3), "found int to profile; expected a recorded tv.Tape"),
 ]  # fmt: skip
 
@@ -136,11 +197,11 @@ def test_wrong_use(use, sentence):
 
 def test_right_uses_with_numbers_of_numpy():
     """What NumPy computes is as good as a number that was typed, and run folders can hold it."""
-    made = tv.VAE(np.int64(6), hidden=np.array([4, 3]), latent=np.int32(2), seed=np.int64(1))
-    assert made.config == tv.VAE(6, hidden=[4, 3], latent=2, seed=1).config
-    assert all(type(size) is int for size in (made.config["pixels"], *made.config["hidden"], made.config["latent"]))
-    records = tv.fit(made, DATA, epochs=np.int64(1), lr=np.float32(0.25), quiet=True)
+    built = tv.VAE(np.int64(6), hidden=np.array([4, 3]), latent=np.int32(2), seed=np.int64(1))
+    assert built.config == tv.VAE(6, hidden=[4, 3], latent=2, seed=1).config
+    assert all(type(size) is int for size in (built.config["pixels"], *built.config["hidden"], built.config["latent"]))
+    records = tv.fit(built, DATA, epochs=np.int64(1), lr=np.float32(0.25), quiet=True)
     assert records == tv.fit(tv.VAE(6, hidden=[4, 3], latent=2, seed=1), DATA, epochs=1, lr=0.25, quiet=True)
-    found = tv.evaluate(made, DATA, importance_samples=np.int64(3), count=np.int64(5))
-    assert found == tv.evaluate(made, DATA, importance_samples=3, count=5)
-    assert made.generate(np.int64(2)).shape == (2, 6)
+    found = tv.evaluate(built, DATA, importance_samples=np.int64(3), count=np.int64(5))
+    assert found == tv.evaluate(built, DATA, importance_samples=3, count=5)
+    assert built.generate(np.int64(2)).shape == (2, 6)

@@ -12,9 +12,11 @@ from support import assert_same_bits
 import tinyvae as tv
 from tinyvae.distributions import posteriors
 from tinyvae.inference.bounds import Draw, Terms
-from tinyvae.models import MODELS, Model, Phase, build_model, model_for
+from tinyvae.models import MODELS, Batch, Model, Phase, build_model, model_for
+from tinyvae.models.batch import rows_of
 from tinyvae.models.classifier import Classifier
 from tinyvae.models.m2 import M2
+from tinyvae.nn.network import Network
 from tinyvae.runs import checkpoint
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
@@ -310,3 +312,46 @@ def test_a_copy_is_a_model_of_its_own(posterior, make):
     found = tv.fit(twin, data, epochs=1, batch=20, seed=3, quiet=True)
     assert np.array_equal(model.parameters.flat, before)
     assert found == tv.fit(model, data, epochs=1, batch=20, seed=3, quiet=True)
+
+
+# ---- counts ----------------------------------------------------------------------------------------------------------
+
+COUNTS = np.random.default_rng(0).poisson(30.0, (12, 5)).astype(np.float32)
+COUNTED = tv.DataSet("counts", COUNTS, COUNTS, (1, 5), 1.0, "counts", "negative-binomial", np.arange(12) % 3,
+                     np.arange(12) % 3)  # fmt: skip
+
+
+def built_for_counts(kind):
+    more = {"given": "label"} if kind in ("cvae", "net") else {"features": 4} if kind == "m1m2" else {}
+    sizes = {name: size for name, size in (("hidden", 4), ("latent", 2)) if name in tv.models.options_of(kind)}
+    return tv.models.model_for(kind, COUNTED, dtype="float64", **sizes, **more)
+
+
+@pytest.mark.parametrize("kind", ["vae", "miwae", "m1", "m2", "m1m2", "shot", "classifier", "cvae"])
+def test_every_network_that_reads_counts_is_given_log1p_of_them(kind, monkeypatch):
+    model = built_for_counts(kind)
+    batch = rows_of(model, COUNTED, "test").at(tv.Tensor(np.arange(12)))
+    if "labelled" in model.needs:
+        batch = dataclasses.replace(batch, labelled=rows_of(model, COUNTED, "train", only=np.arange(12)).at(
+            tv.Tensor(np.arange(12))))
+    read, raw = [], Network.raw
+    monkeypatch.setattr(Network, "raw", lambda self, *inputs: read.extend(inputs) or raw(self, *inputs))
+    for phase in model.phases():
+        phase.terms(batch, Draw(tv.Noise(0)))
+    if model.has("classify"):
+        model.classify(batch)
+    # of SHOT also mixtures of two data
+    width = [x.numpy() for x in read if x.shape[-1] == 5 and not np.array_equal(x.numpy(), np.ones((12, 5)))]
+    assert len(width) >= 1 + 2 * (kind in ("m2", "shot"))
+    assert any(np.array_equal(x, np.log1p(COUNTS.astype(float))) for x in width)
+    assert max(x.max() for x in width) <= np.log1p(COUNTS.max())
+
+
+@pytest.mark.parametrize("kind", ["vae", "m1", "m2", "m1m2", "shot"])
+def test_the_likelihood_is_one_of_the_counts_themselves(kind):
+    """With zero weights z does not matter, and each count has the law (1/2)^(x + 1)."""
+    model = built_for_counts(kind)
+    model.parameters.flat[...] = 0
+    batch = Batch(tv.Tensor(COUNTS.astype(float)))
+    found = model.log_weights(batch, Draw(tv.Noise(0)), 2).numpy()
+    np.testing.assert_allclose(found, np.tile(-(COUNTS + 1.0).sum(1) * np.log(2), (2, 1)), rtol=1e-12)

@@ -81,3 +81,39 @@ def test_it_learns():
 def test_wrong_options_get_a_sentence(options):
     with pytest.raises(ValueError, match=r"found smoothing=.* and interpolation=.*; expected a number from 0"):
         shot(**options)
+
+
+@pytest.mark.parametrize("step", [0, 3, 40])
+def test_the_capacities_against_numpy(step):
+    """I_z and I_y of 2 and of log 3 nats, less than 17, risen over 10 steps; records show the plain bound."""
+    model = shot(smoothing=0.0, interpolation=0.0, capacity_weight=30.0, capacity=2.0, ramp=10)
+    plain = shot(smoothing=0.0, interpolation=0.0)
+    noise, same = tv.Noise(1).restart(step), tv.Noise(1).restart(step)
+    terms, expected = model.terms(batch(), Draw(noise)), plain.terms(batch(), Draw(same))
+    p = model.classify(batch()).numpy()
+    entropy, q = special.entr(p).sum(1), model.q_z(tv.Tensor(X))
+    kl_z = 0.5 * (np.exp(q.logvar.numpy()) + q.mu.numpy() ** 2 - 1 - q.logvar.numpy()).sum(1)
+    risen = min(1.0, step / 10)
+    reconstruction = expected["unlabelled"].numpy() + kl_z + np.log(3) - entropy
+    held = reconstruction - 30 * (np.abs(kl_z - 2 * risen) + np.abs(np.log(3) - entropy - np.log(3) * risen))
+    np.testing.assert_allclose(terms["unlabelled"].numpy(), held, rtol=0, atol=1e-10)
+    for name in ("unlabelled", "labelled"):
+        np.testing.assert_allclose(terms.reported[name].numpy(), expected.reported[name].numpy(), rtol=0, atol=1e-12)
+    alone = Batch(tv.Tensor(X))  # as in an evaluation
+    np.testing.assert_allclose(model.terms(alone, Draw(tv.Noise(2)))["unlabelled"].numpy(),
+                               plain.terms(alone, Draw(tv.Noise(2)))["unlabelled"].numpy(), rtol=0, atol=1e-12)
+
+
+def test_a_recorded_step_sees_the_capacity_rise():
+    """At w = 30 the KL follows I_z = 3 nats, to which it would not rise by itself."""
+    model = shot(hidden=16, dtype="float32", capacity_weight=30.0, capacity=3.0, ramp=60)
+    tv.fit(model, data(), epochs=20, batch=15, lr=1e-2, quiet=True)
+    q = model.q_z(tv.Tensor(data().test.astype(np.float32)))
+    kl = 0.5 * (np.exp(q.logvar.numpy()) + q.mu.numpy() ** 2 - 1 - q.logvar.numpy()).sum(1)
+    assert abs(kl.mean() - 3) < 0.5
+
+
+@pytest.mark.parametrize("options", [{"capacity_weight": -1.0}, {"capacity": float("inf")}, {"ramp": 0}])
+def test_wrong_capacities_get_a_sentence(options):
+    with pytest.raises(ValueError, match=r"found capacity_weight=.* and ramp=.*; expected finite numbers of at least"):
+        shot(**options)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_the_exact_answer_under_a_wrong_posterior(method, draws, sweeps, shift):
     assert (found.draws[:, :, seen] == found.x[:, seen]).all()
     assert (found.sd[:, seen] == 0).all()
     assert (found.kept, found.hidden.tolist()) == (draws * sweeps // 2, np.tile(HIDDEN, (rows, 1)).tolist())
+
+
+def test_colours_are_hidden_with_all_channels_and_counted_by_value():
+    """log p(hidden | observed) of a model without weights is the sum over the hidden values of each channel."""
+    rng = np.random.default_rng(4)
+    x = rng.random((6, 12)).astype(np.float32)
+    data = tv.DataSet("made", x[:3], x[3:], (2, 2, 3), 1.0, "color")
+    model = LinearGaussian(12, latent=2, dtype="float64")
+    set_layer(model.decoder, np.zeros((12, 2)), mean := rng.random(12), logvar := rng.uniform(-1.5, 0, 12))
+    found = complete(model, data, "left", "gibbs", draws=2, sweeps=4)
+    assert (found.hidden == np.tile([True] * 3 + [False] * 3, (3, 2))).all()
+    hidden = found.hidden[0]
+    right = -stats.norm.logpdf(x[3:], mean, np.exp(logvar / 2))[:, hidden].mean(1)
+    np.testing.assert_allclose(found.nats, right, rtol=1e-12)
+    assert "nats per hidden value" in str(found)
+    assert "50% of the values missing" in str(found)
 
 
 class Conditional(LinearGaussian, kind="tests-linear-conditional"):
@@ -264,3 +281,24 @@ def test_mistakes_get_a_sentence(more, sentence):
 def test_a_model_without_a_generator_gets_a_sentence():
     with pytest.raises(ValueError, match="found a m2, which has no generator or no posterior"):
         complete(tv.models.build_model({"kind": "m2", "pixels": 64}), "digits", "left")
+
+
+def test_only_the_completions_that_are_kept_take_memory(monkeypatch):
+    """Beside them lie the chains of a few data at a time; numbers and means are those of all draws."""
+    images = np.random.default_rng(0).integers(0, 2, (150, 100)).astype(np.uint8)
+    data = tv.DataSet("made", images[:10], images, (10, 10), 1.0, "static")
+    model, found, peaks = tv.VAE(100, 4, 2), {}, {}
+    monkeypatch.setattr(completion, "CHUNK", 2**14)
+    complete(model, data, "left", draws=2, sweeps=1, count=None)  # loads what later calls need, too
+    for keep in (0, 3, None):
+        tracemalloc.start()
+        found[keep] = complete(model, data, "left", draws=30, sweeps=1, count=None, keep=keep)
+        peaks[keep] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    everything = 30 * 150 * 100 * 4  # bytes
+    assert peaks[0] <= peaks[3] < 1.2 * everything < 2 * everything < peaks[None]
+    np.testing.assert_array_equal(found[3].draws, found[None].draws[:3])
+    assert found[0].draws.shape == (0, 150, 100)
+    for name in ("mean", "sd", "nats"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[None], name))
+    assert str(found[0]) == str(found[None])

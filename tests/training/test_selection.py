@@ -1,13 +1,21 @@
-"""Which training data are held out, and of which the labels are used."""
+"""Which training data are held out, of which the labels are used, and settings that a model does not read."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from support import assert_same_bits
 
 import tinyvae as tv
+from tinyvae import VAE
+from tinyvae.models.classifier import Classifier
+from tinyvae.models.cvae import CVAE
+from tinyvae.models.m1 import M1
+from tinyvae.models.m1m2 import M1M2
 from tinyvae.models.m2 import M2
+from tinyvae.models.net import Net
+from tinyvae.training import epochs as module
 from tinyvae.training.epochs import Training
 from tinyvae.training.selection import few_labels, hold_out, select
 from tinyvae.training.settings import Settings
@@ -73,3 +81,68 @@ def test_labelled_batches_go_round_their_own_order(digits):
     expected = np.resize(order, 42)
     labels = data.train_labels[data.train_labels >= 0]
     assert (np.concatenate(seen) == labels[expected]).all()
+
+
+# ---- the best epoch --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "options", "first"), [("m2", {}, 1), ("m1m2", {"features": 3, "first_epochs": 2}, 3)])
+def test_the_best_epoch_of_a_model_that_classifies_has_the_highest_validation_accuracy(
+        digits, kind, options, first, monkeypatch):
+    """Its bound rises throughout; that of a first phase chooses while nothing classifies."""
+    accuracy, real, epochs = iter([0.5, 0.7, 0.6, 0.7, 0.8]), module.evaluate, 5
+
+    def judged(model, data, importance_samples, part):
+        result = real(model, data, importance_samples, part=part, count=5)
+        if part == "test":
+            return result
+        values.append(next(accuracy))
+        return dataclasses.replace(result, elbo=len(values), accuracy=values[-1])
+
+    values = []
+    monkeypatch.setattr(module, "evaluate", judged)
+    data = dataclasses.replace(digits, train=digits.train[:200], train_labels=digits.train_labels[:200])
+    model = tv.models.model_for(kind, data, hidden=4, latent=2, **options)
+    records = tv.fit(model, data, epochs=epochs, batch=100, validation=50, labels=20, quiet=True)
+    expected = [True] * first + [value > max(values[first - 1:i]) for i, value in enumerate(values) if i >= first]
+    assert [record["best"] for record in records] == expected
+
+
+# ---- settings that a model does not read -----------------------------------------------------------------------------
+
+UNREAD = [
+    (VAE, {}, {"labels": 20}, "found labels=20 with a vae, which reads no labels; models that learn from few are "
+                              "classifier, m1, m2, m1m2, shot"),
+    (CVAE, {"shape": (8, 8), "given": "quadrants:1"}, {"labels": 20}, "with a cvae, which reads no labels; models"),
+    (CVAE, {"shape": (8, 8), "classes": 10}, {"labels": 20}, "with a cvae, which needs the label of each datum: leave"),
+    (VAE, {}, {"labelled_batch": 5}, "found labelled_batch=5 with a vae, whose steps have no labelled data: leave"),
+    (M1, {}, {"labelled_batch": 5}, "found labelled_batch=5 with a m1, whose steps have no labelled data: leave"),
+    (Classifier, {}, {"samples": 2}, "found samples=2 with a classifier, whose steps have no draws of z that it"),
+    (Classifier, {}, {"free_bits": 0.5}, "found free_bits=0.5 with a classifier, whose steps have no draws"),
+    (Classifier, {}, {"bound": "elbo-a"}, "found bound=elbo-a with a classifier, whose steps have no draws"),
+    (Classifier, {}, {"estimator": "score"}, "found estimator=score with a classifier, whose steps have no draws"),
+    (Net, {"shape": (8, 8), "classes": 10}, {"samples": 3}, "found samples=3 with a net, whose steps have no draws"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "options", "settings", "sentence"), UNREAD)
+def test_a_setting_that_a_model_does_not_read_is_refused(digits, model, options, settings, sentence):
+    made = model(64, hidden=4, **({"latent": 2} if model in (VAE, CVAE, M1) else {}), **options)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Training(made, digits, Settings(**settings))
+
+
+def test_settings_that_a_model_reads_are_not_refused(digits):
+    """A setting of one phase alone, too."""
+    for made, settings in ((M2(64, hidden=4, latent=2), {"labels": 20, "labelled_batch": 5, "samples": 2}),
+                           (VAE(64, hidden=4, latent=2), {"bound": "iwae", "importance_samples": 2, "samples": 2}),
+                           (VAE(64, hidden=4, latent=2), {"estimator": "score", "samples": 2, "baseline": "fitted"}),
+                           (VAE(64, hidden=4, latent=2), {"free_bits": 0.5}),
+                           (M1M2(64, hidden=4, latent=2, features=3), {"labels": 20, "labelled_batch": 5})):
+        Training(made, digits, Settings(**settings))
+
+
+def test_labels_that_are_unknown_are_no_condition(digits):
+    few = select(digits, Settings(labels=20))
+    with pytest.raises(ValueError, match="a cvae needs the label of each datum, and 1,477 of the 1,497 train data of"):
+        Training(CVAE(64, shape=(8, 8), classes=10, hidden=4, latent=2), few, Settings())

@@ -42,7 +42,7 @@ def complete(
     as_json: Json = False,
 ) -> None:
     """Complete data: hide a part of the test images and draw what may be there, or fill the holes of the data."""
-    from tinyvae.pictures.completions import completions
+    from tinyvae.pictures.completions import ANSWERS, completions
     from tinyvae.tasks import completion
 
     file = out if out is not None and out.suffix in rows.SUFFIXES else None
@@ -51,16 +51,18 @@ def complete(
     model, data_set = opened(run, data, data_dir, device)
     if count is None and missing is not None:
         count = 100
+    each_draw = "draws" in given(context)
+    written = draws if file is not None and (each_draw or file.suffix == ".npz") else 0
     with watched("completing") as progress:
         found = completion.complete(model, data_set, missing, method, draws, sweeps, gibbs_sweeps, count, part, seed,
-                                    progress)
+                                    progress, keep=max(written, 0 if data_set.is_table else ANSWERS))
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         print(found)
     if file is not None:
         make(file.parent)
-        write(found, file, data_set, "draws" in given(context))
+        write(found, file, data_set, each_draw)
         print(file) if not as_json else None
     if not data_set.is_table:
         folder = pictures_of(run, out if file is None else None)

@@ -139,7 +139,7 @@ def check_out(out: Path | None) -> None:
         raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
 
 
-def write(out: Path | None, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, int]) -> None:
+def write(out: Path | None, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, ...]) -> None:
     """Write arrays as .npz; or the first of them as .csv, a line an image, with the number of its condition (`of`) and
     of its draw before the pixels."""
     from tinyvae.runs import files

@@ -15,8 +15,8 @@ The densities differ by the Jacobian of the change of variable: log q(w) = log q
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Self
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -43,6 +43,13 @@ class Distribution:
     # How a sample depends on the parameters: "reparam", as a function of them and of noise whose law has none;
     # "implicit", by keeping its value of the distribution function; None, not at all (discrete families).
     path: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A density of 0 and a square beyond the type's range are values, of which NumPy need not warn."""
+        super().__init_subclass__(**options)
+        for name in ("log_prob", "log_density"):
+            if name in vars(cls):
+                setattr(cls, name, _density(vars(cls)[name]))
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -142,3 +149,17 @@ class Distribution:
     def _moments(self) -> tuple[Tensor, Tensor]:
         """E[w] and sd[w]."""
         raise TypeError(f"{type(self).__name__} has no standardised stable form")
+
+
+def _density(method: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """The method of a density without NumPy's warnings; TypeError for an x that is no tensor and no array."""
+
+    @wraps(method)
+    def quiet(self: Any, x: Tensor) -> Tensor:
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"found x={x!r:.60} for {method.__name__} of {type(self).__name__}; expected a tensor "
+                            "(..., batch, n)")
+        with np.errstate(all="ignore"):
+            return method(self, x)
+
+    return quiet

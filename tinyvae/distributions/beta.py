@@ -21,7 +21,7 @@ from tinyvae.distributions.dirichlet import Dirichlet
 from tinyvae.distributions.divergence import closed_form, kl_per_dimension
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor, UnitTensor, xlogy
+from tinyvae.distributions.stable import LogTensor, UnitTensor, supported, xlogy
 from tinyvae.distributions.stirling import deviance, log_ratio, peak, slope
 from tinyvae.engine.tensor import Tensor, stack
 
@@ -65,17 +65,19 @@ class Beta(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         # at 0 and 1 the limit of (a - 1) log x + (b - 1) log(1 - x), of which one is 0 and the other 0 or infinite
-        z, rest = x, 1 - x
+        possible = supported(x, most=1.0)
+        z = x if isinstance(x, UnitTensor) else possible.where(x, 0.5)
+        rest = 1 - z
         limit = xlogy(self.a - 1, z) + xlogy(self.b - 1, rest) - self.log_normaliser
-        at_an_end = (x < 0).where(-np.inf, (x > 1).where(-np.inf, limit))
         if isinstance(z, UnitTensor):
             inside, half = abs(z.logit()) < np.inf, -np.log(2.0)
             z = UnitTensor(inside.where(z.log(), half), inside.where(rest.log(), half))
         else:
             inside = z * rest > 0
-            z = inside.where(x, 0.5)
+            z = inside.where(z, 0.5)
         rest = 1 - z
-        return inside.where(self._log_density(z, rest) - z.log() - rest.log(), at_an_end).sum(-1)
+        value = inside.where(self._log_density(z, rest) - z.log() - rest.log(), limit)
+        return possible.where(value, -np.inf).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # z = G_a / (G_a + G_b) for two Gamma draws, so logit z = log G_a - log G_b is differentiable along both

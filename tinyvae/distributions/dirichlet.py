@@ -48,7 +48,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor, is_positive, replaced, xlogy
+from tinyvae.distributions.stable import LogTensor, all_of, is_positive, replaced, supported, xlogy
 from tinyvae.distributions.stirling import deviance, log_ratio, peak, slope
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.rules import POSITIVE, into, rule
@@ -110,12 +110,14 @@ class Dirichlet(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         # where an element is 0: the limit of (a_i - 1) log x_i; NaN if one is -inf and one inf, for then there is none
+        possible = all_of(supported(x))
+        x = replaced(x, possible, 0.5)
         inside = is_positive(x)
-        at_zero = (x < 0).where(-np.inf, xlogy(self.concentration - 1, x)).sum(-1) - self.log_normaliser
+        at_zero = xlogy(self.concentration - 1, x).sum(-1) - self.log_normaliser
         z = replaced(x, inside, 0.5)
         z = z if isinstance(z, LogTensor) else z / z.sum(-1, keepdims=True)  # rounded numbers have another sum than 1
         density = self._log_density(z) - z.log().sum(-1)
-        return (inside.cast(x.dtype).sum(-1) == x.shape[-1]).where(density, at_zero)
+        return possible[..., 0].where(all_of(inside)[..., 0].where(density, at_zero), -np.inf)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return _simplex(log_gamma(self.concentration, noise, samples))

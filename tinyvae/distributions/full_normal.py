@@ -21,6 +21,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.normal import LOG_2PI, Normal
 from tinyvae.distributions.registry import family
+from tinyvae.distributions.stable import all_of, supported
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.rules import ANY, POSITIVE, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -74,7 +75,7 @@ def _solve_lower_grads(g: Tensor, x: Tensor, factor: Tensor, b: Tensor, transpos
     left, right = (x, h) if transposed else (h, x)
     n = x.shape[-1]
     outer = left.reshape(*x.shape, 1) * right.reshape(*x.shape[:-1], 1, n)
-    return -outer * Tensor(namespace_of(outer.data).tri(n, dtype=outer.dtype)), h
+    return Tensor(namespace_of(outer.data).tri(n, dtype=bool)).where(-outer, 0.0), h
 
 
 # L^-1 b of vectors b (..., n) and lower triangular L (..., n, n), or L^-T b
@@ -122,7 +123,7 @@ class FullNormal(Distribution):
         """L, (batch, n, n)."""
         n = self.mu.shape[-1]
         sigma = (0.5 * self.logvar).exp()
-        diagonal = sigma.reshape(*sigma.shape, 1) * Tensor(namespace_of(sigma.data).eye(n, dtype=sigma.dtype))
+        diagonal = Tensor(namespace_of(sigma.data).eye(n, dtype=bool)).where(sigma.reshape(*sigma.shape, 1), 0.0)
         return apply("strict_lower", self.lower, n=n) + diagonal
 
     @property
@@ -132,8 +133,10 @@ class FullNormal(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         # x = mu + L eps, so log p(x) = log N(eps; 0, I) - log det L, and log det L is the sum of logvar / 2
-        eps = self.standardise(x)
-        return (-0.5 * (LOG_2PI + self.logvar + eps * eps)).sum(-1)
+        # At an infinite x the derivatives have no limit that is the same from all sides; there they are 0.
+        possible = all_of(supported(x, -math.inf))
+        eps = self.standardise(possible.where(x, 0.0))
+        return possible[..., 0].where((-0.5 * (LOG_2PI + self.logvar + eps * eps)).sum(-1), -math.inf)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return self.unstandardise(noise.normal((samples, *self.mu.shape), self.mu.dtype))

@@ -36,7 +36,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor, is_positive, replaced, xlogy
+from tinyvae.distributions.stable import LogTensor, is_positive, replaced, supported, xlogy
 from tinyvae.distributions.stirling import deviance, log_ratio, peak, slope
 from tinyvae.engine.rules import POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
@@ -78,12 +78,14 @@ class Gamma(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         # at 0 the limit of (a - 1) log x, infinite but for a = 1, where log q(x) is log b - b x
+        possible = supported(x)
+        x = replaced(x, possible, 1.0)
         inside = is_positive(x)
-        at_zero = (x < 0).where(-np.inf, xlogy(self.shape - 1, x) + self.log_rate - self.rate * inside.where(0.0, x))
+        at_zero = xlogy(self.shape - 1, x) + self.log_rate - self.rate * inside.where(0.0, x)
         z = replaced(x, inside, 1.0)
         w = z.log()
         y = LogTensor(w + self.log_rate, z * self.rate)
-        return inside.where(self.peak - deviance(self.shape, y) - w, at_zero).sum(-1)
+        return possible.where(inside.where(self.peak - deviance(self.shape, y) - w, at_zero), -np.inf).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return LogTensor(log_gamma(self.shape, noise, samples) - self.log_rate)

@@ -23,7 +23,7 @@ import numpy as np
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor, replaced
+from tinyvae.distributions.stable import LogTensor, replaced, supported
 from tinyvae.distributions.stirling import LOG_2PI, SMALL, deviance, peak
 from tinyvae.engine.tensor import Tensor
 
@@ -60,6 +60,8 @@ class NegativeBinomial(Distribution):
 
     def log_density(self, w: Tensor) -> Tensor:
         log_odds = self.mu.log() - self.theta.log()  # of p
+        possible = supported(w)
+        w = possible.where(w, 0.0)
         counted, kept = w > 0, self.theta > SMALL
         x = counted.where(w, 1.0)
         n, theta = x + self.theta, replaced(self.theta, kept, 1.0)
@@ -69,8 +71,8 @@ class NegativeBinomial(Distribution):
         shape = kept.where(peak(theta) - deviance(theta, at_q), self.theta.log())
         number = -0.5 * (n.log() + x.log() + LOG_2PI) + n.apply("stirling", order=0) - x.apply("stirling", order=0)
         positive = shape + 0.5 * LOG_2PI + number - deviance(x, at_p)
-        zero = -(self.theta * log_odds.softplus())
-        return counted.where(positive, (w < 0).where(-np.inf, zero))
+        zero = w - self.theta * log_odds.softplus()  # where w is not 0 but NaN, so is this
+        return possible.where(counted.where(positive, zero), -np.inf)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         rate = (log_gamma(self.theta, noise, samples) + (self.mu.log() - self.theta.log())).exp()

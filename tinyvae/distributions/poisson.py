@@ -26,7 +26,7 @@ import numpy as np
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form
 from tinyvae.distributions.registry import family, likelihood
-from tinyvae.distributions.stable import LogTensor, replaced
+from tinyvae.distributions.stable import LogTensor, replaced, supported
 from tinyvae.distributions.stirling import LOG_2PI, deviance, log_ratio
 from tinyvae.engine.devices import read
 from tinyvae.engine.noise import open_unit, philox, stream_number
@@ -138,10 +138,12 @@ class Poisson(Distribution):
         # x log(rate) - rate - log x!. For x > 0, log x! is log x + log Gamma(x), and stirling.py has a form that keeps
         # its digits at large counts: peak(x) - log x = -log(2 pi x) / 2 - mu(x), less the deviance. At x = 0 it is
         # x - rate = -rate; the formula sees other numbers there, so that its derivatives stay finite.
+        possible = supported(w)
+        w = possible.where(w, 0.0)
         counted = w > 0
         k, rate = counted.where(w, 1.0), replaced(self.rate, counted, 1.0)
         highest = -0.5 * (k.log() + LOG_2PI) - k.apply("stirling", order=0)
-        return counted.where(highest - deviance(k, rate), (w < 0).where(-np.inf, w - self.rate))
+        return possible.where(counted.where(highest - deviance(k, rate), w - self.rate), -np.inf)
 
 
 @closed_form(Poisson, Poisson)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tinyvae.choices import known
+from tinyvae.choices import chosen, known
 from tinyvae.distributions.base import Distribution
 from tinyvae.engine.tensor import Tensor
 
@@ -101,18 +101,18 @@ def posteriors() -> dict[str, type[Distribution]]:
 
 def prior_family(posterior: str) -> type[Distribution]:
     """The family of the prior p(z) that goes with a posterior."""
-    return FAMILIES[PRIORS[posterior][0]]
+    return FAMILIES[chosen("posterior", posterior, PRIORS)[0]]
 
 
 def prior_of(posterior: str, latent: int, dtype: Any, xp: Namespace) -> Distribution:
     """The prior p(z) over `latent` dimensions that goes with a posterior."""
-    name, *numbers = PRIORS[posterior]
+    name, *numbers = chosen("posterior", posterior, PRIORS)
     return FAMILIES[name](*(Tensor(xp.full(latent, number, dtype)) for number in numbers))
 
 
 def misfit(likelihood: str, data: str, name: str = "the data set") -> str:
     """Why data of a kind do not fit a likelihood, as a sentence; "" if they do."""
-    wanted, (words, wider) = LIKELIHOODS[likelihood].data, DATA[data]
+    wanted, (words, wider) = chosen("likelihood", likelihood, LIKELIHOODS).data, chosen("the kind of data", data, DATA)
     if wanted == data or wanted in wider:
         return ""
     others = [other for other, row in LIKELIHOODS.items() if row.data in (data, *wider)]

@@ -105,16 +105,46 @@ def _xlogy(xp: Any, a: Any, x: Any, out: Any) -> Any:
         return _limited(xp, a, xp.log(x), out)
 
 
-# a b, with 0 times infinity = 0; and a log x, with 0 log 0 = 0, whose derivative a / x is 0 for a = 0.
-rule("limited_product", _limited, (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a), (ANY, ANY),
+def _by_x(g: Tensor, y: Tensor, a: Tensor, x: Tensor) -> Tensor:
+    slope = g * a
+    return slope / (slope == 0).where(1.0, x)
+
+
+# a b, with 0 times infinity = 0; and a log x, with 0 log 0 = 0, whose derivative a / x is 0 for a = 0. Where no
+# gradient arrives (g = 0) none leaves, however large the other factor is.
+rule("limited_product", _limited, (lambda g, y, a, b: g.apply("limited_product", b),
+                                   lambda g, y, a, b: g.apply("limited_product", a)), (ANY, ANY),
      reference=lambda a, b: np.multiply(a, b))
-rule("xlogy", _xlogy, (lambda g, y, a, x: g * x.log(), lambda g, y, a, x: g * a / (a == 0).where(1.0, x)),
-     (ANY, POSITIVE), reference=lambda a, x: a * np.log(x))
+rule("xlogy", _xlogy, (lambda g, y, a, x: g.apply("xlogy", x), _by_x), (ANY, POSITIVE),
+     reference=lambda a, x: a * np.log(x))
 
 
 def xlogy(a: Tensor, x: Tensor) -> Tensor:
     """a log x, elementwise; 0 where a is 0, whatever log x is, and -inf or inf at x = 0 elsewhere."""
     return a.apply("limited_product", x.log()) if isinstance(x, LogTensor) else a.apply("xlogy", x)
+
+
+def _supported(xp: Any, x: Any, out: Any, least: float, most: float) -> Any:
+    return into(out, ~((x < least) | (x > most) | xp.isinf(x)))
+
+
+# Truth values, False where x is below `least`, above `most` or infinite; a NaN passes, and makes NaN of what is made of
+# it.
+rule("supported", _supported, (None,), (ANY,), example={"least": 0.0, "most": 1.0})
+
+
+def supported(x: Tensor, least: float = 0.0, most: float = np.inf) -> Tensor:
+    """Truth values, False where x is outside the support from `least` to `most`, or infinite.
+
+    There a density is 0 whatever its parameters are, so log_prob is -inf and all its derivatives are 0: the formula is
+    given another number, and its value is not used. A LogTensor is above 0, and infinite only if its logarithm is.
+    """
+    return x.log() != np.inf if isinstance(x, LogTensor) else x.apply("supported", least=least, most=most)
+
+
+def all_of(flags: Tensor) -> Tensor:
+    """Truth values (..., 1), where those of a whole vector are true."""
+    return flags.cast(np.float64).sum(-1, keepdims=True) == flags.shape[-1]
 
 
 def is_positive(x: Tensor) -> Tensor:

@@ -195,4 +195,8 @@ def as_array(value: Any, dtype: Any = None, like: Namespace = CPU) -> Array:
         return value
     if type(value).__module__.partition(".")[0] in NAMESPACES and not isinstance(value, (np.ndarray, np.generic)):
         return value
-    return like.asarray(value, dtype=dtype)
+    try:
+        return like.asarray(value, dtype=dtype)
+    except ValueError:
+        raise TypeError(f"found {value!r:.60} for a tensor, with rows of different lengths; expected numbers or truth "
+                        "values, as many in each row") from None

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import whole, whole_numbers
 from tinyvae.engine.devices import floating, namespace_of, read
 from tinyvae.engine.rules import INDEX, into, rule
-from tinyvae.engine.tensor import Tensor, apply, whole_numbers
+from tinyvae.engine.tensor import Tensor, apply
 
 # The multipliers and the key increments ("Weyl constants") of Philox 4x32.
 M0, M1 = 0xD2511F53, 0xCD9E8D57
@@ -63,6 +64,9 @@ def words(
     """`count` random 32-bit words, as (count,) uint64, those with index `first`, `first + 1`, ... of the address."""
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed <= WORD:
         raise ValueError(f"found seed {seed!r}; expected a whole number from 0 to {WORD} (32 bits)")
+    if not isinstance(stream, str):
+        raise TypeError(f"found the stream {stream!r:.60}; expected its name, as text")
+    count = whole("a count of random numbers,", count)
     begin, end = first // 4, -(-(first + count) // 4)
     block = xp.arange(begin, end, dtype=xp.uint64)
     four = philox((block, site, step, attempt), (seed, stream_number(stream)), xp)
@@ -111,7 +115,7 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     Labels rather than Fisher-Yates, because each label has an address of its own; equal labels (chance
     count**2 / 2**65) keep their order.
     """
-    bits = words(seed, stream, step, 0, 2 * count).reshape(-1, 2)
+    bits = words(seed, stream, step, 0, 2 * whole("the count of a permutation,", count)).reshape(-1, 2)
     return np.argsort((bits[:, 0] << np.uint64(32)) | bits[:, 1], kind="stable").astype(np.int64)
 
 
@@ -143,6 +147,8 @@ class Noise:
     def __init__(self, seed: int, stream: str = "noise", counters: np.ndarray | None = None) -> None:
         words(seed, stream, 0, 0, 0)  # refuses a seed that does not fit, which a kernel would not see
         self.seed, self.stream, self.site = seed, stream, 0
+        if counters is not None and not hasattr(counters, "dtype"):
+            raise TypeError(f"found counters={counters!r:.60}; expected an array whose first element is the step")
         self.counters = np.zeros(1, np.int64) if counters is None else counters
 
     def restart(self, step: int | None = None) -> Noise:
@@ -166,7 +172,10 @@ class Noise:
         return self._draw("uniform", shape, dtype)
 
     def _draw(self, kind: str, shape: Sequence[int], dtype: Any) -> Tensor:
-        return self.draw(kind, shape=whole_numbers((shape,), "shape"), dtype=floating(dtype))
+        shape = whole_numbers((shape,), "shape")
+        if min(shape, default=0) < 0:
+            raise ValueError(f"found shape {shape} to draw; expected lengths of at least 0")
+        return self.draw(kind, shape=shape, dtype=floating(dtype))
 
     def draw(self, kind: str, *inputs: Tensor, **attributes: Any) -> Tensor:
         """A row that draws, by its name: `inputs` and the counters, at the next site."""

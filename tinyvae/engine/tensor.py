@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tinyvae.choices import whole_numbers
 from tinyvae.engine.devices import CPU, FLOATS, Array, DeviceError, Namespace, as_array, namespace_of, to_host
 from tinyvae.engine.fusion import fused, kernel_of, serves, tf32
 from tinyvae.engine.rules import TABLE, Interval, Rule
@@ -224,19 +224,12 @@ class Tensor(Protocols):
             leaf.grad = Tensor(g.data.copy() if leaf.grad is None else leaf.grad.data + g.data)
 
 
-def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
-    """Whole numbers, given one by one or together, as a tuple of Python's."""
-    try:
-        given = values[0] if len(values) == 1 and isinstance(values[0], Iterable) else values
-        return tuple(map(operator.index, given))
-    except TypeError:
-        found = values[0] if len(values) == 1 else values
-        raise TypeError(f"found {what} {found!r}; expected whole numbers") from None
-
-
-def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def stack(tensors: Iterable[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
-    if not len(tensors):
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"found {tensors!r:.60} to stack; expected several tensors: tinyvae.stack([a, b])")
+    tensors = list(tensors)
+    if not tensors:
         raise ValueError("found no tensors to stack; expected at least one")
     tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in tensors]
     place, = whole_numbers((axis,), "axis")
@@ -267,7 +260,7 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
 
     The row's kernel runs if the device has one that takes these inputs; otherwise the row's twin or its value.
     """
-    row = TABLE.get(name)
+    row = TABLE.get(name) if isinstance(name, str) else None
     if row is None:
         raise ValueError(f"there is no operation {name!r}; there are {', '.join(TABLE)}")
     tensors, xp = _ready(row, inputs)
@@ -288,6 +281,12 @@ def apply(name: str, *inputs: Any, **attributes: Any) -> Any:
         return None
     try:
         result = call(xp, *arrays, **({} if row.view else {"out": None}), **attributes)
+    except TypeError as fault:
+        if fault.__traceback__ is not None and fault.__traceback__.tb_next is not None:
+            raise  # from inside the operation
+        said = ", ".join(f"{key}={value!r}" for key, value in attributes.items()) or "none"
+        raise TypeError(f"found the attributes {said} for {name}; expected others: {str(fault).partition('() ')[2]}"
+                        ) from None
     except ValueError as fault:  # NumPy names shapes but not the operation
         shapes = " and ".join(str(tensor.shape) for tensor in tensors)
         raise ValueError(f"{name} cannot combine shapes {shapes}: {fault}") from None
@@ -357,6 +356,7 @@ Tensor.run, Tensor.stacked = staticmethod(apply), staticmethod(stack)
 # ---- derivatives -----------------------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # an infinite derivative is a value; NumPy need not warn
 def grad(output: Tensor, wanted: Any, seed: Any = None) -> Any:
     """Derivatives of the scalar `output` by each tensor of `wanted`, as tensors of the same shapes.
 

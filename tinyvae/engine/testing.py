@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import array_of
 from tinyvae.engine.fusion import fused
 from tinyvae.engine.program import Tape
 from tinyvae.engine.tape import TapeError
@@ -47,7 +48,7 @@ def check_gradients(f: Callable[..., Tensor], *arrays: Any, tolerance: float = T
         raise ValueError(f"found order={order}; expected 1 (the gradient) or 2 (the gradient's gradient too)")
     if not callable(f):
         raise TypeError(f"found {f!r:.60} to check; expected a function of tensors that gives a tensor")
-    values = [np.array(array, dtype=np.float64) for array in arrays]
+    values = [array_of("an input of the function to check", array, np.float64).copy() for array in arrays]
     _check_replay(f, values)
     rng = np.random.default_rng(seed)
     weights: list[np.ndarray] = []

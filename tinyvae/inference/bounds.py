@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tinyvae import distributions
-from tinyvae.choices import known
+from tinyvae.choices import known, whole
 from tinyvae.distributions import Distribution, has_closed_kl, kl_per_dimension
 from tinyvae.engine.rules import rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -82,6 +82,7 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
     """
     known("bound", bound, ELBOS)
     _check_gradient(gradient, bound)
+    _check_parts(p, q, noise)
     posterior = q(x)  # q(z|x), (batch, latent)
     if estimator:
         check_choice(type(posterior), estimator)
@@ -95,6 +96,16 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
     # elbo-a, AEVB eq. (6): the KL is sampled as well
     reconstruction, kl = _sampled(p, posterior, posterior.sample(noise, samples), x, gradient)
     return ElboTerms(_over_samples(reconstruction), _over_samples(kl))
+
+
+def _check_parts(p: Any, q: Any, noise: Any) -> None:
+    """Raise TypeError for a p, a q or noise that are none."""
+    for what, found, right, need in (
+            ("p", p, hasattr(p, "prior") and callable(getattr(p, "likelihood", None)), "tv.Joint(prior, likelihood)"),
+            ("q", q, callable(q), "a function of x that gives q(z|x)"),
+            ("noise", noise, hasattr(noise, "normal"), "tv.Noise(seed)")):
+        if not right:
+            raise TypeError(f"found {found!r:.60} in place of {what}; expected {need}")
 
 
 def _score_terms(p: Generator, posterior: Distribution, x: Tensor, noise: Noise, samples: int, bound: str,
@@ -216,6 +227,13 @@ class Draw:
     baseline: str = "none"
     free_bits: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.noise, "normal"):
+            raise TypeError(f"found {self.noise!r:.60} in place of the noise of a draw; expected tv.Noise(seed)")
+        known("bound", self.bound, BOUNDS)
+        whole("samples", self.samples, 1)
+        whole("importance_samples", self.importance_samples, 1)
+
 
 def check_draw(bound: str, samples: int, importance_samples: int, gradient: str, estimator: str, baseline: str,
                free_bits: float) -> Iterator[str]:
@@ -262,6 +280,8 @@ class Terms(dict[str, Tensor]):
 
     def __init__(self, reported: dict[str, Tensor] | None = None, **terms: Tensor) -> None:
         super().__init__(terms)
+        if reported is not None and not isinstance(reported, dict):
+            raise TypeError(f"found tv.Terms({reported!r:.60}); expected terms by name: tv.Terms(kl=tensor)")
         self._shown, self._replaced = reported or {}, set(terms) if reported else set()
 
     @property
@@ -287,6 +307,8 @@ def terms_of(p: Generator, q: Callable[[Tensor], Any], x: Tensor, draw: Draw) ->
 
     The shapes are those of `terms`. With free bits the objective's KL is one number (), and the plain KL is reported.
     """
+    if not isinstance(draw, Draw):
+        raise TypeError(f"found {draw!r:.60} in place of a draw; expected tv.Draw(tv.Noise(seed))")
     if draw.bound == "iwae":
         bound, of_elbo = iwae(p, q, x, draw.noise, draw.importance_samples, draw.samples, draw.gradient)
         return Terms(of_elbo._asdict(), bound=bound)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyvae.choices import chosen, whole
+from tinyvae.choices import array_of, chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution
@@ -41,6 +41,7 @@ MODELS: dict[str, type[Model]] = {}  # by kind
 FROM_DATA: dict[str, Callable[[Any], Any]] = {
     "pixels": lambda data: math.prod(data.shape), "shape": lambda data: list(data.shape),
     "classes": lambda data: data.classes, "likelihood": lambda data: data.likelihood,
+    "counts": lambda data: getattr(LIKELIHOODS.get(data.likelihood), "data", "") == "counts",
 }  # fmt: skip
 
 
@@ -91,6 +92,7 @@ class Model:
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
     copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
     bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
+    goal: ClassVar[str] = "ELBO"  # what that sum is; another name says that it bounds no log p(x)
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
     defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
     condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`
@@ -106,6 +108,9 @@ class Model:
 
     def __init__(self, pixels: int, *, init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  device: str = "cpu", **config: Any) -> None:
+        if type(self) is Model:
+            raise TypeError("found tv.Model itself to build; expected one of its kinds, as tv.VAE(pixels), or a "
+                            "subclass of your own with build(pixels, ...)")
         pixels, seed = plain_number(pixels), plain_number(seed)
         config = {name: plain_number(value) for name, value in config.items()}
         self.config: dict[str, Any] = {
@@ -272,7 +277,7 @@ class Model:
 
     def tensor(self, values: Any, width: int, name: str) -> Tensor:
         """An array (rows, width) as a tensor of this model's type on its device; `name` names it in errors."""
-        array = np.ascontiguousarray(values, dtype=self.dtype)
+        array = np.ascontiguousarray(array_of(name, values, self.dtype))
         if array.ndim != 2 or array.shape[1] != width:
             raise ValueError(f"found {name} of shape {array.shape}; this model takes (batch, {width})")
         return Tensor(self.xp.asarray(array))
@@ -285,6 +290,9 @@ def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
     """The configuration of a model for a data set, or for the outline of one: what `build` takes and is not given here
     comes from the data, where `FROM_DATA` says how. ValueError for an option that the model does not take."""
     options = options_of(kind)
+    if not hasattr(data, "shape") or not hasattr(data, "likelihood"):
+        raise TypeError(f"found data of type {type(data).__name__} for a {kind}; expected a DataSet: "
+                        "tv.data.load(name) or tv.DataSet(name, train, test, shape, scale)")
     takes = inspect.signature(MODELS[kind].build).parameters
     for name in given:
         if name not in (*options, "init", "seed", "dtype"):
@@ -342,6 +350,9 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], Any]]:
 
 def build_model(config: dict[str, Any], device: str = "cpu") -> Model:
     """The model of a configuration, with its initial weights; ValueError for a kind that is not registered."""
+    if not isinstance(config, Mapping) or "pixels" not in config:
+        raise TypeError(f"found {config!r:.60} for a configuration of a model; expected that of a model, model.config, "
+                        "with its number of pixels")
     rest = dict(config)
     kind = rest.pop("kind", "vae")  # configurations of version 0.1.0 have no kind
     if kind not in MODELS:

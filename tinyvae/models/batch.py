@@ -42,6 +42,10 @@ class Batch:
     given: Tensor | None = None
     available: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.x, Tensor):
+            raise TypeError(f"found x of type {type(self.x).__name__} in a batch; expected a tensor (rows, pixels)")
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -143,6 +147,9 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
             if array is None:
                 raise ValueError(f"a {model.kind} needs labels for each datum, and {data.name} has none: take a data "
                                  "set with labels, or another model")
+            if field == "y" and "labelled" not in model.needs and (unknown := int((array < 0).sum())):
+                raise ValueError(f"a {model.kind} needs the label of each datum, and {unknown:,} of the {len(array):,} "
+                                 f"{part} data of {data.name} have none: leave those out, or take another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 

@@ -50,17 +50,25 @@ class M1M2(M2, kind="m1m2"):
         return (Phase("m1", self.first, ("encoder", "decoder"), self.config["first_epochs"]),
                 Phase("m2", self.second, ("q_y", "q_z", "p_x")))
 
+    def q(self, x: Tensor) -> Normal:
+        """q(z1|x), whose network reads log(1 + x) of counts."""
+        return self.encoder(self.seen(x))
+
+    def read(self, x: Tensor) -> Tensor:
+        """What q_y and q_z read: z1 as it is."""
+        return x
+
     def first(self, batch: Batch, draw: Draw) -> Terms:
         """The terms of M1, a VAE."""
-        return terms_of(Joint(self.standard, self.decoder), self.encoder, batch.x, draw)
+        return terms_of(Joint(self.standard, self.decoder), self.q, batch.x, draw)
 
     def second(self, batch: Batch, draw: Draw) -> Terms:
         """The terms of M2 for draws of z1; records show those of the bound on log p(x) beside them."""
-        q = self.encoder(batch.x)
+        q = self.q(batch.x)
         z = q.sample(draw.noise)
         seen = batch.labelled
         if seen is not None:
-            seen = replace(seen, x=self.encoder(seen.x).sample(draw.noise)[0].detach())
+            seen = replace(seen, x=self.q(seen.x).sample(draw.noise)[0].detach())
         inner = super().terms(replace(batch, x=z[0].detach(), labelled=seen), draw)
         shown = self.stacked(batch.x, z, q, inner["unlabelled"])
         return Terms(inner.reported | dict(shown), **inner)
@@ -70,20 +78,20 @@ class M1M2(M2, kind="m1m2"):
         return Terms(reconstruction=self.decoder(z).log_prob(x)[0], kl=q.log_prob(z)[0] - inner)
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
-        q = self.encoder(batch.x)
+        q = self.q(batch.x)
         z = q.sample(draw.noise)
         return self.stacked(batch.x, z, q, self.unlabelled(z[0], draw))
 
     def log_weights(self, batch: Batch, draw: Draw, samples: int) -> Tensor:
         """Each weight is p(x|z1) / q(z1|x) times the weight of M2 for that draw of z1, whose mean is p(z1)."""
-        q = self.encoder(batch.x)
+        q = self.q(batch.x)
         z, log_q = q.draw(draw.noise, samples)
         rows = z.reshape(-1, z.shape[-1])
         inner = self.class_weights(rows, draw, 1).logsumexp(1).reshape(samples, -1)
         return self.decoder(z).log_prob(batch.x) - log_q + inner
 
     def classify(self, batch: Batch) -> Tensor:
-        return self.q_y(self.encoder(batch.x).mean).mean
+        return self.q_y(self.q(batch.x).mean).mean
 
     def restyled(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.decoder(super().restyled(self.encoder(x).mean, y)).mean
+        return self.decoder(super().restyled(self.q(x).mean, y)).mean

@@ -58,6 +58,10 @@ class M2(Model, kind="m2"):
         self.every = Tensor(self.xp.asarray(np.eye(classes, dtype=self.dtype)[:, None]))  # (classes, 1, classes)
         self.log_classes, self.copies = math.log(classes), classes
 
+    def read(self, x: Tensor) -> Tensor:
+        """What q_y and q_z read of x: of counts log(1 + x). The likelihood p(x|y, z) is one of x itself."""
+        return self.seen(x)
+
     # ---- the bounds --------------------------------------------------------------------------------------------------
 
     def posterior_given(self, x: Tensor, y: Tensor) -> tuple[Distribution, tuple[int, ...]]:
@@ -65,7 +69,7 @@ class M2(Model, kind="m2"):
 
         W_x x is computed once for all classes (`Network`), and every bound and estimator works on rows.
         """
-        raw = self.q_z.raw(x, y) if self.reads_class else self.q_z.raw(x)
+        raw = self.q_z.raw(self.read(x), y) if self.reads_class else self.q_z.raw(self.read(x))
         if raw.ndim < y.ndim:  # the same for every class
             raw = raw.broadcast_to(len(y), *raw.shape)
         return self.q_z.family.from_raw(raw.reshape(-1, raw.shape[-1])), raw.shape[:-1]
@@ -74,27 +78,36 @@ class M2(Model, kind="m2"):
         """p(z) and p(x|y, z), for z of the rows of `posterior_given`."""
         return Joint(self.p_z, lambda z: Given(self.p_x.family, self.p_x.raw(z.reshape(-1, *lead, z.shape[-1]), y)))
 
-    def given(self, x: Tensor, y: Tensor, draw: Draw) -> Tensor:
-        """-L(x, y): (rows,), or (classes, rows) for y = every class."""
+    def parts(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """E_q[log p(x|y, z)] and KL(q(z|x, y) || p(z)), each (rows,), or (classes, rows) for y = every class."""
         if draw.free_bits or draw.bound == "iwae":
             what = "bound=iwae, whose weights" if draw.bound == "iwae" else f"free_bits={draw.free_bits:g}, which"
             raise ValueError(f"found {what} belong to one q(z|x), with a {self.kind}, which has one q(z|x, y) for each "
                              "class: take bound=elbo-a or elbo-b without free_bits")
         q, lead = self.posterior_given(x, y)
         terms = terms_of(self.joint_given(y, lead), lambda _: q, x, draw)
-        return (terms["reconstruction"] - terms["kl"]).reshape(*lead) - self.log_classes
+        return terms["reconstruction"].reshape(*lead), terms["kl"].reshape(*lead)
+
+    def given(self, x: Tensor, y: Tensor, draw: Draw) -> Tensor:
+        """-L(x, y): (rows,), or (classes, rows) for y = every class."""
+        reconstruction, kl = self.parts(x, y, draw)
+        return reconstruction - kl - self.log_classes
 
     def unlabelled(self, x: Tensor, draw: Draw) -> Tensor:
         """-U(x), (rows,)."""
-        q = self.q_y(x)
+        q = self.q_y(self.read(x))
         return (q.mean.T * self.given(x, self.every, draw)).sum(0) + q.entropy()
 
     def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """-L(x, y) and log q(y|x) of labelled data, each (rows,)."""
-        return self.given(x, y, draw), self.q_y(x).log_prob(y)
+        return self.given(x, y, draw), self.q_y(self.read(x)).log_prob(y)
+
+    def of_all(self, batch: Batch, draw: Draw) -> Terms:
+        """The terms of all x, with labels or without."""
+        return Terms(unlabelled=self.unlabelled(batch.x, draw))
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
-        terms = Terms(unlabelled=self.unlabelled(batch.x, draw))
+        terms = self.of_all(batch, draw)
         if (seen := batch.labelled) is not None and seen.y is not None:
             labelled, classifier = self.known(seen.x, seen.y, draw)
             share = seen.available / batch.available  # M/N
@@ -115,7 +128,7 @@ class M2(Model, kind="m2"):
         return self.class_weights(batch.x, draw, samples).logsumexp(1)  # p(x) = sum_y p(x, y)
 
     def classify(self, batch: Batch) -> Tensor:
-        return self.q_y(batch.x).mean
+        return self.q_y(self.read(batch.x)).mean
 
     def restyled(self, x: Tensor, y: Tensor) -> Tensor:
         """Analogies: the mean image of every class in the style of each x with its label y, (classes, rows, pixels).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,19 @@ from tinyvae.pictures.figures import labelled_rows
 from tinyvae.pictures.page import PathLike, Shape
 from tinyvae.tasks.completion import Completion
 
+ANSWERS = 4  # completions that a picture shows of each datum
 LIGHT, DARK = 0.62, 0.45  # the two greys of the chequered ground that stands for missing pixels
 
 
-def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 10, answers: int = 4) -> Path:
+def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 10, answers: int = ANSWERS) -> Path:
     """Draw the first `columns` data, one in each column, with the first `answers` completions of each, as PNG.
 
     The completions and the mean are cut to [0, 1], where they lie beyond, and the standard deviations divided by the
     largest of them.
     """
     chosen = slice(min(columns, len(found.x)))
-    rows, width = shape
-    ground = np.where(np.add.outer(np.arange(rows), np.arange(width)) % 2, LIGHT, DARK).reshape(-1)
+    chequered = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 2
+    ground = np.where(chequered, LIGHT, DARK).reshape(-1).repeat(math.prod(shape[2:]))
     missing, sd = found.missing[chosen], found.sd[chosen]
     largest = float(sd.max()) or 1.0
     named = {"data": np.where(missing & ~found.hidden[chosen], ground, found.x[chosen])}

@@ -11,13 +11,14 @@ from tinyvae.data import DataSet, as_data_set
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.diagnostics import mean_and_error
 from tinyvae.evidence.evaluation import BATCH, batches_of
-from tinyvae.models import MODELS, Batch, Model
+from tinyvae.models import MODELS, Batch, Model, check_model
 
 BINS = 10  # of the reliability plot, of equal width over the confidences from 0 to 1
 
 
 def check_classifier(model: Model) -> None:
-    """Raise ValueError for a model without a classifier."""
+    """Raise TypeError for what is no model, and ValueError for a model without a classifier."""
+    check_model(model)
     if not model.has("classify"):
         own = [kind for kind, family in MODELS.items() if family.classify is not Model.classify]
         raise ValueError(f"found a {model.kind}, which has no classifier; expected a model that learned from labels: "

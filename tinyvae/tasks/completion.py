@@ -50,13 +50,15 @@ class Completion:
     x : (rows, pixels), the data; 0 where a value is unknown
     missing : (rows, pixels), true where a pixel was missing for the model
     hidden : (rows, pixels), true where it was missing and its value is known
-    draws : (chains, rows, pixels), completed data: draws of p(x_mis|x_obs) beside the observed pixels
+    draws : (chains, rows, pixels), completed data: draws of p(x_mis|x_obs) beside the observed pixels; fewer of them
+        where `keep` said so
     mean, sd : (rows, pixels), the mean and standard deviation of each missing pixel; x and 0 for the others
     nats : (rows,), -log p(x_hid|x_obs) per hidden pixel
     baselines : the same of simple answers, by their names
     wrong : (rows,) of each answer: the share of hidden pixels that it puts on the wrong side of 1/2; of a table
         the mean squared error of the hidden values, as they are stored
     of_table : whether the data are a table, whose columns stand for pixels
+    of_colour : whether they are images in colour, of which a pixel has three values
     acceptance : the share of proposals that metropolis accepted, or None
     effective : (rows,), (sum w)^2 / sum w^2 of the weights of importance, or None
     """
@@ -79,10 +81,16 @@ class Completion:
     acceptance: float | None = None
     effective: np.ndarray | None = None
     of_table: bool = False
+    of_colour: bool = False
+
+    @property
+    def counted(self) -> str:
+        """What is hidden one by one: a pixel, or a value of a table or of a colour."""
+        return "value" if self.of_table or self.of_colour else "pixel"
 
     def quantities(self) -> list[Quantity]:
         """What was measured, each number with its standard error over the data, unit and direction."""
-        what, scored = "value" if self.of_table else "pixel", self.hidden.any(1)
+        what, scored = self.counted, self.hidden.any(1)
         rows = {f"-log p(hidden | observed), {self.method}": self.nats} | {
             f"  {name}": values for name, values in self.baselines.items()}
         found = [Quantity(name, *mean_and_error(values[scored]), f"nats per hidden {what}", LOWER)
@@ -93,7 +101,7 @@ class Completion:
                 root = math.sqrt(mean)
                 found.append(Quantity(f"RMSE, {name}", root, error / (2 * root or math.inf), "as stored", LOWER))
             else:
-                found.append(Quantity(f"wrong pixels, {name}", mean, error, "share of the hidden pixels", LOWER))
+                found.append(Quantity(f"wrong {what}s, {name}", mean, error, f"share of the hidden {what}s", LOWER))
         if self.acceptance is not None:
             found.append(Quantity("acceptance", self.acceptance, None, "share of the proposals", HIGHER))
         if self.effective is not None:
@@ -109,7 +117,7 @@ class Completion:
 
     def __str__(self) -> str:
         share = self.missing.mean()
-        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {'values' if self.of_table else 'pixels'} "
+        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {self.counted}s "
                 "missing")
         rows = [("quantity", "value", "std. error", "unit", "direction"), *(q.cells() for q in self.quantities())]
         lines = table.lines(rows, left=(0, 3, 4)) if len(rows) > 1 else ""
@@ -154,7 +162,8 @@ class Average:
 @np.errstate(all="ignore")  # the result shows numbers that are not finite
 def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, method: str | None = None,
              draws: int = 20, sweeps: int = 40, gibbs_sweeps: int = 10, count: int | None = 100, part: str = "test",
-             seed: int = 0, progress: Callable[[float], Any] = lambda share: None) -> Completion:
+             seed: int = 0, progress: Callable[[float], Any] = lambda share: None,
+             keep: int | None = None) -> Completion:
     """Complete data of which pixels are missing.
 
     Parameters
@@ -174,6 +183,9 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
         of the later half are averaged.
     count
         The number of data, from the first on; None takes all.
+    keep
+        The number of completions of each datum that the result holds, from the first on; None keeps all. Numbers, means
+        and standard deviations are those of all draws, and take no memory for each of them.
 
     Raises
     ------
@@ -212,7 +224,8 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     hidden = np.zeros_like(truth) if missing is None else missing_pixels(missing, data.shape, rows, seed)
     if method == "prior":
         hidden[:, targets] = True
-    task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed, bool((hidden & truth).any()))
+    keep = draws if keep is None else min(whole("the completions to keep,", keep), draws)
+    task = _Task(model, data, method, draws, sweeps, gibbs_sweeps, seed, bool((hidden & truth).any()), keep)
     if "mask" not in model.needs:  # the model sees filled data
         data = replace(data, train_mask=None, valid_mask=None, test_mask=None)
     found: list[dict[str, Any]] = []
@@ -243,7 +256,7 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
                       f"least {EFFECTIVE} are needed): take more draws, or the method metropolis", RuntimeWarning,
                       stacklevel=3)
     return Completion(data.name, method, draws, sweeps, gibbs_sweeps if method == "metropolis" else 0, kept,
-                      acceptance=acceptance, of_table=data.is_table, **parts)
+                      acceptance=acceptance, of_table=data.is_table, of_colour=data.is_colour, **parts)
 
 
 def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
@@ -259,9 +272,9 @@ class _Task:
     """One way of completing, and what it knows of the training data."""
 
     def __init__(self, model: Any, data: DataSet, method: str, draws: int, sweeps: int, gibbs_sweeps: int,
-                 seed: int, scored: bool) -> None:
+                 seed: int, scored: bool, keep: int) -> None:
         self.model, self.data, self.method, self.draws, self.sweeps = model, data, method, draws, sweeps
-        self.gibbs_sweeps, self.seed, self.scored = gibbs_sweeps, seed, scored
+        self.gibbs_sweeps, self.seed, self.scored, self.keep = gibbs_sweeps, seed, scored, keep
         # draws of a model that reads a mask do not depend on how the image is filled, so all are kept
         self.first = 0 if method == "prior" or ("mask" in model.needs and method == "importance") else sweeps // 2
         self.fill = baselines.training_moments(data)[0]
@@ -285,12 +298,12 @@ class _Task:
                 if self.method == "importance":
                     picked = self._pick(picked, share, state.z, number, sweep)
         drawn = state.x if picked is None else self._drawn(batch, picked, noise)
-        draws_of_x = to_host(drawn.data).reshape(draws, *x.shape)
+        kept = to_host(drawn.data).reshape(draws, *x.shape)[: self.keep]
         mean, square = average.means["mean"], average.means["square"]
         count = np.where(hidden.any(1), hidden.sum(1), np.nan)
         filled = np.where(missing, mean, x)
         return {"x": x, "missing": missing, "hidden": hidden,
-                "draws": np.where(missing, draws_of_x, x.astype(model.dtype)), "mean": filled,
+                "draws": np.where(missing, kept, x.astype(model.dtype)), "mean": filled,
                 "sd": np.where(missing, np.sqrt(np.maximum(square - mean**2, 0)), 0.0),
                 "nats": -(average.means["log_p"]) / count, "effective": average.effective,
                 "accepted": np.array(accepted).mean(0) if accepted else np.zeros(rows),

@@ -22,8 +22,8 @@ from tinyvae.training.faults import NonFiniteError, blame, check_variety, device
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.memory import check_memory
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
-from tinyvae.training.selection import check_classes, select
-from tinyvae.training.settings import SCHEDULES, Settings
+from tinyvae.training.selection import check_classes, check_labels, select
+from tinyvae.training.settings import SCHEDULES, Settings, check_read
 from tinyvae.training.step import Step
 
 # On a GPU the host checks only after so many steps whether all of them were finite, because each check waits for the
@@ -44,6 +44,7 @@ class Training:
                             "tv.DataSet(name, train, test, shape, scale)")
         model.check(data)
         check_variety(model, data)
+        check_labels(model, settings)
         check_memory(model, settings)
         self.model, self.settings = model, settings
         self.data = select(data, settings)
@@ -68,6 +69,7 @@ class Training:
             if getattr(settings, name) != plain and not any(step.scheduled for step in self.steps_of):
                 raise ValueError(f"found {name}={getattr(settings, name):g} with a {model.kind}, none of whose terms "
                                  f"is a kl, whose weight it would change: leave {name} out")
+        check_read(model, settings, set().union(*(step.read for step in self.steps_of)))
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
         self._turn = 0  # the number of the step, which selects the phase if phases alternate
         if settings.data_mean_bias:  # refused here, before anything is written, where the model cannot
@@ -303,9 +305,11 @@ class Training:
         for step in self.steps_of:
             step.totals[...] = 0
         part, bound = "valid" if self.data.valid is not None else "train", "bound" if draws else "elbo"
-        # a model of data with holes is chosen by how well it predicts observed values that it does not see
-        score = record.get("valid_held_out", record[f"{part}_{bound}"])
         phases = [0 if self.in_turn() else self.phase_at(epoch - 1) for epoch in (self.best_epoch, self.epoch)]
+        # A model of data with holes is chosen by how well it predicts observed values that it does not see, and one
+        # that classifies by its accuracy; where phases follow each other, the last one trains what classifies.
+        last = self.in_turn() or phases[1] == len(self.phases) - 1
+        score = record.get("valid_held_out", record.get("valid_accuracy" if last else "", record[f"{part}_{bound}"]))
         if self.best_epoch and phases[0] != phases[1]:
             self.best = -math.inf  # another phase raises other terms, and its parameters go into the model, too
         bounds = [value for name, value in record.items() if name.endswith(("_elbo", "_bound"))]

@@ -9,12 +9,25 @@ import numpy as np
 
 from tinyvae.data import DataSet
 from tinyvae.engine.noise import permutation
+from tinyvae.models import MODELS, Model
 from tinyvae.training.settings import Settings
 
 
 def select(data: DataSet, settings: Settings) -> DataSet:
     """The data of a training: without those that are held out, and with the labels of a few if `labels` says so."""
     return few_labels(hold_out(data, settings.validation, settings.seed), settings.labels, settings.seed)
+
+
+def check_labels(model: Model, settings: Settings) -> None:
+    """Raise ValueError for a number of labels with a model that does not learn from few."""
+    if not settings.labels or "labelled" in model.needs:
+        return
+    if "y" in model.needs:
+        raise ValueError(f"found labels={settings.labels} with a {model.kind}, which needs the label of each datum: "
+                         "leave labels out")
+    learners = [kind for kind, family in MODELS.items() if "labelled" in family.needs]
+    raise ValueError(f"found labels={settings.labels} with a {model.kind}, which reads no labels; models that learn "
+                     f"from few are {', '.join(learners)}: take one of them, or leave labels out")
 
 
 def check_classes(data: DataSet) -> None:

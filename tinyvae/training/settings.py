@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -77,7 +77,8 @@ class Settings:
     labels: int = setting(0, "The number of training labels that are used, the same number of each class; 0 uses all.")
     labelled_batch: int = setting(0, "The number of labelled data in a step, where a model learns from labels; 0 takes "
                                      "as many as of the others.")
-    patience: int = setting(0, "Stop after this many epochs without a better validation bound; 0 never stops.",
+    patience: int = setting(0, "Stop after this many epochs that are not better on the validation data; 0 never "
+                                 "stops.",
                             later=True)
     seed: int = setting(0, "The seed of everything that is random.")
 
@@ -132,6 +133,17 @@ class Settings:
             if not isinstance(value, kinds) or isinstance(value, bool) != (f.type == "bool") or too_long:
                 raise ValueError(f"found {f.name}={value!r}; expected {expected}{' below 2^63' if too_long else ''}")
         return cls(**values)
+
+
+def check_read(model: Any, settings: Settings, read: Collection[str]) -> None:
+    """Raise ValueError for a setting that changes nothing: the steps of the model `read` only these fields of a batch
+    and of a draw."""
+    plain = {f.name: f.default for f in fields(Settings)}
+    for name, field_read in {**{name: name for name in OF_THE_BOUND}, "labelled_batch": "labelled"}.items():
+        value = getattr(settings, name)
+        if value != plain[name] and field_read not in read:
+            of = "labelled data" if name == "labelled_batch" else "draws of z that it changes"
+            raise ValueError(f"found {name}={value} with a {model.kind}, whose steps have no {of}: leave {name} out")
 
 
 def may_change() -> list[str]:

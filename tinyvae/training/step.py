@@ -10,6 +10,7 @@ and the weight of each scheduled term (batches.py).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,19 @@ from tinyvae.training.settings import Settings
 SCHEDULED = ("kl",)  # the terms whose weight can change from step to step
 
 
+def watched(record: Any, read: set[str]) -> Any:
+    """A copy of a batch or a draw that adds the name of each of its fields to `read` when it is read."""
+
+    class Watched(type(record)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    copy = object.__new__(Watched)
+    copy.__dict__.update(vars(record))
+    return copy
+
+
 class Step:
     """The step of one phase: its terms, the optimizer of its parameters, and its totals over the epoch.
 
@@ -46,6 +60,7 @@ class Step:
         self.draw = settings.draw(self.noise)
         names, span = model.parameters.among(phase.networks)
         self.parameters = [model.parameters[name] for name in names]
+        self.read: set[str] = set()  # the fields of a batch and of a draw that the terms read
         self.names, self.gradient = names, model.parameters.gradient[span]
         self.optimizer = Optimizer(settings.optimizer, model.parameters.flat[span])
         terms = self._trial_terms()
@@ -62,7 +77,7 @@ class Step:
             batch, _ = self.batches.next(min(2, self.batches.count))
             check_parts(self.model, batch, self.draw)
             self.noise.restart()
-            terms = self.phase.terms(batch, self.draw)
+            terms = self.phase.terms(watched(batch, self.read), watched(self.draw, self.read))
         self.noise.restart()
         check_terms(self.model.kind, terms)
         return terms

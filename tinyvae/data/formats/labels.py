@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyvae.choices import path_of
 from tinyvae.data.checks import DataError
 from tinyvae.data.dataset import DataSet
 from tinyvae.data.formats.npy import map_npy
@@ -29,6 +30,7 @@ def split_labels(name: str) -> tuple[str, str]:
 
 def with_labels(name: str, file: Path) -> str:
     """The name of the data `name` with the labels of a file; DataError if there is none, or the name has labels."""
+    file = path_of("the labels", file)
     if MARK in name:
         raise DataError(f"found labels from {file} beside those of {name}; expected one file of labels.")
     if not file.expanduser().is_file():

@@ -3,7 +3,7 @@
     @reads("an .npy file", b"\\x93NUMPY")
     def read_npy(path): ...                            returns the arrays of the file by name
 
-    refuses("an HDF5 file", "read it with h5py, ...", b"\\x89HDF")      a format that is named, with what to do
+    refuses("an Arrow file", "read it with pandas, ...", b"ARROW1")      a format that is named, with what to do
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,15 +42,15 @@ class Stored:
 
 Arrays = dict[str, Stored]
 Reader = Callable[[Path], Any]  # it gives Arrays, or a Table (table.py)
-Mark = bytes | tuple[bytes, int]
+Mark = bytes | tuple[bytes, int] | Callable[[bytes], bool]
 
 
 class Format(NamedTuple):
-    """A format: its name, the bytes of its files with their place, and the function that reads a file."""
+    """A format: its name, how the first bytes of its files are recognised, and the function that reads a file."""
 
     name: str
-    mark: bytes
-    at: int
+    fits: Callable[[bytes], bool]
+    weight: int  # of several formats that fit, the one with the highest is meant
     read: Reader
     is_data_set: bool  # whether a file of it is a data set
 
@@ -58,17 +59,26 @@ FORMATS: list[Format] = []
 
 
 def reads(name: str, *marks: Mark, is_data_set: bool = True) -> Callable[[Reader], Reader]:
-    """Register the function below as the reader of a format; a mark is its first bytes, or bytes with their place.
+    """Register the function below as the reader of a format; a mark is its first bytes, bytes with their place, or for
+    a format that has no fixed bytes a function that says whether these are its first ones.
 
     `is_data_set` says whether such a file is a data set, so that errors name it among those that are expected.
     """
 
     def register(read: Reader) -> Reader:
-        places = (mark if isinstance(mark, tuple) else (mark, 0) for mark in marks)
-        FORMATS.extend(Format(name, mark, at, read, is_data_set) for mark, at in places)
+        for mark in marks:
+            if callable(mark):
+                FORMATS.append(Format(name, mark, 0, read, is_data_set))
+                continue
+            found, at = mark if isinstance(mark, tuple) else (mark, 0)
+            FORMATS.append(Format(name, partial(_stands, found, at), HEAD * len(found) + at, read, is_data_set))
         return read
 
     return register
+
+
+def _stands(mark: bytes, at: int, head: bytes) -> bool:
+    return head[at : at + len(mark)] == mark
 
 
 def refuses(name: str, advice: str, *marks: Mark) -> None:
@@ -82,14 +92,13 @@ def refuses(name: str, advice: str, *marks: Mark) -> None:
 
 def expected() -> str:
     """The formats that are read, in words."""
-    names = sorted({fmt.name.removeprefix("an ").removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
+    names = sorted({fmt.name.partition(" ")[2].removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
     return f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images, or a table (.csv, .tsv, .parquet)"
 
 
 def recognised(head: bytes) -> Format | None:
     """The format whose mark stands in the first bytes of a file; of several, the one with the longest mark."""
-    found = [fmt for fmt in FORMATS if head[fmt.at : fmt.at + len(fmt.mark)] == fmt.mark]
-    return max(found, key=lambda fmt: (len(fmt.mark), fmt.at), default=None)
+    return max((fmt for fmt in FORMATS if fmt.fits(head)), key=lambda fmt: fmt.weight, default=None)
 
 
 def head_of(path: Path) -> bytes:
