@@ -193,7 +193,8 @@ tape = tapes["kernels"]
 tape.replay()
 programs = [call for call in tape.calls if hasattr(call, "table")]
 rows = sum(len(call.table) for call in programs)
-print(f"launches: {len(tape.working())}\ncalls from Python in a replay: {len(tape.calls)}\n"
+print(f"launches: {len(tape.working())}\n"
+      f"calls from Python in a replay: {len(tape.calls)}\n"
       f"rows of the table: {rows}, with {programs[0].table.shape[1]} numbers each")
 
 # %% [markdown]
@@ -285,10 +286,11 @@ def by_rows(parts):
     return np.cumsum(halves, axis=0)[-1]
 
 
+print("of 512 numbers, how many have other bits in 1 to 7 parts than in one")
 for cut in (by_columns, by_rows):
     found = [cut(parts) for parts in range(1, 8)]
     differ = [int((one.view(np.int32) != found[0].view(np.int32)).sum()) for one in found]
-    print(f"{cut.__name__:<12}{differ} of 512 numbers have other bits, for 1 to 7 parts")
+    print(f"{cut.__name__:<12}{differ}")
 
 # %% [markdown]
 # Sharing costs time, too: what another core has written must be fetched from its cache. So a job is cut only if it is
