@@ -1,7 +1,6 @@
 """What the page serves: the names in its JavaScript, and one sentence for everything else."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,8 +62,8 @@ def test_other_data_are_refused():
     holes = dataclasses.replace(bits(), test_mask=np.zeros((5, 12), np.uint8))
     with pytest.raises(ValueError, match="found missing pixels in mine-static; explore shows whole images"):
         check(vae(), holes)
-    colour = SimpleNamespace(name="c-gray", is_table=False, shape=(2, 2, 3), size_in_words="2 x 2 x 3")
-    with pytest.raises(ValueError, match="found images of 2 x 2 x 3 in c-gray; explore shows grey images alone"):
+    colour = tv.DataSet("c-color", *(np.ones((n, 12), np.uint8) for n in (20, 5)), (2, 2, 3), 255.0, "color")
+    with pytest.raises(ValueError, match="found images in colour in c-color; explore shows grey images alone"):
         check(vae(), colour)
     with pytest.raises(ValueError, match="mine-static has 12 pixels a datum; the model takes 9"):
         check(tv.VAE(9, 4, 2), bits())

@@ -131,13 +131,14 @@ def test_means_and_densities_of_likelihoods(browser, tmp_path):
     with opened(browser, tmp_path, *contents.contents(*trained("model vae"), "run")) as window:
         for name in served()["likelihood"]:
             family = LIKELIHOODS[name].family
-            for first in (-30.0, -1.3, -0.09, -1e-4, 0.0, 0.05, 0.2, 40.0):
-                raw = [first, -0.8][: family.width(1)]
-                law = family.from_raw(Tensor(np.array([raw])))
-                found = window.value(f"""(raw) => [tinyvae.LIKELIHOODS[{name!r}].mean(...raw),
-                    ...[0, 1].map((x) => tinyvae.LIKELIHOODS[{name!r}].logProb(x, ...raw))]""", raw)
-                expected = [law.mean.item(), *(law.log_prob(Tensor(np.array([[x]]))).item() for x in (0.0, 1.0))]
-                np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12, err_msg=f"{name} at {first}")
+            raw = np.array([[first, -0.8] for first in (-30.0, -1.3, -0.09, -1e-4, 0.0, 0.05, 0.2, 40.0)])
+            raw = raw[:, : family.width(1)]
+            law = family.from_raw(Tensor(raw))
+            found = window.value(f"""(raw) => raw.map((row) => [tinyvae.LIKELIHOODS[{name!r}].mean(...row),
+                ...[0, 1].map((x) => tinyvae.LIKELIHOODS[{name!r}].logProb(x, ...row))])""", raw.tolist())
+            densities = [law.log_prob(Tensor(np.full((len(raw), 1), x))).numpy() for x in (0.0, 1.0)]
+            expected = np.stack([law.mean.numpy()[:, 0], *densities], axis=1)
+            np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12, err_msg=name)
 
 
 def check_moments(what, drawn, mean, variance):
@@ -200,7 +201,7 @@ def test_completions_are_those_of_the_exact_conditional(browser, tmp_path):
                            ) > 10 * error  # the observed pixels matter
 
 
-CLASSES = f"Array.from({{length: {FEW}}}, (_, i) => tinyvae.classes(tinyvae.testDatum(i)))"
+CLASSES = f"Array.from({{length: {FEW}}}, (_, i) => tinyvae.classes(tinyvae.testDatum(i)).p)"
 
 
 def test_the_classifiers_of_models_agree_with_python(browser, tmp_path):
@@ -233,11 +234,18 @@ def test_the_classes_of_a_conditional_model_are_bayes_rule(browser, tmp_path):
             return Array.from({{length: {draws}}}, () => tinyvae.logWeight(q.draw(), d, q));
         }}))"""))
         found = np.array(window.value(CLASSES))
+        again = f"tinyvae.classesByEvidence(tinyvae.testDatum(0), {draws // 4})"
+        repeated = window.value(f"Array.from({{length: 100}}, () => {again})")
     ratios = np.exp(weights - exact[:5, :, None])
     spread = np.sqrt(np.square(ratios.std(2)).mean() / draws / ratios[..., 0].size)
     likely_zero("estimates of p(x|y) over the integral, minus 1", ratios.mean() - 1, spread)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
     chances = np.exp(exact - np.logaddexp.reduce(exact, axis=1, keepdims=True))
+    p, errors = (np.array([one[name] for one in repeated]) for name in ("p", "error"))
+    y = np.abs(chances[0] - 0.5).argmin()  # the least certain class
+    spread = p[:, y].std(ddof=1)
+    print(f"p = {chances[0, y]:.3f}: spread {spread:.4f}, its standard error {np.sqrt(np.mean(errors[:, y] ** 2)):.4f}")
+    assert 0.6 < spread / np.sqrt(np.mean(errors[:, y] ** 2)) < 1.5  # of 100 draws the spread is known to 7 %
     sure = chances.max(1) > 0.9
     assert sure.sum() >= 5
     assert (found.argmax(1) == chances.argmax(1))[sure].all()

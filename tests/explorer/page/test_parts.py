@@ -16,7 +16,6 @@ from tinyvae.models import model_for
 pytestmark = pytest.mark.browser
 
 EVIL = "</script><b>evil</b>"
-DECODE_MS = 5
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +75,6 @@ def test_names_are_text(browser, files):
         assert EVIL in window.text("#labels")
         assert EVIL in window.text("#legend")
         assert window.value("Array.from(document.querySelectorAll('b'), (b) => b.textContent)") == list("0123456789")
-
-
-def test_decoding_is_quick(browser, files):
-    """In each of five rounds fewer than 5 ms, of which the least is asked: another program may stop any of them."""
-    with Watched(browser, files["vae"]) as window:
-        rounds = window.value("""Array.from({length: 5}, () => {
-            const begun = performance.now();
-            for (let i = 0; i < 20; i += 1) tinyvae.decode(tinyvae.here.z, tinyvae.here.datum);
-            return (performance.now() - begun) / 20;
-        })""")
-        print(f"decoding: {min(rounds):.2f} ms, allowed {DECODE_MS}")
-        assert min(rounds) <= DECODE_MS
 
 
 def test_the_pointer_decodes_where_it_is(browser, files):

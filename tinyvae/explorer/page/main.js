@@ -25,7 +25,7 @@ async function main() {
 globalThis.tinyvae = {
   get run() { return RUN; },
   get here() { return HERE; },
-  testDatum, withLabel, choose, moveTo, decode, classes, completed, likeTheData, logWeight, logGamma, uniform,
+  testDatum, withLabel, choose, moveTo, decode, classes, classesByEvidence, completed, likeTheData, logWeight, logGamma, uniform,
   encode: (d) => posterior(d).mean(),
   posterior, prior, likelihoodAt, LIKELIHOODS, FAMILIES, ACTIVATIONS,
 };

@@ -59,10 +59,10 @@ function testDatum(index) {
   return { index, label, x, grey: RUN.grey ? part(RUN.grey, RUN.scales.grey) : x, y: null };
 }
 
-// A datum with the label that its model is given: the most probable one, or of a conditional model its own
+// A datum with what is said of its label, and the label that its model is given: the most probable one, or of a
+// conditional model its own
 function withLabel(d) {
-  if (!RUN.model.chooses()) return d;
-  if (RUN.condition && d.label !== null) return { ...d, y: d.label };
-  const p = classes(d);
-  return { ...d, y: p.indexOf(Math.max(...p)) };
+  const found = classes(d);
+  if (!RUN.model.chooses()) return { ...d, found };
+  return { ...d, found, y: RUN.condition && d.label !== null ? d.label : found.p.indexOf(Math.max(...found.p)) };
 }

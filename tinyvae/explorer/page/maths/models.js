@@ -4,7 +4,7 @@
 //   posterior(d)   q(z|x)
 //   prior(d)       p(z)
 //   raw(z, d)      the numbers of p(x|z) that its decoder gives
-//   classes(d)     p(y|x) of each class, or null where it says nothing of labels
+//   classes(d)     p(y|x) of each class and, of an estimate, their standard errors; null where it says nothing of labels
 // `chooses` says whether the label is an input, which the reader can choose.
 
 const MODELS = {};
@@ -33,7 +33,7 @@ model("miwae", {
 model("m1", {
   posterior: (d) => posteriorOf(forward("encoder", d.x)),
   raw: (z) => forward("decoder", z),
-  classes: (d) => softmax(forward("classifier", MODELS.m1.posterior(d).mean())),
+  classes: (d) => ({ p: softmax(forward("classifier", MODELS.m1.posterior(d).mean())) }),
 });
 
 // p(y) p(z) p(x|y, z) with q(y|x) and q(z|x, y) (Kingma, Rezende, Mohamed & Welling 2014)
@@ -41,7 +41,7 @@ model("m2", {
   chooses: () => true,
   posterior: (d) => posteriorOf(forward("q_z", d.x, oneHot(d.y, RUN.config.classes))),
   raw: (z, d) => forward("p_x", z, oneHot(d.y, RUN.config.classes)),
-  classes: (d) => softmax(forward("q_y", d.x)),
+  classes: (d) => ({ p: softmax(forward("q_y", d.x)) }),
 });
 
 // M2 whose q(z|x) does not read y
@@ -49,7 +49,7 @@ model("shot", {
   chooses: () => true,
   posterior: (d) => posteriorOf(forward("q_z", d.x)),
   raw: (z, d) => forward("p_x", z, oneHot(d.y, RUN.config.classes)),
-  classes: (d) => softmax(forward("q_y", d.x)),
+  classes: (d) => ({ p: softmax(forward("q_y", d.x)) }),
 });
 
 // p(z|c), q(z|t, c) and p(t|z, c) (Sohn, Lee & Yan 2015)
@@ -99,15 +99,21 @@ function logWeight(z, d, q = posterior(d)) {
   return likelihoodAt(z, d).logProb(targetOf(d.x)) + prior(d).logProb(z) - q.logProb(z);
 }
 
-// p(y|x) is proportional to p(x|y) for a uniform p(y), and p(x|y) is estimated by importance sampling
+// p(y|x) is proportional to p(x|y) for a uniform p(y), and p(x|y) is estimated by the mean of the weights w. With r_y, the
+// relative standard error of that mean, log p(y|x) changes by r_y (1 - p_y) and by -r_k p_k for each other class k.
 function classesByEvidence(d, draws) {
-  const evidence = [];
+  const evidence = [], relative = [];
   for (let y = 0; y < RUN.config.classes; y += 1) {
     const given = { ...d, y };
     const q = posterior(given);
-    evidence.push(logMeanExp(Array.from({ length: draws }, () => logWeight(q.draw(), given, q))));
+    const weights = Array.from({ length: draws }, () => logWeight(q.draw(), given, q));
+    const mean = logMeanExp(weights);
+    evidence.push(mean);
+    relative.push(Math.sqrt(sumOf(draws, (i) => Math.expm1(weights[i] - mean) ** 2) / (draws - 1) / draws));
   }
-  return softmax(evidence);
+  const p = softmax(evidence);
+  const error = p.map((value, y) => value * Math.sqrt(sumOf(p.length, (k) => (relative[k] * (k === y ? 1 - value : p[k])) ** 2)));
+  return { p, error };
 }
 
 function classes(d) {

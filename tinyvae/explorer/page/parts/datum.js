@@ -41,17 +41,17 @@ function showDatum() {
 }
 
 function showClasses() {
-  const p = classes(HERE.datum);
-  byId("classes").hidden = p === null;
-  if (p === null) return;
+  const { found } = HERE.datum;
+  byId("classes").hidden = found === null;
+  if (found === null) return;
   byId("classes-about").textContent = RUN.condition
-    ? `By Bayes' rule with equal p(y); each p(x|y) is estimated by ${DRAWS_A_CLASS} draws of importance sampling.`
+    ? `By Bayes' rule with equal p(y), with standard errors; each p(x|y) is estimated by ${DRAWS_A_CLASS} draws of importance sampling.`
     : "What the classifier of the model says of the image.";
-  byId("classes").querySelector("dl").replaceChildren(...p.flatMap((value, y) => {
+  byId("classes").querySelector("dl").replaceChildren(...found.p.flatMap((value, y) => {
     const track = make("dd", "", { class: "track", "aria-hidden": "true" }), bar = make("div", "", { class: "bar" });
     bar.style.width = `${100 * value}%`;
     track.append(bar);
-    return [make("dt", RUN.names[y]), track, make("dd", `${number(100 * value, 1)} %`)];
+    return [make("dt", RUN.names[y]), track, make("dd", `${number(100 * value, 1)}${found.error ? ` ± ${number(100 * found.error[y], 1)}` : ""} %`)];
   }));
 }
 

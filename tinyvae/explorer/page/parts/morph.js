@@ -17,7 +17,7 @@ function showMorph() {
 }
 
 function takeEnd(which, datum) {
-  const d = withLabel(datum);
+  const d = datum.found === undefined ? withLabel(datum) : datum;
   ENDS[which] = { datum: d, z: posterior(d).mean() };
   show(byId(`end-${which}`), d.grey, `Image ${which.toUpperCase()}: ${describe(d)}`);
 }

@@ -11,8 +11,9 @@ function drawSamples() {
 function showSamples() {
   const given = RUN.condition ? RUN.words : RUN.model.chooses() ? "a label" : "";
   const of = RUN.model.chooses() ? "the one that is chosen" : "that of the image";
-  byId("samples-about").textContent = `Means of p(x|z${given ? ", c" : ""}) for draws z of the prior p(z${RUN.condition ? "|c" : ""})`
-    + `${given ? `, where c is ${given}: ${of}` : ""}. Press one to go to its place z.`;
+  const letter = RUN.condition ? "c" : "y";
+  byId("samples-about").textContent = `Means of p(x|z${given ? `, ${letter}` : ""}) for draws z of the prior `
+    + `p(z${RUN.condition ? "|c" : ""})${given ? `, where ${letter} is ${given}: ${of}` : ""}. Press one to go to its place z.`;
   byId("drawn").replaceChildren(...draws.map((z, i) => thumb(decode(z, HERE.datum), `Sample ${i + 1}`, () => { stop(); moveTo(z); })));
 }
 
