@@ -60,7 +60,7 @@ from tinyvae.pictures.page import INK, LABELS, PALE, new_figure, plain_axes
 # $$-L(x, y) = E_{q(z|x, y)}[\log p(x|y, z)] - \mathrm{KL}(q(z|x, y) \,\|\, p(z)) + \log p(y)$$
 #
 # ```{line} tinyvae/models/m2.py
-# return (terms["reconstruction"] - terms["kl"]).reshape(*lead) - self.log_classes
+# return reconstruction - kl - self.log_classes
 # ```
 #
 # ## In one dimension, with two labels
@@ -196,8 +196,8 @@ style = m2.posterior_given(tv.Tensor(x), tv.Tensor(y))[0].mean.numpy()
 chosen = np.argsort((style**2).sum(1))[-8:]  # the digits whose style is least usual
 restyled = m2.restyled(tv.Tensor(x[chosen]), tv.Tensor(y[chosen])).numpy()
 drawn(analogies, x[chosen], restyled.swapaxes(0, 1), list("0123456789"), (8, 8),
-      text="Eight test digits, and beside each the ten digits in its style. Within a column the "
-           "digit stays and becomes wider, narrower, bolder or fainter.")
+      text="Eight test digits, and beside each the ten digits in its style. Within a column "
+           "the digit stays and becomes wider, narrower, bolder or fainter.")
 
 # %% [markdown]
 # ## Labels inside the bound

@@ -77,8 +77,8 @@ for y in np.unique(images.mean(1)):
 # $$y_{ij} = \frac{1}{n^2} \sum_{a, b = 1}^{n} x_{(i-1) n + a,\; (j-1) n + b}$$
 #
 # ```{line} tinyvae/models/conditions.py
-# blocks = images.reshape(*images.shape[:-1], high, n, wide, n)
-# return blocks.mean((-3, -1), dtype=np.float32).reshape(*images.shape[:-1], self.width)
+# blocks = images.reshape(*before, high, n, wide, n, *channels)
+# means = blocks.mean((len(before) + 1, len(before) + 3), dtype=np.float32)
 # ```
 #
 # and the model has a prior $p(z|y)$ that is a network, too. An answer is $E[x|z, y]$ for a draw of $z$, and the
@@ -134,8 +134,6 @@ for way in (*ways, flat.way(1, 0.0)):
     name = "network without z" if way not in ways else way.name
     print(f"{name:<19}PSNR {way.psnr:.2f} ± {way.psnr_stderr:.2f} dB,   "
           f"SSIM {way.ssim:.3f} ± {way.ssim_stderr:.3f}")
-
-# %% tags=["drawing"]
 temperatures = np.linspace(0, 1.5, 7)
 course = upscale(cvae, test, temperatures=tuple(temperatures), draws=16)
 one, mean = ([course.way(draws, t) for t in temperatures] for draws in (1, 16))
