@@ -153,12 +153,12 @@ show(figure, "Left, PSNR over the temperature: that of one answer falls, that of
              "the temperature from 0.")
 
 # %% [markdown]
-# The mean of many answers, the answer at $T = 0$ and the network without $z$ are all near $E[x|y]$, and lead. A
-# single answer at $T = 1$ loses, as the claim says, but less than 3 dB: an answer is $E[x|z, y]$ and not a draw of
-# $x$. It leaves out the noise of single pixels and has only that part of the spread that comes with $z$. So PSNR
-# prefers what is blurred, by a theorem and not by chance. A model of super-resolution should be judged by its
-# log-likelihood as well: there a sharp answer that is one of several right ones counts, and a mean that is no image
-# does not.
+# The answer at $T = 0$ and the mean of many answers are nearest to $E[x|y]$, and lead; the network without $z$, which
+# is trained for that mean, comes close. A single answer at $T = 1$ loses, as the claim says, but less than 3 dB: an
+# answer is $E[x|z, y]$ and not a draw of $x$. It leaves out the noise of single pixels and has only that part of the
+# spread that comes with $z$. So PSNR prefers what is blurred, by a theorem and not by chance. A model of
+# super-resolution should be judged by its log-likelihood as well: there a sharp answer that is one of several right
+# ones counts, and a mean that is no image does not.
 #
 # ## Exercises
 #
