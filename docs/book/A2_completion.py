@@ -175,10 +175,8 @@ print(f"{completed.acceptance:.0%} of the proposals were taken")
 
 # %% tags=["answer"]
 hidden, truth = completed.hidden, completed.x > 0.5
-for name, each in {
-    "a completion": completed.draws,
-    "their mean, cut": completed.mean[None],
-}.items():
+answers = {"a completion": completed.draws, "their mean, cut": completed.mean[None]}
+for name, each in answers.items():
     wrong = ((each > 0.5) != truth) & hidden
     shares = wrong.sum(2).mean(0) / hidden.sum(1)
     error = shares.std(ddof=1) / math.sqrt(len(shares))
@@ -303,10 +301,8 @@ def conditional(m, C, x1):
 def _(answer):
     m, C, x1 = np.array([1.0, -2.0]), np.array([[2.0, 0.9], [0.9, 1.0]]), 2.5
     law = stats.multivariate_normal(m, C)
-    moments = [
-        integrate.quad(lambda x2, k=k: x2**k * law.pdf([x1, x2]), -12, 12)[0]
-        for k in range(3)
-    ]
+    moments = [integrate.quad(lambda x2, k=k: x2**k * law.pdf([x1, x2]), -12, 12)[0]
+               for k in range(3)]
     mean = moments[1] / moments[0]
     expected = mean, moments[2] / moments[0] - mean**2
     told = f"quadrature gives the mean {expected[0]:.4f} and the variance {expected[1]:.4f}"
@@ -317,9 +313,8 @@ def _(answer):
 @conditional.solution
 def _(m, C, x1):
     slope = C[1, 0] / C[0, 0]
-    return m[1] + slope * (x1 - m[0]), C[1, 1] - slope * C[
-        0, 1
-    ]  # the variance does not depend on x1
+    variance = C[1, 1] - slope * C[0, 1]  # which does not depend on x1
+    return m[1] + slope * (x1 - m[0]), variance
 
 
 # %% [markdown]
