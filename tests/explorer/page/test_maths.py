@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from browser import Watched
+from browser import Watched, coloured
 from scipy.special import gammaln
 from support import likely_zero
 
@@ -32,6 +32,9 @@ CASES = {
     "given quadrants:2": {"kind": "cvae", "given": "quadrants:2"},
     "given quadrants:3": {"kind": "cvae", "given": "quadrants:3"},
     "given pooled:2": {"kind": "cvae", "given": "pooled:2"},
+    **{f"colour, {name}": {"colour": True, "likelihood": "continuous-bernoulli", **options} for name, options in (
+        ("vae", {}), ("quadrants:1", {"kind": "cvae", "given": "quadrants:1"}),
+        ("pooled:2", {"kind": "cvae", "given": "pooled:2"}))},
     "given label, gamma": {"kind": "cvae", "given": "label", "posterior": "gamma"},
 }
 
@@ -49,6 +52,8 @@ def data_for(likelihood):
 def trained(case):
     options = {"kind": "vae", "likelihood": "bernoulli"} | CASES[case]
     data = data_for(options["likelihood"])
+    if options.pop("colour", False):
+        data = coloured(data)
     model = model_for(options.pop("kind"), data, **SIZES, **options)
     tv.fit(model, data, epochs=2, lr=3e-3)
     return model, data
@@ -86,7 +91,7 @@ def test_it_agrees_with_python(browser, tmp_path, case):
     x, z, images, log_weights = (np.array([row[name] for row in found]) for name in ("x", "z", "image", "weight"))
     assert len(z) == FEW
     np.testing.assert_allclose(x, batch.x.numpy(), atol=1e-7)
-    pixels = np.arange(64) if model.condition is None else model.condition.pixels
+    pixels = np.arange(model.pixels) if model.condition is None else model.condition.pixels
     worst = np.abs(z - q.mean.numpy()).max()
     off = np.abs(images[:, pixels] - likelihood(q.mean).mean.numpy()).max()
     print(f"{case}: latents differ by {worst:.2g}, allowed {LATENT}; pixels by {off:.2g}, allowed {PIXEL:.2g}; "
@@ -94,7 +99,7 @@ def test_it_agrees_with_python(browser, tmp_path, case):
     assert worst <= LATENT
     assert off <= PIXEL
     np.testing.assert_allclose(log_weights, weights, rtol=2e-5, atol=2e-4)
-    others = np.setdiff1d(np.arange(64), pixels)
+    others = np.setdiff1d(np.arange(model.pixels), pixels)
     assert (images[:, others] == x[:, others]).all()
 
 
