@@ -99,8 +99,12 @@ def driver(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
+    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error).
+
+    Its pictures have few pixels, which take less time.
+    """
     from tinyvae.cli import main as cli
+    from tinyvae.pictures import page
 
     with contextlib.suppress(ImportError):  # it decides where machine code is kept, and not in this test's folder
         import tinyvae_kernels.cpu.runtime.cache  # noqa: F401
@@ -109,6 +113,7 @@ def run(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("TINYVAE_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` changes
+    monkeypatch.setattr(page, "DPI", 70)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tinyvae", *map(str, arguments)])

@@ -190,6 +190,7 @@ def by_draws(p, datum, weight, count, repeats=40):
     return np.logaddexp.reduce(values, axis=1) - math.log(count)
 
 
+# %% tags=["drawing"]
 figure = new_figure(7, 3.4)
 axes = figure.add_subplot()
 for latent, colour in zip((1, 2, 3, 4), LABELS[::2], strict=False):
@@ -240,8 +241,9 @@ for latent, vae in vaes.items():
 
 # %% [markdown]
 # The prior and the posterior drift apart with every latent, because each latent that is used narrows the posterior.
-# Draws from the prior are thermometers all over the hall. The encoder knows where the lamp is, and that is what the
-# next chapter trains it for: to be near $p(z|x)$ without ever computing it.
+# Draws from the prior are thermometers all over the hall. The encoder knows where the lamp is, and that is what it is
+# trained for: to be near $p(z|x)$ without ever computing it. The next chapter says how one can be near to what one
+# cannot compute.
 #
 # ## Other ways, and what they need
 #

@@ -363,7 +363,11 @@ def _(z, a, b):
 # - Ruiz, Titsias & Blei (2016), the G-REP paper: eqs. 5 to 8 are the claim, eq. 11 is the map for the Gamma
 #   distribution; and both limits are named. It uses one draw a step, against some thirty of BBVI with Rao-Blackwell
 #   and control variate.
-# - Its two experiments are run again in `examples/`; [The gradient problem, from BBVI to G-REP](../estimators.md) has
-#   the figures, and says where ours differ from the paper's.
+# - Its two experiments are run again in `examples/`. On 320 images of faces, a model with 463,800 latents, the training
+#   ELBO of G-REP by one draw after 1000 steps is
+#   <!--figure gamma-def:rows[setting=G-REP, step 1000].value:,.0f-->-8,586,539<!--/figure--> nats, that of BBVI by
+#   thirty draws after 500 steps
+#   <!--figure gamma-def:rows[setting=BBVI, step 500].value:,.0f-->-12,412,725<!--/figure--> nats (one run each).
+#   [The gradient problem, from BBVI to G-REP](../estimators.md) says where ours differ from the paper's.
 # - Naesseth, Ruiz, Linderman & Blei (2017) take the map of the rejection sampler; Figurnov, Mohamed & Mnih (2018)
 #   differentiate the distribution function.

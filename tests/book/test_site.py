@@ -133,7 +133,8 @@ def opened(site, browser):
         page.close()
 
 
-PAGES = ["index.html", "reference.html", *(f"book/{name}.html" for name in CHAPTERS),
+PAGES = ["index.html", "reference.html", "source/tinyvae/inference/estimators.py.html",
+         *(f"book/{name}.html" for name in CHAPTERS),
          *(f"{path.stem}.html" for path in sorted((ROOT / "docs").glob("*.md")) if path.stem != "index")]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import pytest
 
 import tinyvae as tv
 from tinyvae.cli import commands
-from tinyvae.pictures import page
 
 SMALL = ["--hidden", "8", "--latent", "2", "--epochs", "2", "--no-pictures"]
 
@@ -27,8 +26,7 @@ def made(run, tmp_path):
     return run
 
 
-def test_a_table_from_training_to_files(made, monkeypatch):
-    monkeypatch.setattr(page, "DPI", 60)
+def test_a_table_from_training_to_files(made):
     config = json.loads(Path("one/config.json").read_text())
     assert config["data"] == f"{Path('a.csv').absolute()}@kind-real"
     assert config["model"]["likelihood"] == "normal"

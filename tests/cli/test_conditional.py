@@ -84,9 +84,12 @@ def test_a_single_image_file(run, runs):
     assert size_of("samples.png")
 
 
-def test_an_unconditional_run_samples_as_before(run, runs):
+def test_an_unconditional_run_samples_as_before(run, runs, monkeypatch):
+    loaded, load = [], tv.runs.load
+    monkeypatch.setattr(tv.runs, "load", lambda *arguments: loaded.append(arguments) or load(*arguments))
     assert run("sample", runs / "vae", "--out", "p")[0] == 0
     assert size_of("p/samples.png")
+    assert len(loaded) == 1
     assert run("sample", runs / "vae", "--out", "images.csv", "--count", 4, "--seed", 2)[0] == 0
     _, *lines = Path("images.csv").read_text().splitlines()
     found = np.array([line.split(",") for line in lines], float)
@@ -121,7 +124,8 @@ def test_upscale_prints_a_table_and_draws(run, runs):
     (("sample", "pooled", "--temperature", 2), "found --temperature without a condition"),
     (("sample", "vae", "--draws", 4), "found --draws with a vae, which generates without a condition"),
     (("sample", "pooled", "--out", "x.npz"), "found --out x.npz without a condition"),
-    (("sample", "pooled", "--out", "x.jpg"), "found --out x.jpg; expected a file that ends in .npz or .csv, or a"),
+    (("sample", "pooled", "--out", "x.jpg"), "found --out x.jpg; expected a file that ends in .csv or .npz, or a"),
+    (("latents", "vae", "--out", "x.jpg"), "found --out x.jpg; expected a file that ends in .csv or .npz, or a"),
     (("sample", "label", "--label", 3, "--draws", -1), "found draws -1; expected a whole number, at least 1"),
     (("upscale", "quadrants"), "found a cvae that is given the left half of an image; upscale takes a run"),
     (("upscale", "vae"), "found a vae, which generates without a condition"),

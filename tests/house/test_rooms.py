@@ -1,6 +1,7 @@
 """The house: which module may import which, how long files are, what names mean, and the rules of the test run."""
 
 import ast
+import functools
 import importlib
 import inspect
 import io
@@ -40,6 +41,7 @@ def unguarded(tree):
             yield from unguarded(child)
 
 
+@functools.cache
 def imports(text):
     """What a source text imports of tinyvae, wherever in it, as dotted names without `tinyvae.`."""
     found = set()

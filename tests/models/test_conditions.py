@@ -150,7 +150,7 @@ def test_labels_are_one_hot():
                                                  "2, by which rows and columns can be divided"),
     (lambda: condition_of("pooled:2", (1, 9), 0), "found given='pooled:2' for images of 1 x 9 pixels, of which no "
                                                   "number divides rows and columns; expected another condition"),
-    (lambda: condition_of("pooled:2", (4, 4, 3), 0), "found given='pooled:2' for data of shape (4, 4, 3); expected"),
+    (lambda: condition_of("pooled:2", (4,), 0), "found given='pooled:2' for data of shape (4,); expected"),
     (lambda: condition_of("label", SHAPE, 0), "found given='label' for data without labels"),
     (lambda: condition_of("label", SHAPE, 3).from_label(3), "found the label 3; this model was trained on labels from "
                                                             "0 to 2"),

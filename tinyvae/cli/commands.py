@@ -25,6 +25,7 @@ from tinyvae.cli.options import (
     Use,
     check_part,
     existing_folder,
+    file_for,
     folder_of,
     given,
     make,
@@ -111,24 +112,26 @@ def picture(name: str) -> Any:
 
 
 def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, data_dir: str | None,
-          count: int = 1000) -> None:
-    """Draw one kind of picture, or write its numbers, if `out` is a file of rows."""
+          count: int = 1000, model: Any = None) -> None:
+    """Draw one kind of picture, or write its numbers, if `out` is a file of rows; of `model`, if it is loaded already.
+    """
     from tinyvae.choices import whole
     from tinyvae.pictures import gallery
     from tinyvae.tasks import rows
     from tinyvae.tasks.generation import aggregate
 
-    model, data_set = opened(run, data, data_dir)
+    table = file_for(out)
+    model, data_set = opened(run, data, data_dir, model=model)
     if not model.has_pictures:
         raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
                          "pictures are for models that do, as a vae")
     model.check(data_set)
-    if out is not None and out.suffix in rows.SUFFIXES:
+    if table is not None:
         if name not in rows.FILES:
             raise ValueError(f"found --out {out} with {name}, which draws pictures alone; expected a folder, or one of "
                              f"{', '.join(rows.FILES)}")
-        make(out.parent)
-        print(rows.write(out, *rows.FILES[name](model, data_set, whole("count", count, 1), seed)))
+        make(table.parent)
+        print(rows.write(table, *rows.FILES[name](model, data_set, whole("count", count, 1), seed)))
         return
     if data_set.is_table and name not in rows.FILES:
         raise ValueError(f"found {name} with {data_set.name}, a table, which has no images; expected one of "

@@ -9,7 +9,22 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Part, Run, Seed, Use, given, make, opened, opt, pictures_of
+from tinyvae.cli.options import (
+    Data,
+    DataDir,
+    Device,
+    Json,
+    Part,
+    Run,
+    Seed,
+    Use,
+    file_for,
+    given,
+    make,
+    opened,
+    opt,
+    pictures_of,
+)
 from tinyvae.progress import watched
 from tinyvae.tasks import rows
 from tinyvae.tasks.chains import METHODS
@@ -45,9 +60,7 @@ def complete(
     from tinyvae.pictures.completions import ANSWERS, completions
     from tinyvae.tasks import completion
 
-    file = out if out is not None and out.suffix in rows.SUFFIXES else None
-    if out is not None and file is None and out.suffix[1:].isalpha() and not out.is_dir():
-        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(rows.SUFFIXES)}, or a folder")
+    file = file_for(out)
     model, data_set = opened(run, data, data_dir, device)
     if count is None and missing is not None:
         count = 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +9,23 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.cli.options import Data, DataDir, Device, Json, Run, Seed, Use, given, make, opened, opt, pictures_of
+from tinyvae.cli.options import (
+    Data,
+    DataDir,
+    Device,
+    Json,
+    Run,
+    Seed,
+    Use,
+    file_for,
+    given,
+    make,
+    opened,
+    opt,
+    pictures_of,
+)
 from tinyvae.progress import watched
 
-FILES = (".npz", ".csv")  # of numbers
 OutFile = Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file that ends in .npz "
                                      "or .csv, for the numbers.")]
 
@@ -50,23 +62,23 @@ def sample(
         if asked := [name for name in ("draws", "temperature") if name in given(context)]:
             raise ValueError(f"found --{asked[0]} with a {model.kind}, which generates without a condition; expected "
                              "it beside --label or --condition, with a run that was trained with one")
-        commands.drawn("sample", run, out, data, seed, data_dir, count)
+        commands.drawn("sample", run, out, data, seed, data_dir, count, model)
         return
-    check_out(out)
+    file = file_for(out)
     if label is not None or condition is not None:
         found = conditional.answer(model, label, condition, draws, temperature, seed)
-        if is_file(out):
-            write(out, found.arrays(), "condition", model.condition.shape)
+        if file is not None:
+            write(file, found.arrays(), "condition", model.condition.shape)
         else:
             print(pictures.answers(found, model.condition.shape, pictures_of(run, out) / "samples.png"))
         return
-    if is_file(out) or "temperature" in given(context):
-        what = f"--out {out}" if is_file(out) else "--temperature"
+    if file is not None or "temperature" in given(context):
+        what = "--temperature" if file is None else f"--out {out}"
         raise ValueError(f"found {what} without a condition; expected --label or --condition beside it: this model is "
                          f"given {model.condition.words}")
     model, data_set = opened(run, data, data_dir, device, model)
-    for file in gallery.sample(model, data_set, pictures_of(run, out), seed):
-        print(file)
+    for picture in gallery.sample(model, data_set, pictures_of(run, out), seed):
+        print(picture)
 
 
 def upscale(
@@ -97,7 +109,7 @@ def upscale(
     from tinyvae.tasks.generation import upscaling
     from tinyvae.tasks.inputs import images_of
 
-    check_out(out)
+    file = file_for(out)
     model: Any
     if images is None:
         model, data_set = opened(run, data, data_dir, device)
@@ -113,11 +125,11 @@ def upscale(
     with watched("upscaling") as progress:
         found = upscaling.upscale(model, given_images, factors(temperature), draws, seed, progress=progress)
     print(json.dumps(files.plain(found.to_dict()), indent=2) if as_json else found)
-    if is_file(out):
-        write(out, {"mean": found.images, "spread": found.spread}, "", model.condition.shape)
+    if file is not None:
+        write(file, {"mean": found.images, "spread": found.spread}, "", model.condition.shape)
     else:
-        file = pictures.upscaled(found, model.condition.shape, pictures_of(run, out) / "upscaled.png")
-        print("" if as_json else f"{file}", end="" if as_json else "\n")
+        picture = pictures.upscaled(found, model.condition.shape, pictures_of(run, out) / "upscaled.png")
+        print("" if as_json else f"{picture}", end="" if as_json else "\n")
 
 
 def factors(text: str) -> list[float]:
@@ -128,34 +140,15 @@ def factors(text: str) -> list[float]:
         raise ValueError(f"found --temperature {text!r}; expected one number or several: 1, or 0.2,1") from None
 
 
-def is_file(out: Path | None) -> bool:
-    """Whether numbers are wanted, and not a picture."""
-    return out is not None and out.suffix in FILES
-
-
-def check_out(out: Path | None) -> None:
-    """Raise ValueError for the name of a file of another kind."""
-    if out is not None and out.suffix and out.suffix not in FILES and not out.is_dir():
-        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(FILES)}, or a folder")
-
-
-def write(out: Path | None, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, ...]) -> None:
+def write(out: Path, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, ...]) -> None:
     """Write arrays as .npz; or the first of them as .csv, a line an image, with the number of its condition (`of`) and
     of its draw before the pixels."""
-    from tinyvae.runs import files
+    from tinyvae.tasks import rows
 
-    assert out is not None
+    first = next(iter(arrays.values()))
+    draws, count, pixels = first.shape if first.ndim == 3 else (1, *first.shape)
+    numbers = {of: np.tile(np.arange(count), draws), "draw": np.repeat(np.arange(draws), count)} if of else {
+        "image": np.arange(count)}
+    columns = numbers | dict(zip(map(str, range(pixels)), first.reshape(-1, pixels).T, strict=True))
     make(out.parent)
-    if out.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, shape=np.array(shape), **arrays)  # type: ignore[arg-type]
-        files.write_bytes(out, buffer.getvalue())
-    else:
-        first = next(iter(arrays.values()))
-        images = first if first.ndim == 3 else first[:, None]  # (draws, rows, pixels)
-        names = [of, "draw"] if of else ["image"]
-        lines = [",".join([*names, *map(str, range(images.shape[-1]))])]
-        lines += [",".join([*([f"{row}", f"{draw}"] if of else [f"{draw}"]), *(f"{value:.6g}" for value in image)])
-                  for draw, rows in enumerate(images) for row, image in enumerate(rows)]
-        files.write_bytes(out, ("\n".join(lines) + "\n").encode())
-    print(out)
+    print(rows.write(out, columns if out.suffix == ".csv" else {}, {"shape": np.array(shape), **arrays}))

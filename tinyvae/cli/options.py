@@ -53,6 +53,17 @@ def make(out: Path) -> None:
         raise ValueError(f"{out} cannot be made: {fault.strerror}; choose another --out") from None
 
 
+def file_for(out: Path | None) -> Path | None:
+    """The file for numbers that --out names; None for a folder. ValueError for the name of a file of another kind."""
+    from tinyvae.tasks.rows import SUFFIXES
+
+    if out is None or out.suffix in SUFFIXES:
+        return out
+    if out.suffix[1:].isalpha() and not out.is_dir():
+        raise ValueError(f"found --out {out}; expected a file that ends in {' or '.join(SUFFIXES)}, or a folder")
+    return None
+
+
 def check_part(part: str) -> None:
     """Raise ValueError for a part that no data set has, before anything is read."""
     if part not in ("test", "train", "valid"):

@@ -88,14 +88,15 @@ def _named(data: DataSet, rows: np.ndarray) -> Arrays:
 
 
 def write(path: Path, columns: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> Path:
-    """Write columns of one length with their names as .csv, or as .npz: "columns", "rows", labels and what is `beside`.
-    """
+    """Write columns of one length with their names as .csv, or as .npz: "columns", "rows", labels and what is `beside`;
+    this alone where there are no columns."""
     numbers = {name: values for name, values in columns.items() if values.dtype.kind in "buif"}
     buffer = io.BytesIO()
     if path.suffix == ".npz":
         others: Any = {name: values for name, values in columns.items() if name not in numbers}
-        arrays: Any = {"rows": np.column_stack(list(numbers.values())), "columns": np.array(list(numbers))}
-        np.savez(buffer, **arrays, **others, **beside)
+        arrays: Any = {"rows": np.column_stack(list(numbers.values())), "columns": np.array(list(numbers))
+                       } if numbers else {}
+        np.savez_compressed(buffer, **arrays, **others, **beside)
     else:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")

@@ -102,6 +102,17 @@ def test_ink_in_alpha_stays_visible(tmp_path, mode, shade, ground):
     assert found.min() < 128 < found.max()
 
 
+def test_the_colour_of_what_is_not_visible_does_not_matter(tmp_path):
+    pixels = np.repeat(GREY[..., None], 4, axis=-1)
+    pixels[:, 1:3] = RNG.integers(0, 256, (6, 2, 7, 4))
+    pixels[..., 3] = 255
+    pixels[:, 1:3, :, 3] = 0
+    with pytest.warns(UserWarning, match="6 transparent images"):
+        found = read(folder(tmp_path / "a", pixels))
+    assert found.shape == GREY.shape
+    assert np.array_equal(found[:, [0, 3]], GREY[:, [0, 3]])
+
+
 def test_all_images_are_laid_on_one_ground(tmp_path):
     """A bright image among dark ones, and an opaque one, which stays as it is."""
     alpha = np.full((4, 5, 5), 100, np.uint8)

@@ -26,6 +26,7 @@ from typing import Any
 import numba
 from numba import config
 from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaWarning
 from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
@@ -90,7 +91,7 @@ class SealedFiles:
 
 def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
-    with COMPILING:
+    with COMPILING, global_compiler_lock:  # the second, so that no thread compiles a function of its own meanwhile
         return _keep(compile, function)
 
 
