@@ -15,8 +15,9 @@
 # > **Claim.** From a joint distribution $p(x, y)$ every other answer follows by sums and divisions, and with
 # > $x = (x_{\mathrm{seen}}, x_{\mathrm{hidden}})$ so do
 # >
-# > $$p(y|x) = \frac{p(x, y)}{\sum_{y'} p(x, y')}, \qquad p(x) = \sum_{y} p(x, y), \qquad
-# >   p(x_{\mathrm{hidden}} | x_{\mathrm{seen}}) = \frac{p(x)}{\sum_h p(x_{\mathrm{seen}}, h)},$$
+# > $$p(y|x) = \frac{p(x, y)}{\sum_{y'} p(x, y')}, \qquad p(x) = \sum_{y} p(x, y),$$
+# >
+# > $$p(x_{\mathrm{hidden}} | x_{\mathrm{seen}}) = \frac{p(x)}{\sum_h p(x_{\mathrm{seen}}, h)},$$
 # >
 # > where $h$ runs over everything that may be hidden.
 # >
@@ -58,8 +59,8 @@ from tinyvae.tasks.generation.upscaling import upscale
 #
 # $$p(x, y) = p(y) \prod_{i=1}^{64} \mu_{yi}^{x_i} (1 - \mu_{yi})^{1 - x_i}.$$
 #
-# To learn it, count: $p(y)$ is the share of the class, and $\mu_{yi}$ the share of its images in which pixel $i$ is
-# 1.
+# To learn it, count: $p(y)$ is the share of the class, and $\mu_{yi}$ the share of its images whose pixel $i$
+# is white.
 
 # %%
 data = tv.data.load("digits-static")
@@ -118,8 +119,6 @@ for name, image in shown.items():
     lower = np.mean(log_p > value)
     print(f"{name:<12}{p_y.argmax()}, {p_y.max():<6.1%} sure     "
           f"log p(x) = {value:6.1f} nats, lower than {lower:.0%} of the test digits")
-
-# %% tags=["drawing"]
 figure = new_figure(7, 2.4)
 axes = figure.add_subplot()
 axes.hist(log_p, bins=30, color=TRAIN, alpha=0.75)
@@ -128,12 +127,7 @@ for name, image in shown.items():
     value = special.logsumexp(log_joint(image))
     axes.axvline(value, color=TEST, linewidth=1.5)
     axes.text(value, top, f"{name} ", rotation=90, fontsize=8, va="top", ha="right")
-plain_axes(
-    axes,
-    "log p(x) by the generator of 300 test digits, and of four images",
-    x="nats",
-    y="test digits",
-)
+plain_axes(axes, "log p(x) of 300 test digits and of the four images", x="nats", y="digits")
 figure.tight_layout()
 show(figure, "A histogram of log p(x) of the test digits between about -45 and -14 nats. "
              "The test image and the drawn one lie within it, the shuffled one just below "
@@ -159,9 +153,9 @@ show(figure, "A histogram of log p(x) of the test digits between about -45 and -
 # return Terms(classifier=self.q_y(seen.x).log_prob(seen.y))
 # ```
 #
-# The model M2 has the same network, and trains it beside a generator $p(x|y, z)$ of which it is a part: what an image
-# without a label may be has to fit what such images look like. For one it sums the label out, the second formula of
-# the claim:
+# The model M2 has the same network and trains it beside a generator $p(x|y, z)$, so that the class that an image
+# without a label gets has to fit how images of that class come about. In the density of such an image the class is
+# summed out, the second formula of the claim:
 #
 # $$p(x) = \sum_y p(x, y), \qquad p(x, y) = E_{q(z|x, y)}\!\left[\frac{p(x, y, z)}{q(z|x, y)}\right]$$
 #
@@ -280,7 +274,7 @@ def classify(log_joint):
 def _(answer):
     for given in (np.log([[0.1, 0.3], [0.2, 0.2]]), np.array([[-2000.0, -2001.0]])):
         expected = special.softmax(given, axis=1)
-        told = f"for {given.round(2).tolist()} SciPy's softmax is {expected.round(3).tolist()}"
+        told = f"for {given.round(2).tolist()} softmax is {expected.round(3).tolist()}"
         assert np.allclose(answer(given), expected, rtol=0, atol=1e-12), told
 
 

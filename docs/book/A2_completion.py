@@ -18,7 +18,7 @@
 # >   \qquad x_m \sim p(x_m|z).$$
 # >
 # > This chain has the stationary distribution $p(x_m, z | x_o)$ for *every* $q$ that is positive where the posterior
-# > is. If every $z'$ is taken, that holds only for $q(z|x) = p(z|x)$.
+# > is. If every $z'$ is taken, this is so for $q(z|x) = p(z|x)$, and in general for no other $q$.
 
 # %%
 import itertools
@@ -51,8 +51,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # $$\pi(z)\, q(z'|x) \min\!\left(1, \frac{w(z')}{w(z)}\right) \propto q(z|x)\, q(z'|x) \min\bigl(w(z), w(z')\bigr),$$
 #
 # and this is the same from $z'$ to $z$. Flows in both directions cancel, so $\pi$ is stationary. Nothing was assumed
-# of $q$, but that it can reach every $z$ with $\pi(z) > 0$. If every $z'$ is taken, the new $z$ is a draw of
-# $q(z|x)$, which is $\pi$ only if $q$ is the posterior.
+# of $q$, but that it can reach every $z$ with $\pi(z) > 0$. If every $z'$ is taken, the new $z$ is a draw of $q(z|x)$
+# and not of $\pi$, unless $q$ is the posterior.
 #
 # $$\log w(z) = \log p(x|z) + \log p(z) - \log q(z|x)$$
 #

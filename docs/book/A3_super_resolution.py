@@ -15,7 +15,7 @@
 # >
 # > $$E\,|x' - x|^2 = 2\,V,$$
 # >
-# > so an honest draw, however good the model, loses 3.01 dB against the mean of all draws.
+# > so an honest draw, however good the model, loses 3.01 dB in expected squared error against the mean of all draws.
 
 # %%
 import itertools

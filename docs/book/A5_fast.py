@@ -3,8 +3,8 @@
 #
 # The chapters write a training step as operations on whole arrays, one line for each equation, and a step that runs
 # like this spends most of its time on things that no equation mentions. This page shows where the time goes, and what
-# tinyvae does about it: fused kernels, a recorded step, a team of threads, a graph on the GPU. And it shows why the
-# results do not depend on any of this.
+# tinyvae does about it: fused kernels, a recorded step, a team of threads, a graph on the GPU. And it shows why
+# recording and threads change no bit of the results.
 #
 # ## What you need to know
 #
@@ -64,24 +64,25 @@ def measured(name):
 #
 # ## Where the time goes
 #
-# These are measured steps of training, from `benchmarks/results/step.json`: gather the batch, draw normals, forward,
-# backward, check for NaN, Adam. Each stands in four forms. "Twins" are the readable operations, launched one by one
-# from Python; "kernels" are the fused ones, still launched from Python; "replayed" is the recorded step; and
-# "products alone" are the step's eleven matrix products by NumPy, without anything else.
+# These are measured steps of training, from `benchmarks/results/step.json`: gather the batch (its pixels are fixed),
+# draw normals, forward, backward, check for NaN, Adam. Each stands in four forms. "Twins" are the readable
+# operations, launched one by one from Python; "kernels" are the fused ones, still launched from Python; "replayed" is
+# the recorded step; and "products alone" are the step's eleven matrix products by NumPy, without anything else.
 
 # %%
 FORMS = {"eager, twins": LABELS[1], "eager, kernels": LABELS[2], "replayed": LABELS[0],
          "products alone": PALE}
 step = measured("step")
 kept = [row for row in step.get("rows", [])
-        if row["pixels"] == "dynamic" and row["step"] in FORMS]
+        if row["pixels"] == "fixed" and row["step"] in FORMS]
 microseconds = {(row["size"], row["batch"], row["step"]): row["microseconds"]
                 for row in kept}
 sizes = list(dict.fromkeys(key[:2] for key in microseconds))
-print(f"{'net, batch':<18}" + "".join(f"{form:>17}" for form in FORMS) + "   microseconds")
+print("microseconds a step\n")
+print(f"{'net, batch':<18}" + "".join(f"{form:>16}" for form in FORMS))
 for size in sizes:
     print(f"{size[0] + f', {size[1]:,}':<18}"
-          + "".join(f"{microseconds[*size, form]:>17,.0f}" for form in FORMS))
+          + "".join(f"{microseconds[*size, form]:>16,.0f}" for form in FORMS))
 if step:
     machine = step["environment"]
     print(f"\nMedians of {kept[0]['rounds']} rounds on {machine['cores']} cores of "
@@ -103,14 +104,15 @@ axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
 show(figure, "Bars for five sizes of net. Launched one by one, the step of the smallest "
              "takes more than ten times as long as replayed; that of the largest, batch "
-             "1,000, hardly longer with kernels, and nearly four times as long with twins. "
+             "1,000, a fifth longer with kernels, and more than twice as long with twins. "
              "Replayed, a step takes about as long as its products alone.")
 
 # %% [markdown]
 # Two things slow a step down, and the size decides which. The small net is slow because of $n\,t_0$: its arrays fit
 # into the nearest cache, and Python takes longer to launch an operation than the operation takes. There replaying
-# helps most. The large net is slow because of $B/\beta$: its arrays travel. There the fused kernels help most. At the
-# end a step takes about as long as its matrix products alone, and the smallest a third longer.
+# helps most. The large net is slow because of $B/\beta$: its arrays travel, and NumPy's operations use one thread.
+# There the fused kernels help most. At the end a step takes about as long as its matrix products alone, and the
+# smallest somewhat longer.
 #
 # ## Fewer passes: fused kernels
 #
@@ -132,23 +134,23 @@ show(figure, "Bars for five sizes of net. Launched one by one, the step of the s
 # ```
 #
 # A tape counts what that saves. Here is a whole training step on digits, recorded with the twins and with the
-# kernels. The arithmetic stays; launches and traffic go.
+# kernels. The arithmetic stays the same, and there are fewer launches and less traffic.
 
 # %%
 data = tv.data.load("digits-static")
 
 
 def recorded(fused):
-    """The tape of a training step, and the training whose arrays it changes."""
+    """The tape of a training step."""
     with tv.fused(fused):
         training = Training(tv.VAE(64, 200, 10), data, Settings(batch=100))
         training.begin_epoch()
         for _ in range(3):  # one is recorded, two are compared
             training.step()
-    return training.step_now().program.tape(100), training
+    return training.step_now().program.tape(100)
 
 
-tapes = {"twins": recorded(False)[0], "kernels": recorded(True)[0]}
+tapes = {"twins": recorded(fused=False), "kernels": recorded(fused=True)}
 for name, tape in tapes.items():
     launches = tape.working()
     megabytes = sum(map(table.traffic, launches)) / 1e6
@@ -162,13 +164,13 @@ for name, tape in tapes.items():
 # found, from `benchmarks/results/kernels.json`:
 
 # %%
-print("float32           twin   kernel   units of the last digit, at most")
+print("float32               twin   kernel   units of the last digit, at most")
 errors = [row for row in measured("kernels").get("errors", []) if row["dtype"] == "float32"]
 for case in ("tanh", "relu", "softplus"):
     of = {row["rung"]: row["error_max_units"] for row in errors
           if row["operation"] == "bias_activation" and row["case"] == case}
     if of:
-        print(f"{'bias and ' + case:<18}{of['twin']:>4.2f}{of['kernel']:>9.2f}")
+        print(f"{'bias and ' + case:<22}{of['twin']:>4.2f}{of['kernel']:>9.2f}")
 
 # %% [markdown]
 # ## Nothing in between: record, verify, replay
@@ -191,28 +193,31 @@ tape = tapes["kernels"]
 tape.replay()
 programs = [call for call in tape.calls if hasattr(call, "table")]
 rows = sum(len(call.table) for call in programs)
-print(f"launches: {len(tape.working())}\ncalls from Python in a replay: {len(tape.calls)}\n"
+print(f"launches: {len(tape.working())}\n"
+      f"calls from Python in a replay: {len(tape.calls)}\n"
       f"rows of the table: {rows}, with {programs[0].table.shape[1]} numbers each")
 
 # %% [markdown]
 # A list that is trusted must be right. `Program` therefore makes the first two replays beside the same step run anew,
 # from the same state, and compares the bits of everything it changed. And the step draws noise, which has to be new
 # each time. A generator with a hidden state would make that hard to compare and to resume. tinyvae's noise has no
-# state: each number is a function of its address,
+# state: each number is made of words that are a function of its address,
 #
-# $$\epsilon = \mathrm{normal}(\text{seed}, \text{stream}, \text{step}, \text{site}, \text{index})$$
+# $$(w_0, w_1, w_2, w_3) = \mathrm{philox}\bigl( (\lfloor \text{index} / 4 \rfloor, \text{site}, \text{step},
+#   \text{attempt}),\ (\text{seed}, \text{stream}) \bigr)$$
 #
 # ```{line} tinyvae/engine/noise.py
-# into(out, normal(seed, stream, read(counters[0]), site, shape, dtype, xp)), (None,), (INDEX,), kernel="normal",
+# four = philox((block, site, step, attempt), (seed, stream_number(stream)), xp)
 # ```
 #
-# and the step's number stands in an array that the step itself counts up. A replay, a run anew, a training resumed
-# tomorrow and another device look up the same address and draw the same numbers.
+# with four random words for each address. The step's number stands in an array that the step itself counts up. A
+# replay, a run anew, a training resumed tomorrow and another device look up the same address and draw the same
+# numbers.
 #
 # ## Predict, then run
 #
 # Why is "nearly the same" not good enough? Then two programs that should agree could be compared only to some
-# tolerance, and the tolerance would hide mistakes. But to have the same bits is a strict demand, for addition on a
+# tolerance, and a tolerance hides small mistakes. But to have the same bits is a strict demand, for addition on a
 # computer is commutative and not associative: $(a + b) + c$ and $a + (b + c)$ are rounded in different places. Take
 # 1,000 normal numbers in float32, and add them up one by one, in 1,000 random orders. **How many different sums come
 # out of the 1,000 orders?**
@@ -228,8 +233,6 @@ errors = (sums - exact) / unit
 print(f"{len(set(sums.tolist()))} different sums; the exact one is {exact:.7f}")
 print(f"the worst is {np.abs(errors).max():.0f} units of the last digit away, "
       f"of {unit:.1e} each")
-
-# %% tags=["drawing"]
 figure = new_figure(7, 2.4)
 axes = figure.add_subplot()
 places, counts = np.unique(errors, return_counts=True)
@@ -283,10 +286,11 @@ def by_rows(parts):
     return np.cumsum(halves, axis=0)[-1]
 
 
+print("of 512 numbers, how many have other bits in 1 to 7 parts than in one")
 for cut in (by_columns, by_rows):
     found = [cut(parts) for parts in range(1, 8)]
     differ = [int((one.view(np.int32) != found[0].view(np.int32)).sum()) for one in found]
-    print(f"{cut.__name__:<12}{differ} of 512 numbers have other bits, for 1 to 7 parts")
+    print(f"{cut.__name__:<12}{differ}")
 
 # %% [markdown]
 # Sharing costs time, too: what another core has written must be fetched from its cache. So a job is cut only if it is
@@ -328,8 +332,8 @@ gpu = measured("gpu-h100")
 if gpu:
     peak = gpu["peaks"]["float32_teraflops"]
     shown = [row for row in gpu["steps"] if row["precision"] == "float32"]
-    print(f"{gpu['card']['name']}, float32, peak {peak:.1f} TFLOP/s; microseconds, lower "
-          f"is better, medians of {shown[0]['rounds']} rounds\n")
+    print(f"{gpu['card']['name']}, float32, peak {peak:.1f} TFLOP/s\n"
+          f"microseconds a step, lower is better, medians of {shown[0]['rounds']} rounds\n")
     print(f"{'batch':>7}{'arithmetic':>13}{'products':>11}{'step':>9}{'launches':>11}")
     for row in shown:
         arithmetic = row["products_microseconds"] * row["products_teraflops"] / peak
@@ -337,9 +341,9 @@ if gpu:
         print(f"{row['batch']:>7,}{arithmetic:>13,.0f}{products:>11,.0f}{whole:>9,.0f}"
               f"{row['kernels']:>11}")
     alone = sorted(gpu["launches_batch_100_us"], key=lambda pair: pair[1])
-    print("\nAlone, at batch 100, the shortest and the longest launch:")
+    print("\nThe shortest and the longest launch at batch 100, each alone:")
     for name, time in (alone[0], alone[-1]):
-        print(f"  {name}: {time:.1f}")
+        print(f"  {name}: {time:.1f} microseconds")
 
 # %% [markdown]
 # At batch 100 the arithmetic is a small part of the step: most units of the card are idle while thirty small kernels

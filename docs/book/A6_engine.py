@@ -59,8 +59,9 @@ from tinyvae.pictures.page import INK, PALE, TEST, TRAIN, new_figure
 # | $b = e^a$ | $(1 + a)\,b$ to $a$ | $\partial L/\partial b = 1 + a$, from $L$ and from $c$ |
 # | $a$ | | $\partial L/\partial a = b + (1 + a)\,b = (2 + a)\,e^a$, from $c$ and from $b$ |
 #
-# If $b$ passed its derivative on before $c$ was asked, it would pass on $1$ in place of $1 + a$. The order is half of
-# the method. Here it is as a loop over a list; each launch has its result, and the slope by each of its inputs.
+# If $b$ passed its derivative on before $c$ was asked, it would pass on $1$ in place of $1 + a$. So the order matters
+# as much as the slopes. Here it is as a loop over a list; each launch has its result, and the slope by each of its
+# inputs.
 
 # %%
 def walk(launches, last):
@@ -119,8 +120,9 @@ for name, (x, y) in places.items():
 axes.text(-0.5, 1.95, "Values go from left to right, derivatives from right to left",
           fontsize=9, color=INK)
 show(figure, "The graph of four nodes. Arrows lead from a to b and c, from b to c and L, "
-             "from c to L, each with its slope. At a = 0.5 the values are b = 1.649, c = 0.824, "
-             "L = 2.473, and the derivatives 1 by L, 1 by c, 1.5 by b and 4.122 by a.")
+             "from c to L, each with its slope. At a = 0.5 the values are b = 1.649, "
+             "c = 0.824, L = 2.473, and the derivatives 1 by L, 1 by c, 1.5 by b and "
+             "4.122 by a.")
 
 # %% [markdown]
 # ## The rows of the table
@@ -225,7 +227,8 @@ for count in (10, 1_000, 100_000):
           f"with {ratio:.2f} times the arithmetic")
 
 # %% [markdown]
-# The price is memory: the walk reads $b$ and $c$ again, so what a launch computed stays until the walk has passed.
+# The price is memory. The walk reads $a$ and $b$ again, so what a launch read and computed has to stay until the walk
+# has passed.
 #
 # ## Replay
 #
@@ -414,9 +417,15 @@ def _(g, y, a, b):
 
 
 # %% [markdown]
-# In the engine this is one line, and `tv.testing.check_gradients` then holds it against finite differences:
-# `tv.rule("hypot", lambda xp, a, b, out: xp.hypot(a, b, out=out), (lambda g, y, a, b: g * a / y, lambda g, y, a, b: g
-# * b / y), (interval, interval))`, where the interval says from which numbers the tests draw.
+# In the engine this is a row, and its gradients can then be held against finite differences. The last argument says
+# from which numbers the tests draw.
+#
+# ```python
+# tv.rule("hypot", lambda xp, a, b, out: xp.hypot(a, b, out=out),
+#         (lambda g, y, a, b: g * a / y, lambda g, y, a, b: g * b / y),
+#         (tv.Interval(0.3, 3), tv.Interval(0.3, 3)))
+# tv.testing.check_gradients(lambda a, b: tv.apply("hypot", a, b).sum(), a, b)
+# ```
 #
 # **4. What was repeated is summed.** A gradient $g$ has the shape of the result, but the input had fewer numbers,
 # which were repeated along some axes. Sum $g$ back to the shape of the input: along axes that the input lacks in
@@ -433,7 +442,7 @@ def summed_back(g, shape):
 def _(answer):
     g = np.arange(24.0).reshape(2, 3, 4)
     for shape, letters in (((3, 4), "ijk->jk"), ((4,), "ijk->k"), ((), "ijk->"),
-                           ((1, 3, 1), "ijk->j"), ((2, 1, 4), "ijk->ik"), (g.shape, "ijk->ijk")):
+                           ((1, 3, 1), "ijk->j"), ((2, 1, 4), "ijk->ik")):
         expected = np.einsum(letters, g).reshape(shape)
         told = f"for the shape {shape} expected {expected.tolist()}"
         assert np.array_equal(answer(g, shape), expected), told

@@ -113,3 +113,15 @@ def test_two_bars_at_once(monkeypatch):
             first(0.5)
             second(0.5)
     assert len(drawn) == 2
+
+
+def test_a_notebook_without_widgets_gets_no_bars(monkeypatch):
+    """Rich would write a warning with its own path into the page, for every bar."""
+    from tinyvae import progress
+
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    assert progress.is_interactive()
+    assert not progress.draws_bars()
+    monkeypatch.setattr(progress, "find_spec", lambda name: sys)
+    assert progress.draws_bars()
