@@ -150,7 +150,7 @@ show(figure, "A histogram of log p(x) of the test digits between about -45 and -
 # $$\log q(y|x), \qquad (x, y) \text{ with a label}$$
 #
 # ```{line} tinyvae/models/classifier.py
-# return Terms(classifier=self.q_y(seen.x).log_prob(seen.y))
+# return Terms(classifier=self.q_y(self.seen(seen.x)).log_prob(seen.y))
 # ```
 #
 # The model M2 has the same network and trains it beside a generator $p(x|y, z)$, so that the class that an image

@@ -59,7 +59,7 @@ from tinyvae.pictures.page import INK, LABELS, PALE, new_figure, plain_axes
 # $$-L(x, y) = E_{q(z|x, y)}[\log p(x|y, z)] - \mathrm{KL}(q(z|x, y) \,\|\, p(z)) + \log p(y)$$
 #
 # ```{line} tinyvae/models/m2.py
-# return (terms["reconstruction"] - terms["kl"]).reshape(*lead) - self.log_classes
+# return reconstruction - kl - self.log_classes
 # ```
 #
 # ## In one dimension, with two labels
