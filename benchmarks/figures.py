@@ -23,7 +23,8 @@ ACCURACY = re.compile(r"<!--accuracy-->.*?<!--/accuracy-->", re.DOTALL)
 
 def documents() -> list[Path]:
     """The files that can contain figures."""
-    return [results.ROOT / "README.md", *sorted((results.ROOT / "docs").glob("*.md"))]
+    docs = results.ROOT / "docs"
+    return [results.ROOT / "README.md", *sorted(docs.glob("*.md")), *sorted((docs / "book").glob("*.py"))]
 
 
 def value(file: str, path: str) -> Any:

@@ -130,7 +130,7 @@ def settings(quick: bool, say: Callable[[str], Any]) -> dict[str, Part]:
 
         setting = SETTINGS[name]
         x = deep.faces(True) if quick else faces(setting.by_image)
-        chosen = replace(setting, widths=(6, 4, 3), steps=60) if quick else setting
+        chosen = replace(setting, widths=(6, 4, 3), steps=20) if quick else setting
         found = fit(x, chosen, report)
         return {"rows": [_row(name, setting, found, x.size, "made-up" if quick else "olivetti-gray")]}
 

@@ -23,7 +23,7 @@ def run() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     digits, mnist = tv.data.load("digits"), tv.data.load("mnist-dynamic")
     with tempfile.TemporaryDirectory() as folder:
-        trainings = ("digits", digits, 20, 100), ("mnist", mnist, 20, 10), ("plane", mnist, 2, 20)
+        trainings = ("digits", digits, 20, 401), ("mnist", mnist, 20, 10), ("plane", mnist, 2, 20)
         for name, data, latent, epochs in trainings:
             model = tv.VAE(data.dimensions, hidden=400, latent=latent)
             records = tv.fit(model, data, epochs=epochs)

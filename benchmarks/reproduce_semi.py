@@ -21,7 +21,7 @@ from tinyvae.tasks.classification import classify
 
 DRAWS = 3
 SETTINGS: dict[str, Any] = {"epochs": 50, "batch": 100, "lr": 3e-4, "validation": 10_000}
-QUICK: dict[str, Any] = {"epochs": 2, "batch": 100, "lr": 3e-3}
+QUICK: dict[str, Any] = {"epochs": 1, "batch": 100, "lr": 3e-3}
 SMALL: dict[str, Any] = {"hidden": 20, "latent": 3, "first_epochs": 1}  # of the quick form
 NET = "supervised net"
 Say = Callable[[str], Any]

@@ -2,9 +2,14 @@
 TINYVAE_REQUIRE_ALL is set, skip nothing for want of data, Numba or a compiler."""
 
 import contextlib
+import gc
 import os
 import sys
 import warnings
+
+# Two test processes share the cores with those that they start. The threads of a BLAS, which it makes when NumPy is
+# imported, would wait for each other there, and count as busy while they wait.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import numpy as np
@@ -29,6 +34,17 @@ hypothesis.settings.load_profile("tinyvae")
 # this is set, as it is in many containers; and pytest would rewrite the assertions of all files in every run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Thousands of tests are collected, and none is garbage: nobody need look for it among them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # ---- no test leaves global state behind ----------------------------------------------
@@ -83,8 +99,12 @@ def driver(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error)."""
+    """Call the program as its entry point does, in an empty folder: (exit code, standard output, standard error).
+
+    Its pictures have few pixels, which take less time.
+    """
     from tinyvae.cli import main as cli
+    from tinyvae.pictures import page
 
     with contextlib.suppress(ImportError):  # it decides where machine code is kept, and not in this test's folder
         import tinyvae_kernels.cpu.runtime.cache  # noqa: F401
@@ -93,6 +113,7 @@ def run(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("TINYVAE_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` changes
+    monkeypatch.setattr(page, "DPI", 70)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tinyvae", *map(str, arguments)])

@@ -16,11 +16,13 @@ The rooms, from the bottom; each imports only from those before it:
     inference       the ELBO and its relatives; estimators of gradients; inference without a VAE
     models          the contract for models, and one file a model
     evidence        bounds and log p(x) of a trained model, with standard errors
+    bayes           Bayesian networks, conjugate pairs, quadrature, mixtures: models with exact answers beside them
     training        steps and epochs
     runs            run folders: checkpoints, logs, how a training goes on after any interruption
     tasks           what a trained model is for, one file a task
     measure         times, this machine's peaks, what is wrong with it
     pictures        what a trained model shows
+    explorer        a trained model in one HTML page
     lessons         the article's chapters as tables and pictures
     cli             the command line
 """
@@ -40,6 +42,8 @@ if "tinyvae" in (_called, _module) and signal.getsignal(signal.SIGINT) is signal
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from tinyvae import data, distributions, measure, models
+from tinyvae.bayes.network import BayesianNetwork
+from tinyvae.bayes.nodes import Node
 from tinyvae.data import DataError, DataSet
 from tinyvae.engine import fusion, noise, testing
 from tinyvae.engine.fusion import fused, tf32
@@ -49,6 +53,7 @@ from tinyvae.engine.rules import Interval, rule
 from tinyvae.engine.tape import TapeError
 from tinyvae.engine.tensor import Tensor, apply, grad, matmul, stack
 from tinyvae.evidence.evaluation import Evaluation, evaluate
+from tinyvae.explorer import explore
 from tinyvae.inference.bounds import Draw, Joint, Terms, elbo, terms_of
 from tinyvae.inference.estimators import Term
 from tinyvae.inference.svi import Factor, Inference, infer
@@ -59,9 +64,9 @@ from tinyvae.tasks.completion import Completion, complete
 
 __version__ = "0.2.0"
 __all__ = [
-    "VAE", "Batch", "CheckpointError", "Classified", "Completion", "DataError", "DataSet", "Draw", "Evaluation",
-    "Factor", "Inference", "Interval", "Joint", "Model", "Noise", "Phase", "Tape", "TapeError", "Tensor", "Term",
-    "Terms", "apply", "classify", "complete", "data",
-    "distributions", "elbo", "evaluate", "fit", "fused", "fusion", "grad", "infer", "load", "matmul", "measure",
-    "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
+    "VAE", "Batch", "BayesianNetwork", "CheckpointError", "Classified", "Completion", "DataError", "DataSet", "Draw",
+    "Evaluation", "Factor", "Inference", "Interval", "Joint", "Model", "Node", "Noise", "Phase", "Tape", "TapeError",
+    "Tensor", "Term", "Terms", "apply", "classify", "complete", "data",
+    "distributions", "elbo", "evaluate", "explore", "fit", "fused", "fusion", "grad", "infer", "load",
+    "matmul", "measure", "models", "noise", "resume", "rule", "stack", "terms_of", "testing", "tf32", "use",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 Update = Callable[..., None]
 _drawing = threading.Lock()  # held while a bar is drawn; beside it, work in another thread shows none
@@ -14,6 +15,14 @@ _drawing = threading.Lock()  # held while a bar is drawn; beside it, work in ano
 def is_interactive() -> bool:
     """Whether standard error goes to a terminal, or this process runs a notebook."""
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+
+
+def draws_bars() -> bool:
+    """Whether a bar can be drawn: in a terminal, or in a notebook that has ipywidgets, in which Rich draws.
+
+    Without them Rich would write a warning, and its own path, into the notebook for every bar.
+    """
+    return is_interactive() and ("ipykernel" not in sys.modules or find_spec("ipywidgets") is not None)
 
 
 def stage(what: str) -> None:
@@ -31,7 +40,7 @@ def watched(what: str, total: float = 1.0, quiet: bool = False) -> Iterator[Upda
 
     Yields a function `update(done, what="")` that moves the bar to `done` of `total` and can change the description.
     """
-    if quiet or not is_interactive() or not _drawing.acquire(blocking=False):
+    if quiet or not draws_bars() or not _drawing.acquire(blocking=False):
         yield lambda done, what="": None
         return
     try:

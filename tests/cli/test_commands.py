@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tinyvae as tv
-from tinyvae.pictures import page
+from tinyvae.cli import commands
 
 SMALL = ["--hidden", "8", "--latent", "2", "--epochs", "2", "--no-pictures"]
 
@@ -26,8 +26,7 @@ def made(run, tmp_path):
     return run
 
 
-def test_a_table_from_training_to_files(made, monkeypatch):
-    monkeypatch.setattr(page, "DPI", 60)
+def test_a_table_from_training_to_files(made):
     config = json.loads(Path("one/config.json").read_text())
     assert config["data"] == f"{Path('a.csv').absolute()}@kind-real"
     assert config["model"]["likelihood"] == "normal"
@@ -93,3 +92,22 @@ def test_a_table_is_classified(made):
     assert np.abs(np.array(told["probabilities"]) - expected).max() < 1e-6
     code, _, err = made("classify", "m2", "z.csv")
     assert (code, "there is no file z.csv" in err) == (2, True)
+
+
+def test_explore_writes_a_page_and_opens_it_on_a_screen(run, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(commands.webbrowser, "open", opened.append)
+    tv.fit(tv.VAE(64, 8, 2), "digits", out=tmp_path / "one", epochs=1)
+    code, out, err = run("explore", "one")
+    assert (code, out, err) == (0, f"{Path('one/explorer.html')}\n", "")
+    assert not opened  # nobody sits before this test
+    monkeypatch.setattr(commands, "has_window", lambda: True)
+    assert run("explore", "one", "--out", "new/page.html")[1] == "new/page.html\n"
+    assert opened == [(tmp_path / "new" / "page.html").as_uri()]
+    code, out, err = run("explore", "one", "--out", "new")
+    assert (code, out) == (2, "")
+    assert err == "tinyvae: new is a folder; expected the name of a file, as new/explorer.html\n"
+    (tmp_path / "plain").write_text("")
+    code, _, err = run("explore", "one", "--out", "plain/page.html")
+    assert code == 2
+    assert err.count("\n") == 1

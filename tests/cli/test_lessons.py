@@ -14,14 +14,12 @@ import tinyvae as tv
 from tinyvae.cli import lessons as cli_lessons
 from tinyvae.lessons import estimates, figures, variance
 from tinyvae.lessons.families import RECIPES
-from tinyvae.pictures import page
 from tinyvae.progress import watched
 
 
 @pytest.fixture
 def run(run, monkeypatch):
     """The program, with coarse pictures of few draws, and costs by a single round."""
-    monkeypatch.setattr(page, "DPI", 70)
     monkeypatch.setattr(figures, "SCREEN", 70)
     monkeypatch.setattr(variance, "SPREAD", 40)
     monkeypatch.setattr(estimates, "ROUNDS", 1)

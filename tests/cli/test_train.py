@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colours import coloured_digits
+from PIL import Image
 
 from tests.cli.test_main import assert_sentence
+from tinyvae.pictures import page
 
 SMALL = ["--hidden", "4", "--latent", "2", "--epochs", 1, "--no-pictures", "--out", "r"]
 WRONG = [
@@ -131,3 +134,28 @@ def test_a_run_with_labels_from_a_file_keeps_them_where_its_data_moved(run):
     code, _, err = run("train", "moved.npy", "--resume", "r", "--epochs", 2)
     assert code == 0, err
     assert run("train", "--resume", "r", "--epochs", 3)[0] == 0
+
+
+def test_a_folder_of_photographs_in_colour(run, monkeypatch):
+    """Every picture, completion and classes: a run on PNG files, one on an array with the channels first."""
+    monkeypatch.setattr(page, "DPI", 50)
+    images, labels = coloured_digits(40)
+    os.mkdir("photos")
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(f"photos/{number:02}.png")
+    np.savez("photos.npz", train=np.moveaxis(images, -1, 1), train_labels=labels)
+    sizes = ("--hidden", 12, "--latent", 2, "--epochs", 1, "--batch", 10)
+    code, out, err = run("train", "photos", *sizes, "--out", "r")
+    assert (code, err) == (0, "")
+    assert "9 pictures in r/figures" in out
+    assert json.loads(Path("r/config.json").read_text())["data"].endswith("photos-color")
+    assert run("complete", "r", "--missing", "left", "--draws", 2, "--sweeps", 2, "--out", "c.csv")[0::2] == (0, "")
+    assert len(Path("c.csv").read_text().splitlines()[0].split(",")) == 1 + 192
+    sizes = (*sizes, "--no-pictures")
+    assert run("train", "photos.npz", *sizes, "--model", "m2", "--labels", 20, "--out", "m")[0] == 0
+    code, out, err = run("classify", "m", "photos")
+    assert (code, err) == (0, "")
+    assert_sentence(run("classify", "m", "photos-gray"), "no file or folder photos-gray")
+    Image.fromarray(images[0, :4]).save("small.png")
+    assert_sentence(run("classify", "m", "small.png"), "found images of 4 x 8 x 3 pixels in small.png; the run learned "
+                    "from 8 x 8 x 3")

@@ -95,19 +95,46 @@ def test_where_no_cure_is_right_none_is_given():
     assert cure([np.full((3, 4), 300)]) == "Every pixel is 300, so look at how the images were made."
 
 
-@pytest.mark.parametrize(("shape", "kind", "axis"), [((6, 5, 7, 3), "u1", 3), ((6, 3, 5, 7), "u1", 1),
-                                                      ((6, 5, 7, 3), "f4", 3)])
-def test_colours_are_made_grey(tmp_path, shape, kind, axis):
-    images = RNG.integers(0, 256, shape).astype(kind) if kind == "u1" else RNG.random(shape).astype(kind)
+@pytest.mark.parametrize(("shape", "kind"), [((6, 5, 7, 4), "u1"), ((6, 4, 5, 7), "u1"), ((6, 5, 7, 4), "f4"),
+                                             ((6, 5, 7, 2), "u1"), ((6, 4, 5, 7), "u2"), ((6, 5, 7, 4), "u2")])
+def test_opacity_is_laid_on_white(tmp_path, shape, kind):
+    """a c + (1 - a) white, in each channel; the shape stays that of the array, with a channel less."""
+    white = {"u1": 255, "u2": 65535, "f4": 1}[kind]
+    images = RNG.random(shape).astype(kind) if kind == "f4" else RNG.integers(0, white + 1, shape).astype(kind)
     np.save(tmp_path / "a.npy", images)
-    with pytest.raises(data.DataError, match="colours grey") as caught:
+    with pytest.raises(data.DataError, match=r"1 channel of grey or 3 of colour. If the last of its") as caught:
+        data.load(tmp_path / "a.npy")
+    mended = eval(re.search(r"opacity, store (.*), which lays", str(caught.value))[1], {"np": np, "images": images})
+    assert mended.dtype == kind
+    np.savez(tmp_path / "b.npz", train=mended, test=mended)
+    loaded = data.load(tmp_path / "b.npz")
+    last = np.moveaxis(images, shape.index(min(shape)), -1).astype(float) / white
+    right = last[..., :-1] * last[..., -1:] + 1 - last[..., -1:]
+    assert loaded.shape == ((5, 7, 3) if min(shape) == 4 else (5, 7))
+    assert np.abs(loaded.train / loaded.scale - right.reshape(6, -1)).max() <= {"u1": 0.5001 / 255}.get(kind, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7, 4), (6, 4, 5, 7)])
+def test_channels_that_are_images_of_their_own(tmp_path, shape):
+    images = RNG.integers(0, 256, shape, np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    with pytest.raises(data.DataError, match="is an image of its own") as caught:
+        data.load(tmp_path / "a.npy")
+    mended = eval(re.search(r"image of its own, (.*)\.$", str(caught.value))[1], {"np": np, "images": images})
+    first = images[0, ..., 1] if shape[3] == 4 else images[0, 1]
+    assert mended.shape == (24, 5, 7)
+    assert np.array_equal(mended[1], first)
+
+
+@pytest.mark.parametrize(("kind", "high", "white"), [("i4", 65000, 65535), ("i8", 4095, 4095)])
+def test_whole_numbers_beyond_bytes_are_divided_by_their_white(tmp_path, kind, high, white):
+    images = np.rint(spread(0, high)).astype(kind)
+    np.save(tmp_path / "a.npy", images)
+    with pytest.raises(data.DataError, match=f"images / {white}") as caught:
         data.load(tmp_path / "a.npy")
     mended = followed(str(caught.value), images)
     np.savez(tmp_path / "b.npz", train=mended, test=mended)
-    loaded = data.load(tmp_path / "b.npz")
-    assert loaded.shape == (5, 7)
-    right = images.astype(float).sum(axis).reshape(6, 35) / 3
-    assert np.abs(loaded.train - right).max() <= (1 if kind == "u1" else 2e-7)
+    assert np.abs(data.load(tmp_path / "b.npz").train - images / white).max() <= 1e-7
 
 
 def test_images_along_two_axes_are_put_along_one(tmp_path):

@@ -157,10 +157,10 @@ def test_what_is_said_about_names(table):
         (table, None, "text in the column kind, such as '(yes|no)'; expected numbers: give it as --label-column kind"),
         (f"{table}-real", "knd", "has no column 'knd' for the labels; .* Did you mean kind"),
         ("digits", "kind", "found the label column kind with digits; expected the path of a table"),
-        ("nowhere.csv", "kind", "there is no file or folder nowhere.csv; expected an .npy"),
+        ("nowhere.csv", "kind", "there is no file or folder nowhere.csv; expected an .h5"),
         (f"{table}@kind", "kind", "found the label column kind with .*, which names one already; leave one of them"),
-        ("digits-real", None, "digits-real does not exist, because digits are images; expected -dynamic, -static"),
-        (f"{table}-rael", None, "unknown suffix -rael of .*a.csv; expected .*-gray, -real, -counts"),
+        ("digits-real", None, "digits-real does not exist, because digits are grey images; expected -dynamic, -static"),
+        (f"{table}-rael", None, "unknown suffix -rael of .*a.csv; expected .*-gray, -color, -real, -counts"),
         (f"{table}@kind-counts", None, "not all of them whole; expected counts"),
     ):
         with pytest.raises(DataError, match=said):

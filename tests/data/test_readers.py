@@ -277,7 +277,7 @@ def test_a_tenth_is_held_out(tmp_path, count, tested):
         (np.where(np.eye(4, 9, 6), -np.inf, 0), r"values from -inf to 0; .*Drop .*isfinite"),
         (np.zeros(9, np.uint8), r"shape \(9,\); expected \(count, pixels\)"),
         (np.zeros((), np.uint8), r"shape \(\); expected"),
-        (np.zeros((4, 5, 7, 3), np.uint8), r"shape \(4, 5, 7, 3\); expected .* np.uint8\(images.mean\(-1\)\)"),
+        (np.zeros((4, 5, 7, 4), np.uint8), r"shape \(4, 5, 7, 4\); expected .* np.uint8\(np.rint\(images"),
         (np.zeros((2, 2, 2, 2, 1), np.uint8), r"shape \(2, 2, 2, 2, 1\); expected"),
         (np.zeros((0, 9), np.uint8), r"shape \(0, 9\), without any pixel; expected at least one image"),
         (np.zeros((4, 0), np.uint8), r"shape \(4, 0\), without any pixel"),
@@ -410,7 +410,7 @@ def test_a_damaged_gz(tmp_path):
     [
         (gzip.compress(b"hello world", mtime=0), r"compressed by gzip and holds a file that begins with .*68 65 6c 6c"),
         (gzip.compress(b"", mtime=0), r"magic number ''; expected that of IDX"),
-        (b"\0\0\x07\x03" + bytes(12), r"begins with the bytes 00 00 07 03 00 00 00 00; expected an .npy, .npz or IDX"),
+        (b"\0\0\x07\x03" + bytes(12), r"begins with the bytes 00 00 07 03 00 00 00 00; expected an .h5"),
         (gzip.compress(b"\0\0\x07\x03" + bytes(12), mtime=0), r"magic number '00 00 07 03'; expected that of IDX"),
         (b"\0\0\x08", r"magic number '00 00 08'"),
         (b"\0\0\x08\x03" + bytes(5), r"ends in its header, after 9 of 16 bytes"),
@@ -419,8 +419,8 @@ def test_a_damaged_gz(tmp_path):
         (b"\0\0\x08\x02" + b"\xff" * 8, r"0 bytes after its header; expected 18446744065119617025"),
         (b"\0\0\x08\x00", r"shape \(\); expected \(count, pixels\)"),
         (idx(8, grey(4)), r"shape \(4,\); expected \(count, pixels\)"),
-        (b"", r"is empty; expected an .npy, .npz or IDX"),
-        (b"\xf0xel,pixel\n1,2\n", r"begins with the bytes f0 78 65 6c 2c 70 69 78; expected an .npy"),
+        (b"", r"is empty; expected an .h5, .mat, .npy"),
+        (b"\xf0xel,pixel\n1,2\n", r"begins with the bytes f0 78 65 6c 2c 70 69 78; expected an .h5"),
     ],
 )
 def test_files_that_are_no_idx(tmp_path, content, said):
@@ -444,7 +444,7 @@ def test_folders_that_are_not_of_images(tmp_path):
     odd.write_bytes((folder / "a.png").read_bytes()[:-30])
     assert "c.png" in refused(folder, "is no readable image")
     PIL.Image.fromarray(np.full((5, 7), 40000, np.uint16)).save(odd)
-    assert "c.png" in refused(folder, "has pixel mode I;16; expected 8 bits a channel")
+    assert "c.png" in refused(folder, "has 16 bits a channel, a.png has 8; expected as many in all")
     odd.unlink()
     odd.mkdir()
     assert "c.png" in refused(folder, "is a folder; expected only images there")
@@ -458,7 +458,7 @@ def test_a_folder_with_an_array_that_is_truncated(tmp_path):
 
 
 def test_paths_that_are_not_there(tmp_path):
-    refused(tmp_path / "a.npy", r"there is no file or folder .*a.npy; expected an .npy, .npz or IDX")
+    refused(tmp_path / "a.npy", r"there is no file or folder .*a.npy; expected an .h5, .mat, .npy")
     with pytest.raises(data.DataError, match=r"there is no file or folder .*a.npy; expected"):  # without the suffix
         data.load(f"{tmp_path / 'a.npy'}-gray")
     refused(tmp_path / "folder", "there is no file or folder")

@@ -42,7 +42,7 @@ KERNEL = SECTIONS["A kernel"]
 def repository(folder, added, kernels=False):
     """A copy with the files of some sections; the kernels are copied only where one is added, for they compile anew."""
     for name in ("tinyvae", "tests", "benchmarks", *["kernels"] * kernels):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with the byte code
     shutil.copy(ROOT / "pyproject.toml", folder)
     appended = {}
     for how, name, text in [block for section in added for block in section.files]:

@@ -55,7 +55,7 @@ def test_the_operation_of_the_document_passes_the_property_tests(tmp_path):
     assert "test_first_and_second_derivative[gaussian_bump]" in done.stdout
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+@pytest.mark.parametrize("document", figures.documents(), ids=lambda d: d.name)
 def test_figures_are_up_to_date(document):
     """A figure in a document is what the results file says: `python -m benchmarks figures` renews them."""
     text = document.read_text()

@@ -47,6 +47,39 @@ def test_quadrants_are_those_of_the_paper(given):
     assert condition.seen(batch) == (batch.x,)
 
 
+@pytest.mark.parametrize("given", MAPS)
+def test_a_quarter_in_colour_has_all_channels(given):
+    """The pixels of grey images, each three times: given and target are the same places."""
+    grey, condition = condition_of(given, SHAPE, 0), condition_of(given, (*SHAPE, 3), 0)
+    for ours, theirs in ((condition.given, grey.given), (condition.pixels, grey.pixels)):
+        assert ours.tolist() == (3 * theirs[:, None] + np.arange(3)).reshape(-1).tolist()
+    images = np.random.default_rng(0).random((2, 72)).astype(np.float32)
+    batch = Batch(tv.Tensor(images))
+    c, target = condition.of(batch).numpy(), condition.target(batch).numpy()
+    assert (c == images[:, condition.given]).all()
+    assert (target == images[:, condition.pixels]).all()
+    assert (condition.from_images(images.reshape(2, *SHAPE, 3)) == c).all()
+    assert (condition.whole(c, target) == images).all()
+    with pytest.raises(ValueError, match="found a condition of 4 x 6 pixels; expected an image of 4 x 6 x 3"):
+        condition.from_images(images.reshape(2, 3, 24)[:, 0].reshape(2, *SHAPE))
+
+
+def test_each_channel_is_averaged_by_itself():
+    """Against NumPy's mean of each block of each channel."""
+    condition = condition_of("pooled:2", (*SHAPE, 3), 0)
+    images = np.random.default_rng(0).random((2, 5, 72)).astype(np.float32)
+    blocks = images.reshape(2, 5, *SHAPE, 3)
+    right = np.array([[[[blocks[k, n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c].mean() for c in range(3)]
+                        for i in range(2) for j in range(3)] for n in range(5)] for k in range(2)])
+    np.testing.assert_allclose(condition.pooled(images), right.reshape(2, 5, 18), rtol=1e-6)
+    assert (condition.width, condition.low, condition.shapes()) == (18, (2, 3, 3), [(4, 6, 3), (2, 3, 3)])
+    shown = condition.picture(condition.pooled(images[0])).reshape(5, *SHAPE, 3)
+    np.testing.assert_allclose(shown[:, ::2, ::2].reshape(5, 18), right[0].reshape(5, 18), rtol=1e-6)
+    assert (shown[:, 1::2, 1::2] == shown[:, ::2, ::2]).all()
+    with pytest.raises(ValueError, match="pooled:3' for images of 4 x 6 x 3 pixels; expected one of 2, by"):
+        condition_of("pooled:3", (*SHAPE, 3), 0)
+
+
 def test_quarters_of_an_odd_image():
     """The smaller half is above and on the left."""
     condition = condition_of("quadrants:1", (3, 5), 0)
@@ -117,7 +150,7 @@ def test_labels_are_one_hot():
                                                  "2, by which rows and columns can be divided"),
     (lambda: condition_of("pooled:2", (1, 9), 0), "found given='pooled:2' for images of 1 x 9 pixels, of which no "
                                                   "number divides rows and columns; expected another condition"),
-    (lambda: condition_of("pooled:2", (4, 4, 3), 0), "found given='pooled:2' for data of shape (4, 4, 3); expected"),
+    (lambda: condition_of("pooled:2", (4,), 0), "found given='pooled:2' for data of shape (4,); expected"),
     (lambda: condition_of("label", SHAPE, 0), "found given='label' for data without labels"),
     (lambda: condition_of("label", SHAPE, 3).from_label(3), "found the label 3; this model was trained on labels from "
                                                             "0 to 2"),

@@ -84,20 +84,21 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_what_a_file_registers_is_a_choice_and_in_the_help(folder):
+def test_what_a_file_registers_is_a_choice_and_in_the_help(folder, run):
     code, out, _ = program(folder, "train", "--use", "own.py", "--help")
     assert code == 0
     for name in ("tests-student", "soft-bernoulli", "plain"):
         assert name in out
-    assert "tests-student" not in program(folder, "train", "--help")[1]
+    assert "tests-student" not in run("train", "--help")[1]  # in this process, which knows nothing of the file
 
 
-def test_a_run_records_the_file_and_asks_for_it_again(folder):
+def test_a_run_records_the_file_and_asks_for_it_again(folder, run):
     (entry,) = json.loads((folder / "run" / "config.json").read_text())["uses"]
     assert entry["file"] == "own.py"
     assert len(entry["sha256"]) == 64
-    for command in (("train", "--resume", "run", "--epochs", 3), ("evaluate", "run"), ("sample", "run")):
-        code, _, err = program(folder, *command)
+    made = folder / "run"
+    for command in (("train", "--resume", made, "--epochs", 3), ("evaluate", made), ("sample", made)):
+        code, _, err = run(*command)
         assert code == 2
         assert err.count("\n") == 1
         assert "was made with own.py" in err

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from colours import data_set as coloured
+from linear import Law, LinearGaussian, set_encoder, set_layer
 from support import likely_zero
 from tables import counts, table, zero
 
@@ -24,6 +26,47 @@ def data(count=60):
 
 def vae(posterior, dtype="float64", **more):
     return tv.VAE(36, 12, 3, posterior=posterior, dtype=dtype, **more)
+
+
+def test_channels_are_decoded_independently():
+    """Of a linear-Gaussian model with a latent for each channel, log p(x) is the sum of three exact evidences."""
+    rng = np.random.default_rng(0)
+    weight = np.zeros((4, 3, 3))
+    for channel in range(3):
+        weight[:, channel, channel] = rng.normal(size=4)
+    bias, logvar = rng.random(12), rng.uniform(-1.5, 0, 12)
+    x = rng.random((9, 12)).astype(np.float32)
+    found = tv.DataSet("made", x, x, (2, 2, 3), 1.0, "color")
+    model = LinearGaussian(12, latent=3, dtype="float64")
+    set_layer(model.decoder, weight.reshape(12, 3), bias, logvar)
+    slope = weight.reshape(12, 3).T / np.exp(logvar)
+    covariance = np.linalg.inv(np.eye(3) + slope @ weight.reshape(12, 3))  # diagonal, so q can be exact
+    set_encoder(model.encoder, covariance @ slope, -covariance @ slope @ bias, covariance)
+    law = Law(bias, weight.reshape(12, 3) @ weight.reshape(12, 3).T + np.diag(np.exp(logvar)))
+    right = [sum(law.of(np.arange(12) % 3 == channel).log_density(row[channel::3]) for channel in range(3))
+             for row in x.astype(float)]
+    assert tv.evaluate(model, found, importance_samples=2).log_evidence == pytest.approx(np.mean(right), abs=1e-9)
+    for channel in range(3):
+        moved = model.decode(np.eye(3)[channel : channel + 1]) - model.decode(np.zeros((1, 3)))
+        np.testing.assert_allclose(moved.reshape(4, 3), weight[..., channel], atol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", ["continuous-bernoulli", "gaussian"])
+def test_a_likelihood_of_colours_is_the_sum_over_channels(likelihood, tmp_path):
+    """It learns, goes on with the same bits, and log p(x|z) has each channel's term once."""
+    colours = coloured(40)
+    model = tv.models.model_for("vae", colours, hidden=12, latent=3, likelihood=likelihood)
+    records = tv.fit(model, colours, out=tmp_path / "run", epochs=2, batch=10, lr=3e-3)
+    assert records[1]["train_elbo"] > records[0]["train_elbo"]
+    whole = tv.fit(tv.models.model_for("vae", colours, hidden=12, latent=3, likelihood=likelihood), colours, epochs=3,
+                   batch=10, lr=3e-3)
+    assert tv.resume(tmp_path / "run", colours, epochs=3)[-1]["fingerprint"] == whole[-1]["fingerprint"]
+    z = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    law, x = model.generator(None).likelihood(tv.Tensor(z)), tv.Tensor(colours.test[:5] / np.float32(255))
+    each = law.log_density(x).numpy().reshape(5, 64, 3)
+    np.testing.assert_allclose(each.sum(1).sum(1), law.log_prob(x).numpy(), rtol=1e-4)
+    with pytest.raises(ValueError, match=r"the likelihood bernoulli takes 0 and 1, .* or take its -dynamic"):
+        tv.fit(tv.models.model_for("vae", colours, likelihood="bernoulli"), colours, epochs=1)
 
 
 @pytest.mark.parametrize(("posterior", "estimator"), BOTH)

@@ -1,5 +1,7 @@
 """Pictures of classes: what they show is in its place, and what they cannot show gets a sentence."""
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,19 @@ def test_what_cannot_be_drawn_gets_a_sentence(call, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         call(tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_analogies_in_colour(tmp_path):
+    """Each image keeps its colour, and a white gap stands after the first."""
+    made = np.eye(3)[[[0, 1], [2, 0]]]
+    shown = classes.analogies(np.tile(np.eye(3)[:2], 12), np.tile(made, 12), ("a", "b"), (4, 3, 3), tmp_path / "x.png")
+    with Image.open(shown) as image:
+        content = np.asarray(image.convert("RGB"))
+    colours = {colour for colour in map(tuple, content.reshape(-1, 3).tolist()) if len(set(colour)) > 1}
+    assert colours == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
+    second = content[np.flatnonzero((content == [0, 0, 255]).all(-1).any(1))[0]]  # a line of pixels of the second row
+    tiles = [colour for colour, _ in groupby(map(tuple, second.tolist())) if colour in colours]
+    assert tiles == [(0, 255, 0), (0, 0, 255), (255, 0, 0)]
 
 
 def test_a_run_with_a_classifier_gets_these_pictures(tmp_path):

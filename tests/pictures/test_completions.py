@@ -32,3 +32,14 @@ def test_what_it_shows(tmp_path):
     without = greys(completions(made(missing, missing), (3, 4), tmp_path / "b.png", answers=0))
     assert shown - without >= {level(0.3)}
     assert level(LIGHT) not in greys(completions(made(missing & False, missing & False), (3, 4), tmp_path / "c.png"))
+
+
+def test_red_stays_red(tmp_path):
+    """Also below a mask, where the ground is grey; the spread of one channel alone is shown in its colour."""
+    red, missing = np.tile([1.0, 0.0, 0.0], (2, 4)), np.tile(np.arange(12) < 6, (2, 1))
+    found = Completion("made", "gibbs", 1, 4, 0, 4, red, missing, missing, red[None], red, 0.1 * missing * red,
+                       np.zeros(2), of_colour=True)
+    with Image.open(completions(found, (2, 2, 3), tmp_path / "a.png")) as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(2**24)}
+    assert {colour for colour in colours if len(set(colour)) > 1} == {(255, 0, 0)}
+    assert {(level(LIGHT),) * 3, (level(DARK),) * 3, (0, 0, 0)} <= colours

@@ -95,7 +95,18 @@ def test_pairs_stand_one_above_the_other(tmp_path: Path) -> None:
         assert places(content, tile(reconstruction, scale)) == [(top + 4 * scale + sheet.GAP, left)]
 
 
-def test_the_manifold_agrees_with_the_grid(tmp_path: Path) -> None:
+def test_bits_stand_between_the_grey_pixels_and_the_reconstruction(tmp_path: Path) -> None:
+    grey, again = pictures(5), 1 - pictures(5)
+    bits = (grey > 0.5).astype(float)
+    content = page(figures.reconstructions(bits, again, SHAPE, tmp_path / "x.png", columns=3, grey=grey))
+    scale = round(sheet.TILE / 4)
+    for number in range(5):
+        [(top, left)] = places(content, tile(grey[number], scale))
+        for below, kind in ((1, bits), (2, again)):
+            assert (top + below * (4 * scale + sheet.GAP), left) in places(content, tile(kind[number], scale))
+
+
+def test_the_manifold_agrees_with_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     side = 4
     z = figures.normal_grid(side)
     assert z.shape == (16, 2)
@@ -104,10 +115,13 @@ def test_the_manifold_agrees_with_the_grid(tmp_path: Path) -> None:
     assert z[1, 0] > z[0, 0]
     assert z[side, 1] < z[0, 1]
     images = pictures(16)
-    content = page(figures.manifold(images, SHAPE, tmp_path / "x.png", side))
-    scale = round(sheet.TILE * 2 // 3 / 4)
-    whole = np.vstack([np.hstack([tile(i, scale) for i in images[r : r + side]]) for r in range(0, 16, side)])
-    assert len(places(content, whole)) == 1  # without gaps, rows downwards
+    for small in (False, True):  # large images touch each other
+        monkeypatch.setattr(figures, "SMALL", 4 if small else 3)
+        content = page(figures.manifold(images, SHAPE, tmp_path / "x.png", side))
+        scale, gap = round(sheet.TILE * 2 // 3 / 4), sheet.GAP if small else 0
+        tiles = [np.pad(tile(i, scale), ((0, gap), (0, gap)), constant_values=255) for i in images]
+        whole = np.vstack([np.hstack(tiles[r : r + side]) for r in range(0, 16, side)])
+        assert len(places(content, whole[: len(whole) - gap, : whole.shape[1] - gap])) == 1  # rows downwards
 
 
 def test_an_animation_runs_forth_and_back_for_ever(tmp_path: Path) -> None:
@@ -190,6 +204,23 @@ def test_latents_of_every_kind(tmp_path: Path) -> None:
     assert all(page(file).std() > 10 for file in tmp_path.iterdir())
 
 
+def test_each_label_has_a_colour_and_a_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point of a datum has the shape that the legend shows beside its label."""
+    seen: list[Any] = []
+    monkeypatch.setattr(charts, "save_png", lambda figure, path: seen.append(figure))
+    labels = np.array([2, 0, 1, 2, 7])
+    charts.latents(np.random.default_rng(1).normal(size=(5, 2)), labels, tmp_path / "x.png")
+    axes = seen[0].axes[0]
+    legend = axes.get_legend()
+    assert legend.get_title().get_text() == "label"
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["0", "1", "2", "7"]
+    handles = [handle.get_paths()[0] for handle in legend.legend_handles]
+    assert len({path.vertices.tobytes() for path in handles}) == 4
+    for path, label in zip(axes.collections[0].get_paths(), labels, strict=True):
+        assert path.vertices.tobytes() == handles[names.index(str(label))].vertices.tobytes()
+
+
 def test_curves_with_gaps(tmp_path: Path) -> None:
     charts.curves([{"epoch": 1, "train_elbo": -3.0}], tmp_path / "one.png")
     charts.curves([{"epoch": 1, "test_kl": 2.0}, {"epoch": 2}, {"test_kl": None}], tmp_path / "kl.png")
@@ -238,3 +269,68 @@ def test_curves_mark_the_epoch_that_was_kept(tmp_path):
     other = [record | {"best": record["epoch"] < 3} for record in records]
     drawn = [charts.curves(r, tmp_path / f"{n}.png").read_bytes() for n, r in enumerate((records, plain, other))]
     assert len(set(drawn)) == 3
+
+
+# ---- colour --------------------------------------------------------------------------
+
+RED = np.tile([1.0, 0.0, 0.0], 12)
+
+
+def colours_of(path: Path) -> dict[tuple[int, ...], int]:
+    """How many pixels have each colour that is no grey, over all frames."""
+    found: dict[tuple[int, ...], int] = {}
+    with Image.open(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            for count, colour in image.convert("RGB").getcolors(2**24):
+                if len(set(colour)) > 1:
+                    found[colour] = found.get(colour, 0) + count
+    return found
+
+
+IN_COLOUR: dict[str, Callable[[np.ndarray, Path], Path]] = {
+    "samples": lambda red, path: figures.samples(np.tile(red, (7, 1)), (*SHAPE, 3), path),
+    "reconstructions": lambda red, path: figures.reconstructions(*np.tile(red, (2, 5, 1)), (*SHAPE, 3), path, 3),
+    "traversal": lambda red, path: figures.traversal(np.tile(red, (2, 3, 1)), (*SHAPE, 3), path),
+    "manifold": lambda red, path: figures.manifold(np.tile(red, (9, 1)), (*SHAPE, 3), path, 3),
+    "animation": lambda red, path: figures.animation(np.tile(red, (3, 4, 1)), (*SHAPE, 3), path),
+}
+
+
+@pytest.mark.parametrize("name", IN_COLOUR)
+def test_red_stays_red(name: str, tmp_path: Path) -> None:
+    """Every pixel of the images is exactly red, and all others of the page are white or grey."""
+    path = IN_COLOUR[name](RED, tmp_path / ("x.gif" if name == "animation" else "x.png"))
+    found = colours_of(path)
+    assert set(found) == {(255, 0, 0)}
+    assert min(found.values()) > 12 * 20**2
+
+
+def test_colours_and_places_of_a_grid(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, size=(6, 36)) / 255
+    with Image.open(figures.samples(images, (*SHAPE, 3), tmp_path / "x.png", columns=3)) as image:
+        content = np.asarray(image.convert("RGB"))
+    scale = round(sheet.TILE / 4)
+    channels = [[places(content[..., c], tile(each[c::3], scale)) for c in range(3)] for each in images]
+    assert all(len(at[0]) == 1 and at[0] == at[1] == at[2] for at in channels)
+
+
+def test_an_animation_keeps_few_colours_exactly(tmp_path: Path) -> None:
+    """Red, green and blue one after another, on a white ground."""
+    frames = np.stack([np.tile(np.eye(3)[step % 3], (2, 12)) for step in range(4)])
+    assert set(colours_of(figures.animation(frames, (*SHAPE, 3), tmp_path / "x.gif"))) == {
+        (255, 0, 0), (0, 255, 0), (0, 0, 255)}
+    with Image.open(tmp_path / "x.gif") as gif:
+        gif.seek(1)
+        assert gif.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert gif.convert("RGB").getpixel((20, 20)) == (0, 255, 0)
+
+
+def test_an_animation_of_many_colours_is_close_and_has_a_white_ground(tmp_path: Path) -> None:
+    ramp = np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 3), -1).reshape(12, 4, 108)  # 1,728 colours
+    with Image.open(figures.animation(ramp, (6, 6, 3), tmp_path / "x.gif")) as gif:
+        gif.seek(3)
+        content = np.asarray(gif.convert("RGB"), float)
+    assert content[0, 0].tolist() == [255] * 3
+    first = content[sheet.GAP :, sheet.GAP :][: 6 * 15 : 15, : 6 * 15 : 15]
+    assert np.abs(first - 255 * ramp[3, 0].reshape(6, 6, 3)).mean() < 12

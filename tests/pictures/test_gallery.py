@@ -161,12 +161,17 @@ def test_an_interpolation_ends_at_two_reconstructions(monkeypatch, tmp_path):
 
 def test_reconstructions_are_of_the_images_shown(monkeypatch, tmp_path):
     data = data_set()
+    bits = {part: np.where(getattr(data, part) > 8, 16, 0).astype(np.uint8) for part in ("train", "test")}
+    data = dataclasses.replace(data, **bits)  # which are drawn as they are
     model, _ = trained(3, data)
     calls = captured(monkeypatch, "reconstructions")
     gallery.reconstruct(model, data, tmp_path, count=6)
     shown, made = calls[0][0][:2]
     assert set(np.unique(shown)) <= {0, 1}  # as the model sees them: drawn pixels
     assert (made == model.reconstruct(shown)).all()
+    assert (calls[0][1]["grey"] == shown).all()
+    gallery.reconstruct(model, dataclasses.replace(data, pixels="static"), tmp_path, count=6)
+    assert calls[1][1]["grey"] is None
 
 
 def test_chosen_images_keep_their_labels():

@@ -55,6 +55,22 @@ def test_the_exact_answer_under_a_wrong_posterior(method, draws, sweeps, shift):
     assert (found.kept, found.hidden.tolist()) == (draws * sweeps // 2, np.tile(HIDDEN, (rows, 1)).tolist())
 
 
+def test_colours_are_hidden_with_all_channels_and_counted_by_value():
+    """log p(hidden | observed) of a model without weights is the sum over the hidden values of each channel."""
+    rng = np.random.default_rng(4)
+    x = rng.random((6, 12)).astype(np.float32)
+    data = tv.DataSet("made", x[:3], x[3:], (2, 2, 3), 1.0, "color")
+    model = LinearGaussian(12, latent=2, dtype="float64")
+    set_layer(model.decoder, np.zeros((12, 2)), mean := rng.random(12), logvar := rng.uniform(-1.5, 0, 12))
+    found = complete(model, data, "left", "gibbs", draws=2, sweeps=4)
+    assert (found.hidden == np.tile([True] * 3 + [False] * 3, (3, 2))).all()
+    hidden = found.hidden[0]
+    right = -stats.norm.logpdf(x[3:], mean, np.exp(logvar / 2))[:, hidden].mean(1)
+    np.testing.assert_allclose(found.nats, right, rtol=1e-12)
+    assert "nats per hidden value" in str(found)
+    assert "50% of the values missing" in str(found)
+
+
 class Conditional(LinearGaussian, kind="tests-linear-conditional"):
     """p(z|c) p(t|z) of the target t = (x_3, x_1), given c = the other pixels; both are linear."""
 

@@ -32,11 +32,28 @@ def test_an_array_of_an_expected_shape_is_one_image(tmp_path):
     assert images_of(np.zeros((5, 9))).shape == (5, 3, 3)
 
 
+def test_images_in_colour(tmp_path):
+    """(count, rows, columns, 3); a grey one among the colours that are expected has equal red, green and blue."""
+    colours = np.random.default_rng(1).integers(0, 256, (3, 4, 6, 3), np.uint8)
+    Image.fromarray(colours[1]).save(tmp_path / "1.png")
+    Image.fromarray(IMAGES[1]).save(tmp_path / "grey.png")
+    np.save(tmp_path / "many.npy", np.moveaxis(colours, -1, 1))
+    np.save(tmp_path / "one.npy", colours[1])
+    shapes, one = [(4, 6, 3)], colours[1:2] / 255
+    np.testing.assert_allclose(images_of(tmp_path / "many.npy"), colours / 255, rtol=1e-6)
+    np.testing.assert_allclose(images_of(colours.reshape(3, 72) / 255, shapes), colours / 255, rtol=1e-6)
+    for given in (tmp_path / "1.png", tmp_path / "one.npy", colours[1] / 255):
+        np.testing.assert_allclose(images_of(given, shapes), one, rtol=1e-6)
+    np.testing.assert_allclose(images_of(tmp_path / "grey.png", shapes), IMAGES[1:2, ..., None].repeat(3, 3) / 255,
+                               rtol=1e-6)
+    assert images_of(tmp_path / "grey.png", [*shapes, (4, 6)]).shape == (1, 4, 6)
+
+
 @pytest.mark.parametrize(("make", "sentence"), [
     (lambda folder: folder / "missing.png", "there is no file or folder .*missing.png; expected an image"),
     (lambda folder: np.full((1, 2, 2), 2.0), "found values from 2 to 2 in the image; expected numbers from 0 to 1"),
     (lambda folder: np.array([["a"]]), "the image holds <U1; expected"),
-    (lambda folder: np.zeros((1, 2, 2, 3)), r"the image has shape \(1, 2, 2, 3\); expected"),
+    (lambda folder: np.zeros((1, 2, 2, 4)), r"the image has shape \(1, 2, 2, 4\); expected"),
     (lambda folder: saved(folder / "x.npz", weights=IMAGES, bias=IMAGES), "has the arrays weights, bias; expected one"),
     (lambda folder: saved(folder / "y.npz", images=IMAGES - 3.5), "holds .* expected floats in"),
 ])

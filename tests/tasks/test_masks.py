@@ -41,6 +41,17 @@ def test_a_mask_from_a_file_or_an_array(kind, tmp_path):
     assert (found == [mask.reshape(-1), (~mask if kind == "rows" else mask).reshape(-1)]).all()
 
 
+@pytest.mark.parametrize("given", ["left", "random:0.5", np.eye(4, 5), np.eye(4, 5).reshape(1, 20), "of each channel"])
+def test_a_pixel_is_missing_with_all_its_channels(given):
+    """Which pixels it are is the same as of grey images, unless an array says it of each channel."""
+    if isinstance(given, str) and given == "of each channel":
+        given = np.random.default_rng(0).random((4, 5, 3)) < 0.5
+        assert (missing_pixels(given, (4, 5, 3), 6) == given.reshape(60)).all()
+        return
+    found = missing_pixels(given, (4, 5, 3), 6, seed=1).reshape(6, 20, 3)
+    assert (found == missing_pixels(given, (4, 5), 6, seed=1)[..., None]).all()
+
+
 @pytest.mark.parametrize(("given", "sentence"), [
     ("right", "found no file right and no mask of that name; expected left, top, quadrant, center, random:SHARE"),
     ("random:2", "found the mask random:2; expected random:SHARE with a share between 0 and 1, as random:0.5"),

@@ -195,7 +195,7 @@ class Engine(RuleBasedStateMachine):
 
 
 TestEngine = Engine.TestCase
-TestEngine.settings = settings(max_examples=150, stateful_step_count=25)
+TestEngine.settings = settings(max_examples=75, stateful_step_count=50)
 
 
 @pytest.mark.parametrize(("name", "grads"), [
@@ -207,4 +207,4 @@ def test_a_wrong_engine_is_found(monkeypatch, name, grads):
     make_wrong(monkeypatch, name, grads=grads)
     with pytest.raises(AssertionError, match="rounding units"):
         run_state_machine_as_test(Engine, settings=settings(
-            max_examples=3000, stateful_step_count=15, derandomize=True, phases=[Phase.generate]))  # fmt: skip
+            max_examples=3000, stateful_step_count=50, derandomize=True, phases=[Phase.generate]))  # fmt: skip

@@ -47,8 +47,8 @@ def classify(
     else:
         rows = inputs.images_of(images, [data_set.shape])
         if rows.shape[1:] != tuple(data_set.shape):
-            raise ValueError(f"found images of {rows.shape[1]} x {rows.shape[2]} pixels in {images}; the run learned "
-                             f"from {data_set.shape[0]} x {data_set.shape[1]}")
+            raise ValueError(f"found images of {' x '.join(map(str, rows.shape[1:]))} pixels in {images}; the run "
+                             f"learned from {data_set.size_in_words}")
         found = classification.classify_images(model, rows.reshape(len(rows), -1), data_set)
     if csv is not None:
         files.write_bytes(csv, as_csv(found).encode())

@@ -1,8 +1,13 @@
-"""The commands that look at runs or at this machine: `evaluate`, `compare`, the pictures, `doctor`, `bench`."""
+"""The commands that look at runs or at this machine: `evaluate`, `compare`, the pictures, `explore`, `doctor`,
+`bench`."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+import warnings
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +24,7 @@ from tinyvae.cli.options import (
     Seed,
     Use,
     check_part,
+    existing_folder,
     file_for,
     folder_of,
     given,
@@ -112,6 +118,7 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
     from tinyvae.choices import whole
     from tinyvae.pictures import gallery
     from tinyvae.tasks import rows
+    from tinyvae.tasks.generation import aggregate
 
     table = file_for(out)
     model, data_set = opened(run, data, data_dir, model=model)
@@ -133,6 +140,8 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
     draw = getattr(gallery, name)
     for file in draw(model, data_set, folder) if name == "manifold" else draw(model, data_set, folder, seed):
         print(file)
+    if name == "sample" and (words := aggregate.remark(model, data_set)):
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
 
 
 def compare(
@@ -157,6 +166,31 @@ def compare(
                 for config in configs]
     result = comparing.compare(models, importance_samples, seed, settings, part)
     print(json.dumps(files.plain(result.to_dict()), indent=2) if as_json else result)
+
+
+def explore(
+    run: Run,
+    out: Annotated[Path | None, opt("The page. By default: RUN/explorer.html.", metavar="FILE")] = None,
+    data: Data = None,
+    use: Use = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a run as one HTML page, and open it: latent space to walk in, reconstructions, samples, completions.
+
+    The page computes with the run's own encoder and decoder. It needs no server and no network.
+    """
+    from tinyvae.explorer import explore as write
+
+    page = write(run, out, data, existing_folder(data_dir))
+    print(page)
+    if has_window():
+        webbrowser.open(page.resolve().as_uri())
+
+
+def has_window() -> bool:
+    """Whether a person sits before a screen; without one, Python would open a browser of text in the terminal."""
+    shown = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return shown and sys.stdout.isatty()
 
 
 # Each picture with its help; `sample` stands in conditional.py.

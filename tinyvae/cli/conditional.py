@@ -140,7 +140,7 @@ def factors(text: str) -> list[float]:
         raise ValueError(f"found --temperature {text!r}; expected one number or several: 1, or 0.2,1") from None
 
 
-def write(out: Path, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, int]) -> None:
+def write(out: Path, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, ...]) -> None:
     """Write arrays as .npz; or the first of them as .csv, a line an image, with the number of its condition (`of`) and
     of its draw before the pixels."""
     from tinyvae.tasks import rows

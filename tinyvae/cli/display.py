@@ -65,7 +65,7 @@ class TrainingView:
 def heading(training: Training) -> str:
     """What the columns of the epoch lines are."""
     data, settings = training.data, training.settings
-    name = f"L_{settings.importance_samples}, the bound of iwae," if settings.bound == "iwae" else "ELBO"
+    name = f"L_{settings.importance_samples}, the bound of iwae," if settings.bound == "iwae" else training.model.goal
     size = data.size_in_words + ("" if data.is_table else " pixels")
     units = ", as densities of standardised columns" if data.kind == "real" else ""
     return (f"{data.name}: {len(data.train):,} training, {len(data.test):,} test data of {size}; {training.model}\n"

@@ -24,12 +24,13 @@ from tinyvae.cli.options import opt
 EXAMPLES = {
     "tinyvae train": "real 8x8 digits, in seconds",
     "tinyvae train mnist-dynamic --out runs/m": "MNIST, pixels drawn at each use",
-    "tinyvae train faces.npy-gray": "your own images, grey",
+    "tinyvae train photos/": "your own images, grey or in colour",
     "tinyvae train table.csv --label-column y": "a table of numbers",
     "tinyvae train --resume runs/m": "go on after any interruption",
     "tinyvae evaluate runs/m -k 500": "ELBO and log p(x), with errors",
     "tinyvae complete runs/m --missing left": "what a hidden half may be",
     "tinyvae manifold runs/m": "AEVB Figure 4",
+    "tinyvae explore runs/m": "the run as a page in your browser",
     "tinyvae sample runs/c --condition x.png": "answers to a part of an image",
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
@@ -70,6 +71,7 @@ def put_together() -> typer.Typer:
         app.command(name, help=text)(commands.picture(name))
     app.command()(completing.complete)
     app.command()(classify.classify)
+    app.command()(commands.explore)
     app.command()(commands.doctor)
     app.command()(commands.bench)
     lessons.register(app)

@@ -93,24 +93,6 @@ def widths(text: str) -> list[int]:
 def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu",
            model: Any = None) -> tuple[Any, Any]:
     """The model of a run, or `model` if that is loaded already, and the data it was trained on, or others."""
-    from tinyvae import data as data_sets
     from tinyvae import runs
-    from tinyvae.training.selection import select
-    from tinyvae.training.settings import Settings
 
-    data_dir = existing_folder(data_dir)
-    model = runs.load(run, device) if model is None else model
-    config = runs.RunFolder(folder_of(run)).config()
-    try:
-        data_set = data_sets.load(config["data"] if data is None else data, data_dir or config.get("data_dir"))
-    except data_sets.DataError as fault:
-        if data is not None:
-            raise
-        raise ValueError(f"{str(fault).rstrip('.')}; {run} was trained on them: say where they are now with --data "
-                         f"DATA, or for good with tinyvae train DATA --resume {run}") from None
-    if data is not None and data_set.kind == "real":  # the model knows the columns by the centers of its own data
-        data_set = data_set.in_units_of(data_sets.load(config["data"], data_dir or config.get("data_dir")))
-    if data is None:  # the parts that the run trained on and was chosen by
-        runs.check_data(runs.described(run), data_set, run, "give --data, whatever they are")
-        data_set = select(data_set, Settings.from_dict(config["settings"]))
-    return model, data_set
+    return runs.opened(run, data, existing_folder(data_dir), device, model)

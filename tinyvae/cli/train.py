@@ -18,7 +18,7 @@ from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
 
 # Defaults that depend on the data and the model; the settings' own are others.
-BY_THE_DATA = {"epochs": "By default: as many as show it 150,000 data, and at least 10.",
+BY_THE_DATA = {"epochs": "By default: as many as show it 600,000 data, and at least 10.",
                "lr": "By default: 1e-3, and 3e-4 for the gaussian likelihood."}
 ALWAYS = ("data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume and --init-from, too
 
@@ -61,9 +61,10 @@ def with_settings(command: Any) -> Any:
 def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=(
-        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, IDX, "
-        "a folder of images); with -dynamic (pixels drawn at each use), -static (drawn once), -threshold or -gray; or "
-        "a table (.csv, .tsv, .parquet), with -real (columns standardised) or -counts."
+        "digits, mnist, fashion-mnist, omniglot, frey-faces, olivetti, mnist-binarized, or a path (.npy, .npz, .h5, "
+        ".mat, IDX, a folder of images, grey or in colour); with -dynamic (pixels drawn at each use), -static (drawn "
+        "once), -threshold, -gray or -color; or a table (.csv, .tsv, .parquet), with -real (columns standardised) or "
+        "-counts."
     ))] = "digits",
     label_column: Annotated[str | None, opt("The column of a table that holds the labels.", metavar="NAME")] = None,
     out: Annotated[Path | None, opt("The run folder to make. By default: runs/DATA, runs/DATA-2, ...")] = None,
@@ -167,6 +168,7 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
     from tinyvae.pictures import gallery
     from tinyvae.runs import log, schema
     from tinyvae.tasks import supervised
+    from tinyvae.tasks.generation import aggregate
 
     run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
@@ -187,8 +189,11 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
         print(json.dumps(gained.to_dict()) if as_json else gained)
     if run.config().get("pictures", True) if pictures is None else pictures:
         records = log.read_lines(run.metrics, schema.is_record)
-        drawn = gallery.all_pictures(runs.load(run.path), training.data, records, run.figures)
+        model = runs.load(run.path)
+        drawn = gallery.all_pictures(model, training.data, records, run.figures)
         say(f"{len(drawn)} pictures in {run.figures}: {', '.join(file.name for file in drawn)}")
+        if remark := aggregate.remark(model, training.data):
+            say(remark)
 
 
 def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: dict[str, Any], options: list[str],
@@ -219,7 +224,7 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     kind = model_config.get("kind", "vae")
     settings = settings | MODELS[kind].defaults_beside([name for name in given(context) if name in settings])
     if settings["epochs"] is None:
-        settings["epochs"] = max(10, round(150_000 / outline.count))
+        settings["epochs"] = max(10, round(600_000 / outline.count))
     if settings["lr"] is None:
         # with a free variance, a step of 1e-3 on thousands of pixels can throw the decoder far out
         settings["lr"] = 3e-4 if model_config.get("likelihood") == "gaussian" else 1e-3

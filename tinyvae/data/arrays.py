@@ -15,9 +15,18 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data.checks import DataError, number, sameness
-from tinyvae.data.dataset import PARTS, TABLES, DataSet, held_out
+from tinyvae.data.dataset import CHANNELS, COLOURS, PARTS, TABLES, DataSet, held_out
 from tinyvae.data.formats import Arrays, Stored
-from tinyvae.data.rows import as_counts, as_grey, image_shape, observed, standardised
+from tinyvae.data.rows import (
+    as_counts,
+    as_pixels,
+    brightness,
+    channels_last,
+    colour_axis,
+    image_shape,
+    observed,
+    standardised,
+)
 
 WORDS = {"train": "train", "training": "train", "tr": "train", "test": "test", "testing": "test", "te": "test",
          "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}  # fmt: skip
@@ -46,31 +55,37 @@ def role_of(name: str) -> Role | None:
     return parts.pop() if parts else "", "labels" if "labels" in roles else "images"
 
 
-def data_set_of(path: Path | str, arrays: Arrays, treatment: str = "gray", columns: tuple[str, ...] | None = None,
-                class_names: tuple[str, ...] | None = None) -> DataSet:
-    """The data set of the arrays of a file or folder, with grey values; only the arrays that it needs are read.
+def data_set_of(path: Path | str, arrays: Arrays, treatment: str | None = None,
+                columns: tuple[str, ...] | None = None, class_names: tuple[str, ...] | None = None) -> DataSet:
+    """The data set of the arrays of a file or folder, with grey values or colours; only the arrays that it needs are
+    read.
 
-    With the `treatment` real or counts it holds such numbers instead, and `columns` names them. Data without a test
-    part are split at random. NaN stands for a missing value. Raises DataError.
+    With the `treatment` gray images in colour become grey, and with real or counts it holds such numbers instead, and
+    `columns` names them. Data without a test part are split at random. NaN stands for a missing value. Raises
+    DataError.
     """
     roles = _roles(path, arrays)
     parts = {part: roles[part, "images"] for part in PARTS if (part, "images") in roles}
     keys = {part: roles[part, "labels"] for part in parts if (part, "labels") in roles}
-    shapes = {key: image_shape(arrays[key], f"{path} ({key})") for key in parts.values()}
-    flat = all(len(arrays[key].shape) == 2 for key in parts.values())
-    if flat and treatment in TABLES:
-        shapes = {key: (1, arrays[key].shape[1]) for key in shapes}
+    images = {key: _images(arrays[key], f"{path} ({key})", treatment) for key in parts.values()}
+    shapes = {key: image_shape(stored, f"{path} ({key})") for key, stored in images.items()}
+    flat = all(len(stored.shape) == 2 for stored in images.values())
+    if treatment in COLOURS and (grey := [shape for shape in shapes.values() if len(shape) == 2]):
+        raise DataError(f"{path} holds grey images of {grey[0][0]} x {grey[0][1]}; expected red, green and blue, shape "
+                        "(count, rows, columns, 3): take -gray.")
+    if treatment in TABLES:  # without the channels of a picture
+        shapes = {key: (1, math.prod(shape)) if flat or len(shape) > 2 else shape for key, shape in shapes.items()}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise DataError(f"{path} has images of different sizes: {sizes}; expected one size.")
-    labels, names = _labels(path, {part: (arrays[key], arrays[parts[part]].shape[0]) for part, key in keys.items()})
+    labels, names = _labels(path, {part: (arrays[key], images[parts[part]].shape[0]) for part, key in keys.items()})
     used = {*parts.values(), *keys.values()}
     if unused := [f"{key} {_described(stored)}" for key, stored in arrays.items() if key not in used]:
         warnings.warn(f"{path} has arrays that are not used: {', '.join(unused)}; used are "
                       f"{', '.join(key for key in arrays if key in used)}", stacklevel=2)
-    rows = [arrays[key].read().reshape(arrays[key].shape[0], -1) for key in parts.values()]
+    rows = [images[key].read().reshape(images[key].shape[0], -1) for key in parts.values()]
     rows, masks = observed(rows, str(path))
-    numbers, scale = (as_grey(rows, str(path), flat) if treatment not in TABLES else
+    numbers, scale = (as_pixels(rows, str(path), flat) if treatment not in TABLES else
                       (as_counts(rows, str(path)) if treatment == "counts" else rows, 1.0))
     found = dict(zip(parts, numbers, strict=True))
     if treatment not in TABLES and (same := sameness(found["train"])):
@@ -85,6 +100,8 @@ def data_set_of(path: Path | str, arrays: Arrays, treatment: str = "gray", colum
     for part, mask in seen.items():
         found[part] = np.where(mask, found[part], found[part].dtype.type(0))
     shape, more = shapes[parts["train"]], more | {f"{part}_mask": mask for part, mask in seen.items()}
+    if len(shape) == 3:
+        more["pixels"] = "color"
     return DataSet(
         str(path), found["train"], found["test"], shape, scale, train_labels=labels.get("train"),
         test_labels=labels.get("test"), valid=found.get("valid"), valid_labels=labels.get("valid"),
@@ -116,6 +133,34 @@ def _roles(path: Path | str, arrays: Arrays) -> dict[Role, str]:
                             "with such names.")
         roles["train", "images"] = likely[0]
     return roles
+
+
+def _images(stored: Stored, what: str, treatment: str | None) -> Stored:
+    """An array of images, of which those in colour have their channels last, or are grey if the treatment is; with a
+    line where its shape could mean something else."""
+    count, *rest = stored.shape or (0,)
+    axis, side = colour_axis(stored.shape), math.isqrt(math.prod(rest) // CHANNELS)
+    if treatment not in TABLES and len(rest) == 1 and side >= 8 and rest[0] == CHANNELS * side * side:
+        warnings.warn(f"{what} has rows of {rest[0]} numbers, which are taken as grey images of one row; if they are "
+                      f"{side} x {side} pixels in colour, store images.reshape(-1, 3, {side}, {side}), or "
+                      f"images.reshape(-1, {side}, {side}, 3) if the three numbers of a pixel stand together",
+                      stacklevel=2)
+    if treatment not in TABLES and len(rest) == 2 and rest[1] == CHANNELS and min(count, rest[0]) >= 8:
+        warnings.warn(f"{what} has shape {stored.shape}, which is taken as {count} grey images of {rest[0]} x 3; if it "
+                      "is one image in colour, store several, np.stack(images)", stacklevel=2)
+    if axis is None:
+        return stored
+    first, last = (3, 2) if axis == 2 else (0, axis)  # of the images, of the channels
+    if axis == 2:
+        warnings.warn(f"{what} has shape {stored.shape}, which is taken as {stored.shape[3]} images of "
+                      f"{stored.shape[0]} x {stored.shape[1]} in colour, along the last axis", stacklevel=2)
+    size = [n for number, n in enumerate(stored.shape) if number not in (first, last)]
+    shape = (stored.shape[first], *size, CHANNELS)
+    if treatment != "gray":
+        return Stored(shape, stored.dtype, lambda: channels_last(stored.read()))
+    warnings.warn(f"{what} holds images in colour; -gray takes their brightness, 0.299 red + 0.587 green + 0.114 blue",
+                  stacklevel=2)
+    return Stored(shape[:3], stored.dtype, lambda: brightness(channels_last(stored.read())))
 
 
 def _described(stored: Stored) -> str:

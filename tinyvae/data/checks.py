@@ -111,7 +111,7 @@ def cure(parts: Sequence[np.ndarray]) -> str:
         return "Store np.clip(images, 0, 1) instead."
     if low >= 0:
         # Up to 64 the white of the images is surely not that of bytes: it would be almost black.
-        white = "255" if 64 < high <= 255 else number(high)
+        white = "255" if 64 < high <= 255 else "65535" if not floats and 2**14 < high <= 65535 else number(high)
         return f"Store np.float32(images / {white}) instead."
     if -1 - ROUNDING <= low <= -0.5 and high <= 1 + ROUNDING:
         halved = "(images + 1) / 2"

@@ -8,8 +8,10 @@ that of bits), so the treatment is a part of the data set's name, and every resu
     -static      a pixel is 1 with probability grey, drawn once, with the same draw for everyone
     -threshold   a pixel is 1 if grey > 1/2
     -gray        the grey values themselves
+    -color       the values of red, green and blue themselves; the treatments above draw or compare each of them
 
-Grey values are stored in the type of their file (bytes stay bytes): grey = stored / scale. Data that are not images,
+Grey values are stored in the type of their file (bytes stay bytes): grey = stored / scale, and so are those of the
+three channels of an image in colour, which stand together for each pixel. Data that are not images,
 such as the columns of a table, have one of two other treatments:
 
     -real        each column is stored as (own - center) / spread, with the mean and the standard deviation of the
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,8 +37,10 @@ from tinyvae.engine import noise
 # continuous Bernoulli, except for the two sets of faces, whose default is the Gaussian of AEVB.
 PIXELS = {"dynamic": "bernoulli", "static": "bernoulli", "threshold": "bernoulli", "gray": "continuous-bernoulli"}
 
+COLOURS = {"color": "continuous-bernoulli"}  # likewise, of images in colour alone
 TABLES = {"real": "normal", "counts": "negative-binomial"}  # likewise, of data that are not images
-TREATMENTS = PIXELS | TABLES
+TREATMENTS = PIXELS | COLOURS | TABLES
+CHANNELS = 3  # red, green and blue
 
 PARTS = ("train", "test", "valid")
 SEED = 0  # of static draws and of splits, which are the same for everyone and never depend on the seed of a run
@@ -49,8 +54,10 @@ class DataSet:
     Attributes
     ----------
     name : the full name, such as "mnist-dynamic"; `load(name)` gives the same data again
-    train, test : (count, pixels), uint8 or float32, C-contiguous; grey value = stored / scale, in [0, 1]
-    shape : (rows, columns) of one image; a row of `train` reshaped to it is the picture
+    train, test : (count, pixels), uint8 or float32, C-contiguous; grey value = stored / scale, in [0, 1]. In colour
+        a pixel counts three times
+    shape : (rows, columns) of one image, or (rows, columns, 3) in colour; a row of `train` reshaped to it is the
+        picture
     scale : 255 for bytes, 16 for digits, 1 for bits and for floats
     pixels : the treatment, one of TREATMENTS; see the head of this file
     likelihood : the default likelihood: "bernoulli", "continuous-bernoulli", "gaussian", "normal", ...
@@ -67,7 +74,7 @@ class DataSet:
     name: str
     train: np.ndarray
     test: np.ndarray
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     scale: float
     pixels: str = "gray"
     likelihood: str = "continuous-bernoulli"
@@ -96,12 +103,18 @@ class DataSet:
         if not isinstance(self.shape, (tuple, list)) or not all(
                 isinstance(n, (int, np.integer)) and n > 0 for n in self.shape):
             raise DataError(f"found shape={self.shape!r} of {self.name}; expected (rows, columns) of an image")
+        if len(self.shape) == 3 and (self.shape[2] != CHANNELS or self.pixels in ("gray", *TABLES)):
+            raise DataError(f"found shape={self.shape!r} and pixels={self.pixels!r} of {self.name}; expected (rows, "
+                            "columns) of a grey image, or (rows, columns, 3) and pixels='color'")
+        if self.pixels in COLOURS and not self.is_colour:
+            raise DataError(f"found shape={self.shape!r} and pixels={self.pixels!r} of {self.name}; expected (rows, "
+                            "columns, 3) of an image in colour, or pixels='gray'")
         for part in PARTS:
             stored, labels = getattr(self, part), getattr(self, part + "_labels")
             if stored is None and part == "valid":
                 continue
             check_rows(stored, f"the {part} data of {self.name}", self.scale, self.pixels)
-            if len(self.shape) != 2 or stored.shape[1] != self.shape[0] * self.shape[1]:
+            if len(self.shape) not in (2, 3) or stored.shape[1] != math.prod(self.shape):
                 raise DataError(f"found {stored.shape[1]} pixels a datum in the {part} data of {self.name}, and images "
                                 f"of {' x '.join(map(str, self.shape))}; expected as many pixels as the shape has")
             if self.pixels in ("static", "threshold") and not (self.is_bits or only([stored], 0, self.scale)):
@@ -141,8 +154,13 @@ class DataSet:
 
     @property
     def dimensions(self) -> int:
-        """The number of pixels of one image."""
+        """The number of pixels of one image, each counted three times in colour."""
         return self.train.shape[1]
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether an image has red, green and blue."""
+        return len(self.shape) == 3
 
     @property
     def count(self) -> int:
@@ -165,7 +183,7 @@ class DataSet:
         """What a use of the data gives: "binary", only 0 and 1, "grey", "counts" or "real"."""
         if self.is_table:
             return self.pixels
-        if self.pixels != "gray" or self.is_bits:
+        if self.pixels not in ("gray", *COLOURS) or self.is_bits:
             return "binary"
         parts = [stored for part in PARTS if (stored := getattr(self, part)) is not None]
         return "binary" if only(parts, 0, self.scale) else "grey"
@@ -267,8 +285,8 @@ def split_suffix(name: str) -> tuple[str, str | None]:
 
 def treated(data: DataSet, pixels: str) -> DataSet:
     """The grey data set `data` with another treatment of its pixels, and the same name and labels."""
-    likelihood = PIXELS[pixels]
-    if pixels in ("dynamic", "gray") or data.is_bits:  # a static draw or a threshold leaves bits unchanged
+    likelihood = TREATMENTS[pixels]
+    if pixels in ("dynamic", "gray", *COLOURS) or data.is_bits:  # a static draw or a threshold leaves bits unchanged
         return replace(data, pixels=pixels, likelihood=likelihood)
 
     def bits(part: np.ndarray, site: int) -> np.ndarray:

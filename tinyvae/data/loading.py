@@ -16,7 +16,7 @@ from tinyvae.choices import array_of, path_text
 from tinyvae.data import download, folders, formats
 from tinyvae.data.arrays import data_set_of
 from tinyvae.data.checks import DataError, check_range, check_rows, is_whole, number, only
-from tinyvae.data.dataset import PIXELS, TABLES, TREATMENTS, DataSet, split_suffix, treated
+from tinyvae.data.dataset import PIXELS, TREATMENTS, DataSet, split_suffix, treated
 from tinyvae.data.formats.labels import MARK, relabelled, split_labels
 from tinyvae.data.sources import NAMES, SOURCES
 
@@ -28,13 +28,13 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     Parameters
     ----------
     name
-        The name of a set, one of `NAMES`, or the path of an .npy, .npz or IDX(.gz) file, of a folder of images, or of a
-        table (.csv, .tsv, .parquet). A suffix can choose the treatment of the pixels: -dynamic, -static, -threshold or
-        -gray, or of other numbers: -real or -counts (see `dataset.py`).
+        The name of a set, one of `NAMES`, or the path of an .npy, .npz, .h5, .mat or IDX(.gz) file, of a folder of
+        images, or of a table (.csv, .tsv, .parquet). A suffix can choose the treatment of the pixels: -dynamic,
+        -static, -threshold, -gray or -color, or of other numbers: -real or -counts (see `dataset.py`).
 
         Without a suffix, digits, mnist, fashion-mnist and omniglot are -dynamic, frey-faces and olivetti are -gray, and
         mnist-binarized has fixed bits. The data of a path are -static if their pixels have only two values, which then
-        are 0 and 1, else -gray; a table is -real.
+        are 0 and 1, else -gray, or -color if they are in colour; a table is -real.
     data_dir
         The folder in which a named set is searched first, before $TINYVAE_DATA and the user's cache. MNIST and
         Fashion-MNIST are fetched into the cache if they are not found.
@@ -50,10 +50,11 @@ def load(name: str | os.PathLike[str] = "digits", data_dir: str | os.PathLike[st
     tenth, but at least one image, becomes the test part at random. Splits and static draws are the same for everyone.
 
     The format of a file is known by its first bytes. .npy files are memory-mapped. Those of a folder are used without a
-    copy (if uint8 or float32); a single .npy is read once for the split. Integers are grey values from 0 to 255; floats
-    must be in [0, 1]. Images of a folder are turned as their EXIF data say, all frames and pages are taken, transparent
-    ones are laid on white or black, and images in colour are refused (see `formats/images.py`). Labels may be whole
-    numbers of any type, or strings, which become `class_names`.
+    copy (if uint8 or float32); a single .npy is read once for the split. Integers are values from 0 to 255, or of 16
+    bits from 0 to 65535; floats must be in [0, 1]. An array of images in colour is (count, rows, columns, 3) or (count,
+    3, rows, columns). Images of a folder are turned as their EXIF data say, all frames and pages are taken, and
+    transparent ones are laid on white or black (see `formats/images.py`). Labels may be whole numbers of any type, or
+    strings, which become `class_names`.
 
     Raises
     ------
@@ -174,7 +175,7 @@ class Outline:
     """What a new run needs to know about its data before it reads them."""
 
     name: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     count: int  # the number of training data
     likelihood: str
     classes: int  # the number of classes of the labels; 0 without labels
@@ -200,8 +201,8 @@ def _parts(name: str) -> tuple[str, str | None]:
             f"{name} does not exist, because its file holds bits that its author drew once, and no grey values; "
             f"expected mnist-binarized, or mnist-{pixels}, which has grey values."
         )
-    if base in SOURCES and pixels in TABLES:
-        raise DataError(f"{name} does not exist, because {base} are images; expected {suffixes(PIXELS)}.")
+    if base in SOURCES and pixels is not None and pixels not in PIXELS:
+        raise DataError(f"{name} does not exist, because {base} are grey images; expected {suffixes(PIXELS)}.")
     return base, pixels
 
 
@@ -242,8 +243,8 @@ def _load_path(path: Path, label: str | None, text: str, wanted: str | None) -> 
         if label is not None:
             raise DataError(f"{path} has no columns with names, so none called {label} can hold labels; expected a "
                             "table (.csv, .tsv, .parquet), or an array of labels beside that of the data.")
-        data = data_set_of(path, found, wanted or "gray")
-        chosen = wanted or ("static" if data.is_bits else "gray")
+        data = data_set_of(path, found, wanted)
+        chosen = wanted or ("static" if data.is_bits else data.pixels)
         return replace(data if data.is_table else treated(data, chosen), name=f"{text}-{chosen}")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}); expected {formats.expected()}.") from error
@@ -306,8 +307,11 @@ def _unknown(name: str) -> DataError:
     hint = f" Did you mean {near[0]}?" if near else ""
     base, _, suffix = name.rpartition("-")
     if base in SOURCES or _existing(base):
-        there = suffixes(PIXELS if base in SOURCES else TREATMENTS)
-        return DataError(f"unknown suffix -{suffix} of {base}; expected {there}.{hint}")
+        there = PIXELS if base in SOURCES else TREATMENTS
+        if base not in SOURCES:
+            near = difflib.get_close_matches(suffix, there, n=1, cutoff=0.5)
+            hint = f" Did you mean -{near[0]}?" if near else ""
+        return DataError(f"unknown suffix -{suffix} of {base}; expected {suffixes(there)}.{hint}")
     if os.sep in name or "/" in name or Path(split_suffix(name)[0]).suffix:
         return DataError(f"there is no file or folder {split_suffix(name)[0]}; expected {formats.expected()}.")
     return DataError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data.checks import (
+    BLOCK,
     LARGEST_COUNT,
     DataError,
     check_type,
@@ -20,27 +21,57 @@ from tinyvae.data.checks import (
     of_table,
     only,
 )
+from tinyvae.data.dataset import CHANNELS
+
+# The weights of red, green and blue in the brightness of a pixel (ITU-R BT.601), as fractions of 2^16.
+LUMA = np.array([19595, 38470, 7471])
 
 
-def image_shape(array: Any, what: str) -> tuple[int, int]:
-    """The (rows, columns) of the images of an array, which need not have been read: its shape and type are enough.
+def colour_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of red, green and blue in an array of images: (N, H, W, 3), (N, 3, H, W), or (H, W, 3, N) as MATLAB has
+    them. None for other shapes."""
+    if len(shape) != 4 or 1 in (shape[1], shape[3]):  # one grey channel
+        return None
+    return next((axis for axis in (3, 1, 2) if shape[axis] == CHANNELS), None)
 
-    The accepted shapes are (N, D), (N, H, W), (N, H, W, 1) and (N, 1, H, W). If D is a perfect square, the images are
-    square; else they have one row. `what` names the array in errors. Raises DataError.
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """Images in colour as (N, H, W, 3), and any other array as it is; a view."""
+    axis = colour_axis(array.shape)
+    return np.moveaxis(array, *((3, 0) if axis == 2 else (axis, 3))) if axis is not None else array
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """The grey values of images in colour, (N, H, W, 3), in their type: 0.299 red + 0.587 green + 0.114 blue."""
+    found = np.empty(images.shape[:-1], images.dtype)
+    for first in range(0, len(images), BLOCK):
+        block = images[first : first + BLOCK]
+        found[first : first + BLOCK] = block @ (LUMA / 2**16) if images.dtype.kind == "f" else (
+            block @ LUMA + 2**15 >> 16)  # rounded, as Pillow does
+    return found
+
+
+def image_shape(array: Any, what: str) -> tuple[int, ...]:
+    """The (rows, columns) of the images of an array, or (rows, columns, 3) in colour; the array need not have been
+    read, its shape and type are enough.
+
+    The accepted shapes are (N, D), (N, H, W), (N, H, W, 1) and (N, 1, H, W), and (N, H, W, 3) in colour. If D is a
+    perfect square, the images are square; else they have one row. `what` names the array in errors. Raises DataError.
     """
     check_type(array.dtype, what)
     shape, (count, *rest) = array.shape, array.shape or (0,)
     if len(rest) == 3 and 1 in (rest[0], rest[2]):
         rest = rest[1:] if rest[0] == 1 else rest[:2]
-    if len(rest) not in (1, 2):
+    colour = colour_axis(shape) == 3
+    if len(rest) not in (1, 2) and not colour:
         raise DataError(
-            f"{what} has shape {shape}; expected (count, pixels), (count, rows, columns) or one grey "
-            f"channel, (count, rows, columns, 1).{_reshaped(shape, array.dtype)}"
+            f"{what} has shape {shape}; expected (count, pixels), (count, rows, columns), or (count, rows, columns, "
+            f"channels) with 1 channel of grey or 3 of colour.{_reshaped(shape, array.dtype)}"
         )
     if not count or not math.prod(rest):
         raise DataError(f"{what} has shape {shape}, without any pixel; expected at least one image.")
-    if len(rest) == 2:
-        return rest[0], rest[1]
+    if len(rest) > 1:
+        return tuple(rest)
     side = math.isqrt(rest[0])
     return (side, side) if side * side == rest[0] else (1, rest[0])
 
@@ -103,20 +134,29 @@ def standardised(parts: dict[str, np.ndarray], masks: dict[str, np.ndarray], nam
 
 
 def _reshaped(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    """The cure for an array with more axes: grey from colours, or all images along one axis."""
+    """The cure for an array with more axes: colours without opacity, or all images along one axis."""
     if len(shape) < 4:
         return ""
-    axis = next((axis for axis in (-1, 1) if len(shape) == 4 and shape[axis] == 3), None)
+    axis = next((axis for axis in (3, 1) if len(shape) == 4 and shape[axis] in (2, 4)), None)
     if axis is None:
-        return f" Store images.reshape(-1, {shape[-2]}, {shape[-1]}), if the last two axes are rows and columns."
-    grey = f"images.mean({axis})"
-    return f" Store {grey if dtype.kind == 'f' else f'np.uint8({grey})'} to make these colours grey."
+        kept, words = (shape[-3:], "three axes are rows, columns and channels") if shape[-1] == CHANNELS else (
+            shape[-2:], "two axes are rows and columns")
+        return f" Store images.reshape(-1, {', '.join(map(str, kept))}), if the last {words}."
+    colour, alpha = ("images[..., :-1]", "images[..., -1:]") if axis == 3 else ("images[:, :-1]", "images[:, -1:]")
+    white, kind = (65535, "uint16") if dtype.kind == "u" and dtype.itemsize == 2 else (255, "uint8")
+    laid = (f"np.float32({colour} * {alpha} + 1 - {alpha})" if dtype.kind == "f" else
+            f"np.{kind}(np.rint({colour} * ({alpha} / {white}) + {white} - {alpha}))")
+    rows, columns = shape[1:3] if axis == 3 else shape[2:]
+    each = "np.moveaxis(images, 3, 1)" if axis == 3 else "images"
+    return (f" If the last of its {shape[axis]} channels is opacity, store {laid}, which lays the images on white; if "
+            f"each channel is an image of its own, {each}.reshape(-1, {rows}, {columns}).")
 
 
-def as_grey(parts: list[np.ndarray], what: str, flat: bool = False) -> tuple[list[np.ndarray], float]:
-    """Rows of pixels as C-contiguous uint8 or float32, with one scale for all parts.
+def as_pixels(parts: list[np.ndarray], what: str, flat: bool = False) -> tuple[list[np.ndarray], float]:
+    """Rows of pixels, grey or in colour, as C-contiguous uint8 or float32, with one scale for all parts.
 
-    Integers from 0 to 255 become bytes (scale 255), floats in [0, 1] float32 (scale 1). If all pixels have one of two
+    Integers from 0 to 255 become bytes (scale 255), floats in [0, 1] float32 (scale 1). Integers of 16 bits of which
+    one is above 255 are divided by 65535. If all pixels have one of two
     values, they are bits (scale 1), and a warning says so unless the values are 0 and 1. An array that needs no
     conversion is not copied. Raises DataError for values out of range, with a line of Python that cures it; `flat` says
     that the array was (count, columns), which may be no images but a table.
@@ -125,7 +165,9 @@ def as_grey(parts: list[np.ndarray], what: str, flat: bool = False) -> tuple[lis
         types = " and ".join(str(part.dtype) for part in parts)
         raise DataError(f"{what} mixes {types}; expected train and test to be both integers or both floats.")
     floats = parts[0].dtype.kind == "f"
-    (low, high), top = limits(parts), 1 if floats else 255
+    low, high = limits(parts)
+    deep = high > 255 and all(part.dtype.kind == "u" and part.dtype.itemsize == 2 for part in parts)
+    top = 1 if floats else 65535 if deep else 255
     if not (low >= 0 and high <= top):  # NaN fails
         expected = "floats in [0, 1]" if floats else "integers from 0 to 255"
         raise DataError(f"{what} holds {found_range(parts)}; expected {expected}. "
@@ -140,7 +182,9 @@ def as_grey(parts: list[np.ndarray], what: str, flat: bool = False) -> tuple[lis
         if low == high and low in (0, 1):  # bits that are all the same
             return [np.ascontiguousarray(part, np.uint8) for part in parts], 1.0
         return [np.ascontiguousarray(part, np.float32) for part in parts], 1.0
-    if 1 < high <= 64:
-        warnings.warn(f"{what} holds integers from {low:g} to {high:g}, which divided by 255 are almost black; if "
+    if 1 < high <= (top + 1) // 4:
+        warnings.warn(f"{what} holds integers from {low:g} to {high:g}, which divided by {top} are almost black; if "
                       f"{high:g} is white, store np.float32(images / {high:g}) instead", stacklevel=2)
+    if deep:
+        return [np.divide(part, 65535, dtype=np.float32) for part in parts], 1.0
     return [np.ascontiguousarray(part, np.uint8) for part in parts], 1.0 if high <= 1 else 255.0

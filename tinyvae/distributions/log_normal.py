@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form, kl_per_dimension
 from tinyvae.distributions.normal import Normal
 from tinyvae.distributions.registry import family
-from tinyvae.distributions.stable import LogTensor, replaced, supported
+from tinyvae.distributions.stable import LogTensor, replaced, supported, xlogy
+from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -52,11 +51,11 @@ class LogNormal(Distribution):
         return self.logvar.exp().expm1() * self.mean * self.mean
 
     def log_prob(self, x: Tensor) -> Tensor:
-        # At 0 the density is 0, too: there w is -inf and -w is infinite, but log N(w) is -inf faster.
-        kept = isinstance(x, LogTensor)
-        possible = supported(x.log(), -math.inf) if kept else supported(x, float(np.finfo(x.dtype).smallest_subnormal))
-        w = replaced(x, possible, 1.0).log()
-        return possible.where(self.log_density(w) - w, -math.inf).sum(-1)
+        possible = supported(x)
+        inside, one = replaced(x, possible, 1.0), Tensor(namespace_of(x.data).ones((), x.dtype))
+        w = inside.log() if isinstance(inside, LogTensor) else xlogy(one, inside)  # no warning at 0
+        # At the edge x = 0, w is -inf and -w is infinite, but log N(w) is -inf faster: there the density is 0.
+        return possible.where(self.log_density(w) - (w > -math.inf).where(w, 0.0), -math.inf).sum(-1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         # composition, the third of AEVB's recipes (section 2.4): the exponential of a location-scale draw

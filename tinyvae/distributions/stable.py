@@ -131,7 +131,7 @@ def _supported(xp: Any, x: Any, out: Any, least: float, most: float) -> Any:
 # Truth values, False where x is below `least`, above `most` or infinite; a NaN passes, and makes NaN of what is made of
 # it.
 rule("supported", _supported, (None,), (ANY,), example={"least": 0.0, "most": 1.0},
-     reference=lambda x, least, most: np.logical_and(x >= least, x <= most))
+     reference=lambda x, least, most: np.clip(x, least, most) == x)
 
 
 def supported(x: Tensor, least: float = 0.0, most: float = np.inf) -> Tensor:

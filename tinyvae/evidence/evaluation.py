@@ -81,6 +81,7 @@ class Evaluation:
     accuracy: float | None = None  # the share of the data with labels to which the model gives their class
     accuracy_stderr: float | None = None
     labelled_count: int | None = None  # the number of data with labels
+    goal: str | None = None  # what `elbo` is, of a model that has no bound on log p(x)
     held_out: float | None = None  # log p(held-out values | observed ones) per value, of a model that reads a mask
     held_out_stderr: float | None = None
     given: str | None = None  # the condition c in words; x then stands for the target, and z has the prior p(z|c)
@@ -102,7 +103,7 @@ class Evaluation:
 
     def quantities(self) -> list[Quantity]:
         """What was measured, each number with its standard error, unit and direction."""
-        found = [Quantity("ELBO", self.elbo, self.elbo_stderr, NATS, HIGHER)]
+        found = [Quantity(self.goal or "ELBO", self.elbo, self.elbo_stderr, NATS, HIGHER)]
         x, q, p = ("x|c", "q(z|x, c)", "p(z|c)") if self.given else ("x", "q(z|x)", "p(z)")
         if self.reconstruction is not None and self.kl is not None:
             found += [Quantity("reconstruction", self.reconstruction, self.reconstruction_stderr, NATS, HIGHER),
@@ -116,9 +117,9 @@ class Evaluation:
             found.append(Quantity("log p(held out | observed)", self.held_out, self.held_out_stderr,
                                   "nats per held-out value", HIGHER))
         what = "pixel" if self.elbo_own_units is None else "column"
-        found.append(Quantity("-ELBO", self.bits_per_pixel, None, f"bits per {what}", LOWER))
+        found.append(Quantity(f"-{self.goal or 'ELBO'}", self.bits_per_pixel, None, f"bits per {what}", LOWER))
         found += [Quantity(f"{bound}, own units", value, error, NATS, HIGHER) for bound, value, error in (
-            ("ELBO", self.elbo_own_units, self.elbo_own_units_stderr),
+            (self.goal or "ELBO", self.elbo_own_units, self.elbo_own_units_stderr),
             ("log p(x)", self.log_evidence_own_units, self.log_evidence_own_units_stderr)) if value is not None]
         if self.log_evidence is not None and self.effective_samples is not None and self.method is not None:
             how = f"{self.importance_samples} samples" if self.method == "importance" else self.method
@@ -148,7 +149,8 @@ class Evaluation:
         settings = {"ais": f"ais: from the {self.start} by {self.temperatures} temperatures",
                     "hmc": f"hmc: {self.chains} chains of {self.draws} draws, half to fit a density to"}
         given = f"c is {self.given}, and x the pixels that it leaves open" if self.given else ""
-        return "; ".join(filter(None, (given, settings.get(self.method or ""), self.diagnosis)))
+        goal = f"{self.goal} is no bound on log p(x), which this model does not have" if self.goal else ""
+        return "; ".join(filter(None, (given, goal, settings.get(self.method or ""), self.diagnosis)))
 
     def __str__(self) -> str:
         count = f"the first {self.data_count:,} of {self.data_available:,}" if self.data_available else \
@@ -230,6 +232,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
     return Evaluation(data.name, used, elbo, elbo_error,
                       bits_per_pixel=-elbo / (math.log(2) * model.targets), active_threshold=ACTIVE,
                       given=model.condition and model.condition.words,
+                      goal=None if model.goal == "ELBO" else model.goal,
                       data_available=available if used < available else None,
                       **own_units, **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
                       **held_out_fields(column),

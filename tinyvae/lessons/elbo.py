@@ -1,4 +1,4 @@
-"""The chapter "The ELBO" in one dimension: p(z) = N(mu, sigma^2), q(z) = Gamma(shape a, rate b).
+"""The chapter "The ELBO" (docs/book/07_elbo.py) in one dimension: p(z) = N(mu, sigma^2), q(z) = Gamma(shape a, rate b).
 
 There are no data, and p is normalised, so log p(x) of the usual identity is log 1, and
 

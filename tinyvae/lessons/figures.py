@@ -269,9 +269,7 @@ def over_parameter(sweep: Sweep, path: PathLike) -> Path:
             _curve(axes, sweep.values, row, variance)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        if high < 100 * low:  # one whole decade at least, for its ticks
-            axes.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
+        axes.set_ylim(whole_decades(*axes.get_ylim()))
         axes.yaxis.set_minor_formatter("")
         none = [row.name for row, variance in curves.items() if not variance.any()]
         plain_axes(axes, f"derivative by {by}" + (f"; 0: {', '.join(none)}" if none else ""), f"{sweep.parameter} of q",
@@ -291,6 +289,11 @@ def over_parameter(sweep: Sweep, path: PathLike) -> Path:
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False, fontsize=8.5,
                   labelcolor=INK, bbox_to_anchor=(0.5, 0.0))
     return save_png(figure, path)
+
+
+def whole_decades(low: float, high: float) -> tuple[float, float]:
+    """The limits of a logarithmic axis, of one whole decade at least, for its ticks."""
+    return (10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high))) if high < 100 * low else (low, high)
 
 
 def _curve(axes: Any, x: np.ndarray, row: Choice, variance: np.ndarray) -> None:
@@ -320,6 +323,8 @@ def side_by_side(found: Comparison, path: PathLike) -> Path:
                 axes.annotate("0", (0, place), (4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
                               va="center", fontsize=8.5, color=COLOURS[line.row.estimator])
         axes.set_xscale("log")
+        axes.set_xlim(whole_decades(*axes.get_xlim()))
+        axes.xaxis.set_minor_formatter("")
         plain_axes(axes, f"by {table.parameter}" + (f" ({table.size:,})" if table.size > 1 else ""),
                    "variance of a draw")
         axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -17,6 +17,7 @@ class Classifier(Model, kind="classifier"):
     `counts` says that the data are counts, which the network reads as log(1 + x)."""
 
     needs = ("y", "labelled")
+    goal = "log q(y|x)"
 
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, activation: str = "relu",
               counts: bool = False) -> None:

@@ -7,10 +7,10 @@ with its number where it has one:
     quadrants:1   the bottom left quarter of the image; the target is the rest (Sohn, Lee & Yan 2015, section 5.1)
     quadrants:2   the left half
     quadrants:3   all but the bottom right quarter
-    pooled:N      the grey image averaged over N x N pixels; the target is the image
+    pooled:N      the grey image averaged over N x N pixels, or each channel of one in colour; the target is the image
 
-A part of an image and the rest come from one draw of its pixels. A pooled image comes from the grey values, of which
-the pixels of the target are drawn, and not from these pixels.
+A part of an image and the rest come from one draw of its pixels, and a pixel has all its channels in one of them. A
+pooled image comes from the grey values, of which the pixels of the target are drawn, and not from these pixels.
 
 A class under `@kind(NAME)` is a further kind, also in a file of one's own (`--use FILE`).
 """
@@ -27,7 +27,7 @@ from tinyvae.data import DataSet
 from tinyvae.engine.tensor import Tensor
 from tinyvae.models.batch import Batch, one_hot
 
-Shape = Sequence[int]  # (rows, columns) of an image
+Shape = Sequence[int]  # (rows, columns) of an image, or (rows, columns, 3) in colour
 Box = tuple[int, int, int, int]  # the first row, the row after the last one, and the same for the columns
 
 CONDITIONS: dict[str, type[Condition]] = {}
@@ -54,11 +54,11 @@ class Condition:
         self.shape = tuple(map(int, shape))
         self.pixels = np.arange(math.prod(self.shape))
 
-    def _check_grey(self, name: str, number: int) -> None:
-        """Raise ValueError unless the data are images of rows and columns."""
-        if len(self.shape) != 2:
-            raise ValueError(f"found given='{name}:{number}' for data of shape {self.shape}; expected grey images of "
-                             "rows and columns, or given='label'")
+    def _check_images(self, name: str, number: int) -> None:
+        """Raise ValueError unless the data are images of rows and columns, which may have channels."""
+        if len(self.shape) not in (2, 3):
+            raise ValueError(f"found given='{name}:{number}' for data of shape {self.shape}; expected images of rows "
+                             "and columns, or given='label'")
 
     # ---- of a batch --------------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Condition:
         raise ValueError(f"found the label {label} as the condition; this model is given {self.words}: give an image")
 
     def from_images(self, images: np.ndarray) -> np.ndarray:
-        """c for images (count, rows, columns) in [0, 1], (count, width); ValueError if they are no conditions."""
+        """c for images (count, *shape) in [0, 1], (count, width); ValueError if they are no conditions."""
         if images.shape[1:] != self.shape:
             raise ValueError(f"found a condition of {_size(images.shape[1:])} pixels; expected {self._expected()}, "
                              f"because this model is given {self.words}")
@@ -103,7 +103,7 @@ class Condition:
         raise NotImplementedError
 
     def shapes(self) -> list[Shape]:
-        """The (rows, columns) of images that can be a condition."""
+        """The shapes of images that can be a condition."""
         return [self.shape]
 
     def _expected(self) -> str:
@@ -201,11 +201,11 @@ class Quadrants(Condition):
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
-        self._check_grey("quadrants", number)
+        self._check_images("quadrants", number)
         if not 1 <= number <= 3:
             raise ValueError(f"found given='quadrants:{number}'; expected 1 ({self.names[0]}), 2 ({self.names[1]}) or "
                              f"3 ({self.names[2]})")
-        high, wide = self.shape
+        high, wide = self.shape[:2]
         if min(high, wide) < 2:
             raise ValueError(f"found given='quadrants:{number}' for images of {_size(shape)} pixels; expected at "
                              "least 2 x 2, which have quarters")
@@ -214,14 +214,14 @@ class Quadrants(Condition):
         known: list[list[Box]] = [[lower_left], [(0, high, 0, left)], [upper, lower_left]]
         rest: list[list[Box]] = [[upper, lower_right], [(0, high, left, wide)], [lower_right]]
         self.words, self.known, self.rest = self.names[number - 1], known[number - 1], rest[number - 1]
-        numbers = self.pixels.reshape(1, high, wide)
-        self.given, self.pixels = (np.concatenate([numbers[0, a:b, c:d].reshape(-1) for a, b, c, d in boxes])
+        numbers = self.pixels.reshape(self.shape)
+        self.given, self.pixels = (np.concatenate([numbers[a:b, c:d].reshape(-1) for a, b, c, d in boxes])
                                    for boxes in (self.known, self.rest))
         self.width = len(self.given)
 
     def _part(self, x: Tensor, boxes: list[Box]) -> Tensor:
-        images = x.reshape(-1, *self.shape)
-        parts = [images[:, a:b, c:d].reshape(-1, (b - a) * (d - c)) for a, b, c, d in boxes]
+        images, channels = x.reshape(-1, *self.shape), math.prod(self.shape[2:])
+        parts = [images[:, a:b, c:d].reshape(-1, (b - a) * (d - c) * channels) for a, b, c, d in boxes]
         return parts[0] if len(parts) == 1 else parts[0].concatenate(*parts[1:], axis=1)
 
     def of(self, batch: Batch) -> Tensor:
@@ -250,23 +250,24 @@ class Quadrants(Condition):
 
 @kind("pooled")
 class Pooled(Condition):
-    """The mean grey value of each block of N x N pixels."""
+    """The mean of each block of N x N pixels, in each channel."""
 
     form = "pooled:N"
     needs = ("given",)
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
-        self._check_grey("pooled", number)
-        if number < 2 or any(side % number for side in self.shape):
-            fits = [n for n in range(2, max(self.shape)) if not any(side % n for side in self.shape)]
+        self._check_images("pooled", number)
+        sides = self.shape[:2]
+        if number < 2 or any(side % number for side in sides):
+            fits = [n for n in range(2, max(sides)) if not any(side % n for side in sides)]
             what = f"found given='pooled:{number}' for images of {_size(self.shape)} pixels"
             raise ValueError(f"{what}; expected one of {', '.join(map(str, fits))}, by which rows and columns can be "
                              "divided" if fits else f"{what}, of which no number divides rows and columns; expected "
                              f"another condition: {forms()}")
-        self.number, self.low = number, (self.shape[0] // number, self.shape[1] // number)
+        self.number, self.low = number, (sides[0] // number, sides[1] // number, *self.shape[2:])
         self.words = f"an image averaged over {number} x {number} pixels"
-        self.width = self.low[0] * self.low[1]
+        self.width = math.prod(self.low)
 
     def of(self, batch: Batch) -> Tensor:
         assert batch.given is not None
@@ -277,9 +278,11 @@ class Pooled(Condition):
 
     def pooled(self, images: np.ndarray) -> np.ndarray:
         """The means of the blocks of images (..., pixels), (..., width) float32."""
-        n, (high, wide) = self.number, self.low
-        blocks = images.reshape(*images.shape[:-1], high, n, wide, n)
-        return blocks.mean((-3, -1), dtype=np.float32).reshape(*images.shape[:-1], self.width)
+        n, (high, wide, *channels) = self.number, self.low
+        before = images.shape[:-1]
+        blocks = images.reshape(*before, high, n, wide, n, *channels)
+        means = blocks.mean((len(before) + 1, len(before) + 3), dtype=np.float32)
+        return means.reshape(*before, self.width)
 
     def from_images(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:] == self.low:

@@ -90,7 +90,8 @@ class VAE(Model, kind="vae"):
     def check(self, data: DataSet) -> None:
         super().check(data)
         if fault := misfit(self.config["likelihood"], data.kind, data.name):
-            suffixes = "; or take its -dynamic, -static or -threshold form" if data.name.endswith("-gray") else ""
+            values = data.name.endswith(("-gray", "-color"))
+            suffixes = "; or take its -dynamic, -static or -threshold form" if values else ""
             raise ValueError(fault + suffixes)
 
     def start_at(self, data_mean: np.ndarray) -> None:

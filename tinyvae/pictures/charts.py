@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.pictures.page import INK, LABELS, TEST, TRAIN, PathLike, new_figure, plain_axes, save_png
+from tinyvae.pictures.page import INK, LABELS, MARKERS, TEST, TRAIN, PathLike, new_figure, plain_axes, save_png
 
 
 def latents(
@@ -18,7 +18,8 @@ def latents(
     """Draw the posterior means of data, as PNG.
 
     The scatter plot shows the two most active dimensions, coloured by label, with circles at one and two standard
-    deviations if the prior is `normal`. Bars beside it show the KL divergence of each dimension, if given.
+    deviations if the prior is `normal`; each of up to ten labels has a marker, too. Bars beside it show the KL
+    divergence of each dimension, if given.
 
     Parameters
     ----------
@@ -35,15 +36,17 @@ def latents(
     order = np.argsort(-activity, kind="stable")
     pair = np.sort(order[:2])
     figure = new_figure(5.0 if per_dimension_kl is None else 7.6, 4.4)
-    room = (0.12, 0.12, 0.74, 0.79) if per_dimension_kl is None else (0.08, 0.12, 0.54, 0.79)
+    room = (0.12, 0.12, 0.74, 0.79) if per_dimension_kl is None else (0.1, 0.12, 0.52, 0.79)
     _scatter(figure.add_axes(room), means, pair, labels, normal)
     if per_dimension_kl is not None:
         _bars(figure.add_axes((0.77, 0.12, 0.2, 0.79)), activity, order, pair)
     return save_png(figure, path)
 
 
-def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
+def curves(records: Iterable[Mapping[str, Any]], path: PathLike, goal: str = "ELBO") -> Path:
     """Draw the ELBO of the training and test data over the epochs, and the two terms of the test ELBO, as PNG.
+
+    `goal` names what a model without a bound on log p(x) has in its place.
 
     `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `test_reconstruction` and `test_kl`, in nats per
     datum; a missing value leaves a gap. The last record with a true `best` is the epoch whose parameters were saved; a
@@ -70,7 +73,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
     for key, name, colour in (("train_elbo", "train", TRAIN), ("test_elbo", "test", TEST)):
         if key in known:
             axes.plot(epochs, lines[key], color=colour, label=name, **style)
-    plain_axes(axes, "ELBO, nats per datum (higher is better)")
+    plain_axes(axes, f"{goal}, nats per datum (higher is better)")
     kept = max((number for number, record in enumerate(table) if record.get("best")), default=None)
     if kept is not None and np.isfinite(lines["test_elbo"][kept]):
         x, y = epochs[kept], lines["test_elbo"][kept]
@@ -92,6 +95,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike) -> Path:
 
 
 def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray | None, normal: bool) -> None:
+    from matplotlib.markers import MarkerStyle
     from matplotlib.patches import Circle
 
     named = np.zeros(len(means)) if labels is None else np.asarray(labels)
@@ -107,11 +111,14 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
     for radius in (1, 2) if circles else ():
         style = {"fill": False, "color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 2}
         axes.add_patch(Circle((0, 0), radius, **style))
-    axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order, not by class
-    plain_axes(axes, "Posterior means" + (", dashed: 1 and 2 sd of the prior" if circles else ""))
+    points = axes.scatter(x, y, c=colours, s=size, alpha=0.7, linewidths=0)  # in the data's order, not by class
+    styles = [MarkerStyle(marker) for marker in MARKERS]
+    shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
+    points.set_paths([shapes[number % len(shapes)] for number in index])
+    plain_axes(axes, "Posterior means of test data" + (", dashed: 1 and 2 sd of the prior" if circles else ""))
     axes.set_xlabel(f"$z_{{{pair[0]}}}$", fontsize=10, color=INK)
     if len(pair) == 2:
-        axes.set_ylabel(f"$z_{{{pair[1]}}}$", fontsize=10, color=INK, rotation=0, labelpad=10)
+        axes.set_ylabel(f"$z_{{{pair[1]}}}$", fontsize=10, color=INK, rotation=0, ha="right", labelpad=4)
         axes.set_aspect("equal", adjustable="datalim")
     else:
         axes.set_yticks(range(len(classes)), classes if len(classes) > 1 else [""])
@@ -124,9 +131,9 @@ def _scatter(axes: Any, means: np.ndarray, pair: np.ndarray, labels: np.ndarray 
             badge = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": LABELS[number]}
             middle = np.median(x[mine]), np.median(y[mine])
             axes.text(*middle, str(name), fontsize=8, ha="center", va="center", color=INK, bbox=badge)
-        axes.scatter([], [], color=LABELS[number], s=22, label=str(name))
+        axes.scatter([], [], color=LABELS[number], marker=MARKERS[number], s=22, label=str(name))
     place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "borderaxespad": 0.2}
-    axes.legend(**place, frameon=False, fontsize=8, labelcolor=INK, handletextpad=0.1)
+    axes.legend(**place, title="label", frameon=False, fontsize=8, title_fontsize=8, labelcolor=INK, handletextpad=0.1)
 
 
 def _bars(axes: Any, kl: np.ndarray, order: np.ndarray, pair: np.ndarray) -> None:

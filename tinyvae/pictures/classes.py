@@ -83,7 +83,7 @@ def analogies(images: np.ndarray, restyled: np.ndarray, names: Sequence[str], sh
     left, right = _images("images", images, shape), _images("restyled", restyled, shape, axes=3)
     if right.shape[:2] != (len(left), len(names)):
         raise ValueError(f"restyled are {np.shape(restyled)}; expected {len(left)} rows of {len(names)} classes")
-    blank = np.ones((len(left), 1, *shape))  # a white gap between the image and its row
+    blank = np.ones_like(left[:, None])  # a white gap between the image and its row
     rows = np.concatenate([left[:, None], blank, right], axis=1)
     return _table(rows, path, "Analogies: the style of each row's image, the class of each column", None,
                   ["data", "", *names])

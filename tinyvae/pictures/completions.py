@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 
     largest of them.
     """
     chosen = slice(min(columns, len(found.x)))
-    rows, width = shape
-    ground = np.where(np.add.outer(np.arange(rows), np.arange(width)) % 2, LIGHT, DARK).reshape(-1)
+    chequered = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 2
+    ground = np.where(chequered, LIGHT, DARK).reshape(-1).repeat(math.prod(shape[2:]))
     missing, sd = found.missing[chosen], found.sd[chosen]
     largest = float(sd.max()) or 1.0
     named = {"data": np.where(missing & ~found.hidden[chosen], ground, found.x[chosen])}

@@ -26,11 +26,16 @@ TABLE_DRAWS = 2_000  # the number of samples beside a table's data
 FEW = 200  # rows; fewer test data do not show how they are distributed
 
 
+def chosen(data: DataSet, count: int, seed: int) -> np.ndarray:
+    """The numbers of `count` random test data, or of all, if they are fewer."""
+    return permutation(seed, "gallery", 0, len(data.test))[:count]
+
+
 def chosen_images(model: Any, data: DataSet, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
-    """`count` random test images (or all, if they are fewer) in the model's treatment, and their labels."""
+    """`count` random test images in the model's treatment, and their labels."""
     images = np.concatenate([batch.x.numpy() for batch in batches_of(model, data, seed)])
-    chosen = permutation(seed, "gallery", 0, len(images))[:count]
-    return images[chosen], None if data.test_labels is None else data.test_labels[chosen]
+    rows = chosen(data, count, seed)
+    return images[rows], None if data.test_labels is None else data.test_labels[rows]
 
 
 def kl_of_dimensions(model: Any, data: DataSet) -> np.ndarray | None:
@@ -103,7 +108,7 @@ def sample(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 
         return [tables.pairs(known, drawn, data.column_names, folder / "pairs.png", which),
                 tables.quantiles(known, drawn, data.column_names, folder / "quantiles.png", which)]
     return [figures.samples(shown(model, model.generate(count, seed)), data.shape, folder / "samples.png",
-                            title=f"Samples from p(z), {data.name}")]
+                            title=f"{data.name}: means of p(x|z), z drawn from p(z)")]
 
 
 def _answers(model: Any, data: DataSet, folder: Path, seed: int, count: int = 10) -> list[Path]:
@@ -118,13 +123,15 @@ def _answers(model: Any, data: DataSet, folder: Path, seed: int, count: int = 10
 
 
 def reconstruct(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int = 40) -> list[Path]:
-    """Test images above their reconstructions; of a table each value against its reconstruction."""
+    """Test images above their reconstructions, and below their grey pixels, if bits are drawn of these; of a table each
+    value against its reconstruction."""
     if data.is_table:
         return [tables.reconstructions(*rows.reconstructions(model, data), data.column_names,
                                        folder / "reconstructions.png")]
     images, _ = chosen_images(model, data, count, seed)
+    grey = data.test[chosen(data, count, seed)] / data.scale if data.pixels == "dynamic" else None
     return [figures.reconstructions(images, shown(model, model.reconstruct(images)), data.shape,
-                                    folder / "reconstructions.png")]
+                                    folder / "reconstructions.png", grey=grey)]
 
 
 def traverse(model: Any, data: DataSet, folder: Path, seed: int = 0, dimensions: int = 10) -> list[Path]:
@@ -157,13 +164,15 @@ def interpolate(model: Any, data: DataSet, folder: Path, seed: int = 0, pairs: i
     return [table, figures.animation(_smooth(model, z), data.shape, folder / "interpolation.gif")]
 
 
-def manifold(model: Any, data: DataSet, folder: Path, side: int = 20) -> list[Path]:
+def manifold(model: Any, data: DataSet, folder: Path, side: int = 0) -> list[Path]:
     """AEVB figure 4: an even grid of the unit square, mapped through the prior's inverse distribution function and
     decoded.
 
-    With more than two latents the two most active ones vary, and the others have the mean of the prior.
+    With more than two latents the two most active ones vary, and the others have the mean of the prior. `side` is the
+    number of images in a row, by default 20, or 12 of small images.
     """
     model.check(data)
+    side = side or (12 if max(data.shape[:2]) <= figures.SMALL else 20)
     if model.generator(None).prior.support == "simplex":
         raise ValueError("two numbers of a latent on the simplex cannot fill a square, for all sum to 1: use traverse")
     active = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
@@ -185,9 +194,9 @@ def latents(model: Any, data: DataSet, folder: Path, seed: int = 0, count: int =
                             is_normal(model))]
 
 
-def curves(records: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """The bound over the epochs."""
-    return [charts.curves(records, folder / "curves.png")] if records else []
+def curves(records: list[dict[str, Any]], folder: Path, goal: str = "ELBO") -> list[Path]:
+    """The bound over the epochs, or the other goal that a model has."""
+    return [charts.curves(records, folder / "curves.png", goal)] if records else []
 
 
 def confusion(model: Any, data: DataSet, folder: Path, seed: int = 0) -> list[Path]:
@@ -238,7 +247,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
             kinds.append(interpolate)
         if model.latent > 1 and model.generator(None).prior.support != "simplex":
             kinds.append(manifold)
-    files = curves(records, folder)
+    files = curves(records, folder, model.goal)
     with watched("drawing", len(kinds)) as update:
         for done, draw in enumerate(kinds):
             update(done, f"drawing {draw.__name__}")

@@ -27,8 +27,11 @@ TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, which the colour-blind
 LABELS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
           "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
 
+# A shape beside each colour, for who cannot tell the colours apart.
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")
+
 PathLike = str | os.PathLike[str]
-Shape = tuple[int, int]  # (rows, columns) of pixels
+Shape = tuple[int, ...]  # (rows, columns) of pixels, or (rows, columns, 3) in colour
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -57,18 +60,20 @@ def _import_matplotlib() -> None:
 
 
 def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: int = 0) -> tuple[Any, Any]:
-    """A figure with the pixels of `grid`, and invisible axes over it whose unit is a pixel and whose y points
-    downwards.
+    """A figure with the pixels of `grid`, (rows, columns, 3), and invisible axes over it whose unit is a pixel and
+    whose y points downwards.
 
-    `left`, `bottom` and `above` are the space for labels in pixels, in addition to the margin.
+    `left`, `bottom` and `above` are the space for labels in pixels, in addition to the margin. The title may have
+    several lines.
     """
-    margin, head = 40, 60
-    height, width = grid.shape
-    wide = max(width + left, 22 * len(title)) + 2 * margin  # wide enough for the title
+    lines = title.split("\n")
+    margin, head = 40, 26 + 34 * len(lines)
+    height, width = grid.shape[:2]
+    wide = max(width + left, 22 * max(map(len, lines))) + 2 * margin  # wide enough for the title
     high = height + bottom + above + head + 2 * margin
     figure = new_figure(wide / DPI, high / DPI)
     x, y = margin + left, margin + bottom
-    figure.figimage(np.rint(255 * grid).astype(np.uint8)[:, :, None].repeat(3, axis=2), x, y, origin="upper")
+    figure.figimage(np.rint(255 * grid).astype(np.uint8), x, y, origin="upper")
     axes = figure.add_axes((x / wide, y / high, width / wide, height / high), facecolor="none")
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()

@@ -3,7 +3,7 @@
 from tinyvae.runs.files import CheckpointError
 from tinyvae.runs.fitting import Interrupted, fit, prepare, resume, train, way_on
 from tinyvae.runs.folder import RunFolder, configuration
-from tinyvae.runs.loading import check_data, described, load, parameters_of
+from tinyvae.runs.loading import check_data, described, load, opened, parameters_of
 
 __all__ = ["CheckpointError", "Interrupted", "RunFolder", "check_data", "configuration", "described", "fit", "load",
-           "parameters_of", "prepare", "resume", "train", "way_on"]  # fmt: skip
+           "opened", "parameters_of", "prepare", "resume", "train", "way_on"]  # fmt: skip

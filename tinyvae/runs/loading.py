@@ -17,6 +17,8 @@ from tinyvae.runs import checkpoint, schema
 from tinyvae.runs.files import CheckpointError
 from tinyvae.runs.folder import RunFolder, check_uses
 from tinyvae.training.fingerprint import fingerprint
+from tinyvae.training.selection import select
+from tinyvae.training.settings import Settings
 
 
 def load(path: str | Path, device: str = "cpu") -> Model:
@@ -53,6 +55,30 @@ def described(path: str | Path) -> dict[str, Any]:
     meta, shapes = checkpoint.peek(file)
     check(meta, shapes, file)
     return meta
+
+
+def opened(path: str | Path, data: str | None = None, data_dir: str | None = None, device: str = "cpu",
+           model: Any = None) -> tuple[Any, DataSet]:
+    """The model of a run, or `model` if that is loaded already, and the data it was trained on, or others.
+
+    `path` is a run folder, or a checkpoint in one; `data` the name of other data.
+    """
+    run = Path(path)
+    model = load(run, device) if model is None else model
+    config = RunFolder(run if run.is_dir() else run.parent).config()
+    try:
+        data_set = data_sets.load(config["data"] if data is None else data, data_dir or config.get("data_dir"))
+    except DataError as fault:
+        if data is not None:
+            raise
+        raise ValueError(f"{str(fault).rstrip('.')}; {run} was trained on them: say where they are now with --data "
+                         f"DATA, or for good with tinyvae train DATA --resume {run}") from None
+    if data is not None and data_set.kind == "real":  # the model knows the columns by the centers of its own data
+        data_set = data_set.in_units_of(data_sets.load(config["data"], data_dir or config.get("data_dir")))
+    if data is None:  # the parts that the run trained on and was chosen by
+        check_data(described(run), data_set, run, "give --data, whatever they are")
+        data_set = select(data_set, Settings.from_dict(config["settings"]))
+    return model, data_set
 
 
 def check(meta: dict[str, Any], shapes: checkpoint.Shapes, file: Path) -> None:

@@ -101,7 +101,7 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
     Raises
     ------
     ValueError
-        For less than two models, other data, or a density beside probabilities.
+        For less than two models, other data, what is no bound beside one that is, or a density beside probabilities.
     """
     whole("importance_samples", importance_samples)
     if len(models) < 2:
@@ -113,6 +113,9 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
         if not _same(data, its, part):
             raise ValueError(f"{first} and {name} have different {part} data, {data.name} and {its.name}: their bounds "
                              "cannot be compared; give --data, on which all are judged")
+        if other.goal != model.goal:
+            raise ValueError(f"{first}, a {model.kind}, is judged by {model.goal}, and {name}, a {other.kind}, by "
+                             f"{other.goal}: they are not on one scale")
         if bool(density_of(other)) != bool(density_of(model)):
             raise ValueError(f"{first} has the likelihood {model.config['likelihood']} and {name} "
                              f"{other.config['likelihood']}: a density and a probability are not on one scale")

@@ -58,6 +58,7 @@ class Completion:
     wrong : (rows,) of each answer: the share of hidden pixels that it puts on the wrong side of 1/2; of a table
         the mean squared error of the hidden values, as they are stored
     of_table : whether the data are a table, whose columns stand for pixels
+    of_colour : whether they are images in colour, of which a pixel has three values
     acceptance : the share of proposals that metropolis accepted, or None
     effective : (rows,), (sum w)^2 / sum w^2 of the weights of importance, or None
     """
@@ -80,10 +81,16 @@ class Completion:
     acceptance: float | None = None
     effective: np.ndarray | None = None
     of_table: bool = False
+    of_colour: bool = False
+
+    @property
+    def counted(self) -> str:
+        """What is hidden one by one: a pixel, or a value of a table or of a colour."""
+        return "value" if self.of_table or self.of_colour else "pixel"
 
     def quantities(self) -> list[Quantity]:
         """What was measured, each number with its standard error over the data, unit and direction."""
-        what, scored = "value" if self.of_table else "pixel", self.hidden.any(1)
+        what, scored = self.counted, self.hidden.any(1)
         rows = {f"-log p(hidden | observed), {self.method}": self.nats} | {
             f"  {name}": values for name, values in self.baselines.items()}
         found = [Quantity(name, *mean_and_error(values[scored]), f"nats per hidden {what}", LOWER)
@@ -94,7 +101,7 @@ class Completion:
                 root = math.sqrt(mean)
                 found.append(Quantity(f"RMSE, {name}", root, error / (2 * root or math.inf), "as stored", LOWER))
             else:
-                found.append(Quantity(f"wrong pixels, {name}", mean, error, "share of the hidden pixels", LOWER))
+                found.append(Quantity(f"wrong {what}s, {name}", mean, error, f"share of the hidden {what}s", LOWER))
         if self.acceptance is not None:
             found.append(Quantity("acceptance", self.acceptance, None, "share of the proposals", HIGHER))
         if self.effective is not None:
@@ -110,7 +117,7 @@ class Completion:
 
     def __str__(self) -> str:
         share = self.missing.mean()
-        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {'values' if self.of_table else 'pixels'} "
+        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {self.counted}s "
                 "missing")
         rows = [("quantity", "value", "std. error", "unit", "direction"), *(q.cells() for q in self.quantities())]
         lines = table.lines(rows, left=(0, 3, 4)) if len(rows) > 1 else ""
@@ -249,7 +256,7 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
                       f"least {EFFECTIVE} are needed): take more draws, or the method metropolis", RuntimeWarning,
                       stacklevel=3)
     return Completion(data.name, method, draws, sweeps, gibbs_sweeps if method == "metropolis" else 0, kept,
-                      acceptance=acceptance, of_table=data.is_table, **parts)
+                      acceptance=acceptance, of_table=data.is_table, of_colour=data.is_colour, **parts)
 
 
 def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,24 +13,26 @@ import numpy as np
 from tinyvae.data import DataError, formats
 from tinyvae.data.arrays import role_of
 from tinyvae.data.checks import check_range, check_type
+from tinyvae.data.dataset import CHANNELS
 from tinyvae.data.formats.images import read_images
 from tinyvae.data.formats.registry import head_of, recognised
-from tinyvae.data.rows import as_grey, image_shape
+from tinyvae.data.rows import as_pixels, channels_last, image_shape
 
 Shape = Sequence[int]
 
 
 def images_of(given: Any, shapes: Sequence[Shape] = ()) -> np.ndarray:
-    """The images as (count, rows, columns) float32 in [0, 1].
+    """The images as (count, rows, columns) float32 in [0, 1], or (count, rows, columns, 3) in colour.
 
     Parameters
     ----------
     given
         An array (count, rows, columns), (count, pixels) or (rows, columns) of numbers in [0, 1], or a path. In a file
-        bytes are grey values from 0 to 255.
+        bytes are values from 0 to 255.
     shapes
-        The (rows, columns) of images that are expected. An array of one of these shapes is one image, and rows of as
-        many pixels are images of this shape.
+        The (rows, columns), or (rows, columns, 3) in colour, of images that are expected. An array of one of these
+        shapes is one image, and rows of as many pixels are images of this shape. A grey image where one in colour is
+        expected has equal red, green and blue.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def images_of(given: Any, shapes: Sequence[Shape] = ()) -> np.ndarray:
         check_type(array.dtype, "the image")
         images = _shaped(array, "the image", shapes)
         check_range(images.reshape(len(images), -1), "the image")
-        return np.ascontiguousarray(images, np.float32)
+        return _coloured(np.ascontiguousarray(images, np.float32), shapes)
     path = Path(given).expanduser()
     if not path.exists():
         raise DataError(f"there is no file or folder {path}; expected an image, a folder of images or an .npy file")
@@ -50,8 +53,16 @@ def images_of(given: Any, shapes: Sequence[Shape] = ()) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}); expected an image, a folder of images or an .npy file") \
             from error
-    (grey,), scale = as_grey([images.reshape(len(images), -1)], str(path))
-    return (grey / np.float32(scale)).reshape(images.shape).astype(np.float32)
+    (pixels,), scale = as_pixels([images.reshape(len(images), -1)], str(path))
+    return _coloured((pixels / np.float32(scale)).reshape(images.shape).astype(np.float32), shapes)
+
+
+def _coloured(images: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:
+    """The images, with three channels if they are grey and only images in colour of their size are expected."""
+    wanted = [tuple(shape) for shape in shapes]
+    if images.ndim == 4 or images.shape[1:] in wanted or (*images.shape[1:], CHANNELS) not in wanted:
+        return images
+    return np.repeat(images[..., None], CHANNELS, axis=-1)
 
 
 def _array(path: Path) -> np.ndarray:
@@ -69,11 +80,12 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _shaped(array: np.ndarray, what: str, shapes: Sequence[Shape]) -> np.ndarray:
-    """(count, rows, columns)."""
+    """(count, rows, columns) or (count, rows, columns, 3)."""
     if array.shape in [tuple(shape) for shape in shapes]:
         return array[None]
     if array.ndim == 2:
         for shape in shapes:
-            if array.shape[1] == shape[0] * shape[1]:
+            if array.shape[1] == math.prod(shape):
                 return array.reshape(-1, *shape)
+    array = channels_last(array)
     return array.reshape(-1, *image_shape(array, what))

@@ -1,7 +1,8 @@
 """Which pixels of an image are missing: a name such as `left`, `random:0.5`, or an image or array as a file.
 
 A mask is an array (count, pixels) of truth values, true where a pixel is missing. In a file, white (or true, or any
-number above half of the largest) is missing.
+number above half of the largest) is missing. In colour a pixel is missing with its red, green and blue, unless an array
+says it of each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from tinyvae.choices import array_of
 from tinyvae.engine.noise import uniform
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]  # (rows, columns) of an image, or (rows, columns, 3) in colour
 
 
 def _quadrant(mask: np.ndarray) -> None:
@@ -50,21 +51,21 @@ def missing_pixels(what: Any, shape: Shape, count: int = 1, seed: int = 0) -> np
     ----------
     what
         A name in `MASKS`; "random:0.5", that share of the pixels of each image, drawn for each image by the stream
-        "missing"; the path of an image or of an array (.npy); or an array. An array has the shape of one image, or
-        (count, pixels).
+        "missing"; the path of an image or of an array (.npy); or an array. An array has the shape of one image, with
+        its channels or without, or (count, pixels).
 
     Raises
     ------
     ValueError
         For a mask of another shape, and for one in which nothing or everything is missing.
     """
-    pixels = math.prod(shape)
+    pixels, channels = math.prod(shape[:2]), math.prod(shape[2:])
     if isinstance(what, str) and what.startswith("random"):
-        mask = _random(what, pixels, count, seed)
+        mask = _random(what, pixels, count, seed).repeat(channels, axis=1)
     elif isinstance(what, str) and what in MASKS:
-        empty = np.zeros(shape, bool)
+        empty = np.zeros(shape[:2], bool)
         MASKS[what](empty)
-        mask = np.tile(empty.reshape(1, pixels), (count, 1))
+        mask = np.tile(empty.reshape(1, pixels), (count, 1)).repeat(channels, axis=1)
     else:
         name, found = ("the mask", array_of("the mask", what)) if not isinstance(what, (str, Path)) else (
             f"the mask {what}", _read(Path(what)))
@@ -105,15 +106,16 @@ def _read(path: Path) -> np.ndarray:
 
 def _fitted(found: np.ndarray, name: str, shape: Shape, count: int) -> np.ndarray:
     """The mask (count, pixels) of an array; ValueError if it fits neither one image nor all."""
-    pixels = math.prod(shape)
     if found.dtype.kind not in "buif":
         raise ValueError(f"found {found.dtype} in {name}; expected truth values or numbers, true or white where a "
                          "pixel is missing")
     if found.dtype != bool:
         found = found > found.max(initial=0) / 2
-    if found.shape in (shape, (pixels,), (1, pixels)):
-        return np.tile(found.reshape(1, pixels), (count, 1))
-    if found.shape == (count, pixels):
-        return found
-    raise ValueError(f"found {name} of shape {found.shape}; expected {shape}, the shape of one image, or "
+    for each in (shape, shape[:2]):  # with the channels of colours, and without
+        pixels = math.prod(each)
+        if found.shape in (each, (pixels,), (1, pixels), (count, pixels)):
+            mask = np.broadcast_to(found.reshape(-1, pixels), (count, pixels))
+            return mask.repeat(math.prod(shape) // pixels, axis=1)
+    pixels = math.prod(shape[:2])
+    raise ValueError(f"found {name} of shape {found.shape}; expected {shape[:2]}, the shape of one image, or "
                      f"{(count, pixels)}, a row for each of {count} images")

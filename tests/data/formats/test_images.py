@@ -102,6 +102,17 @@ def test_ink_in_alpha_stays_visible(tmp_path, mode, shade, ground):
     assert found.min() < 128 < found.max()
 
 
+def test_the_colour_of_what_is_not_visible_does_not_matter(tmp_path):
+    pixels = np.repeat(GREY[..., None], 4, axis=-1)
+    pixels[:, 1:3] = RNG.integers(0, 256, (6, 2, 7, 4))
+    pixels[..., 3] = 255
+    pixels[:, 1:3, :, 3] = 0
+    with pytest.warns(UserWarning, match="6 transparent images"):
+        found = read(folder(tmp_path / "a", pixels))
+    assert found.shape == GREY.shape
+    assert np.array_equal(found[:, [0, 3]], GREY[:, [0, 3]])
+
+
 def test_all_images_are_laid_on_one_ground(tmp_path):
     """A bright image among dark ones, and an opaque one, which stays as it is."""
     alpha = np.full((4, 5, 5), 100, np.uint8)
@@ -123,44 +134,113 @@ def test_a_colour_that_stands_for_nothing_is_transparent(tmp_path, mode):
 def test_images_of_which_nothing_is_visible(tmp_path):
     colours = [Image.fromarray(np.dstack([image] * 3 + [image * 0])) for image in GREY]
     said = refused(folder(tmp_path / "a", colours), "only images that are transparent everywhere .* nothing to see")
-    assert "image.convert('RGB').convert('L')" in said
-    cured = [eval("image.convert('RGB').convert('L')", {"image": image}) for image in colours]
+    assert said.endswith("save them without it: image.convert('RGB').")
+    cured = [eval("image.convert('RGB')", {"image": image}) for image in colours]
     assert np.array_equal(read(folder(tmp_path / "b", cured)), GREY)
 
 
 # ---- colour, depth, frames -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "CMYK"])
-def test_colour_is_refused_and_made_grey_by_the_cure(tmp_path, mode):
-    """The luma of red, lime, blue: 0.299, 0.587, 0.114 of 255."""
-    suffix = "tif" if mode == "CMYK" else "png"
-    images = [Image.new("RGB", (3, 2), colour).convert(mode) for colour in ("red", "lime", "blue", "white")]
-    for image in images[:3]:
-        said = refused(folder(tmp_path / "a", [image], suffix), "is in colour; expected grey images")
-    line = re.search(r"copies, (image.convert\('\w+'\)),", said)[1]
-    cured = [eval(line, {"image": image if mode != "CMYK" else image.convert("RGB")}) for image in images]
-    found = read(folder(tmp_path / "b", cured))
-    assert sorted(found[:, 0, 0].tolist()) == [29, 76, 150, 255]
+COLOURS = ("red", "lime", "blue", "white")
+BYTES = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], np.uint8)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", "png"), ("P", "png"), ("RGBA", "png"), ("P", "gif"),
+                                              ("RGB", "bmp"), ("RGB", "tif"), ("RGB", "webp"), ("RGB", "ppm")])
+def test_colours_are_read_as_they_are(tmp_path, mode, suffix):
+    """The last image is grey, and becomes a colour."""
+    images = [Image.new("RGB", (3, 2), colour).convert(mode) for colour in COLOURS]
+    path = folder(tmp_path / "a", images, suffix, **({"lossless": True} if suffix == "webp" else {}))
+    with pytest.warns(UserWarning, match="1 grey images among 3 in colour: they are taken as colours with equal red"):
+        found = read(path)
+    assert found.shape == (4, 2, 3, 3)
+    assert (found == BYTES[:, None, None]).all()
+
+
+def test_noise_in_colour_keeps_every_byte_and_its_place(tmp_path):
+    colours = RNG.integers(0, 256, (5, 4, 7, 3), np.uint8)
+    colours[0] = colours[0, ..., :1]  # a first image that is grey
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with pytest.warns(UserWarning, match="1 grey images among 4"):
+        found = read(folder(tmp_path / "a", colours, exif=exif))
+    assert np.array_equal(found, np.stack([np.rot90(image, -1) for image in colours]))
+    with pytest.warns(UserWarning, match="1 grey images among 4"):
+        loaded = data.load(tmp_path / "a")
+    assert (loaded.name, loaded.pixels, loaded.shape, loaded.kind) == (f"{tmp_path / 'a'}-color", "color", (7, 4, 3),
+                                                                       "grey")
+    assert sorted(map(bytes, [*loaded.train, *loaded.test])) == sorted(map(bytes, found.reshape(5, -1)))
+
+
+def test_a_photograph_in_colour_is_read(tmp_path):
+    smooth = np.stack([np.add.outer(np.arange(16), np.arange(16)) * k for k in (8, 4, 1)], -1).astype(np.uint8)[None]
+    found = read(folder(tmp_path / "a", smooth, "jpg", quality=95, subsampling=0))
+    assert np.abs(found.astype(int) - smooth).max() <= 8
+
+
+def test_inks_are_turned_into_colours_with_a_line(tmp_path):
+    images = [Image.new("RGB", (3, 2), colour).convert("CMYK") for colour in COLOURS[:3]]
+    with pytest.warns(UserWarning, match=r"has 3 images of inks \(CMYK\): .* without a colour profile"):
+        found = read(folder(tmp_path / "a", images, "tif"))
+    assert (found == BYTES[:3, None, None]).all()
+
+
+def test_colours_of_sixteen_bits_keep_the_upper_ones_with_a_line(tmp_path):
+    deep = RNG.integers(0, 65536, (3, 4, 5, 3)).astype(np.uint16)
+    deep[:, 0, 0] = 0, 30000, 65535
+    for number, image in enumerate(deep[:2]):
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
+        (tmp_path / f"{number}.png").write_bytes(png(5, 4, 16, 2, rows))
+    (tmp_path / "2.ppm").write_bytes(b"P6 5 4 65535\n" + deep[2].astype(">u2").tobytes())
+    with pytest.warns(UserWarning, match="3 images of 16 bits a channel: the upper 8 are taken; to keep all, store"):
+        found = read(tmp_path)
+    assert np.abs(found - deep / 257).max() < 1
+
+
+def test_transparent_colours_are_laid_on_the_ground(tmp_path):
+    """a c + (1 - a) 255, rounded, in each channel: the visible pixels are dark."""
+    pixels = RNG.integers(0, 120, (4, 5, 6, 4), np.uint8)
+    with pytest.warns(UserWarning, match="4 transparent images, .* are dark: they are laid on white"):
+        found = read(folder(tmp_path / "a", pixels))
+    colours, a = pixels[..., :3], pixels[..., 3:] / 255
+    assert np.array_equal(found, np.floor(a * colours + (1 - a) * 255 + 0.5))
+
+
+def test_colours_become_grey_on_request(tmp_path):
+    """The brightness that Pillow gives."""
+    colours = RNG.integers(0, 256, (40, 4, 7, 3), np.uint8)
+    path = folder(tmp_path / "a", colours)
+    with pytest.warns(UserWarning, match="-gray takes their brightness, 0.299 red"):
+        found = data.load(f"{path}-gray")
+    assert (found.name, found.shape) == (f"{path}-gray", (4, 7))
+    right = [np.asarray(Image.fromarray(image).convert("L")).tobytes() for image in colours]
+    assert sorted(map(bytes, [*found.train, *found.test])) == sorted(right)
 
 
 def test_equal_red_green_and_blue_are_grey(tmp_path):
     assert np.array_equal(read(folder(tmp_path / "a", np.repeat(GREY[..., None], 3, axis=-1))), GREY)
 
 
-def test_sixteen_bits_become_numbers_from_0_to_1(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bits_become_numbers_from_0_to_1(tmp_path, suffix):
     deep = RNG.integers(0, 65536, (4, 5, 6)).astype(np.uint16)
-    deep[0, 0, :2] = 0, 65535
-    said = refused(folder(tmp_path / "a", deep), "has pixel mode I;16; expected 8 bits a channel")
-    images = [Image.open(file) for file in sorted((tmp_path / "a").iterdir())]
-    cured = eval(re.search(r"one array, (.*)\.$", said)[1], {"np": np, "images": images})
-    np.savez(tmp_path / "b.npz", train=cured, test=cured)
-    assert np.array_equal(data.load(tmp_path / "b.npz").train, (deep.reshape(4, 30) / 65535).astype(np.float32))
+    path = folder(tmp_path / "a", deep, suffix)
+    found = read(path)
+    assert (found.dtype, found.tolist()) == (np.uint16, deep.tolist())
+    loaded = data.load(path)
+    assert sorted(map(bytes, [*loaded.train, *loaded.test])) == sorted(
+        map(bytes, (deep.reshape(4, 30) / 65535).astype(np.float32)))
+
+
+def test_one_depth_is_expected(tmp_path):
+    path = folder(tmp_path / "a", [*GREY, GREY[0].astype(np.uint16) * 200])
+    refused(path, "06.png has 16 bits a channel, 00.png has 8; expected as many in all: move one kind elsewhere")
 
 
 def test_images_of_floats_are_divided_by_their_white(tmp_path):
     floats = RNG.random((4, 5, 6), np.float32) * 1000
-    said = refused(folder(tmp_path / "a", floats, "tif"), "pixel mode F; expected 8 bits a channel")
+    said = refused(folder(tmp_path / "a", floats, "tif"), "pixel mode F; expected 8 or 16 bits a channel")
     images = [Image.open(file) for file in sorted((tmp_path / "a").iterdir())]
     line, words = re.search(r"one array, (.*), (where white is .*)\.$", said).groups()
     assert words == "where white is the value of a white pixel"
@@ -182,7 +262,7 @@ def test_all_frames_of_a_file_are_images(tmp_path, suffix):
 
 def test_a_single_image_is_put_into_a_folder_with_others(tmp_path):
     folder(tmp_path, GREY[:1])
-    said = refused(tmp_path / "00.png", "is one image; expected an .npy, .npz or IDX")
+    said = refused(tmp_path / "00.png", "is one image; expected an .h5, .mat, .npy")
     assert said.endswith("put at least two images of one size into a folder, and give that folder.")
     assert len(data.load(folder(tmp_path, GREY[:2])).train) == 1
 
@@ -198,13 +278,13 @@ def test_an_image_of_another_size_is_resized(tmp_path):
 # ---- what would harm -----------------------------------------------------------------
 
 
-def png(width, height):
-    """A PNG file whose header claims this size, with next to no pixels in it."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def png(width, height, bits=8, kind=0, rows=bytes(9)):
+    """A PNG file whose header claims this size, by default with next to no pixels in it."""
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(13000, 13000), (4097, 4096), (2**31 - 1, 2**31 - 1)])
@@ -259,7 +339,7 @@ def test_no_program_is_started_for_a_document(tmp_path, monkeypatch):
 
 
 def test_files_that_are_no_images_are_named(tmp_path):
-    for content, said in ((b"\x89HDF\r\n\x1a\n", "is an HDF5 file"), (gzip.compress(b"a"), "is an IDX.* file"),
+    for content, said in ((b"\x89HDF\r\n\x1a\n", "is an .h5 file"), (gzip.compress(b"a"), "is an IDX.* file"),
                           (b"a,b", "is no readable image")):  # fmt: skip
         path = folder(tmp_path / "a", GREY)
         (path / "07.png").write_bytes(content)

@@ -52,8 +52,6 @@ def pngs(folder):
 
 
 @pytest.mark.parametrize(("content", "said"), [
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file; expected an .npy, .npz or IDX.* with h5py"),
-    (b"MATLAB 7.3 MAT-file, Platform", "is a MATLAB file; .*version 7.3 is one of HDF5"),
     (b"ARROW1\0\0", "is an Arrow file; .*read_feather"),
     (b"BZh91AY", "is a file compressed by bzip2; .*bunzip2"), (b"\xfd7zXZ\0", "is a file compressed by xz; .*unxz"),
     (b"\x28\xb5\x2f\xfd", "is a file compressed by Zstandard; .*unzstd"), (b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
@@ -61,7 +59,7 @@ def pngs(folder):
     (b"<!DOCTYPE html>", "is a web page; .*the download gave a page in place of the file: get it again"),
     (b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS; .*git lfs pull"),
     (pickle.dumps([1]), "is a pickle, which could run code"), (b"words and words", "is text that begins with 'words"),
-    (b"\xf0\x9f\x98\x80", r"begins with the bytes f0 9f 98 80; expected an .npy, .npz or IDX\(.gz\) file or a fol"),
+    (b"\xf0\x9f\x98\x80", r"begins with the bytes f0 9f 98 80; expected an .h5, .mat, .*\(.gz\) file or a fol"),
 ])  # fmt: skip
 def test_a_format_is_named_by_its_bytes(tmp_path, content, said):
     for name in ("a.npy", "b", "c.csv"):  # not by the name of the file
@@ -103,26 +101,6 @@ def test_what_is_packed_is_unpacked_by_the_advice(tmp_path):
     refused(tmp_path / "a.pt", "it is a file of PyTorch: save the tensor with np.save")
 
 
-def test_only_a_matlab_4_file_is_taken_for_one():
-    head = struct.pack("<5i", 50, 20, 20, 0, 3) + b"ff\0" + bytes(400)  # 50: full, bytes
-    for right in (head, struct.pack(">5i", 1050, 20, 20, 0, 3) + head[20:], head[:20] + b"a_\0" + head[23:]):
-        assert data.formats.registry.recognised(right).name == "a MATLAB file"
-    for wrong in (bytes(512), head[:21], head[:16] + bytes(4) + head[20:], head[:20] + b"f \0" + head[23:],
-                  head[:22] + b"a" + head[23:], struct.pack("<i", 53) + head[4:], struct.pack("<i", 1050) + head[4:]):
-        assert data.formats.registry.recognised(wrong) is None
-
-
-@pytest.mark.parametrize("version", ["4", "5"])
-def test_a_matlab_file_is_saved_by_the_advice(tmp_path, version):
-    from scipy import io as matlab
-
-    images = {"ff": GREY.reshape(20, 20).T}  # images as columns, as that of Frey faces
-    matlab.savemat(tmp_path / "a.mat", images, format=version)
-    refused(tmp_path / "a.mat", "is a MATLAB file; .*scipy.io.loadmat and save the array with np.save, transposed if")
-    np.save(tmp_path / "a.npy", matlab.loadmat(tmp_path / "a.mat")["ff"].T.reshape(20, 4, 5))
-    same_images(tmp_path / "a.npy")
-
-
 def test_pickled_arrays_and_lists_of_images_are_saved_by_the_advice(tmp_path):
     listed = np.empty(20, object)
     listed[:] = list(GREY)
@@ -150,7 +128,7 @@ def test_a_new_format_is_one_registration(tmp_path, monkeypatch):
     registry.reads("an .odd file", b"ODD")(lambda path: {"images": registry.Stored.of(GREY)})
     (tmp_path / "a").write_bytes(b"ODD")
     same_images(tmp_path / "a")
-    assert registry.expected() == ("an .npy, .npz, .odd or IDX(.gz) file or a folder of images, or a table "
+    assert registry.expected() == ("an .h5, .mat, .npy, .npz, .odd or IDX(.gz) file or a folder of images, or a table "
                                    "(.csv, .tsv, .parquet)")
 
 
@@ -159,7 +137,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for name in ("pipe", "link"):
-        refused(tmp_path / name, "is neither a file nor a folder; expected an .npy")
+        refused(tmp_path / name, "is neither a file nor a folder; expected an .h5")
     refused(tmp_path, "link is neither a file nor a folder")
     pngs(tmp_path / "images")
     (tmp_path / "images" / "99.png").symlink_to(tmp_path / "nowhere")

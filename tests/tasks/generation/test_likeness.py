@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from tinyvae.tasks.generation.likeness import C1, C2, psnr, ssim
+from tinyvae.tasks.generation.likeness import C1, C2, colour_ssim, psnr, ssim
 
 # structural_similarity(a, b, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False) and
 # peak_signal_noise_ratio(a, b, data_range=1) of scikit-image 0.26.0 for the images below; for 8 x 8 pixels sigma is
 # 1.5 * 7 / 11, whose window has 7 x 7.
 WAVES = {28: 0.24121389482809352, 8: 0.08702217042415468}
 FAINTER, DECIBELS = 0.9712882774548407, 7.778457908926288
+IN_COLOUR, DECIBELS_IN_COLOUR = 0.4785438274056128, 9.06826921350302  # with channel_axis=-1
 
 
 def waves(side):
@@ -28,6 +29,15 @@ def test_more_numbers_of_scikit_image():
     a, b = waves(28)
     assert ssim(a, 0.8 * a + 0.1) == pytest.approx(FAINTER, abs=1e-12)
     assert psnr(a.reshape(-1), b.reshape(-1)) == pytest.approx(DECIBELS, abs=1e-12)
+
+
+def test_colours_are_judged_as_scikit_image_does():
+    a, b = waves(28)
+    x, y = np.stack([a, b, 0.8 * a + 0.1], -1), np.stack([b, a**2, a], -1)
+    assert colour_ssim(x, y) == pytest.approx(IN_COLOUR, abs=1e-12)
+    assert psnr(x.reshape(-1), y.reshape(-1)) == pytest.approx(DECIBELS_IN_COLOUR, abs=1e-12)
+    both = colour_ssim(np.stack([x, y]), np.stack([y, y]))
+    assert both == pytest.approx([IN_COLOUR, 1], abs=1e-12)
 
 
 def test_closed_forms():

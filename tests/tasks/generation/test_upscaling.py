@@ -85,3 +85,18 @@ def test_wrong_uses_get_a_sentence(use, sentence):
     with pytest.raises(ValueError, match=r"found") as caught:
         use()
     assert str(caught.value).startswith(sentence)
+
+
+def test_colours_are_raised_channel_by_channel():
+    """Bicubic interpolation and consistency of each channel are those of a grey image."""
+    images = np.random.default_rng(1).random((COUNT, *SHAPE, 3)).astype(np.float32)
+    found = upscale(CVAE(288, shape=(*SHAPE, 3), given="pooled:2", hidden=8, latent=2), images, draws=3)
+    shown = found.shown["bicubic"].reshape(COUNT, *SHAPE, 3)
+    for channel in range(3):
+        low = images[..., channel].reshape(COUNT, 4, 2, 6, 2).mean((2, 4))
+        np.testing.assert_allclose(shown[..., channel].reshape(COUNT, 96), bicubic(low, SHAPE), atol=1e-6)
+    way = found.ways[1]
+    assert way.psnr == pytest.approx(psnr(shown.reshape(COUNT, -1), images.reshape(COUNT, -1)).mean(), rel=1e-6)
+    each = np.mean([ssim(shown[..., channel], images[..., channel]) for channel in range(3)])
+    assert way.ssim == pytest.approx(each, rel=1e-6)
+    assert found.images.shape == (COUNT, 288)

@@ -1,15 +1,34 @@
-"""MATLAB files are named, and not read. Only that of Frey faces is, of version 5, after its SHA-256 was compared: SciPy
-can crash on a damaged one."""
+"""MATLAB files of versions 4 and 5, by SciPy. It can crash on a damaged file, so a process of its own reads all of them
+but that of Frey faces, whose SHA-256 is compared first. Files of version 7.3 are of another format (hdf5.py)."""
 
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from tinyvae.data.checks import DataError
-from tinyvae.data.formats.registry import refuses
+from tinyvae.data.formats.npz import read_npz
+from tinyvae.data.formats.registry import EXPANSION, Arrays, Stored, reads
+from tinyvae.engine.devices import physical_memory
+
+# Saves the arrays of numbers; what they would take in memory is compared first with what the file can hold.
+PROGRAM = """
+import math, sys
+import numpy, scipy.io
+path, to, most = sys.argv[1:]
+sizes = {"single": 4, "double": 8, "logical": 1} | {f"{sign}int{8 * n}": n for sign in ("", "u") for n in (1, 2, 4, 8)}
+found = [(name, sizes[kind] * math.prod(shape)) for name, shape, kind in scipy.io.whosmat(path) if kind in sizes]
+if sum(size for _, size in found) > int(most):
+    sys.exit(f"its arrays claim {sum(size for _, size in found):,} bytes, and at most {int(most):,} are possible")
+arrays = scipy.io.loadmat(path, variable_names=[name for name, _ in found])
+numpy.savez(to, **{name: arrays[name] for name, _ in found})
+"""
 
 
 def is_version_4(head: bytes) -> bool:
@@ -28,16 +47,39 @@ def is_version_4(head: bytes) -> bool:
     return False
 
 
-refuses(
-    "a MATLAB file",
-    "read it with scipy.io.loadmat and save the array with np.save, transposed if its images are not along its first "
-    "axis (a file of version 7.3 is one of HDF5: read it with h5py)",
-    b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", is_version_4,
-)
+@reads("a .mat file", b"MATLAB 5.0 MAT-file", is_version_4)
+def read(path: Path) -> Arrays:
+    """The arrays of numbers of a MATLAB file; structures, cells and text are left out."""
+    most = min(EXPANSION * path.stat().st_size, physical_memory())
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "arrays.npz"
+        command = [sys.executable, "-P", "-c", PROGRAM, str(path.absolute()), str(copy), str(most)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = done.stderr.strip().rpartition("\n")[2] or f"its reader ended with {done.returncode}"
+            raise DataError(f"{path} is a MATLAB file that cannot be read ({why}): truncated, damaged or too large; "
+                            "write it again.")
+        arrays = {name: stored.read() for name, stored in read_npz(copy).items()}
+    return {name: as_matlab(name, Stored.of(array), path) for name, array in arrays.items()}
+
+
+def as_matlab(name: str, stored: Stored, path: Path) -> Stored:
+    """An array as MATLAB has it: a row of numbers is a vector, and grey images may stand along the last axis.
+
+    Of three axes the images are along the longer one of the first and the last, and a line says so.
+    """
+    shape = stored.shape
+    if len(shape) == 2 and shape[0] == 1:
+        return Stored(shape[1:], stored.dtype, lambda: stored.read().reshape(-1))
+    if len(shape) != 3 or shape[2] <= shape[0]:
+        return stored
+    warnings.warn(f"{path} ({name}) has shape {shape}, which is taken as {shape[2]} images of {shape[0]} x {shape[1]}, "
+                  "along the last axis", stacklevel=2)
+    return Stored((shape[2], *shape[:2]), stored.dtype, lambda: np.moveaxis(stored.read(), 2, 0))
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
-    """One array of a MATLAB 5 file."""
+    """One array of a MATLAB 5 file whose content is known."""
     import scipy.io
 
     try:

@@ -3,7 +3,7 @@
     @reads("an .npy file", b"\\x93NUMPY")
     def read_npy(path): ...                            returns the arrays of the file by name
 
-    refuses("an HDF5 file", "read it with h5py, ...", b"\\x89HDF")      a format that is named, with what to do
+    refuses("an Arrow file", "read it with pandas, ...", b"ARROW1")      a format that is named, with what to do
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def refuses(name: str, advice: str, *marks: Mark) -> None:
 
 def expected() -> str:
     """The formats that are read, in words."""
-    names = sorted({fmt.name.removeprefix("an ").removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
+    names = sorted({fmt.name.partition(" ")[2].removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
     return f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images, or a table (.csv, .tsv, .parquet)"
 
 

@@ -1,6 +1,6 @@
 """How much two images are alike, with pixels in [0, 1]: PSNR and SSIM.
 
-    PSNR = -10 log10(mean of (a - b)^2), in decibels
+    PSNR = -10 log10(mean of (a - b)^2 over all pixels and channels), in decibels
 
 SSIM (Wang, Bovik, Sheikh & Simoncelli 2004, eq. 13) is the mean over all places of
 
@@ -8,7 +8,7 @@ SSIM (Wang, Bovik, Sheikh & Simoncelli 2004, eq. 13) is the mean over all places
 
 where means m, variances s^2 and the covariance s_ab are weighted by a Gaussian window of 11 x 11 pixels with standard
 deviation 1.5, which lies within the image. In a smaller image the window is the largest odd number of pixels that fits,
-and its standard deviation shrinks with it.
+and its standard deviation shrinks with it. Of images in colour it is the mean of those of red, green and blue.
 """
 
 from __future__ import annotations
@@ -44,3 +44,9 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     s_a, s_b, s_ab = means(a * a) - m_a**2, means(b * b) - m_b**2, means(a * b) - m_a * m_b
     luminance = (2 * m_a * m_b + C1) / (m_a**2 + m_b**2 + C1)
     return (luminance * (2 * s_ab + C2) / (s_a + s_b + C2)).mean((-2, -1))
+
+
+def colour_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The SSIM of each pair of images in colour, (..., rows, columns, 3), (...): the mean over the channels."""
+    a, b = (np.moveaxis(np.asarray(image), -1, 0) for image in (a, b))
+    return np.mean([ssim(*pair) for pair in zip(a, b, strict=True)], axis=0)

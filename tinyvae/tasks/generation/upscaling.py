@@ -24,7 +24,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.evidence.diagnostics import HIGHER, mean_and_error
 from tinyvae.models.conditions import Pooled
 from tinyvae.tasks.generation.conditional import check_conditional, check_temperature, drawn
-from tinyvae.tasks.generation.likeness import psnr, ssim
+from tinyvae.tasks.generation.likeness import colour_ssim, psnr, ssim
 from tinyvae.tasks.inputs import images_of
 
 BATCH = 100  # the number of images that are answered together; their numbers address the noise, so it stays fixed
@@ -97,8 +97,9 @@ def upscale(model: Any, images: Any, temperatures: Sequence[float] = TEMPERATURE
     Parameters
     ----------
     images
-        An array (count, rows, columns) in [0, 1] or a path, as `images_of` takes them. Images of the model's own size
-        are averaged first and compared with the answers afterwards; small ones have no original.
+        An array (count, rows, columns), or (count, rows, columns, 3) in colour, in [0, 1], or a path, as `images_of`
+        takes them. Images of the model's own size are averaged first and compared with the answers afterwards; small
+        ones have no original.
     temperatures
         The factors of the spread of z, each at least 0.
     draws
@@ -165,7 +166,8 @@ class _Judge:
         found = {"consistency": psnr(self.condition.pooled(answers), y)}
         if x is not None:
             shape = self.condition.shape
-            found |= {"psnr": psnr(answers, x), "ssim": ssim(answers.reshape(-1, *shape), x.reshape(-1, *shape))}
+            likeness = ssim if len(shape) == 2 else colour_ssim
+            found |= {"psnr": psnr(answers, x), "ssim": likeness(answers.reshape(-1, *shape), x.reshape(-1, *shape))}
         if sd is not None:
             found["diversity"] = sd.mean(-1)
         for name, values in found.items():
@@ -189,10 +191,13 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 
 
 def bicubic(images: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Images (count, rows, columns), interpolated by Pillow's bicubic filter to a shape and cut to [0, 1]: (count,
-    pixels)."""
+    """Images (count, rows, columns), or each channel of those in colour, interpolated by Pillow's bicubic filter to a
+    shape and cut to [0, 1]: (count, pixels)."""
     from PIL import Image
 
+    if len(shape) == 3:
+        channels = [bicubic(channel, shape[:2]) for channel in np.moveaxis(images, -1, 0)]
+        return np.stack(channels, axis=-1).reshape(len(images), -1)
     made = [np.asarray(Image.fromarray(image.astype(np.float32)).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
             for image in images]
     return np.clip(np.stack(made), 0, 1).reshape(len(images), -1)

@@ -26,7 +26,9 @@ from typing import Any
 import numba
 from numba import config
 from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaWarning
+from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
 import tinyvae_kernels
@@ -89,7 +91,7 @@ class SealedFiles:
 
 def keep(compile: Callable[..., Any], function: Callable) -> Any:
     """Compile with machine code kept on disk, or without where no folder for it can be written."""
-    with COMPILING:
+    with COMPILING, global_compiler_lock:  # the second, so that no thread compiles a function of its own meanwhile
         return _keep(compile, function)
 
 
@@ -99,7 +101,8 @@ def _keep(compile: Callable[..., Any], function: Callable) -> Any:
     # level 1 is as fast as level 3, with helpers that must be inlined
     config.OPT, config.CACHE_DIR = type(level)(1), folder or CACHE  # type: ignore[attr-defined]
     numba_caching: Any = caching
-    numbas, numba_caching.IndexDataCacheFile = caching.IndexDataCacheFile, SealedFiles
+    numbas = caching.IndexDataCacheFile, caching.Cache.load_overload
+    numba_caching.IndexDataCacheFile, numba_caching.Cache.load_overload = SealedFiles, _load
     try:
         if _sources() != LOADED:  # edited since: what is compiled now must not be kept as the new sources' code
             return compile()
@@ -113,9 +116,19 @@ def _keep(compile: Callable[..., Any], function: Callable) -> Any:
         return compile()
     finally:
         config.OPT, config.CACHE_DIR = level, folder  # type: ignore[attr-defined]
-        numba_caching.IndexDataCacheFile = numbas
+        numba_caching.IndexDataCacheFile, numba_caching.Cache.load_overload = numbas
         if collecting:
             gc.enable()
+
+
+def _load(cache: Any, signature: Any, context: Any) -> Any:
+    """Machine code that is kept, or None, which has it compiled.
+
+    Before Numba looks, it loads all that a compiler needs, and SciPy's linear algebra too: 0.7 s of each process's
+    start. Kept code needs Numba's memory functions alone; a compiler loads the rest when it begins.
+    """
+    rtsys.initialize(context)
+    return cache._load_overload(signature, context)
 
 
 def kept(function: Callable) -> bool:

@@ -76,12 +76,12 @@ def unpacked(function: Callable, parameters: Sequence[Parameter]) -> Callable:
         else:
             whole += 1
         lines.append(f"{name} = {place}")
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    above = "\n" * (function.__code__.co_firstlineno - 1)  # so that the lines have the numbers of the file
+    tree = ast.parse(above + textwrap.dedent(inspect.getsource(function)))
     written: Any = tree.body[0]
     head: Any = ast.parse("def head(_p, _n, _s, part, parts): ...").body[0]
     written.decorator_list, written.args, written.returns = [], head.args, None
     written.body[:0] = ast.parse("\n".join(lines)).body
-    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
     function.__globals__["_memory"] = memory
     made: dict[str, Any] = {}
     exec(compile(tree, function.__code__.co_filename, "exec"), function.__globals__, made)

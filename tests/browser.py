@@ -1,0 +1,62 @@
+"""A real browser for tests, Debian's Chromium driven by playwright, and pages watched for requests and messages."""
+
+import json
+import shutil
+
+import pytest
+
+WHERE = ("chromium", "chromium-browser", "google-chrome")  # names of programs
+
+
+def chromium():
+    """The path of the browser; skips the test, with what to install, where it or what drives it is missing."""
+    path = next((found for name in WHERE if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no Chromium: found none of {', '.join(WHERE)}; install one, as with apt-get install chromium")
+    pytest.importorskip("playwright", reason='no playwright: pip install ".[browser]"')
+    pytest.importorskip("axe_playwright_python", reason='no axe: pip install ".[browser]"')
+    return path
+
+
+class Watched:
+    """A page of a file, and what it did that it must not do: requests beside its own file, messages, errors."""
+
+    def __init__(self, browser, file, scheme="light", width=1200):
+        self.context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.faults = []
+        address = file.resolve().as_uri()
+        self.page.on("request", lambda r: self.faults.append(f"request of {r.url}") if r.url != address else None)
+        self.page.on("console", lambda message: self.faults.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.goto(address)
+        self.page.wait_for_selector("html[data-ready=true]", state="attached")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *fault):
+        self.context.close()
+        if fault[0] is None:
+            assert not self.faults, self.faults
+
+    def text(self, selector):
+        return self.page.locator(selector).inner_text()
+
+    def value(self, code, argument=None):
+        """The value of an expression of JavaScript, or of a function of an argument."""
+        call = f"(argument) => JSON.stringify(({code})(argument), plain)" if argument is not None else \
+            f"() => JSON.stringify({code}, plain)"
+        plain = "const plain = (_, v) => (ArrayBuffer.isView(v) ? Array.from(v) : v);"
+        head, arrow, body = call.partition(" => ")
+        return json.loads(self.page.evaluate(f"{head}{arrow}{{ {plain} return {body}; }}", argument))
+
+    def picture(self, selector):
+        """The pixels of a canvas, as numbers to 255 in a list."""
+        return self.page.evaluate("""(selector) => {
+            const canvas = document.querySelector(selector);
+            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true});
+            copy.drawImage(canvas, 0, 0);
+            return Array.from(copy.getImageData(0, 0, canvas.width, canvas.height).data);
+        }""", selector)

@@ -1,0 +1,1 @@
+"""Bayesian inference on models small enough that exact answers exist: what the chapters begin with."""
