@@ -184,7 +184,7 @@ for observed in ({}, {"spores": "yes"}, {"decayed": "yes"},
 # %%
 data = tv.data.load("digits-threshold")  # a pixel is 1 where more than half is ink
 vae = tv.VAE(data.dimensions, hidden=100, latent=10)
-tv.fit(vae, data, epochs=80, lr=4e-3, quiet=True)
+tv.fit(vae, data, epochs=50, lr=5e-3, quiet=True)
 
 network = tv.BayesianNetwork({
     "z": tv.Node(vae.prior),
@@ -241,7 +241,7 @@ drawn(figures.animation, images.swapaxes(0, 1), data.shape, form="gif",
 
 # %%
 plain = tv.models.model_for("autoencoder", data, hidden=100, latent=10)
-tv.fit(plain, data, epochs=80, lr=4e-3, quiet=True)
+tv.fit(plain, data, epochs=50, lr=5e-3, quiet=True)
 train, test = data.train / data.scale, data.test / data.scale
 pca = PCA(10).fit(train)
 

@@ -77,8 +77,8 @@ for y in np.unique(images.mean(1)):
 # $$y_{ij} = \frac{1}{n^2} \sum_{a, b = 1}^{n} x_{(i-1) n + a,\; (j-1) n + b}$$
 #
 # ```{line} tinyvae/models/conditions.py
-# blocks = images.reshape(*images.shape[:-1], high, n, wide, n)
-# return blocks.mean((-3, -1), dtype=np.float32).reshape(*images.shape[:-1], self.width)
+# blocks = images.reshape(*before, high, n, wide, n, *channels)
+# means = blocks.mean((len(before) + 1, len(before) + 3), dtype=np.float32)
 # ```
 #
 # and the model has a prior $p(z|y)$ that is a network, too. An answer is $E[x|z, y]$ for a draw of $z$, and the
