@@ -166,7 +166,7 @@ show(figure, "A histogram of log p(x) of the test digits between about -42 and -
 
 # %%
 digits = tv.data.load("digits")  # its bits are drawn anew at each use
-few = {"labels": 20, "epochs": 25, "batch": 50, "lr": 3e-3}
+few = {"labels": 20, "epochs": 20, "batch": 50, "lr": 3e-3}
 m2 = model_for("m2", digits, hidden=50, latent=5)
 tv.fit(m2, digits, **few)
 alone = model_for("classifier", digits, hidden=50)
@@ -195,7 +195,7 @@ print(f"{'gain, paired by digit':<22}{better:+.1%} ± {error:.1%}")
 # ```
 
 # %%
-quick = {"epochs": 25, "batch": 50, "lr": 3e-3}
+quick = {"epochs": 20, "batch": 50, "lr": 3e-3}
 vae = tv.VAE(digits.dimensions, hidden=100, latent=8)
 tv.fit(vae, digits, **quick)
 completed = tv.complete(vae, digits, "left", method="metropolis", draws=10, count=100)
