@@ -21,8 +21,8 @@ from sphinx.util.docutils import SphinxDirective
 from extension.quotes import line_number
 
 ROOT = Path(__file__).resolve().parents[2]
-# What makes the pages twice as large and is not seen: names of anchors, and marks of what has the colour of the text.
-ANCHOR, PLAIN = re.compile(r'<a (id="line-\d+") name="[^"]*">'), re.compile(r'<span class="[nwp]">([^<]*)</span>')
+# What makes the pages twice as large and is not seen: anchors as links, and marks of what has the colour of the text.
+ANCHOR, PLAIN = re.compile(r'<a (id="line-\d+")[^>]*></a>'), re.compile(r'<span class="[nwp]">([^<]*)</span>')
 LINK = re.compile(r"\]\((\.\./[^)\s]+)\)")  # the target of a Markdown link that leaves the folder
 
 
@@ -81,7 +81,7 @@ def pages(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
         else:
             code = highlight(path.read_text(), get_lexer_for_filename(file),
                              HtmlFormatter(lineanchors="line", wrapcode=True))
-            code = PLAIN.sub(r"\1", ANCHOR.sub(r"<a \1>", code))
+            code = PLAIN.sub(r"\1", ANCHOR.sub(r"<i \1></i>", code))
             body = f'<div class="numbered">{code}</div>'
         yield f"source/{file}", {"title": escape(file), "body": f"<h1>{escape(file)}</h1>\n{body}"}, "page.html"
 
