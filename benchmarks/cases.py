@@ -102,6 +102,7 @@ def cases() -> list[Case]:
         Case("sgd", "", (theta, g, m, rates, status), {"momentum": 0.9}),
         Case("lgamma", "", (shape,), {}), Case("polygamma", "order 0", (shape,), {"order": 0}),
         Case("polygamma", "order 1", (shape,), {"order": 1}), Case("polygamma", "order 2", (shape,), {"order": 2}),
+        Case("student_constant", "", (shape,), {}), Case("student_constant_slope", "", (shape,), {}),
         Case("stirling", "order 0", (shape,), {"order": 0}), Case("stirling", "order 1", (shape,), {"order": 1}),
         Case("log_ratio", "", (shape, prior, rounded(np.log(shape))), {}),
         Case("deviance", "", (prior, shape, rounded(np.log(shape))), {}),

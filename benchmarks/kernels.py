@@ -47,7 +47,8 @@ BOUNDS: dict[str, float] = {
     "matmul": 64, "sparse_matmul": 64, "sparse_matmul_grad": 64, "bias_grad": 64, "objective": 8, "objective_grad": 4,
     "grey_rows": 1, "next_indices": 0, "next_rates": 0, "tick": 0, "accumulate": 512, "guard": 512, "weight_prior": 2,
     "adam": 16, "adagrad": 4, "sgd": 4, "lgamma": 4, "polygamma": 8, "gamma_log_sample_grad": 512, "log_gamma": 64,
-    "stirling": 512, "log_ratio": 4, "deviance": 8, "gamma_kl": 32, "dirichlet_kl": 32,
+    "stirling": 512, "student_constant": 32, "student_constant_slope": 512, "log_ratio": 4, "deviance": 8,
+    "gamma_kl": 32, "dirichlet_kl": 32,
 }  # fmt: skip
 NO_ARITHMETIC = "next_indices", "next_rates", "tick"  # the plot leaves them out
 

@@ -1,8 +1,10 @@
 """A real browser for tests, Debian's Chromium driven by playwright, and pages watched for requests and messages."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 WHERE = ("chromium", "chromium-browser", "google-chrome")  # names of programs
@@ -60,3 +62,15 @@ class Watched:
             copy.drawImage(canvas, 0, 0);
             return Array.from(copy.getImageData(0, 0, canvas.width, canvas.height).data);
         }""", selector)
+
+
+def coloured(data):
+    """Grey images, each in a colour of its own."""
+    rng = np.random.default_rng(0)
+
+    def tinted(part):
+        hues = rng.uniform(0.2, 1, (len(part), 1, 3))
+        return np.rint(part[..., None] * hues / data.scale * 255).astype(np.uint8).reshape(len(part), -1)
+
+    return dataclasses.replace(data, name="tinted-color", train=tinted(data.train), test=tinted(data.test), scale=255.0,
+                               shape=(*data.shape, 3), pixels="color")  # fmt: skip

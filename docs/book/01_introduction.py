@@ -97,7 +97,7 @@ for place, image in enumerate(dreamt):
     axes.imshow(image.reshape(8, 8), cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
 figure.text(0.01, 0.83, "Draws of the generator, from 0 to 9", fontsize=9, color=INK)
-show(figure, "Ten images of 8 x 8 pixels. Most of the digits can be guessed, but their "
+show(figure, "Ten images of 8 x 8 pixels. Some of the digits can be guessed, but their "
              "strokes are frayed and have holes.")
 
 # %% [markdown]
@@ -122,7 +122,8 @@ for name, image in shown.items():
 figure = new_figure(7, 2.4)
 axes = figure.add_subplot()
 axes.hist(log_p, bins=30, color=TRAIN, alpha=0.75)
-top = axes.get_ylim()[1]
+top = 1.6 * axes.get_ylim()[1]
+axes.set_ylim(0, top)
 for name, image in shown.items():
     value = special.logsumexp(log_joint(image))
     axes.axvline(value, color=TEST, linewidth=1.5)
@@ -130,7 +131,7 @@ for name, image in shown.items():
 plain_axes(axes, "log p(x) of 300 test digits and of the four images", x="nats", y="digits")
 figure.tight_layout()
 show(figure, "A histogram of log p(x) of the test digits between about -45 and -14 nats. "
-             "The test image and the drawn one lie within it, the shuffled one just below "
+             "The test image and the drawn one lie within it, the shuffled one below "
              "it, the exchanged one far below.")
 
 # %% [markdown]

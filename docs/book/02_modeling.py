@@ -21,6 +21,8 @@
 # %%
 import itertools
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -28,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 
 import tinyvae as tv
 from tinyvae.bayes.apple import decaying_apple
-from tinyvae.lessons.book import drawn, exercise, show
+from tinyvae.lessons.book import drawn, embedded, exercise, show
 from tinyvae.pictures import figures
 from tinyvae.pictures.gallery import by_activity
 from tinyvae.pictures.page import INK, TEST, new_figure, plain_axes
@@ -184,7 +186,8 @@ for observed in ({}, {"spores": "yes"}, {"decayed": "yes"},
 # %%
 data = tv.data.load("digits-threshold")  # a pixel is 1 where more than half is ink
 vae = tv.VAE(data.dimensions, hidden=100, latent=10)
-tv.fit(vae, data, epochs=80, lr=4e-3, quiet=True)
+run = Path(tempfile.mkdtemp()) / "digits"
+tv.fit(vae, data, epochs=50, lr=5e-3, out=run, quiet=True)
 
 network = tv.BayesianNetwork({
     "z": tv.Node(vae.prior),
@@ -222,6 +225,14 @@ drawn(figures.animation, images.swapaxes(0, 1), data.shape, form="gif",
       text="An animation: six digits change as one latent each goes from -2.5 to 2.5.")
 
 # %% [markdown]
+# Now turn the knobs yourself. The page below holds this very model: point into the map of test images, move the
+# sliders, draw a digit of your own and see what the model makes of it. `tinyvae explore RUN` writes such a page of any
+# run, and it computes all it shows in your browser.
+
+# %%
+embedded(tv.explore(run), "The latent space of the digits: a map, a slider for each latent, and your own drawings")
+
+# %% [markdown]
 # ## Latents beside principal components and a plain auto-encoder
 #
 # A vector of ten numbers that stands for an image is no invention of the VAE. Two older ones:
@@ -241,7 +252,7 @@ drawn(figures.animation, images.swapaxes(0, 1), data.shape, form="gif",
 
 # %%
 plain = tv.models.model_for("autoencoder", data, hidden=100, latent=10)
-tv.fit(plain, data, epochs=80, lr=4e-3, quiet=True)
+tv.fit(plain, data, epochs=50, lr=5e-3, quiet=True)
 train, test = data.train / data.scale, data.test / data.scale
 pca = PCA(10).fit(train)
 

@@ -98,28 +98,28 @@ for name, (mean, variance) in stages.items():
           f"{bound:>11.4f}{gap:>9.4f}{bound + gap:>11.4f}")
 
 # %% tags=["drawing"]
-figure = new_figure(7.2, 3)
+figure = new_figure(5.9, 2.5)
 left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
 lowest = min(elbo_and_kl(*stage)[0] for stage in stages.values()) - 1.5
 for place, (stage, colour) in enumerate(zip(stages.values(), LABELS[::2], strict=True)):
     bound, gap = elbo_and_kl(*stage)
-    left.barh(place, bound - lowest, left=lowest, color=TRAIN, height=0.6,
-              label="ELBO" if place == 0 else None)
-    left.barh(place, gap, left=bound, color=TEST, height=0.6,
-              label="KL(q ‖ posterior)" if place == 0 else None)
+    left.barh(place, bound - lowest, left=lowest, color=TRAIN, height=0.6)
+    left.barh(place, gap, left=bound, color=TEST, height=0.6)
     left.text(log_evidence + 0.15, place, f"{gap:.3f}", fontsize=7.5, va="center")
     right.plot(grid, stats.norm(stage[0], math.sqrt(stage[1])).pdf(grid), color=colour,
-               linewidth=1.1, label=list(stages)[place])
+               linewidth=1, label=list(stages)[place])
+inside = {"color": "white", "fontsize": 8, "va": "center", "ha": "center"}
+left.text((elbo_and_kl(0.0, 1.0)[0] + log_evidence) / 2, 0, "KL(q ‖ posterior)", **inside)
+left.text((lowest + log_evidence) / 2, 3, "ELBO(q)", **inside)
 left.axvline(log_evidence, color=INK, linewidth=1)
 left.set_yticks(range(len(stages)), stages)
 left.invert_yaxis()
 left.set_xlim(lowest, log_evidence + 1.6)
-left.legend(fontsize=7.5, loc="lower left", facecolor="white", framealpha=1)
 right.plot(grid, posterior.density, color=INK, linewidth=2.2, linestyle=":",
            label="posterior")
-right.set_xlim(-3.5, 3.5)
-right.legend(fontsize=7.5, frameon=False)
-plain_axes(left, f"Every bar ends at {log_evidence:.2f}; beside it the KL", x="nats")
+right.set_xlim(-6.5, 3.5)
+right.legend(fontsize=7, frameon=False, loc="upper left")
+plain_axes(left, f"Every bar ends at {log_evidence:.2f}", x="nats; the KL in numbers")
 plain_axes(right, "q moves to the posterior", x="z", y="density")
 figure.tight_layout()
 show(figure, "On the left five bars that all end at the same log p(x), each of a blue ELBO "
@@ -168,7 +168,7 @@ print(f"1 - correlation² = {1 - correlation**2:.3f}")
 # %% tags=["drawing"]
 angle = np.linspace(0, 2 * math.pi, 200)
 circle = np.stack([np.cos(angle), np.sin(angle)])
-figure = new_figure(7, 3)
+figure = new_figure(6.4, 2.7)
 axes = figure.add_subplot()
 for radius in (1, 2):
     ridge = radius * np.linalg.cholesky(covariance) @ circle
@@ -227,7 +227,7 @@ for number, fit in enumerate(fits, 1):
 
 # %% tags=["drawing"]
 fit = max(fits, key=lambda one: one.elbo[-1])
-figure = new_figure(7.2, 3)
+figure = new_figure(5.9, 2.5)
 left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
 which = model.responsibilities(fit.q).argmax(1)
 for k, marker in enumerate("os^D"):
@@ -240,7 +240,7 @@ for number, (one, style) in enumerate(zip(fits, ("-", "--", "-", "--", ":"), str
 right.set_xscale("symlog", linthresh=10)
 right.set_ylim(-2000, -800)
 right.legend(fontsize=7.5, frameon=False, loc="lower right")
-plain_axes(left, "200 data, marked by their component", x="x₁", y="x₂")
+plain_axes(left, "200 data and their components", x="x₁", y="x₂")
 plain_axes(right, "The ELBO never falls", x="sweeps", y="nats")
 figure.tight_layout()
 show(figure, "On the left four clouds of points with a cross in the middle of each. On the "
@@ -306,7 +306,7 @@ for number in (1, 2, 8):
     print(f"after {number} sweep{'s' * (number > 1)}: {sweeps.elbo[number] / count:.4f}")
 
 # %% tags=["drawing"]
-figure = new_figure(7, 2.7)
+figure = new_figure(6.4, 2.5)
 axes = figure.add_subplot()
 axes.plot(np.arange(len(batches.elbo)) * 100, batches.elbo / count, color=TEST, linewidth=1,
           label="stochastic, 100 data a step")
@@ -320,8 +320,8 @@ plain_axes(axes, "The same optimum, from fewer data", x="data read",
 axes.legend(fontsize=8, frameon=False, loc="center")
 figure.tight_layout()
 show(figure, "The ELBO against the number of data read, on a logarithmic axis. The "
-             "stochastic curve rises at once and is near the optimum before the first sweep "
-             "over all 20,000 data ends; the curve of the sweeps arrives later.")
+             "stochastic curve rises at once and is near the optimum before the first "
+             "sweep over all 20,000 data ends; the curve of the sweeps arrives later.")
 
 # %% [markdown]
 # A stochastic step may lower the ELBO, and some do. This is the form in which variational inference meets

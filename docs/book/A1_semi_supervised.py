@@ -41,8 +41,9 @@ from tinyvae.pictures.page import INK, LABELS, PALE, new_figure, plain_axes
 # By the sum rule $\log p(x) = \log \sum_y p(x, y)$. Multiply and divide by $q(y|x)$, and use that the logarithm is
 # concave (Jensen's inequality), then the bound $-L(x, y)$:
 #
-# $$\log \sum_y q(y|x) \frac{p(x, y)}{q(y|x)} \;\ge\; \sum_y q(y|x)\, [\log p(x, y) - \log q(y|x)]
-#   \;\ge\; \sum_y q(y|x)\, (-L(x, y)) + H[q(y|x)].$$
+# $$\begin{aligned} \log \sum_y q(y|x) \frac{p(x, y)}{q(y|x)}
+#   &\ge \sum_y q(y|x)\, [\log p(x, y) - \log q(y|x)] \\
+#   &\ge \sum_y q(y|x)\, (-L(x, y)) + H[q(y|x)]. \end{aligned}$$
 #
 # The last expression is $\log \sum_y e^{-L(x, y)} - \mathrm{KL}(q(y|x) \,\|\, r)$ with $r(y) \propto e^{-L(x, y)}$,
 # so it is highest for $q = r$. The classes are summed, never drawn, and the line is the formula:
@@ -113,10 +114,10 @@ for y, (style, marker) in enumerate((("-", "o"), ("--", "s"))):
     axes.plot(grid, density, style, color=colour, label=f"p(x, y = {y}) by all points")
     axes.plot(labels[y], 0.006, marker, color=colour, markersize=8, label=f"the label {y}")
 axes.axvline(labels.mean(), color=INK, linewidth=1, linestyle=":")
-axes.text(labels.mean() + 0.08, 0.26, "border by\ntwo labels", fontsize=8, color=INK)
+axes.text(labels.mean() + 0.08, 0.37, "border by\ntwo labels", fontsize=8, color=INK)
 axes.axvline(m.mean(), color=INK, linewidth=1.5)
-axes.text(m.mean() - 0.08, 0.26, "border by\nall points", fontsize=8, color=INK, ha="right")
-axes.set_ylim(0, 0.32)
+axes.text(m.mean() - 0.08, 0.37, "border by\nall points", fontsize=8, color=INK, ha="right")
+axes.set_ylim(0, 0.45)
 plain_axes(axes, "Points without labels say where one class may end", x="x", y="density")
 axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 figure.tight_layout()
@@ -185,22 +186,25 @@ for name, model in models.items():
 # ## What is written, and how
 #
 # M2 has learned two things about an image, its class and its style. Keep the style of an image and change the class,
-# and the decoder writes other digits by the same hand:
+# and the decoder writes other digits by the same hand. In 64 pixels a hand is little more than width and weight, and
+# twenty labels leave the two things mixed; the differences within a column are what there is of it:
 
 # %%
-m2, images = models["M2, alpha 1"], data.test[:8] / np.float32(data.scale)
-known = np.eye(10, dtype=np.float32)[data.test_labels[:8]]
-restyled = m2.restyled(tv.Tensor(images), tv.Tensor(known)).numpy()
-drawn(analogies, images, restyled.swapaxes(0, 1), list("0123456789"), (8, 8),
-      text="Eight test digits, and beside each the ten digits in its style. In a row all "
-           "digits lean and spread alike.")
+m2, x = models["M2, alpha 1"], data.test / np.float32(data.scale)
+y = np.eye(10, dtype=np.float32)[data.test_labels]
+style = m2.posterior_given(tv.Tensor(x), tv.Tensor(y))[0].mean.numpy()
+chosen = np.argsort((style**2).sum(1))[-8:]  # the digits whose style is least usual
+restyled = m2.restyled(tv.Tensor(x[chosen]), tv.Tensor(y[chosen])).numpy()
+drawn(analogies, x[chosen], restyled.swapaxes(0, 1), list("0123456789"), (8, 8),
+      text="Eight test digits, and beside each the ten digits in its style. Within a column the "
+           "digit stays and becomes wider, narrower, bolder or fainter.")
 
 # %% [markdown]
 # ## Labels inside the bound
 #
 # SHOT-VAE adds no term. It takes a label not as a certainty but as a distribution $\tilde p(y)$ that gives a small
 # part $\varepsilon$ to all $C$ classes alike, and writes it into the bound, which then contains the cross-entropy by
-# itself:
+# itself. (Ours smooths the label in the bound, and keeps the term of $\alpha$ with the smoothed label.)
 #
 # $$\tilde p(y) = (1 - \varepsilon)\,[y \text{ is the label}] + \varepsilon / C$$
 #

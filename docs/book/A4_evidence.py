@@ -15,8 +15,10 @@
 # > **Claim.** An unbiased estimate of $p(x)$ gives, on average, a lower bound of $\log p(x)$, and an unbiased
 # > estimate of its reciprocal an upper bound: for positive weights
 # >
-# > $$E[w] = p(x) \;\Rightarrow\; E[\log \bar w] \le \log p(x), \qquad
-# >   E[v] = \frac{1}{p(x)} \;\Rightarrow\; E[-\log \bar v] \ge \log p(x).$$
+# > $$\begin{aligned}
+# >   E[w] = p(x) &\;\Rightarrow\; E[\log \bar w] \le \log p(x), \\
+# >   E[v] = 1/p(x) &\;\Rightarrow\; E[-\log \bar v] \ge \log p(x).
+# > \end{aligned}$$
 # >
 # > Both gaps are about half the variance of the logarithm, and shrink like $1/K$, if the variance is finite. All
 # > methods of this page differ in their weights alone.

@@ -26,7 +26,8 @@ class Sources(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         file = Path(self.get_source_info()[0]).parent / self.arguments[0]
-        self.env.note_dependency(str(file))
+        for read in (file, *file.parent.glob("*.py")):
+            self.env.note_dependency(str(read))
         return self.parse_text_to_nodes("\n".join(self.text(file)), allow_section_headings=True)
 
     def text(self, file: Path) -> Iterator[str]:

@@ -200,6 +200,18 @@ def test_each_term_names_the_latents_that_it_contains():
     np.testing.assert_allclose(sum(term.value.data for term in terms), apple.log_joint(values).data, rtol=1e-14)
 
 
+def test_a_term_sums_over_all_axes_but_the_samples():
+    """Three rows of a latent, each with a datum of its own; and a node that depends on no latent counts once."""
+    network = tv.BayesianNetwork({"z": tv.Node(Normal.standard(1, "float64")),
+                                  "x": tv.Node(lambda z: Normal(z, tv.Tensor([0.0])), ("z",)),
+                                  "y": tv.Node(Normal.standard(1, "float64"))})
+    x, z = np.array([[0.5], [-1.0], [2.0]]), np.random.default_rng(0).normal(size=(4, 3, 1))
+    terms = network.given({"x": x, "y": [0.3]})({"z": tv.Tensor(z)})
+    assert {term.of: term.value.shape for term in terms} == {("z",): (4,), (): (4,)}
+    expected = (norm.logpdf(z) + norm.logpdf(x, z)).sum((1, 2)) + norm.logpdf(0.3)
+    np.testing.assert_allclose(sum(term.value.data for term in terms), expected, rtol=1e-13)
+
+
 def test_gradients_flow_to_what_a_function_reads():
     weight = tv.Tensor(np.array([[0.7]]), requires_grad=True)
     network = tv.BayesianNetwork({"z": tv.Node(Normal.standard(1, "float64")),

@@ -202,6 +202,10 @@ REFERENCES = {
     "lgamma": np.vectorize(math.lgamma, otypes=[float]),
     "polygamma": lambda a, order: scipy.special.polygamma(order, a),
     "stirling": lambda a, order: _stirling(a, order),
+    "student_constant": lambda df: (scipy.special.gammaln((df + 1) / 2) - scipy.special.gammaln(df / 2)
+                                    - np.log(np.pi * df) / 2),
+    "student_constant_slope": lambda df: (scipy.special.digamma((df + 1) / 2) - scipy.special.digamma(df / 2)
+                                          - 1 / df) / 2,
     "gamma_kl": lambda a, b, a0, b0: _of_log_gamma(a0, a) + a0 * np.log(b / b0) + a * (b0 / b - 1),
     "dirichlet_kl": lambda a, a0: (_of_log_gamma(a0, a).sum(-1, keepdims=True)
                                    - _of_log_gamma(a0.sum(-1, keepdims=True), a.sum(-1, keepdims=True))),

@@ -199,7 +199,8 @@ def inputs(name, size, dtype, seed=0):
     return [array.astype(dtype) for array in arrays], attributes
 
 
-LAUNCHERS = ["deviance", "gamma_kl", "gamma_log_sample_grad", "lgamma", "log_ratio", "polygamma", "stirling"]
+LAUNCHERS = ["deviance", "gamma_kl", "gamma_log_sample_grad", "lgamma", "log_ratio", "polygamma", "stirling",
+             "student_constant", "student_constant_slope"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

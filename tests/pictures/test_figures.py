@@ -334,3 +334,12 @@ def test_an_animation_of_many_colours_is_close_and_has_a_white_ground(tmp_path: 
     assert content[0, 0].tolist() == [255] * 3
     first = content[sheet.GAP :, sheet.GAP :][: 6 * 15 : 15, : 6 * 15 : 15]
     assert np.abs(first - 255 * ramp[3, 0].reshape(6, 6, 3)).mean() < 12
+
+
+@pytest.mark.parametrize(("shape", "name"), [(SHAPE, "grey data"), ((2, 2, 3), "colour data")])
+def test_what_bits_were_drawn_from_is_named(shape: tuple[int, ...], name: str, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(figures, "_table", lambda rows, path, title, names, *more, **kind: found.extend(names))
+    figures.reconstructions(pictures(2), pictures(2), shape, tmp_path / "x.png", grey=pictures(2))
+    assert found == [name, "bits drawn", "reconstruction"]

@@ -99,6 +99,11 @@ rule("stirling", _stirling, (lambda g, y, a, order: g * a.apply("stirling", orde
      kernel="stirling", example={"order": 0})
 
 
+def remainder(xp: Any, a: Any, order: int) -> Any:
+    """The derivative of that order of Stirling's remainder, of an array in float64."""
+    return _stirling(xp, a, None, order)
+
+
 def peak(a: Tensor) -> Tensor:
     """a log a - a - log Gamma(a), elementwise: the highest value of the log density of log y, y ~ Gamma(a, 1)."""
     return 0.5 * (a.log() - LOG_2PI) - a.apply("stirling", order=0)

@@ -22,9 +22,9 @@ import numpy as np
 from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.rejection import log_gamma
-from tinyvae.distributions.stable import LogTensor
-from tinyvae.distributions.stirling import LOG_2PI
-from tinyvae.engine.rules import ANY, into, rule
+from tinyvae.distributions.stable import LogTensor, supported
+from tinyvae.distributions.stirling import LOG_2PI, remainder, wide
+from tinyvae.engine.rules import ANY, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -39,15 +39,61 @@ def _log1p_square(xp: Any, u: Any, out: Any) -> Any:
     return into(out, xp.where(size < 1, xp.log1p(near * near), 2 * xp.log(far) + xp.log1p((1 / far) ** 2)))
 
 
-def _slope(g: Tensor, y: Tensor, u: Tensor) -> Tensor:
-    # 2 u / (1 + u^2), which beyond 1 is (2 / u) / (1 + 1 / u^2)
+def _slope(xp: Any, u: Any, out: Any) -> Any:
+    size = xp.abs(u)
+    with np.errstate(divide="ignore"):
+        near = xp.minimum(size, 1 / size)  # 2 u / (1 + u^2) is the same for u and 1 / u
+    return xp.copysign(2 * near / (1 + near * near), u, out=out)
+
+
+def _slope_grad(g: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    # 2 / (1 + u^2) - y^2, where y = 2 u / (1 + u^2)
     small = abs(u) < 1
-    near, inverse = small.where(u, 0.0), 1 / small.where(1.0, u)
-    return g * small.where(2 * near / (1 + near * near), 2 * inverse / (1 + inverse * inverse))
+    near, far = small.where(u, 0.0), small.where(1.0, u)
+    return g * (small.where(2 / (1 + near * near), y / far) - y * y)
 
 
-# log(1 + u^2), also where u^2 overflows
-rule("log1p_square", _log1p_square, (_slope,), (ANY,), reference=lambda u: np.log(1 + u * u))
+# log(1 + u^2), also where u^2 overflows, and its derivative
+rule("log1p_square", _log1p_square, (lambda g, y, u: g * u.apply("log1p_square_slope"),), (ANY,),
+     reference=lambda u: np.log(1 + u * u))
+rule("log1p_square_slope", _slope, (_slope_grad,), (ANY,), reference=lambda u: 2 * u / (1 + u * u))
+
+
+# ---- the constant ----------------------------------------------------------------------------------------------------
+# Both functions of df are a kernel each, because here a step would evaluate Stirling's remainder and its derivative
+# twice. At tiny a, Gamma(a) is 1 / a: then c = log(a / 2) / 2.
+
+TINY = 1e-150
+
+
+def _constant(xp: Any, df: Any, out: Any) -> Any:
+    (nu,) = wide(xp, df)
+    a = xp.clip(0.5 * nu, TINY, 1e150)
+    with np.errstate(all="ignore"):
+        value = a * xp.log1p(0.5 / a) - 0.5 * (1 + LOG_2PI) + (remainder(xp, a + 0.5, 0) - remainder(xp, a, 0))
+        value = xp.where(0.5 * nu < TINY, 0.5 * xp.log(0.25 * nu), value)
+        return into(out, xp.where(nu >= 0, value, xp.nan).astype(df.dtype))
+
+
+def _constant_slope(xp: Any, df: Any, out: Any) -> Any:
+    (nu,) = wide(xp, df)
+    a = xp.clip(0.5 * nu, TINY, 1e150)
+    with np.errstate(all="ignore"):
+        value = 0.5 * (xp.log1p(0.5 / a) - 0.5 / (a + 0.5) + (remainder(xp, a + 0.5, 1) - remainder(xp, a, 1)))
+        value = xp.where(0.5 * nu < TINY, 0.5 / nu, value)
+        return into(out, xp.where(nu >= 0, value, xp.nan).astype(df.dtype))
+
+
+def _constant_curve(g: Tensor, y: Tensor, df: Tensor) -> Tensor:
+    # with a = df / 2, c'(a) = psi(a + 1/2) - psi(a) - 1 / (2 a)
+    a = 0.5 * df
+    return 0.25 * g * ((a + 0.5).polygamma(1) - a.polygamma(1) + 0.5 / (a * a))
+
+
+# c(df), and its derivative
+rule("student_constant", _constant, (lambda g, y, df: g * df.apply("student_constant_slope"),), (POSITIVE,),
+     kernel="student_constant")
+rule("student_constant_slope", _constant_slope, (_constant_curve,), (POSITIVE,), kernel="student_constant_slope")
 
 
 @likelihood("student-t", pixels="real")
@@ -92,11 +138,11 @@ class StudentT(Distribution):
         return self.log_density(x).sum(-1)
 
     def log_density(self, w: Tensor) -> Tensor:
-        a = 0.5 * self.df
-        constant = (a * (0.5 / a).log1p() - 0.5 * (1 + LOG_2PI)
-                    + ((a + 0.5).apply("stirling", order=0) - a.apply("stirling", order=0)))
-        u = (w - self.mu) / self.scale / self.df.sqrt()
-        return constant - self.scale.log() - (a + 0.5) * u.apply("log1p_square")
+        possible = supported(w, -np.inf)  # at an infinite w the derivatives, too, are 0
+        u = (possible.where(w, 0.0) - self.mu) / self.scale / self.df.sqrt()
+        formula = (self.df.apply("student_constant") - self.scale.log()
+                   - (0.5 + 0.5 * self.df) * u.apply("log1p_square"))
+        return possible.where(formula, -np.inf)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         a = 0.5 * self.df

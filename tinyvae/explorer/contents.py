@@ -51,7 +51,7 @@ def contents(model: Any, data: DataSet, name: str) -> tuple[dict[str, Any], dict
         activity, error = mean_and_error(kl)
     directions, variances = components(means)
     config, (family, *numbers) = model.config, PRIORS[model.config["posterior"]]
-    train = (data.train[:MOST] / np.float32(data.scale)).reshape(-1, *data.shape)
+    train = (data.train[:MOST] / np.float32(data.scale)).reshape(-1, *data.shape[:2], *(data.shape[2:] or (1,)))
     facts: dict[str, Any] = {
         "name": name, "data": Path(data.name).name, "shape": list(data.shape), "count": len(data.test),
         "treatment": treatment(data),
@@ -60,7 +60,7 @@ def contents(model: Any, data: DataSet, name: str) -> tuple[dict[str, Any], dict
         "prior": {"family": family, "numbers": numbers},
         "kl": activity.tolist(), "kl_error": error.tolist(), "low": low.tolist(), "high": high.tolist(),
         "explained": variances.tolist(), "names": class_names(model, data),
-        "frame": frame_of(train), "parameters": list(model.parameters.arrays()),
+        "frame": frame_of(train.mean(-1)), "parameters": list(model.parameters.arrays()),
         "scales": {"seen": 1, "grey": data.scale},
     }  # fmt: skip
     arrays = {**weights(model, batches[0]), "means": means.astype(np.float32), "directions": directions,
@@ -82,7 +82,7 @@ def treatment(data: DataSet) -> str:
     """How grey values become what the model reads: "gray" leaves them, the other treatments make bits."""
     if data.kind != "binary":
         return "gray"
-    return "threshold" if data.pixels == "gray" else data.pixels  # grey values that are only 0 and 1
+    return data.pixels if data.pixels in ("dynamic", "static") else "threshold"  # also values that are only 0 and 1
 
 
 def some_test_data(data: DataSet) -> DataSet:

@@ -52,9 +52,6 @@ def check(model: Any, data: DataSet) -> None:
     if data.is_table:
         raise ValueError(f"found {data.name}, a table; explore shows images, and expected a run that was trained on "
                          "them: what a table's run has is in tinyvae latents and tinyvae reconstruct")
-    if data.is_colour:
-        raise ValueError(f"found images in colour in {data.name}; explore shows grey images alone: expected a run that "
-                         "was trained on them, as on the -gray form of these")
     if data.has_missing:
         raise ValueError(f"found missing pixels in {data.name}; explore shows whole images: give others with --data")
     model.check(data)

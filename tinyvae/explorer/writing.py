@@ -36,7 +36,7 @@ def explore(run: str | Path, out: str | Path | None = None, data: str | None = N
     Parameters
     ----------
     run
-        A run folder, or a checkpoint in one, of grey images.
+        A run folder, or a checkpoint in one, of images.
     out
         The file; by default explorer.html in the run folder.
     data

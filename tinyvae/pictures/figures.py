@@ -42,7 +42,8 @@ def reconstructions(
     parts = {"originals": originals, "reconstructed": reconstructed} | ({} if grey is None else {"grey": grey})
     if len(found := {np.shape(part) for part in parts.values()}) > 1:
         raise ValueError(f"{' and '.join(parts)} are {' and '.join(map(str, found))}; expected the same shape")
-    names = ["data", "reconstruction"] if grey is None else ["grey data", "bits drawn", "reconstruction"]
+    names = ["data", "reconstruction"] if grey is None else [
+        "grey data" if len(shape) == 2 else "colour data", "bits drawn", "reconstruction"]
     order = list(parts) if grey is None else ["grey", "originals", "reconstructed"]
     images = np.stack([_images(name, parts[name], shape) for name in order])
     kinds, count = images.shape[:2]

@@ -1,16 +1,18 @@
-"""log p(x|z) of rows of pixels, and in the same pass its derivative by the decoder's output."""
+"""log p(x|z) of rows of pixels, and in the same pass its derivative by the decoder's output; Student's t's constant."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import kernel
-from tinyvae_kernels.cpu.runtime.elementary import exp, log1p
+from tinyvae_kernels.cpu.runtime.elementary import exp, log, log1p
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
-from tinyvae_kernels.cpu.runtime.memory import Matrix, Vector, total
+from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, total, vector
 from tinyvae_kernels.cpu.runtime.shares import share
+from tinyvae_kernels.cpu.special import BERNOULLI, BLOCK, HALF_LOG_2PI, LIBRARY, blocks
 
 
 @kernel()
@@ -90,3 +92,74 @@ def scale_rows(g: Array, a: Array, out: Array | None) -> Plan:
     """g[..., None] * a."""
     out = np.empty_like(a) if out is None else out
     return out, [Job(_scale_rows, g, a, out, work=a.size)]
+
+
+# ---- the constant of Student's t -----------------------------------------------------------------------------------
+# With a = df / 2, c(a) = log Gamma(a + 1/2) - log Gamma(a) - log(2 pi a) / 2. By steps up to y = a + 12, and from there
+# by the difference of two Stirling series, which has one of its own:
+#     log Gamma(y + 1/2) - log Gamma(y) - log(y) / 2 = sum over j of (2^(1 - 2j) - 2) B_2j / (2j (2j - 1) y^(2j - 1))
+
+STEPS = 12.0
+HALVES = np.array([(2.0 ** (1 - 2 * j) - 2) * b / (2 * j * (2 * j - 1)) for j, b in enumerate(BERNOULLI, 1)])
+HALF_SLOPES = HALVES * (2 * np.arange(1, len(BERNOULLI) + 1) - 1)  # of its derivative, minus the sum over y^2j
+
+
+@kernel()
+def _student_constant(df: Pointer, out: Pointer, series: Vector[np.float64], memory: Pointer[np.float64], count: int,
+                      slope: int, part: int, parts: int) -> None:
+    # of the steps, `over` / `under` is the product of (x + k) / (x + k + 1/2), whose first factor x is taken with
+    # sqrt(y / x); or the sum of 1/2 / ((x + k) (x + k + 1/2)), which is that of 1 / (x + k) - 1 / (x + k + 1/2)
+    dtype, rows = vector(out, 1).dtype.type, matrix(memory, 5 * parts, BLOCK)[5 * part : 5 * part + 5]
+    a, x, over, under, rest = rows[0], rows[1], rows[2], rows[3], rows[4]
+    first, last = share((count + BLOCK - 1) // BLOCK, part, parts)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, count - start)
+        for b in range(size):
+            a[b] = 0.5 * np.float64(df[start + b])
+            x[b], rest[b] = a[b] if a[b] < STEPS else STEPS, 0.0
+            over[b] = 0.5 if slope else np.sqrt(x[b] * (x[b] + STEPS))
+            under[b] = (x[b] if slope else 1.0) * (x[b] + 0.5)
+        for k in range(1, int(STEPS)):
+            if slope:
+                for b in range(size):
+                    d = (x[b] + k) * (x[b] + (k + 0.5))
+                    over[b], under[b] = over[b] * d + 0.5 * under[b], under[b] * d
+            else:
+                for b in range(size):
+                    over[b], under[b] = over[b] * (x[b] + k), under[b] * (x[b] + (k + 0.5))
+        for b in range(size):
+            over[b] /= under[b]
+            under[b] = 1.0 / (a[b] + (STEPS if a[b] < STEPS else 0.0))  # from here on 1 / y
+        for k in range(len(series) - 1, -1, -1):
+            for b in range(size):
+                rest[b] = rest[b] * under[b] * under[b] + series[k]
+        if slope:  # with 1/2 / y - 1/2 / a = -STEPS / 2 / (a y)
+            for b in range(size):
+                steps = over[b] - 0.5 * STEPS / x[b] * under[b]
+                out[start + b] = dtype(0.5 * ((steps if a[b] < STEPS else 0.0) - rest[b] * under[b] * under[b]))
+        else:
+            for b in range(size):
+                steps = log(over[b] if a[b] < STEPS else 1.0)
+                out[start + b] = dtype(rest[b] * under[b] - HALF_LOG_2PI + steps)
+        for b in range(size):
+            if not a[b] >= 1e-150:  # Gamma(a) is 1 / a there
+                tiny = 0.25 / a[b] if slope else 0.5 * np.log(0.5 * a[b])
+                out[start + b] = dtype(tiny if df[start + b] >= 0.0 else math.nan)
+
+
+def _of_student(df: Array, out: Array | None, slope: bool) -> Plan:
+    out, series = np.empty_like(df) if out is None else out, HALF_SLOPES if slope else HALVES
+    return out, [Job(_student_constant, df, out, series, blocks(5), df.size, int(slope), work=20 * df.size)]
+
+
+@Launcher.alone(LIBRARY)
+def student_constant(df: Array, out: Array | None) -> Plan:
+    """The logarithm of the constant of Student's t, of any shape."""
+    return _of_student(df, out, slope=False)
+
+
+@Launcher.alone(LIBRARY)
+def student_constant_slope(df: Array, out: Array | None) -> Plan:
+    """Its derivative by the degrees of freedom."""
+    return _of_student(df, out, slope=True)

@@ -12,7 +12,7 @@ COLOURS, LABELS = RNG.integers(0, 256, (20, 4, 5, 3), np.uint8), np.arange(20)
 
 
 def written(path, arrays, userblock=0, **options):
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="optional: h5py, which reads HDF5 files")
     with h5py.File(path, "w", userblock_size=userblock) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array, **options if np.ndim(array) else {})
@@ -51,7 +51,7 @@ def test_a_file_of_matlab(tmp_path):
 
 def test_what_is_never_read(tmp_path):
     """Numbers in another file, and a header that claims more than is there."""
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="optional: h5py, which reads HDF5 files")
     (tmp_path / "secret").write_bytes(bytes(1000))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("images", (20, 5, 5), "u1", external=[(str(tmp_path / "secret"), 0, 500)])
@@ -63,11 +63,16 @@ def test_what_is_never_read(tmp_path):
         data.load(tmp_path / "b.h5")
 
 
-def test_damaged_files_and_a_missing_reader(tmp_path, monkeypatch):
+def test_a_damaged_file(tmp_path):
     path = written(tmp_path / "a.h5", {"images": COLOURS})
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(data.DataError, match=r"is an HDF5 file that cannot be read .*: truncated or damaged"):
         data.load(path)
+
+
+@pytest.mark.parametrize("head", [b"\x89HDF\r\n\x1a\n", b"MATLAB 7.3 MAT-file, Platform: GLNXA64"])
+def test_a_missing_reader(tmp_path, monkeypatch, head):
+    (tmp_path / "a").write_bytes(head)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(data.DataError, match=r"is an HDF5 file; expected an .h5, .mat, .npy.*: install h5py, which"):
-        data.load(path)
+        data.load(tmp_path / "a")

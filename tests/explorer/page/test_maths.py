@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from browser import Watched
+from browser import Watched, coloured
 from scipy.special import gammaln
 from support import likely_zero
 
@@ -23,15 +23,19 @@ pytestmark = pytest.mark.browser
 
 LATENT, PIXEL = 2e-3, 1 / 510  # the largest differences from Python
 SIZES = {"hidden": [40, 30], "latent": 4}
+DEFAULTS = {"likelihood": "bernoulli", "activation": "relu", "posterior": "normal"}  # which the case "model vae" has
 CASES = {
-    **{f"likelihood {name}": {"likelihood": name} for name in served()["likelihood"]},
-    **{f"activation {name}": {"activation": name} for name in served()["activation"]},
-    **{f"posterior {name}": {"posterior": name} for name in served()["family"]},
+    **{f"{option} {name}": {option: name}
+       for option, what in (("likelihood", "likelihood"), ("activation", "activation"), ("posterior", "family"))
+       for name in served()[what] if name != DEFAULTS[option]},
     **{f"model {name}": {"kind": name} for name in served()["model"]},
     "given quadrants:1": {"kind": "cvae", "given": "quadrants:1"},
     "given quadrants:2": {"kind": "cvae", "given": "quadrants:2"},
     "given quadrants:3": {"kind": "cvae", "given": "quadrants:3"},
     "given pooled:2": {"kind": "cvae", "given": "pooled:2"},
+    **{f"colour, {name}": {"colour": True, "likelihood": "continuous-bernoulli", **options} for name, options in (
+        ("vae", {}), ("quadrants:1", {"kind": "cvae", "given": "quadrants:1"}),
+        ("pooled:2", {"kind": "cvae", "given": "pooled:2"}))},
     "given label, gamma": {"kind": "cvae", "given": "label", "posterior": "gamma"},
 }
 
@@ -49,6 +53,8 @@ def data_for(likelihood):
 def trained(case):
     options = {"kind": "vae", "likelihood": "bernoulli"} | CASES[case]
     data = data_for(options["likelihood"])
+    if options.pop("colour", False):
+        data = coloured(data)
     model = model_for(options.pop("kind"), data, **SIZES, **options)
     tv.fit(model, data, epochs=2, lr=3e-3)
     return model, data
@@ -86,7 +92,7 @@ def test_it_agrees_with_python(browser, tmp_path, case):
     x, z, images, log_weights = (np.array([row[name] for row in found]) for name in ("x", "z", "image", "weight"))
     assert len(z) == FEW
     np.testing.assert_allclose(x, batch.x.numpy(), atol=1e-7)
-    pixels = np.arange(64) if model.condition is None else model.condition.pixels
+    pixels = np.arange(model.pixels) if model.condition is None else model.condition.pixels
     worst = np.abs(z - q.mean.numpy()).max()
     off = np.abs(images[:, pixels] - likelihood(q.mean).mean.numpy()).max()
     print(f"{case}: latents differ by {worst:.2g}, allowed {LATENT}; pixels by {off:.2g}, allowed {PIXEL:.2g}; "
@@ -94,7 +100,7 @@ def test_it_agrees_with_python(browser, tmp_path, case):
     assert worst <= LATENT
     assert off <= PIXEL
     np.testing.assert_allclose(log_weights, weights, rtol=2e-5, atol=2e-4)
-    others = np.setdiff1d(np.arange(64), pixels)
+    others = np.setdiff1d(np.arange(model.pixels), pixels)
     assert (images[:, others] == x[:, others]).all()
 
 
@@ -190,7 +196,7 @@ def test_completions_are_those_of_the_exact_conditional(browser, tmp_path):
         for x in ([1, 1, 0, 0], [0, 0, 1, 1]):
             weight = np.exp(-0.5 * z[:, 0] ** 2) * np.prod(np.where(x[:2], p[:, :2], 1 - p[:, :2]), axis=1)
             expected = weight @ p[:, 2:] / weight.sum()
-            found = np.array(window.value("""(x) => Array.from({length: 1500}, () => tinyvae.completed(
+            found = np.array(window.value("""(x) => Array.from({length: 700}, () => tinyvae.completed(
                 {index: null, label: null, y: null, x, grey: x}, [0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5]))""", x))
             assert (found[:, :2] == x[:2]).all()
             for j in (0, 1):

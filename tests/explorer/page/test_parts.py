@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import Watched
+from browser import Watched, coloured
 from PIL import Image
 
 import tinyvae as tv
@@ -225,6 +225,34 @@ def test_a_drawing_by_mouse_is_laid_as_the_data_are(browser, files):
                              "columns: 24})", tailed.reshape(-1).tolist())
         per_pixel = 8 * frame["size"] / 20  # its 20 rows become as many as the data have
         assert np.sum(found) == pytest.approx((24 + 18) * per_pixel**2, rel=0.15)
+
+
+def test_images_in_colour(browser, tmp_path):
+    """They are shown in their colours, an own file keeps its colours, and a pixel is hidden with all its channels."""
+    data = coloured(tv.data.load("digits-gray"))
+    model = model_for("vae", data, hidden=30, latent=3, likelihood="continuous-bernoulli")
+    tv.fit(model, data, epochs=2, lr=3e-3)
+    file = tmp_path / "page.html"
+    file.write_text(page(*contents(model, data, "run")))
+    with Watched(browser, file) as window:
+        x = np.array(window.value("tinyvae.here.datum.x")).reshape(64, 3)
+        assert np.ptp(x, axis=1).max() > 0.1
+        shown = np.array(window.picture("#read")).reshape(64, 4)[:, :3]
+        np.testing.assert_allclose(shown, 255 * x, atol=0.51)
+        red = np.zeros((60, 60, 3), np.uint8)
+        red[10:50, 25:35] = 250, 30, 30
+        Image.fromarray(red).save(tmp_path / "red.png")
+        window.page.locator("#file").set_input_files(tmp_path / "red.png")
+        window.page.get_by_text("Taken:").wait_for()
+        own = np.array(window.value("tinyvae.here.datum.x")).reshape(64, 3)
+        assert own[:, 0].max() > 0.5
+        np.testing.assert_allclose(own[:, 1:], own[:, [0, 0]] * 30 / 250, atol=1e-6)
+        window.page.get_by_role("button", name="Left half").click()
+        assert window.text("#hidden-about") == "32 of 64 pixels are hidden."
+        window.page.get_by_role("button", name="Show answers").click()
+        window.page.wait_for_selector("#answers figure:nth-child(7)")
+        answer = np.array(window.picture("#answers figure:nth-child(1) canvas")).reshape(8, 8, 4)[:, 4:, :3]
+        np.testing.assert_allclose(answer, 255 * own.reshape(8, 8, 3)[:, 4:], atol=0.51)
 
 
 def test_what_is_observed_stays_in_a_completion(browser, files):

@@ -2,13 +2,14 @@
 
 import base64
 import io
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tinyvae.lessons.book import drawn, show
-from tinyvae.lessons.book.pictures import html
+from tinyvae.lessons.book import drawn, embedded, show
+from tinyvae.lessons.book.pictures import frame, html
 from tinyvae.pictures.page import new_figure
 
 
@@ -24,6 +25,22 @@ def test_a_blank_picture_is_refused():
         show(new_figure(2, 1), "a line")
     with pytest.raises(ValueError, match="found a blank picture"):
         drawn(lambda path: Image.new("L", (40, 40), 90).save(path), text="a grey square")
+
+
+def test_a_page_within_a_page_is_the_page(tmp_path, capsys):
+    page = '<title>a "b" & c</title><script>1 < 2</script>'
+
+    class Frames(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag == "iframe":
+                found.append(dict(attrs))
+
+    found: list[dict] = []
+    Frames().feed(frame(page, "a <map>", 300))
+    assert [(each["srcdoc"], each["title"]) for each in found] == [(page, "a <map>")]
+    (tmp_path / "page.html").write_text(page)
+    embedded(tmp_path / "page.html", "a map")
+    assert capsys.readouterr().out == "Page: a map\n"
 
 
 @pytest.mark.parametrize("form", ["png", "gif"])

@@ -12,8 +12,9 @@ async function main() {
   const { config, condition: given } = RUN;
   const sizes = [RUN.pixels, ...[config.hidden].flat(), config.latent].join("-");
   byId("title").textContent = `${RUN.name}: ${RUN.data}`;
-  byId("summary").textContent = `${config.kind} ${sizes}, ${config.activation}; likelihood ${config.likelihood}, posterior `
-    + `${config.posterior}${given ? `; given ${RUN.words}` : ""}. Images of ${RUN.shape.join(" x ")} pixels; weights in `
+  const shape = `${RUN.shape.join(" x ")} pixels${RUN.channels === 3 ? " in colour" : ""}`;
+  byId("summary").textContent = `${config.kind} ${sizes}, ${config.activation}; likelihood ${config.likelihood}, `
+    + `posterior ${config.posterior}${given ? `; given ${RUN.words}` : ""}. Images of ${shape}; weights in `
     + `${RUN.weights.join(" and ")}.`;
   document.querySelector("main").hidden = false;
   for (const start of STARTERS) start();

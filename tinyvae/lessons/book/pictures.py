@@ -1,4 +1,4 @@
-"""Pictures in a chapter: shown under the cell that made them, with a text for those who do not see them.
+"""Pictures and pages in a chapter: shown under the cell that made them, with a text for those who do not see them.
 
 In a notebook a picture is a part of the page, whichever backend Matplotlib would use. A chapter that runs as a plain
 program prints the text in its place.
@@ -42,6 +42,22 @@ def drawn(draw: Callable[..., Any], *arguments: Any, text: str, form: str = "png
         display(HTML(html(content, text, form)))
     else:
         print(f"Picture: {text}")
+
+
+def embedded(page: Path, text: str, height: int = 760) -> None:
+    """Show an HTML file, a page of its own, within the chapter, `height` pixels high; `text` is its title."""
+    if in_a_notebook():
+        from IPython.display import HTML, display
+
+        display(HTML(frame(page.read_text(), text, height)))
+    else:
+        print(f"Page: {text}")
+
+
+def frame(page: str, text: str, height: int) -> str:
+    """A page as a part of another, which holds all of it, so that nothing is fetched."""
+    return (f'<figure class="made"><iframe title="{escape(text)}" srcdoc="{escape(page)}" loading="lazy" '
+            f'style="width: 100%; height: {height}px; border: 0"></iframe></figure>')
 
 
 def html(content: bytes, text: str, form: str) -> str:

@@ -11,10 +11,13 @@ async function readRun() {
   const bytes = await new Response(stream).arrayBuffer();
   const arrays = Object.fromEntries(Object.entries(facts.arrays).map(
     ([name, { type, at, count }]) => [name, READERS[type](bytes, at, count)]));
-  RUN = { ...facts, ...arrays, networks: networksOf(facts.parameters, arrays), pixels: facts.shape[0] * facts.shape[1] };
+  RUN = { ...facts, ...arrays, networks: networksOf(facts.parameters, arrays),
+          shape: facts.shape.slice(0, 2), channels: facts.shape[2] ?? 1 };
+  RUN.places = RUN.shape[0] * RUN.shape[1]; // of an image; each has one value, or red, green and blue side by side
+  RUN.pixels = RUN.places * RUN.channels;
   if (facts.given) {
     const [kind, number] = facts.given.split(":");
-    RUN.condition = { kind, ...CONDITIONS[kind](Number(number), facts.shape) };
+    RUN.condition = { kind, ...CONDITIONS[kind](Number(number), RUN.shape, RUN.channels) };
   }
   RUN.targets = RUN.condition ? RUN.condition.targets : Array.from({ length: RUN.pixels }, (_, i) => i);
   RUN.model = MODELS[RUN.config.kind];

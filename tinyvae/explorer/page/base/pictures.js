@@ -20,7 +20,7 @@ function rgb(name) {
   return [1, 3, 5].map((at) => parseInt(colour(name).slice(at, at + 2), 16));
 }
 
-// An image of values in [0, 1], 0 black and 1 white; NaN, and what `hidden` marks, are hatched in a colour
+// An image of values in [0, 1], 0 black and 1 white, or of red, green and blue; NaN, and what `hidden` marks, are hatched in a colour
 function show(canvas, values, about, hidden = null) {
   const [rows, columns] = RUN.shape;
   const scale = hidden || values.some(Number.isNaN) ? 6 : 1; // hatches need finer pixels
@@ -31,10 +31,10 @@ function show(canvas, values, about, hidden = null) {
   const [hatch, ground] = [rgb("--hidden"), rgb("--grid")];
   for (let i = 0; i < canvas.width * canvas.height; i += 1) {
     const r = Math.floor(i / canvas.width), c = i % canvas.width;
-    const pixel = Math.floor(r / scale) * columns + Math.floor(c / scale);
-    const away = Number.isNaN(values[pixel]) || (hidden && hidden[pixel]);
-    const grey = Math.round(255 * Math.min(Math.max(values[pixel], 0), 1));
-    image.data.set([...(away ? ((r + c) % 6 < 2 ? hatch : ground) : [grey, grey, grey]), 255], 4 * i);
+    const first = (Math.floor(r / scale) * columns + Math.floor(c / scale)) * RUN.channels;
+    const away = Number.isNaN(values[first]) || (hidden && hidden[first]);
+    const ink = [0, 1, 2].map((k) => Math.round(255 * Math.min(Math.max(values[first + k % RUN.channels], 0), 1)));
+    image.data.set([...(away ? ((r + c) % 6 < 2 ? hatch : ground) : ink), 255], 4 * i);
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
   if (about) canvas.setAttribute("aria-label", about);

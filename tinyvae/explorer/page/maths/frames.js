@@ -1,14 +1,21 @@
 // ---- an own image, made like the data: inverted, scaled, centred, and its pixels treated alike -----------------------
-// An image here is { values, rows, columns } with values in [0, 1]; RUN.frame says how the data lie in theirs.
+// An image here is { values, rows, columns } with values in [0, 1], RUN.channels of them a pixel; RUN.frame says how the
+// data lie in theirs.
 
 const INK = 0.25; // how far a pixel lies from the ground if it is a part of what is drawn
 
 function likeTheData({ values, rows, columns }) {
   const { ground, whole } = RUN.frame;
-  const border = medianOfBorder(values, rows, columns);
+  const border = medianOfBorder(brightness(values), rows, columns);
   const inverted = !whole && Math.abs(border - ground) > 0.5;
   const image = { values: values.map((v) => (inverted ? 1 - v : v)), rows, columns };
   return resampled(image, whole ? coveringBox(rows, columns) : boxOfInk(image));
+}
+
+// The mean of the channels of each pixel
+function brightness(values) {
+  const n = RUN.channels;
+  return Float64Array.from({ length: values.length / n }, (_, i) => sumOf(n, (k) => values[i * n + k]) / n);
 }
 
 function medianOfBorder(values, rows, columns) {
@@ -24,7 +31,7 @@ function medianOfBorder(values, rows, columns) {
 function boxOfInk({ values, rows, columns }) {
   const { ground, size, row, column } = RUN.frame;
   let [top, bottom, left, right, mass, rowMass, columnMass] = [rows, -1, columns, -1, 0, 0, 0];
-  values.forEach((value, i) => {
+  brightness(values).forEach((value, i) => {
     const ink = Math.abs(value - ground);
     if (ink <= INK) return;
     const r = Math.floor(i / columns), c = i % columns;
@@ -50,13 +57,14 @@ function coveringBox(rows, columns) {
 // Each pixel of the result is the mean of `POINTS` x `POINTS` points of the square that it covers; outside is the ground
 const POINTS = 6;
 function resampled({ values, rows, columns }, { scale, top, left }) {
-  const [high, wide] = RUN.shape;
-  return Float64Array.from({ length: high * wide }, (_, i) => {
-    const r = Math.floor(i / wide), c = i % wide;
+  const [, wide] = RUN.shape, n = RUN.channels;
+  return Float64Array.from({ length: RUN.pixels }, (_, i) => {
+    const pixel = Math.floor(i / n), r = Math.floor(pixel / wide), c = pixel % wide;
     return sumOf(POINTS * POINTS, (k) => {
       const y = Math.floor(top + scale * (r + (Math.floor(k / POINTS) + 0.5) / POINTS));
       const x = Math.floor(left + scale * (c + ((k % POINTS) + 0.5) / POINTS));
-      return y >= 0 && y < rows && x >= 0 && x < columns ? values[y * columns + x] : RUN.frame.ground;
+      const inside = y >= 0 && y < rows && x >= 0 && x < columns;
+      return inside ? values[(y * columns + x) * n + (i % n)] : RUN.frame.ground;
     }) / POINTS ** 2;
   });
 }

@@ -18,8 +18,8 @@ function startDatum() {
   }));
   byId("grey-figure").hidden = RUN.treatment === "gray";
   byId("read-caption").textContent = RUN.treatment === "gray" ? "The image" : "Its bits, which the model reads";
-  byId("bits-about").textContent = { gray: "", threshold: "A bit is 1 where the grey value is above 1/2." }[RUN.treatment]
-    ?? "A bit is 1 with the probability of the grey value.";
+  byId("bits-about").textContent = { gray: "", threshold: "A bit is 1 where the value is above 1/2." }[RUN.treatment]
+    ?? "A bit is 1 with the probability of the value.";
   byId("given-caption").textContent = RUN.words ? `What the model is given: ${RUN.words}` : "";
 }
 
@@ -45,13 +45,15 @@ function showClasses() {
   byId("classes").hidden = found === null;
   if (found === null) return;
   byId("classes-about").textContent = RUN.condition
-    ? `By Bayes' rule with equal p(y), with standard errors; each p(x|y) is estimated by ${DRAWS_A_CLASS} draws of importance sampling.`
+    ? `By Bayes' rule with equal p(y), with standard errors; each p(x|y) is estimated by ${DRAWS_A_CLASS} draws of importance `
+      + "sampling."
     : "What the classifier of the model says of the image.";
   byId("classes").querySelector("dl").replaceChildren(...found.p.flatMap((value, y) => {
     const track = make("dd", "", { class: "track", "aria-hidden": "true" }), bar = make("div", "", { class: "bar" });
     bar.style.width = `${100 * value}%`;
     track.append(bar);
-    return [make("dt", RUN.names[y]), track, make("dd", `${number(100 * value, 1)}${found.error ? ` ± ${number(100 * found.error[y], 1)}` : ""} %`)];
+    const error = found.error ? ` ± ${number(100 * found.error[y], 1)}` : "";
+    return [make("dt", RUN.names[y]), track, make("dd", `${number(100 * value, 1)}${error} %`)];
   }));
 }
 

@@ -1,7 +1,7 @@
 // ---- completion: what is painted out, and answers --------------------------------------------------------------------
 
 const ANSWERS = 6;
-let hidden = null; // of each pixel, whether it is painted out
+let hidden = null; // of each value, whether it is painted out; a pixel has all its channels hidden, or none
 
 const PARTS = {
   "Left half": (r, c, rows, columns) => c < Math.floor(columns / 2),
@@ -10,12 +10,22 @@ const PARTS = {
   Nothing: () => false,
 };
 
+function isHidden(r, c) {
+  return hidden[(r * RUN.shape[1] + c) * RUN.channels] === 1;
+}
+
+function hide(r, c, away) {
+  const first = (r * RUN.shape[1] + c) * RUN.channels;
+  hidden.fill(away ? 1 : 0, first, first + RUN.channels);
+}
+
 function showHidden(cursor = null) {
   const canvas = byId("hiding"), [rows, columns] = RUN.shape;
   show(canvas, HERE.datum.x, "", hidden);
-  const count = hidden.reduce((sum, v) => sum + v, 0);
-  byId("hidden-about").textContent = `${count} of ${RUN.pixels} pixels are hidden.`
-    + (cursor ? ` Row ${cursor[0] + 1}, column ${cursor[1] + 1} is ${hidden[cursor[0] * columns + cursor[1]] ? "hidden" : "shown"}.` : "");
+  const count = hidden.reduce((sum, v) => sum + v, 0) / RUN.channels;
+  const [r, c] = cursor ?? [0, 0];
+  const here = `Row ${r + 1}, column ${c + 1} is ${isHidden(r, c) ? "hidden" : "shown"}.`;
+  byId("hidden-about").textContent = `${count} of ${RUN.places} pixels are hidden.${cursor ? ` ${here}` : ""}`;
   byId("complete").disabled = count === 0;
   if (!cursor) return;
   const context = canvas.getContext("2d"), size = canvas.width / columns;
@@ -41,9 +51,9 @@ async function showAnswers() {
   const spread = Math.sqrt(sumOf(RUN.pixels, (i) => found.reduce((sum, one) => sum + (one[i] - mean[i]) ** 2, 0) / (ANSWERS - 1))
     / Math.max(1, hidden.reduce((sum, v) => sum + v, 0)));
   const given = wanted.y === null ? "" : ` The label ${RUN.names[wanted.y]} is given.`;
-  byId("answers-about").textContent = `${ANSWERS} answers, each the mean of p(x|z) at the end of a chain of its own (${GIBBS_SWEEPS} `
-    + `sweeps of Gibbs, ${SWEEPS - GIBBS_SWEEPS} of Metropolis within Gibbs), and their mean. A hidden pixel differs between answers by `
-    + `${number(spread)} (standard deviation, 0 to 1).${given}`;
+  byId("answers-about").textContent = `${ANSWERS} answers, each the mean of p(x|z) at the end of a chain of its own `
+    + `(${GIBBS_SWEEPS} sweeps of Gibbs, ${SWEEPS - GIBBS_SWEEPS} of Metropolis within Gibbs), and their mean. A hidden pixel `
+    + `differs between answers by ${number(spread)} (standard deviation, 0 to 1).${given}`;
   button.disabled = false;
 }
 
@@ -61,9 +71,9 @@ function startHiding() {
   const cell = (u, v) => [Math.min(Math.floor(v * rows), rows - 1), Math.min(Math.floor(u * columns), columns - 1)];
   const paint = (u, v, from) => {
     const [r, c] = cell(Math.min(Math.max(u, 0), 1), Math.min(Math.max(v, 0), 1));
-    if (from === null) shows = hidden[r * columns + c] === 1;
+    if (from === null) shows = isHidden(r, c);
     for (let i = Math.max(0, r - half); i <= Math.min(rows - 1, r + half); i += 1) {
-      for (let j = Math.max(0, c - half); j <= Math.min(columns - 1, c + half); j += 1) hidden[i * columns + j] = shows ? 0 : 1;
+      for (let j = Math.max(0, c - half); j <= Math.min(columns - 1, c + half); j += 1) hide(i, j, !shows);
     }
     showHidden();
   };
@@ -71,7 +81,7 @@ function startHiding() {
   Object.entries(PARTS).forEach(([name, inside]) => {
     const button = make("button", name, { type: "button" });
     button.addEventListener("click", () => {
-      hidden = Uint8Array.from({ length: RUN.pixels }, (_, i) => (inside(Math.floor(i / columns), i % columns, rows, columns) ? 1 : 0));
+      for (let r = 0; r < rows; r += 1) for (let c = 0; c < columns; c += 1) hide(r, c, inside(r, c, rows, columns));
       showHidden();
     });
     byId("parts").append(button);

@@ -3,10 +3,13 @@
 const CANVAS = 224; // pixels of the drawing's longer side
 const PEN = 0.075; // the width of the pen, as a part of it
 
-function greyOf(canvas) {
+// The values of a canvas: red, green and blue, or the brightness
+function imageOf(canvas) {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const values = Float64Array.from({ length: canvas.width * canvas.height },
-    (_, i) => (0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]) / 255);
+  const n = RUN.channels;
+  const value = (i) => (n === 3 ? data[4 * Math.floor(i / 3) + (i % 3)]
+    : 0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
+  const values = Float64Array.from({ length: canvas.width * canvas.height * n }, (_, i) => value(i) / 255);
   return { values, rows: canvas.height, columns: canvas.width };
 }
 
@@ -48,7 +51,7 @@ function startOwn() {
     context.stroke();
     copy();
   };
-  const take = () => takeOwn(greyOf(paper));
+  const take = () => takeOwn(imageOf(paper));
   brush(canvas, () => [1 / 24, 1 / 24], stroke, (u, v, down) => {
     copy(u, v);
     byId("pen").textContent = u === null ? "" : `Pen ${down ? "down" : "lifted"}, ${Math.round(100 * u)} % across, `
@@ -61,7 +64,7 @@ function startOwn() {
     const [file] = event.target.files;
     if (!file) return;
     try {
-      takeOwn(greyOf(await read(file)));
+      takeOwn(imageOf(await read(file)));
       byId("file-about").textContent = `Taken: ${file.name}.`;
     } catch {
       byId("file-about").textContent = `${file.name} is no image that this browser reads; give a PNG file.`;

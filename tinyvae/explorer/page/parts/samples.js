@@ -14,7 +14,8 @@ function showSamples() {
   const letter = RUN.condition ? "c" : "y";
   byId("samples-about").textContent = `Means of p(x|z${given ? `, ${letter}` : ""}) for draws z of the prior `
     + `p(z${RUN.condition ? "|c" : ""})${given ? `, where ${letter} is ${given}: ${of}` : ""}. Press one to go to its place z.`;
-  byId("drawn").replaceChildren(...draws.map((z, i) => thumb(decode(z, HERE.datum), `Sample ${i + 1}`, () => { stop(); moveTo(z); })));
+  const go = (z) => { stop(); moveTo(z); };
+  byId("drawn").replaceChildren(...draws.map((z, i) => thumb(decode(z, HERE.datum), `Sample ${i + 1}`, () => go(z))));
 }
 
 part({
