@@ -214,7 +214,7 @@ for bound in ("elbo-a", "elbo-b"):
 # 1` draws the same for other numbers.
 
 # %%
-course = lesson.lesson(mu=1.0, sigma=1.0, frames=36)
+course = lesson.lesson(mu=1.0, sigma=1.0, frames=24)
 drawn(figures.elbo_strip, course,
       text="The ELBO over the way of q rises while the shape moves to its best value, falls as it "
            "goes too far, rises again with the rate, and ends just below a dashed line. Below, "

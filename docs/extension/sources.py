@@ -21,6 +21,8 @@ from sphinx.util.docutils import SphinxDirective
 from extension.quotes import line_number
 
 ROOT = Path(__file__).resolve().parents[2]
+# What makes the pages twice as large and is not seen: anchors as links, and marks of what has the colour of the text.
+ANCHOR, PLAIN = re.compile(r'<a (id="line-\d+")[^>]*></a>'), re.compile(r'<span class="[nwp]">([^<]*)</span>')
 LINK = re.compile(r"\]\((\.\./[^)\s]+)\)")  # the target of a Markdown link that leaves the folder
 
 
@@ -58,24 +60,29 @@ def resolve(app: Any, doctree: nodes.document, docname: str) -> None:
         scheme, _, target = node.get("refuri", "").partition(":")
         if scheme == "source":
             file, mark, line = target.partition("#")
-            SHOWN.add(file)
             node["refuri"] = app.builder.get_relative_uri(docname, f"source/{file}") + mark + line
 
 
-SHOWN: set[str] = set()  # the files to which some page refers
+def shown(app: Any) -> set[str]:
+    """The files to which some page refers."""
+    doctrees = map(app.env.get_doctree, app.env.found_docs)
+    addresses = (node.get("refuri", "") for doctree in doctrees for node in doctree.findall(nodes.reference))
+    return {address.removeprefix("source:").partition("#")[0] for address in addresses if address.startswith("source:")}
 
 
 def pages(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
     """The page of each file: its name, what the template gets, and the template."""
-    for file in sorted(SHOWN):
+    for file in sorted(shown(app)):
         path = ROOT / file
         if path.is_dir():
             body = "".join(f"<li><code>{escape(inner.name)}</code></li>" for inner in sorted(path.iterdir())
                            if inner.suffix in (".py", ".cu"))
             body = f"<ul>{body}</ul>"
         else:
-            body = highlight(path.read_text(), get_lexer_for_filename(file),
-                             HtmlFormatter(linenos="inline", lineanchors="line", wrapcode=True))
+            code = highlight(path.read_text(), get_lexer_for_filename(file),
+                             HtmlFormatter(lineanchors="line", wrapcode=True))
+            code = PLAIN.sub(r"\1", ANCHOR.sub(r"<i \1></i>", code))
+            body = f'<div class="numbered">{code}</div>'
         yield f"source/{file}", {"title": escape(file), "body": f"<h1>{escape(file)}</h1>\n{body}"}, "page.html"
 
 
