@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyvae.choices import chosen, known, whole
+from tinyvae.choices import an, chosen, known, whole
 
 
 def test_an_entry_by_its_name():
@@ -22,3 +22,7 @@ def test_a_whole_number():
     for value in (0, -1, 2.5, "3", None, True, float("nan"), np.float64(2), [3]):
         with pytest.raises(ValueError, match=r"^found count .*; expected a whole number, at least 1$"):
             whole("count", value, 1)
+
+
+def test_a_noun_has_its_article():
+    assert [an(noun) for noun in ("vae", "autoencoder", "x")] == ["a vae", "an autoencoder", "a x"]

@@ -25,6 +25,11 @@ def known(what: str, name: Any, names: Collection[str]) -> str:
     return name
 
 
+def an(noun: str) -> str:
+    """A noun with its article: "a vae", "an autoencoder"."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
 def whole(what: str, value: Any, least: int = 0) -> int:
     """A whole number of at least `least` as Python's int, also from NumPy; ValueError otherwise."""
     try:

@@ -86,12 +86,12 @@ def test_it_learns_and_resumes_with_the_same_bits(tmp_path):
 def test_what_it_does_not_have_gets_a_sentence():
     model, x = Autoencoder(6, hidden=4, latent=2), np.zeros((3, 6))
     uses = [
-        (ValueError, "found the method importance for a autoencoder, which has no log_weights",
+        (ValueError, "found the method importance for an autoencoder, which has no log_weights",
          lambda: tv.evaluate(model, x, importance_samples=5)),
         (TypeError, r"an autoencoder has no q\(z\|x\) .*take features\(x\)", lambda: model.encode(x)),
         (TypeError, r"an autoencoder has no p\(z\) from which a code could be drawn; take a vae",
          lambda: model.generate(3)),
-        (ValueError, "found data_mean_bias with a autoencoder", lambda: model.start_at(x[0])),
+        (ValueError, "found data_mean_bias with an autoencoder", lambda: model.start_at(x[0])),
         (ValueError, "found NaN or infinite numbers in z", lambda: model.decode(np.full((1, 2), np.nan))),
         (ValueError, "the likelihood bernoulli takes 0 and 1", lambda: tv.evaluate(model, x + 0.5)),
         (ValueError, "found likelihood 'magic'", lambda: Autoencoder(6, likelihood="magic")),
@@ -108,6 +108,6 @@ def test_it_is_compared_with_no_bound():
 
     data = tv.data.load("digits")
     plain, vae = Autoencoder(64, hidden=4, latent=2), tv.VAE(64, hidden=4, latent=2)
-    with pytest.raises(ValueError, match=r"a, a autoencoder, is judged by log p\(x\|code\), and v, a vae, by ELBO"):
+    with pytest.raises(ValueError, match=r"a, an autoencoder, is judged by log p\(x\|code\), and v, a vae, by ELBO"):
         compare({"a": (plain, data), "v": (vae, data)})
     assert compare({"a": (plain, data), "b": (plain, data)}).differences["b"][0] == 0

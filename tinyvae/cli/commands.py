@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyvae.choices import an
 from tinyvae.cli.options import (
     Data,
     DataDir,
@@ -123,7 +124,7 @@ def drawn(name: str, run: Path, out: Path | None, data: str | None, seed: int, d
     table = file_for(out)
     model, data_set = opened(run, data, data_dir, model=model)
     if not model.has_pictures:
-        raise ValueError(f"found a {model.kind}, which does not generate from a latent vector alone; these "
+        raise ValueError(f"found {an(model.kind)}, which does not generate from a latent vector alone; these "
                          "pictures are for models that do, as a vae")
     model.check(data_set)
     if table is not None:

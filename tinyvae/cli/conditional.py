@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from tinyvae.choices import an
 from tinyvae.cli.options import (
     Data,
     DataDir,
@@ -60,7 +61,7 @@ def sample(
     model = runs.load(run, device)
     if model.condition is None and label is None and condition is None:
         if asked := [name for name in ("draws", "temperature") if name in given(context)]:
-            raise ValueError(f"found --{asked[0]} with a {model.kind}, which generates without a condition; expected "
+            raise ValueError(f"found --{asked[0]} with {an(model.kind)}, which generates without a condition; expected "
                              "it beside --label or --condition, with a run that was trained with one")
         commands.drawn("sample", run, out, data, seed, data_dir, count, model)
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import known, whole
+from tinyvae.choices import an, known, whole
 from tinyvae.data import DataSet, as_data_set
 from tinyvae.distributions import has_closed_kl, kl_per_dimension
 from tinyvae.engine import table
@@ -195,7 +195,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
                             temperatures=temperatures, draws=draws, start=start)
     chosen_method = METHODS[name] if name else None
     if chosen_method and not all(model.has(what) for what in chosen_method.needs):
-        raise ValueError(f"found the method {name} for a {model.kind}, which has no "
+        raise ValueError(f"found the method {name} for {an(model.kind)}, which has no "
                          f"{' or '.join(chosen_method.needs)}: take another method, or evaluate the bound alone")
     if name == "hmc":
         harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])

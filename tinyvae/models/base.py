@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyvae.choices import array_of, chosen, whole
+from tinyvae.choices import an, array_of, chosen, whole
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution
@@ -266,13 +266,13 @@ class Model:
         if data.dimensions != self.pixels:
             raise ValueError(f"{data.name} has {data.dimensions} pixels a datum; the model takes {self.pixels}")
         if data.has_missing and "mask" not in self.needs:
-            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and a {self.kind} needs every "
+            raise ValueError(f"{data.name} has missing values (NaN or empty cells), and {an(self.kind)} needs every "
                              "value: take --model miwae, which learns from those that were observed, or fill them in "
                              "first, as scikit-learn's IterativeImputer does")
 
     def start_at(self, data_mean: np.ndarray) -> None:
         """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""
-        raise ValueError(f"found data_mean_bias with a {self.kind}; only a model whose decoder has a bias can start "
+        raise ValueError(f"found data_mean_bias with {an(self.kind)}; only a model whose decoder has a bias can start "
                          "at the data's mean: leave it out")
 
     def tensor(self, values: Any, width: int, name: str) -> Tensor:
@@ -291,12 +291,12 @@ def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
     comes from the data, where `FROM_DATA` says how. ValueError for an option that the model does not take."""
     options = options_of(kind)
     if not hasattr(data, "shape") or not hasattr(data, "likelihood"):
-        raise TypeError(f"found data of type {type(data).__name__} for a {kind}; expected a DataSet: "
+        raise TypeError(f"found data of type {type(data).__name__} for {an(kind)}; expected a DataSet: "
                         "tv.data.load(name) or tv.DataSet(name, train, test, shape, scale)")
     takes = inspect.signature(MODELS[kind].build).parameters
     for name in given:
         if name not in (*options, "init", "seed", "dtype"):
-            raise ValueError(f"found {name} for a {kind}; expected one of its own options: {', '.join(options)}")
+            raise ValueError(f"found {name} for {an(kind)}; expected one of its own options: {', '.join(options)}")
     return {"kind": kind, **{name: value(data) for name, value in FROM_DATA.items() if name in takes}, **given}
 
 
@@ -324,7 +324,7 @@ def check_model(model: Any, **called: Any) -> None:
 def check_finite(model: Model, why: str) -> None:
     """Raise ValueError for a model with parameters that are not finite, all of whose numbers are NaN; `why` ends it."""
     if wrong := read((~model.xp.isfinite(model.parameters.flat)).sum()):
-        raise ValueError(f"found {wrong:,} of {model.parameters.count:,} parameters of a {model.kind} that are not "
+        raise ValueError(f"found {wrong:,} of {model.parameters.count:,} parameters of {an(model.kind)} that are not "
                          f"finite, {why}: build the model again, or load another checkpoint")
 
 

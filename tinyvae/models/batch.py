@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import an
 from tinyvae.data import DataSet, as_data_set
 from tinyvae.data.dataset import PARTS
 from tinyvae.engine.devices import Namespace, namespace_of, read
@@ -145,11 +146,12 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
             if array is None and field == "mask":  # nothing is missing
                 array = np.ones(getattr(data, part).shape, np.uint8)
             if array is None:
-                raise ValueError(f"a {model.kind} needs labels for each datum, and {data.name} has none: take a data "
+                raise ValueError(f"{an(model.kind)} needs labels for each datum, and {data.name} has none: take a data "
                                  "set with labels, or another model")
             if field == "y" and "labelled" not in model.needs and (unknown := int((array < 0).sum())):
-                raise ValueError(f"a {model.kind} needs the label of each datum, and {unknown:,} of the {len(array):,} "
-                                 f"{part} data of {data.name} have none: leave those out, or take another model")
+                raise ValueError(f"{an(model.kind)} needs the label of each datum, and {unknown:,} of the "
+                                 f"{len(array):,} {part} data of {data.name} have none: leave those out, or take "
+                                 "another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
     return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
 

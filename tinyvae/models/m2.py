@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyvae.choices import chosen
+from tinyvae.choices import an, chosen
 from tinyvae.data import DataSet
 from tinyvae.distributions import LIKELIHOODS, Categorical, Distribution, misfit, posteriors, prior_of
 from tinyvae.engine.tensor import Tensor
@@ -48,7 +48,7 @@ class M2(Model, kind="m2"):
                 family: type[Distribution], posterior: str) -> None:
         """The networks, for data x of `inputs` numbers with the likelihood `family`."""
         if classes < 2:
-            raise ValueError(f"found {classes} class{'es' * (classes != 1)} with a {self.kind}; expected data whose "
+            raise ValueError(f"found {classes} class{'es' * (classes != 1)} with {an(self.kind)}; expected data whose "
                              "labels have at least 2")
         self.q_y = self.network("q_y", inputs, hidden, Categorical, classes, activation)
         read = (inputs, classes) if self.reads_class else inputs
@@ -82,8 +82,8 @@ class M2(Model, kind="m2"):
         """E_q[log p(x|y, z)] and KL(q(z|x, y) || p(z)), each (rows,), or (classes, rows) for y = every class."""
         if draw.free_bits or draw.bound == "iwae":
             what = "bound=iwae, whose weights" if draw.bound == "iwae" else f"free_bits={draw.free_bits:g}, which"
-            raise ValueError(f"found {what} belong to one q(z|x), with a {self.kind}, which has one q(z|x, y) for each "
-                             "class: take bound=elbo-a or elbo-b without free_bits")
+            raise ValueError(f"found {what} belong to one q(z|x), with {an(self.kind)}, which has one q(z|x, y) for "
+                             "each class: take bound=elbo-a or elbo-b without free_bits")
         q, lead = self.posterior_given(x, y)
         terms = terms_of(self.joint_given(y, lead), lambda _: q, x, draw)
         return terms["reconstruction"].reshape(*lead), terms["kl"].reshape(*lead)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tinyvae.choices import an
 from tinyvae.models import MODELS
 from tinyvae.models.base import shapes_of
 from tinyvae.runs.checkpoint import Shapes, check_shapes
@@ -208,7 +209,7 @@ def check_options(config: dict[str, Any], file: Any, cure: str) -> None:
         known += config
     for name, value in config.items():
         if name not in known:
-            raise CheckpointError(f"{file} has {name!r} among the options of the model; a {kind} takes "
+            raise CheckpointError(f"{file} has {name!r} among the options of the model; {an(kind)} takes "
                                   f"{', '.join(known)}; {cure}")
         default = takes[name].default if name in takes else None
         if isinstance(default, bool | str | int | float) and not _alike(value, default):

@@ -9,7 +9,8 @@ A sweep holds an image that is filled, x = (x_obs, x_mis), and
 The methods differ in step 2:
 
     gibbs        always takes z' (re-encoding: Rezende, Mohamed & Wierstra 2014, appendix F). This is Gibbs sampling if
-                 q(z|x) is p(z|x). For any other q the chain tends to another distribution than p(x_mis, z|x_obs).
+                 q(z|x) is p(z|x). For another q the chain in general tends to another distribution than
+                 p(x_mis, z|x_obs).
     metropolis   takes z' with the probability min(1, w(z') / w(z)), w(z) = p(x|z) p(z) / q(z|x), and else keeps z
                  (Metropolis within Gibbs: Mattei & Frellsen 2018, algorithm 2). Step 2 leaves p(z|x) unchanged and step
                  3 is exact, so the chain tends to p(x_mis, z|x_obs) for every q whose support is that of p(z|x). It

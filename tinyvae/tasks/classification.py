@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import an
 from tinyvae.data import DataSet, as_data_set
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.diagnostics import mean_and_error
@@ -21,7 +22,7 @@ def check_classifier(model: Model) -> None:
     check_model(model)
     if not model.has("classify"):
         own = [kind for kind, family in MODELS.items() if family.classify is not Model.classify]
-        raise ValueError(f"found a {model.kind}, which has no classifier; expected a model that learned from labels: "
+        raise ValueError(f"found {an(model.kind)}, which has no classifier; expected a model that learned from labels: "
                          f"{', '.join(own)}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import whole
+from tinyvae.choices import an, whole
 from tinyvae.data import DataSet
 from tinyvae.data.dataset import PARTS
 from tinyvae.engine import table
@@ -114,7 +114,7 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
             raise ValueError(f"{first} and {name} have different {part} data, {data.name} and {its.name}: their bounds "
                              "cannot be compared; give --data, on which all are judged")
         if other.goal != model.goal:
-            raise ValueError(f"{first}, a {model.kind}, is judged by {model.goal}, and {name}, a {other.kind}, by "
+            raise ValueError(f"{first}, {an(model.kind)}, is judged by {model.goal}, and {name}, {an(other.kind)}, by "
                              f"{other.goal}: they are not on one scale")
         if bool(density_of(other)) != bool(density_of(model)):
             raise ValueError(f"{first} has the likelihood {model.config['likelihood']} and {name} "

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import known, whole
+from tinyvae.choices import an, known, whole
 from tinyvae.data import DataSet, as_data_set
 from tinyvae.data.dataset import PARTS
 from tinyvae.distributions.observed import Observed, Placed
@@ -195,17 +195,17 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     check_model(model)
     data = as_data_set(data)
     if not (model.has("generator") and model.has("posterior")):
-        raise ValueError(f"found a {model.kind}, which has no generator or no posterior; data are completed by a model "
-                         "with both, as a vae")
+        raise ValueError(f"found {an(model.kind)}, which has no generator or no posterior; data are completed by a "
+                         "model with both, as a vae")
     targets = targets_of(model)
     usual = "prior" if targets is not None and missing is None else "importance" if "mask" in model.needs else "gibbs"
     method = known("the method", method or usual, METHODS)
     if (method == "prior") != (targets is not None and missing is None):
-        raise ValueError(f"found the method {method} with a {model.kind}{' and pixels to hide' * (missing is not None)}"
-                         "; the method prior goes with a conditional model, as a cvae, which completes what its own "
-                         "condition leaves open")
+        given = " and pixels to hide" * (missing is not None)
+        raise ValueError(f"found the method {method} with {an(model.kind)}{given}; the method prior goes with a "
+                         "conditional model, as a cvae, which completes what its own condition leaves open")
     if missing is not None and targets is not None and len(targets) < model.pixels:
-        raise ValueError(f"found pixels to hide from a {model.kind} that is given {model.condition.words}; it "
+        raise ValueError(f"found pixels to hide from {an(model.kind)} that is given {model.condition.words}; it "
                          "completes the pixels that this leaves open: leave missing (--missing) out")
     draws, sweeps, gibbs_sweeps = (whole(name, value, 1) for name, value in (
         ("draws", draws), ("sweeps", sweeps), ("gibbs_sweeps", gibbs_sweeps)))

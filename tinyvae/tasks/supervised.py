@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyvae import runs
+from tinyvae.choices import an
 from tinyvae.data import DataSet
 from tinyvae.models import MODELS, Model, model_for
 from tinyvae.runs import RunFolder
@@ -25,7 +26,7 @@ def check_kind(kind: str) -> None:
     """Raise ValueError for a kind of model beside which a supervised network makes no sense."""
     if kind == KIND or MODELS[kind].classify is Model.classify:
         why = "is that network itself" if kind == KIND else "has no classifier to compare it with"
-        raise ValueError(f"found --supervised with a {kind}, which {why}: leave it out")
+        raise ValueError(f"found --supervised with {an(kind)}, which {why}: leave it out")
 
 
 def gained(run: RunFolder, training: Training, data_dir: str | None = None, device: str = "cpu") -> Gain:

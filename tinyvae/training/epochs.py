@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import an
 from tinyvae.data import DataSet
 from tinyvae.engine.devices import CPU, Array, read, to_host
 from tinyvae.engine.noise import Noise
@@ -67,7 +68,7 @@ class Training:
         check_weights(model.kind, model.weights, terms, Model.weights)
         for name, plain in (("beta", 1.0), ("warmup", 0.0)):
             if getattr(settings, name) != plain and not any(step.scheduled for step in self.steps_of):
-                raise ValueError(f"found {name}={getattr(settings, name):g} with a {model.kind}, none of whose terms "
+                raise ValueError(f"found {name}={getattr(settings, name):g} with {an(model.kind)}, none of whose terms "
                                  f"is a kl, whose weight it would change: leave {name} out")
         check_read(model, settings, set().union(*(step.read for step in self.steps_of)))
         self.batches.plan_for(1 + max(len(step.scheduled) for step in self.steps_of))
@@ -86,7 +87,7 @@ class Training:
             labels = self.data.train_labels
             known = np.flatnonzero(labels >= 0) if labels is not None else np.zeros(0, np.int64)
             if not len(known):
-                raise ValueError(f"a {self.model.kind} learns from labels, and {self.data.name} has none in its "
+                raise ValueError(f"{an(self.model.kind)} learns from labels, and {self.data.name} has none in its "
                                  "training part: take a data set with labels, or another model")
             labelled = rows_of(self.model, self.data, "train", drawn("binarise-labelled"), only=known)
             check_classes(self.data)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinyvae.choices import an
 from tinyvae.data import DataSet
 from tinyvae.engine.noise import permutation
 from tinyvae.models import MODELS, Model
@@ -23,10 +24,10 @@ def check_labels(model: Model, settings: Settings) -> None:
     if not settings.labels or "labelled" in model.needs:
         return
     if "y" in model.needs:
-        raise ValueError(f"found labels={settings.labels} with a {model.kind}, which needs the label of each datum: "
+        raise ValueError(f"found labels={settings.labels} with {an(model.kind)}, which needs the label of each datum: "
                          "leave labels out")
     learners = [kind for kind, family in MODELS.items() if "labelled" in family.needs]
-    raise ValueError(f"found labels={settings.labels} with a {model.kind}, which reads no labels; models that learn "
+    raise ValueError(f"found labels={settings.labels} with {an(model.kind)}, which reads no labels; models that learn "
                      f"from few are {', '.join(learners)}: take one of them, or leave labels out")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tinyvae.choices import an
 from tinyvae.engine.noise import Noise
 from tinyvae.inference.bounds import GRADIENTS, Draw, check_draw
 from tinyvae.inference.estimators import BASELINES, MAPS
@@ -143,7 +144,7 @@ def check_read(model: Any, settings: Settings, read: Collection[str]) -> None:
         value = getattr(settings, name)
         if value != plain[name] and field_read not in read:
             of = "labelled data" if name == "labelled_batch" else "draws of z that it changes"
-            raise ValueError(f"found {name}={value} with a {model.kind}, whose steps have no {of}: leave {name} out")
+            raise ValueError(f"found {name}={value} with {an(model.kind)}, whose steps have no {of}: leave {name} out")
 
 
 def may_change() -> list[str]:

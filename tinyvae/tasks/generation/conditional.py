@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import whole
+from tinyvae.choices import an, whole
 from tinyvae.engine.noise import Noise
 from tinyvae.models import check_model
 from tinyvae.tasks.inputs import images_of
@@ -63,8 +63,8 @@ def check_conditional(model: Any) -> None:
     """Raise ValueError for a model that is given nothing."""
     check_model(model)
     if model.condition is None or not model.has("answers"):
-        raise ValueError(f"found a {model.kind}, which generates without a condition; expected a run that was trained "
-                         "with one: tinyvae train --model cvae --given quadrants:1")
+        raise ValueError(f"found {an(model.kind)}, which generates without a condition; expected a run that was "
+                         "trained with one: tinyvae train --model cvae --given quadrants:1")
 
 
 def answer(model: Any, label: int | None = None, images: Any = None, draws: int = 8, temperature: float = 1.0,

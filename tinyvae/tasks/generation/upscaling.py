@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import whole
+from tinyvae.choices import an, whole
 from tinyvae.engine import table
 from tinyvae.engine.noise import Noise
 from tinyvae.evidence.diagnostics import HIGHER, mean_and_error
@@ -117,8 +117,8 @@ def upscale(model: Any, images: Any, temperatures: Sequence[float] = TEMPERATURE
     check_conditional(model)
     condition, draws = model.condition, whole("draws", draws, 1)
     if not isinstance(condition, Pooled):
-        raise ValueError(f"found a {model.kind} that is given {condition.words}; upscale takes a run that was trained "
-                         "with --given pooled:N, which is given an image averaged over N x N pixels")
+        raise ValueError(f"found {an(model.kind)} that is given {condition.words}; upscale takes a run that was "
+                         "trained with --given pooled:N, which is given an image averaged over N x N pixels")
     if not temperatures:
         raise ValueError("found no temperature; expected at least one number, such as 0.2")
     for temperature in temperatures:
