@@ -96,8 +96,7 @@ def rule(name: str, value: Callable | None = None, grads: Any = None, domain: An
     Raises ValueError if the name is taken, unless `replace` says that the row is meant to change.
     """
     if not isinstance(name, str) or not (value is None or callable(value)):
-        raise TypeError(f"found rule({name!r:.60}, {value!r:.60}); expected the name of an operation, and a function "
-                        "(xp, *arrays, out) that computes it")
+        raise TypeError(f"found rule({name!r:.60}, {value!r:.60}); expected a name and a function (xp, *arrays, out)")
     if name in TABLE and not replace:
         raise ValueError(f"the operation {name!r} exists already; choose another name, or pass replace=True")
     TABLE[name] = Rule(name, value, grads, domain, **options)

@@ -384,6 +384,7 @@ def test_every_kernel_is_launched():
     likelihoods()
     activations()
     posterior()
+    check_formulas("gaussian_sample_kl_from", "gaussian_sample_kl_from_grad")()
     check_steps()
     for dtype in (np.uint8, np.float32):
         check_grey_rows(cuda.grey_rows, 3, 40, 5, 0, dtype, np.float32)
