@@ -96,14 +96,16 @@ def test_pairs_stand_one_above_the_other(tmp_path: Path) -> None:
 
 
 def test_bits_stand_between_the_grey_pixels_and_the_reconstruction(tmp_path: Path) -> None:
-    grey, again = pictures(5), 1 - pictures(5)
+    grey, again = pictures(3), 1 - pictures(3)
     bits = (grey > 0.5).astype(float)
-    content = page(figures.reconstructions(bits, again, SHAPE, tmp_path / "x.png", columns=3, grey=grey))
+    content = page(figures.reconstructions(bits, again, SHAPE, tmp_path / "x.png", columns=2, grey=grey))
     scale = round(sheet.TILE / 4)
-    for number in range(5):
+    high, wide = 4 * scale, 3 * scale
+    for number in range(3):
         [(top, left)] = places(content, tile(grey[number], scale))
         for below, kind in ((1, bits), (2, again)):
-            assert (top + below * (4 * scale + sheet.GAP), left) in places(content, tile(kind[number], scale))
+            begin = top + below * (high + sheet.GAP)
+            assert (content[begin : begin + high, left : left + wide] == tile(kind[number], scale)).all()
 
 
 def test_the_manifold_agrees_with_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
