@@ -1,5 +1,6 @@
 """A real browser for tests, Debian's Chromium driven by playwright, and pages watched for requests and messages."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -18,6 +19,18 @@ def chromium():
     pytest.importorskip("playwright", reason='no playwright: pip install ".[browser]"')
     pytest.importorskip("axe_playwright_python", reason='no axe: pip install ".[browser]"')
     return path
+
+
+@contextlib.contextmanager
+def launched():
+    """The browser while it runs."""
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as program:
+        started = program.chromium.launch(executable_path=path, chromium_sandbox=False)
+        yield started
+        started.close()
 
 
 class Watched:

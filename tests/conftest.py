@@ -165,3 +165,12 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     return _refuse_skip((yield))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium for all tests of pages: playwright allows one of its programs in a process."""
+    from browser import launched
+
+    with launched() as chromium:
+        yield chromium

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = [path.stem for path in sorted((ROOT / "docs" / "book").glob("*.py"))]
-CHROMIUM = Path("/usr/bin/chromium")
 LARGEST = 15e6  # bytes of the site
 PICTURE = re.compile(r'<img src="data:image/(?:png|gif);base64,([^"]+)" alt="([^"]+)"')
 
@@ -90,17 +89,6 @@ def test_links_to_lines_of_code_lead_to_them(site):
             assert f'id="line-{line}"' in (page.parent / target).read_text(), (page.name, target, line)
             count += 1
     assert count >= len(CHAPTERS)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser: {CHROMIUM} is missing (apt-get install chromium)")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), chromium_sandbox=False)
-        yield chromium
-        chromium.close()
 
 
 SETTLED = "() => !window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)"

@@ -115,8 +115,7 @@ def _answers(model: Any, data: DataSet, folder: Path, seed: int, count: int = 10
     known, images = model.condition.every(), None
     if known is None:
         batches = list(batches_of(model, data, seed))
-        chosen = permutation(seed, "gallery", 0, sum(map(len, batches)))[:count]
-        known, images = (np.concatenate([part(batch).numpy() for batch in batches])[chosen]
+        known, images = (np.concatenate([part(batch).numpy() for batch in batches])[chosen(data, count, seed)]
                          for part in (model.condition.of, lambda batch: batch.x))
     found = conditional.answers_to(model, known, seed=seed)
     return [answers.answers(found, data.shape, folder / "samples.png", images)]

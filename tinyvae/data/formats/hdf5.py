@@ -61,10 +61,11 @@ def _h5py(path: Path) -> Any:
 
 def _read(path: Path, name: str) -> np.ndarray:
     """One array; its size is looked at before memory is taken."""
+    h5py = _h5py(path)
     try:
-        with _h5py(path).File(path, "r") as file:
+        with h5py.File(path, "r") as file:
             item = file[name]
-            if _h5py(path).check_string_dtype(item.dtype) is not None:
+            if h5py.check_string_dtype(item.dtype) is not None:
                 return item.asstr()[...].astype(np.str_)
             size, there = math.prod(item.shape) * item.dtype.itemsize, item.id.get_storage_size()
             if size > EXPANSION * there:
