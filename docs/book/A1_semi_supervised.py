@@ -51,7 +51,7 @@ from tinyvae.pictures.page import INK, LABELS, PALE, new_figure, plain_axes
 # $$-U(x) = \sum_y q(y|x)\, (-L(x, y)) + H[q(y|x)]$$
 #
 # ```{line} tinyvae/models/m2.py
-# return (q.mean.T * self.given(x, self.every, draw)).sum(0) + q.entropy()
+# return (probabilities(q) * self.given(x, self.every, draw)).sum(0) + q.entropy()
 # ```
 #
 # where $-L(x, y)$ is the ELBO of chapter 7 with a class that decoder and encoder read, and with the prior $p(y)$ of

@@ -167,6 +167,19 @@ def test_the_first_products_are_computed_once_for_all_classes():
     assert rows == [(len(ROWS), PIXELS)] * 2  # that of q(y|x), and that of q(z|x, y), not one a class
 
 
+@pytest.mark.parametrize(("logit", "counts"), [(-60.0, False), (-40.0, True)])
+def test_a_class_that_is_ruled_out_passes_no_gradient_of_subnormal_numbers(logit, counts):
+    model, x = M2(PIXELS, classes=CLASSES, hidden=5, latent=LATENT), tv.Tensor(np.float32(ROWS > 0))
+    head = model.q_y.layers[-1]
+    head.weights[0].data[...], head.bias.data[...] = 0, (0, logit, 0)
+    bounds, q = model.given(x, model.every, Draw(tv.Noise(0))).data, special.softmax([0, logit, 0])
+    found = model.unlabelled(x, Draw(tv.Noise(0)))
+    np.testing.assert_allclose(found.data, q @ bounds - q @ np.log(q), rtol=1e-6)
+    of_class = tv.grad(found.sum(), model.p_x.layers[0].weights[1]).data  # (classes, hidden)
+    assert of_class[[0, 2]].any(1).all()
+    assert of_class[1].any() == counts  # exp(-40)^2 is a normal number of float32, and exp(-60)^2 is not
+
+
 # ---- training --------------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ from tinyvae.engine.rules import INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models.batch import Batch
-from tinyvae.models.m2 import M2
+from tinyvae.models.m2 import M2, probabilities
 
 
 def _risen(xp: Any, counters: Any, out: Any, steps: int, dtype: Any) -> Any:
@@ -82,11 +82,12 @@ class Shot(M2, kind="shot"):
         reconstruction, kl = self.parts(batch.x, self.every, draw)
         entropy, risen = q.entropy(), apply("risen", Tensor(draw.noise.counters), steps=self.config["ramp"],
                                             dtype=np.dtype(self.dtype))
-        plain = (q.mean.T * (reconstruction - kl - self.log_classes)).sum(0) + entropy
+        weights = probabilities(q)
+        plain = (weights * (reconstruction - kl - self.log_classes)).sum(0) + entropy
         capacities = self.config["capacity"], min(self.config["class_capacity"], self.log_classes)
         away = sum(abs(found - limit * risen) for found, limit in zip(
             (kl[0], self.log_classes - entropy), capacities, strict=True))  # q(z|x) is the same for every class
-        held = (q.mean.T * reconstruction).sum(0) - weight * away
+        held = (weights * reconstruction).sum(0) - weight * away
         return Terms({"unlabelled": plain}, unlabelled=held)  # records show the bound itself
 
     def known(self, x: Tensor, y: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
