@@ -24,6 +24,7 @@ MEASUREMENTS = {
     "kernels": "Compare every fused kernel with its readable twin and with slower alternatives.",
     "step": "Time a whole training step: replayed and eager, with fused kernels and with readable twins.",
     "peers": 'Time the same step in JAX and PyTorch, if they are installed (the extra "peers").',
+    "models": 'Time a pass of M2 and of conditional models, beside the VAE and in Pyro (the extra "peers").',
     "sweep": "Time the replayed step for several batch sizes and hidden widths.",
     "start": "Time the first step of a process: while the kernels are compiled, and when the cache has them.",
 }
@@ -37,7 +38,8 @@ def measurements(quick: bool, *names: str) -> Iterator[parts.Table]:
 
 @app.callback(invoke_without_command=True)
 def _all(context: typer.Context, quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
-    """Run kernels, step, peers, sweep and start, if no command is given. Each part is checked before it is timed."""
+    """Run kernels, step, peers, models, sweep and start, if no command is given. Each part is checked before its
+    time is taken."""
     if context.invoked_subcommand is not None:
         if any(context.params.values()):
             raise typer.BadParameter(f"options stand after the command: {context.invoked_subcommand} --quick")

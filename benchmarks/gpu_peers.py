@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks import gpu_steps, peers, tables, workers
+from benchmarks import gpu_steps, nets, peers, tables, workers
 from benchmarks.nets import ROWS, Net
 from benchmarks.parts import Content, Part
 from benchmarks.peers import OURS, STEPS
@@ -69,7 +69,7 @@ def measure(net: Net, tf32: bool, places: dict[str, str], rounds: int) -> Conten
         peers.check(net, team, TOLERANCES[tf32])
         tables.say(f"{net}, {precision}: same loss, gradients and course of {STEPS} steps; timing {rounds} rounds")
         turns = {FLOOR: (team[OURS], "products"), **{name: (worker, "epoch") for name, worker in team.items()}}
-        times = workers.measure(turns, net, rounds, LEAST, REST)
+        times = workers.measure(turns, nets.steps_an_epoch(net), rounds, LEAST, REST)
         about = {name: worker.ask("about") for name, worker in team.items()}
     rows = [tables.row(net, name, t, times[FLOOR], precision=precision, steps_per_second=1 / t.median,
                        times_our_time=times[OURS].times_faster_than(t)) for name, t in times.items()]

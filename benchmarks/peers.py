@@ -113,7 +113,7 @@ def measure(net: Net, peers: dict[str, str], quick: bool) -> Content:
         check(net, team)
         tables.say(f"{net}: same loss, gradients and course of {STEPS} steps; timing {rounds} rounds")
         turns = {FLOOR: (team[OURS], "products"), **{name: (worker, "epoch") for name, worker in team.items()}}
-        times = workers.measure(turns, net, rounds, least, pause=rest)
+        times = workers.measure(turns, nets.steps_an_epoch(net), rounds, least, pause=rest)
         about = {name: worker.ask("about") for name, worker in team.items()}
     rows = [tables.row(net, name, t, times[FLOOR], times_our_time=times[OURS].times_faster_than(t))
             for name, t in times.items()]

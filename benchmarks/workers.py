@@ -1,8 +1,8 @@
 """Contestants in separate processes, so that the threads and settings of one library do not disturb another.
 
 Each contestant lives in a worker, which waits without using a processor until it is called; only one is called at a
-time. The class of a contestant is made from a `Net` (and on a GPU also from `device` and `tf32`), uses its own random
-generator, and has these methods:
+time. The class of a contestant is made from a `Net`, or a `Case` of models.py (and on a GPU also from `device` and
+`tf32`), uses its own random generator, and has these methods:
 
     about() -> dict                                  versions and threads
     first_batch() -> (x, eps)                        the pixels and the normals of its first step
@@ -23,14 +23,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks import nets
-from benchmarks.nets import Net
 from tinyvae.measure.timing import Timing
 
 SETTINGS = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX would otherwise reserve most of the GPU's memory
 
 
-def serve(pipe: Any, place: str, net: Net, options: dict[str, Any]) -> None:
+def serve(pipe: Any, place: str, net: Any, options: dict[str, Any]) -> None:
     """The main function of a worker: make the contestant, then answer calls until None comes."""
     os.environ.update(SETTINGS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the calling one ends the workers
@@ -65,7 +63,7 @@ def timed(contestant: Any, method: str, calls: int) -> float:
 class Worker:
     """A contestant in a separate process."""
 
-    def __init__(self, name: str, place: str, net: Net, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, place: str, net: Any, options: dict[str, Any]) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")  # a fork would copy thread pools without their threads
         self._pipe, other = context.Pipe()
@@ -104,7 +102,7 @@ class Worker:
 
 
 @contextmanager
-def team(places: dict[str, str], net: Net, **options: Any) -> Iterator[dict[str, Worker]]:
+def team(places: dict[str, str], net: Any, **options: Any) -> Iterator[dict[str, Worker]]:
     """Workers by name, all with the same options; they start at the same time and end with the block."""
     with ExitStack() as stack:
         workers = {}
@@ -116,14 +114,14 @@ def team(places: dict[str, str], net: Net, **options: Any) -> Iterator[dict[str,
         yield workers
 
 
-def measure(turns: dict[str, tuple[Worker, str]], net: Net, rounds: int, least: float, pause: float
+def measure(turns: dict[str, tuple[Worker, str]], steps: int, rounds: int, least: float, pause: float
             ) -> dict[str, Timing]:
-    """Time the methods in alternation, one worker at a time, in seconds per step.
+    """Time the methods in alternation, one worker at a time, in seconds per step; a call makes `steps` steps.
 
     The methods take turns in beginning a round. Before each turn there is a rest of `pause` seconds, after which the
     busy threads of the worker before sleep.
     """
-    steps, names = nets.steps_an_epoch(net), list(turns)
+    names = list(turns)
     calls, seconds = {}, {name: [] for name in names}
     for name, (worker, method) in turns.items():
         worker.ask("timed", method, 1)

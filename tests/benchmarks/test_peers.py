@@ -136,9 +136,9 @@ def test_rounds_alternate(monkeypatch):
 
     monkeypatch.setattr(time, "sleep", lambda seconds: asked.append("."))
     turns = {name: (Counting(name), "epoch") for name in "ab"}
-    found = workers.measure(turns, FIXED, 3, least=0.5, pause=0.1)
-    assert "".join(asked) == "a1a1b1b1" + ".a2.b1" + ".b1.a2" + ".a2.b1"
     steps = nets.steps_an_epoch(FIXED)
+    found = workers.measure(turns, steps, 3, least=0.5, pause=0.1)
+    assert "".join(asked) == "a1a1b1b1" + ".a2.b1" + ".b1.a2" + ".a2.b1"
     assert found["a"].seconds == (0.25 / steps,) * 3
     assert found["a"].times_faster_than(found["b"]) == 4
 

@@ -200,7 +200,7 @@ def test_plots(name, tmp_path):
 def test_without_a_command_all_tables_are_made(monkeypatch, tmp_path):
     """In their order, each with the options that were given."""
     main = importlib.import_module("benchmarks.__main__")
-    assert list(main.MEASUREMENTS) == ["kernels", "step", "peers", "sweep", "start"]
+    assert list(main.MEASUREMENTS) == ["kernels", "step", "peers", "models", "sweep", "start"]
     monkeypatch.setattr(main, "measurements", lambda quick, *names: [
         parts.Table(name, {"all": lambda content: {"rows": [{"quick": quick}]}}, lambda content: None)
         for name in names])  # fmt: skip
