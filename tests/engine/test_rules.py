@@ -667,6 +667,8 @@ def test_kinks():
     x = tv.Tensor(np.array([0.0, -0.0]), requires_grad=True)
     for y in (abs(x), x.relu(), x.sign() * x):
         assert_same_bits(tv.grad(y.sum(), x).data + 0.0, np.zeros(2), "at 0")
+    for y in (x.relu(), (-1.0 - x).relu()):
+        assert_same_bits(y.data, np.zeros(2), "relu has no negative zero, whose reciprocal is minus infinity")
 
 
 def test_power_at_zero():

@@ -554,3 +554,16 @@ def test_weights_of_any_size_are_finite(gradient, monkeypatch):
                value=lambda xp, a, out, axis, keepdims: np.log(np.exp(a).sum(axis, keepdims=keepdims)))
     with np.errstate(all="ignore"):
         assert not all(np.isfinite(values).all() for values in robust(gradient))
+
+
+# ---- the terms of a model --------------------------------------------------------------------------------------------
+
+
+def test_terms_that_are_put_together_keep_theirs_and_what_records_show():
+    a, b, c = (Tensor(np.full(2, value)) for value in (1.0, 2.0, 3.0))
+    made = tv.Terms({"plain": a}, weighted=b) | tv.Terms(other=c)
+    assert dict(made) == {"weighted": b, "other": c}
+    assert made.reported == {"plain": a, "other": c}
+    grown = tv.Terms(other=c)
+    grown |= tv.Terms({"plain": a}, weighted=b)
+    assert (dict(grown), grown.reported) == ({"other": c, "weighted": b}, {"plain": a, "other": c})

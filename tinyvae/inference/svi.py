@@ -23,7 +23,7 @@ from tinyvae.engine.devices import read
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor, apply, grad
-from tinyvae.inference.estimators import BASELINES, Latent, Term, check_choice, choices, surrogate
+from tinyvae.inference.estimators import BASELINES, Latent, Term, choices, surrogate
 from tinyvae.nn.layers import Parameters
 from tinyvae.nn.optimizers import FINITE, Optimizer
 
@@ -166,10 +166,7 @@ def _checked(log_joint: Any, q: Any, estimator: Any) -> dict[str, str]:
     named = estimator if isinstance(estimator, Mapping) else dict.fromkeys(q, estimator)
     for name in named:
         known("an estimator for", name, q)
-    found = {name: named.get(name) or choices(factor.family)[0] for name, factor in q.items()}
-    for name, factor in q.items():
-        check_choice(factor.family, found[name])
-    return found
+    return {name: named.get(name) or choices(factor.family)[0] for name, factor in q.items()}
 
 
 class _Draws(dict[str, Tensor]):
