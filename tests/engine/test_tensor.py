@@ -195,6 +195,12 @@ def test_foreign_types(dtype):
         tv.Tensor(values, requires_grad=True)
 
 
+@pytest.mark.parametrize("data", [None, [1, None], 1j, "a"], ids=str)
+def test_a_tensor_of_no_numbers_is_refused(data):
+    with pytest.raises(TypeError, match="for a tensor; expected numbers or truth values"):
+        tv.Tensor(data)
+
+
 def test_longdouble_is_foreign_too():
     if np.dtype(np.longdouble) == np.float64:
         pytest.skip("optional: this platform's long double is float64")
