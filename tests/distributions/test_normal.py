@@ -153,6 +153,9 @@ def test_one_pass_sample_and_divergence_equal_the_two():
         z, divergence = q.sample_with_kl(conditional, Noise(8), samples)
         assert_close(z.numpy(), Normal(T(MU), T(LOGVAR)).sample(Noise(8), samples).numpy(), 4)
         assert_close(divergence.numpy(), kl(q, Normal(T(MU[::-1]), T(LOGVAR[::-1]))).numpy(), 8)
+    one = raw(MU[:1], LOGVAR[:1])  # one prior for all rows, which the kernel does not take
+    found = q.raw.apply("gaussian_sample_kl_from", one, Noise(8).normal((1, *MU.shape), np.float64))[1]
+    assert_close(found.numpy(), kl(q, Normal(T(MU[:1]), T(LOGVAR[:1]))).numpy(), 8)
     other = Normal(T([1.0, 0.0, 0.0]), T([0.0, 0.0, 0.0]))  # not the standard prior: the general formula
     assert_close(q.sample_with_kl(other, Noise(8))[1].numpy(), kl(q, other).numpy(), 8)
 

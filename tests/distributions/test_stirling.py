@@ -56,6 +56,14 @@ def test_ratios_and_deviances_have_all_their_digits(dtype):
         check_digits(log_ratio, lambda a, y: y - a - a * log_ratio(y, a), dtype)
 
 
+def test_the_remainder_and_its_derivatives_near_zero():
+    """Half of -log(2 pi a), and its derivatives; those beyond 1e308 are infinite with their signs."""
+    a = T([1e-160, 1e-200])
+    logs = [float(-mpmath.log(2 * mpmath.pi * mpmath.mpf(x)) / 2) for x in a.numpy()]
+    for order, expected in enumerate([logs, [-5e159, -5e199], [np.inf] * 2, [-np.inf] * 2]):
+        assert_close(a.apply("stirling", order=order).numpy(), np.array(expected), 4, f"order {order}")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_kept_logarithm_goes_on_where_the_number_underflows(dtype):
     """log(y / a) and the deviance at y = exp(-2000), which is 0 in both types, and at y = 0."""

@@ -7,6 +7,7 @@ all rows, where it must pass, and at the end of the file on a row made wrong, wh
 import ast
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.special
@@ -712,6 +713,13 @@ def test_polygamma_is_closed_under_differentiation():
     for order in range(4):
         y = tv.grad(y.sum(), x)
         assert_close(y.data / scipy.special.polygamma(order, x.data), np.ones(4), 8, f"polygamma {order}")
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_lgamma_of_the_smallest_numbers_is_minus_their_logarithm(fused):
+    x = np.array([5e-324, 1e-310, 1e-301])
+    with tv.fused(fused):
+        assert_close(tv.Tensor(x).lgamma().data, [float(-mpmath.log(mpmath.mpf(number))) for number in x], 2)
 
 
 # ---- the file itself -----------------------------------------------------------------
