@@ -713,6 +713,7 @@ def test_polygamma_is_closed_under_differentiation():
     for order in range(4):
         y = tv.grad(y.sum(), x)
         assert_close(y.data / scipy.special.polygamma(order, x.data), np.ones(4), 8, f"polygamma {order}")
+    assert_close(x.digamma().data, scipy.special.digamma(x.data), 8)
 
 
 @pytest.mark.parametrize("fused", [True, False])
