@@ -169,6 +169,16 @@ def test_the_gradient_of_the_one_pass():
     check_gradients(sample_and_kl, np.concatenate([MU, LOGVAR], axis=-1))
 
 
+def test_the_gradient_as_one_operation():
+    """Of sum(dz z) + sum(dkl KL): dz + dkl mu by mu, and (dz eps s + dkl (s^2 - 1)) / 2 by the log variance."""
+    rng = np.random.default_rng(0)
+    dz, dkl, eps = (rng.normal(size=shape) for shape in ((2, *MU.shape), MU.shape[:1], (2, *MU.shape)))
+    found = T(dz).apply("gaussian_sample_kl_grad", T(dkl), raw(MU, LOGVAR), T(eps)).numpy()
+    by_mu = dz.sum(0) + dkl[:, None] * MU
+    by_logvar = 0.5 * ((dz * eps).sum(0) * np.exp(0.5 * LOGVAR) + dkl[:, None] * (np.exp(LOGVAR) - 1))
+    assert_close(found, np.concatenate([by_mu, by_logvar], axis=-1), 16)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("logvar", [-80.0, 80.0])
 def test_extreme_log_variances(logvar, dtype):

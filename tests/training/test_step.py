@@ -20,6 +20,7 @@ from tinyvae.data import DataSet
 from tinyvae.data.sources import SOURCES
 from tinyvae.engine.rules import TABLE
 from tinyvae.engine.tape import TapeError
+from tinyvae.models import Phase
 from tinyvae.nn.optimizers import CLIP, FINITE, UPDATES
 from tinyvae.training import epochs, faults
 from tinyvae.training.batches import BATCH, CURSOR, STEP
@@ -803,3 +804,26 @@ def test_a_step_beyond_this_machine_is_refused():
     """Before memory is asked for: the system would end the process without a word."""
     with pytest.raises(ValueError, match=r"a step of 40,000,000,000 draws needs about .* GiB.*--importance-samples"):
         start(data_set("static"), bound="iwae", importance_samples=10**10)
+
+
+# ---- phases ----------------------------------------------------------------------------------------------------------
+
+
+class Alternating(tv.VAE, kind="alternating"):
+    """The encoder learns in one step, the decoder in the next."""
+
+    def phases(self):
+        return (Phase("encoder", self.terms, ("encoder",)), Phase("decoder", self.terms, ("decoder",)))
+
+
+def test_phases_without_lengths_alternate_step_by_step():
+    training = Training(Alternating(64, hidden=5, latent=2), tv.data.load("digits"), Settings(batch=500))
+    training.begin_epoch()
+    changed = []
+    for _ in range(3):
+        before = training.model.parameters.arrays()
+        before = {name: array.copy() for name, array in before.items()}
+        training.step()
+        after = training.model.parameters.arrays()
+        changed.append({name.split(".")[0] for name in before if (before[name] != after[name]).any()})
+    assert changed == [{"encoder"}, {"decoder"}, {"encoder"}]
