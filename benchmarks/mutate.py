@@ -123,7 +123,8 @@ class Copy:
         home = self._work / "home"
         home.mkdir(exist_ok=True)
         names = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(home), "CI": "true",
-                 "NUMBA_CACHE_DIR": str(self._work / kernels), "PYTHONDONTWRITEBYTECODE": "",
+                 "TINYVAE_FIRST_FAILURE": "true", "PYTHONDONTWRITEBYTECODE": "",
+                 "NUMBA_CACHE_DIR": str(self._work / kernels),
                  "PYTHONPATH": os.pathsep.join([str(self.folder), str(self.folder / "kernels")])}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
         begin = time.perf_counter()

@@ -27,6 +27,9 @@ hypothesis.settings.register_profile(
     print_blob=True,  # how to reproduce a failure
     database=None,  # no memory of earlier runs
     max_examples=25,
+    # where any failure will do, as to a mutant, no smaller example is looked for: each try may compile a kernel again
+    phases=[phase for phase in hypothesis.Phase
+            if phase.name not in ("shrink", "explain") or "TINYVAE_FIRST_FAILURE" not in os.environ],
 )
 hypothesis.settings.load_profile("tinyvae")
 
