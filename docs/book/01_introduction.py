@@ -155,8 +155,9 @@ show(figure, "A histogram of log p(x) of the test digits between about -42 and -
 # ```
 #
 # The model M2 has the same network and trains it beside a generator $p(x|y, z)$, so that the class that an image
-# without a label gets has to fit how images of that class come about. In the density of such an image the class is
-# summed out, the second formula of the claim:
+# without a label gets has to fit how images of that class come about. The probability of such an image sums the class
+# out, the second formula of the claim. (Training raises a lower bound of its logarithm, in which $q(y|x)$ weighs the
+# classes; the line below estimates it for a trained model.)
 #
 # $$p(x) = \sum_y p(x, y), \qquad p(x, y) = E_{q(z|x, y)}\!\left[\frac{p(x, y, z)}{q(z|x, y)}\right]$$
 #
@@ -179,7 +180,7 @@ better, error = gain(with_images, without)
 print(f"{'gain, paired by digit':<22}{better:+.1%} ± {error:.1%}")
 
 # %% [markdown]
-# The two networks are of one size, and saw the same 20 labels. [Learning from few labels](A1_semi_supervised.py) is
+# The two classifiers are of one size, and saw the same 20 labels. [Learning from few labels](A1_semi_supervised.py) is
 # the appendix about how this works, and when it does not.
 #
 # ## Second purpose: completing data
@@ -193,6 +194,10 @@ print(f"{'gain, paired by digit':<22}{better:+.1%} ± {error:.1%}")
 # ```{line} tinyvae/tasks/chains.py
 # x = hidden.where(rows_of_draw(law.sample(noise)), x)
 # ```
+#
+# A new $z$ is accepted with the probability $\min(1, w' / w)$, where $w = p(x|z)\,p(z) / q(z|x)$ belongs to the old one
+# and $w'$ to the new one; else the old one stays. With this step, `method="metropolis"`, the draws of the chain tend to
+# the third formula; without it, only if $q$ is the posterior.
 
 # %%
 quick = {"epochs": 20, "batch": 50, "lr": 3e-3}
@@ -215,16 +220,16 @@ drawn(completions, completed, (8, 8),
 #
 # A generator draws. More useful is one that draws *in a context*: a sentence that goes on from another, an image with
 # a given label, a sharp image of which a coarse one is given. The condition $c$ enters the prior and the decoder, and
-# a draw is
+# an answer is the mean image of a drawn $z$,
 #
-# $$z \sim p(z|c), \qquad x = E[x|z, c]$$
+# $$z \sim p(z|c), \qquad \hat x = E[x|z, c]$$
 #
 # ```{line} tinyvae/models/cvae.py
 # z = prior.mean + temperature * (prior.sample(noise, draws) - prior.mean)
 # return self.decoder(z, c).mean
 # ```
 #
-# Here $c$ is a label:
+# (`temperature` scales the distance of $z$ from its mean; here it is 1.) First $c$ is a label:
 
 # %%
 of_label = model_for("cvae", digits, given="label", hidden=100, latent=8)
@@ -235,8 +240,9 @@ drawn(answers, found, (8, 8),
            "their spread. The six differ in width and slant, and are digits of that label.")
 
 # %% [markdown]
-# and here it is the digit averaged over 2 x 2 pixels, 16 numbers in place of 64. That is super-resolution, in [an
-# appendix of its own](A3_super_resolution.py):
+# and then it is the digit averaged over 2 x 2 pixels, 16 numbers in place of 64. That is super-resolution, in [an
+# appendix of its own](A3_super_resolution.py). PSNR and SSIM are two measures of likeness with the original; higher is
+# better:
 
 # %%
 of_coarse = model_for("cvae", digits, given="pooled:2", hidden=100, latent=8)
@@ -288,7 +294,8 @@ def _(log_joint):
 
 # %% [markdown]
 # **2. A generator by counting.** Write $\log p(x, y)$ of the simplest generator for given images and labels. Count
-# one image more in which a pixel is 1, and one in which it is 0, for each class. Why is that needed?
+# one image more in which a pixel is 1, and one in which it is 0, for each class; they count for the probabilities of
+# pixels only, and $p(y)$ stays the share of the class. Why are they needed?
 
 # %%
 @exercise("A generator by counting")

@@ -11,8 +11,8 @@
 # called $x$; one that is not, but explains what is, is *latent* and called $z$. The colour of an apple is observed;
 # whether it is rotten inside is latent.
 #
-# > **Claim.** A joint distribution of many variables can be written as a product of small ones, one for each node of
-# > a directed graph without a cycle,
+# > **Claim.** If, given its parents in a directed graph without a cycle, each variable is independent of all others
+# > that do not descend from it, the joint distribution is a product of small ones, one for each node,
 # >
 # > $$p(x_1, \dots, x_n) = \prod_{i=1}^n p(x_i \mid \text{parents of } x_i),$$
 # >
@@ -70,8 +70,8 @@ apple.svg(observed=["skin", "spots"])
 # %% [markdown]
 # The graph is a statement about what does *not* depend on what. Skin has one arrow, from decayed: once we know whether
 # the apple decays, its injury says nothing more about the colour of its skin. Such statements are what makes the law
-# small. All states of five variables are a table of $2^4 \cdot 3 = 48$ probabilities; the five conditionals need 14
-# free numbers (exercise 1), and each of them is a number that somebody could count in an orchard.
+# small. All states of five variables are a table of $2^4 \cdot 3 = 48$ probabilities, 47 of them free; the five
+# conditionals need 14 free numbers (exercise 1), and each of them is a number that somebody could count in an orchard.
 #
 # ## Along the arrows: ancestral sampling
 #
@@ -237,8 +237,8 @@ embedded(tv.explore(run), "The latent space of the digits: a map, a slider for e
 #
 # A vector of ten numbers that stands for an image is no invention of the VAE. Two older ones:
 #
-# - **PCA** keeps the ten directions of largest variance. It is linear, and of all linear maps to ten numbers and back
-#   it has the least squared error.
+# - **PCA** keeps the ten directions of largest variance. Of all affine maps to ten numbers and back it has the least
+#   squared error on the data that it is fitted to.
 # - A **plain auto-encoder** has the encoder and the decoder of the VAE, but the code of an image is a point. It is
 #   trained for the reconstruction alone, $\log p(x \mid \text{code}(x))$:
 #
@@ -430,10 +430,10 @@ def _(data, k):
 # %% [markdown]
 # ## What the sources say
 #
-# - Kingma & Welling (2019), chapter 1, introduce directed graphical models, conditionals that are neural networks, and
-#   deep latent-variable models in this order; the factorisation of the claim is theirs (section 1.5).
+# - Kingma & Welling (2019), chapter 1, introduce conditionals that are neural networks, directed graphical models, and
+#   deep latent-variable models (sections 1.4, 1.5 and 1.7); the factorisation of the claim is in section 1.5.
 # - AEVB (Kingma & Welling 2014), section 2.1, states the two-node model: $z$ is drawn from $p(z)$, then $x$ from
 #   $p(x|z)$.
 # - Blei, Kucukelbir & McAuliffe (2017), section 2, write the same model with $z$ for everything latent.
-# - That a linear auto-encoder finds the principal components is due to Baldi & Hornik (1989). None of these papers has
-#   the apple's numbers; they are made up, and so small that every result can be checked by hand.
+# - That a linear auto-encoder finds the space of the principal components is due to Baldi & Hornik (1989). None of
+#   these papers has the apple's numbers; they are made up, and so small that every result can be checked by hand.

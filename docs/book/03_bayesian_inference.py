@@ -18,7 +18,8 @@
 # >          {\underbrace{p(x)}_{\text{evidence}}},
 # >   \qquad p(x) = \int p(x|z)\,p(z)\,dz .$$
 # >
-# > The posterior is the prior of the next datum, so that data may come one by one, all at once, or in any order.
+# > If the data are independent given $z$, the posterior is the prior of the next datum, so that they may come one by
+# > one, all at once, or in any order.
 
 # %%
 import math
@@ -157,8 +158,8 @@ print("a thermometer:", NormalNormal(mean=20, variance=4, noise=1).update([22.0,
 # %% [markdown]
 # ## One datum after the other
 #
-# As the posterior has the form of the prior, it takes the prior's place when the next datum comes. By the product rule
-# the evidence then splits into predictions, each made with what was known before:
+# The posterior takes the prior's place when the next datum comes, and with a conjugate prior it also keeps its form. By
+# the product rule the evidence then splits into predictions, each made with what was known before:
 #
 # $$p(\theta | x_1, x_2) \propto p(x_2|\theta)\, p(\theta|x_1), \qquad
 #   p(x_1, x_2, \dots) = p(x_1)\, p(x_2|x_1)\, p(x_3|x_1, x_2) \cdots$$
@@ -197,9 +198,10 @@ show(figure, "Six densities of the probability of heads after 0, 1, 5, 20, 80 an
              "tosses. The last ones are far narrower, and lie around 0.7.")
 
 # %% [markdown]
-# With few data the prior matters, with many it is forgotten: after 400 tosses another prior would give nearly the same
-# curve. In a VAE each image has a $z$ of its own, so that for every single $z$ there is one datum only (of many
-# pixels), and the prior always matters.
+# With few data the prior matters, with many it is forgotten: after 400 tosses another smooth prior, which does not
+# rule out the neighbourhood of 0.7, would give nearly the same curve. In a VAE each image has a $z$ of its own, so that
+# for every single $z$ there is one datum only. How much the prior matters depends on how sharply its pixels determine
+# $z$: for a latent of which they say nothing, the posterior is the prior.
 #
 # ## Predict, then run
 #
@@ -265,8 +267,8 @@ def _(a, b, heads, tails):
 
 # %% [markdown]
 # **2. A grid of your own.** Two thermometers disagree about a temperature $\theta$: one says $x_1$, the other $x_2$,
-# each with a normal error of standard deviation 1. Before, any $\theta$ from 0 to 40 was equally probable, and none
-# outside. Give the posterior at the points of a grid, as a density (use `np.trapezoid`).
+# each with a normal error of standard deviation 1, independent of the other's. Before, any $\theta$ from 0 to 40 was
+# equally probable, and none outside. Give the posterior at the points of a grid, as a density (use `np.trapezoid`).
 
 # %%
 @exercise("A grid of your own")
@@ -296,8 +298,9 @@ def _(points, x1, x2):
 
 # %% [markdown]
 # **3. Between prior and datum.** For $z \sim N(0, 1)$ and $x \sim N(w z, s^2)$, one number each, give mean and variance
-# of $p(z|x)$. This is the exact encoder of a linear VAE. (Divide by $w$ what the normal pair says of $\theta = w z$,
-# or multiply the two densities and complete the square.)
+# of $p(z|x)$. This is the exact encoder of a linear VAE. ($\theta = w z$ has the prior $N(0, w^2)$. Divide the mean
+# that the normal pair gives for $\theta$ by $w$, and its variance by $w^2$; or multiply the two densities and complete
+# the square.)
 
 # %%
 @exercise("Between prior and datum")
@@ -366,7 +369,8 @@ def _(p, heads, tails):
 #
 # - Blei, Kucukelbir & McAuliffe (2017), eq. 2, begin where this chapter ends: the posterior is the joint divided by the
 #   evidence, and the evidence is the integral that makes inference hard.
-# - AEVB (Kingma & Welling 2014), section 2.1, uses the same three names for the VAE; its $\theta$ are the weights of
+# - AEVB (Kingma & Welling 2014), section 2.1, uses the names prior, likelihood and posterior for the VAE, and calls the
+#   evidence the marginal likelihood; its $\theta$ are the weights of
 #   the decoder, not a latent as here.
 # - Conjugacy is why coordinate ascent has closed steps: each of its updates (chapter 6) is one of the additions above,
 #   with expectations in the place of data.

@@ -60,8 +60,11 @@ from tinyvae.pictures.page import LABELS, new_figure, plain_axes
 # return -((1 - 2 * w) * self.logits).softplus()
 # ```
 #
-# For grey pixels, or other real numbers, the network ends in two numbers a pixel, and these are the mean and the
-# log-variance of a normal distribution. The rest of the model stays as it is.
+# (For whole images the library computes the same number in a form that also takes grey pixels.)
+#
+# For real numbers the network ends in two numbers a pixel, the mean and the log-variance of a normal distribution. For
+# grey pixels the first of them is a logit, and its sigmoid is the mean, which so stays between 0 and 1. The rest of the
+# model stays as it is.
 #
 # ## The encoder: from x to a distribution of codes
 #
@@ -93,7 +96,7 @@ from tinyvae.pictures.page import LABELS, new_figure, plain_axes
 # ## The whole of it, trained
 #
 # What both are trained for is the ELBO, for each datum (chapter 7): how well $x$ is explained by draws of $q$, minus
-# what $q$ costs beside the prior,
+# the divergence of $q$ from the prior,
 #
 # $$E_{q_\phi(z|x)}[\log p_\theta(x|z)] - \mathrm{KL}(q_\phi(z|x) \,\|\, p(z)).$$
 #
@@ -185,9 +188,10 @@ stderr = gain.std(ddof=1) / math.sqrt(len(gain))
 print(f"gain {gain.mean():.2f} ± {stderr:.2f} nats per datum, {len(gain)} test images")
 
 # %% [markdown]
-# This gain is the *amortization gap*. It is small, and it bought 400 steps of work for each image. The encoder makes
-# one pass. (There is a second gap, between the best normal $q$ and the true posterior, which no search closes: it is
-# the price of the family, as in chapter 7.)
+# This gain estimates the *amortization gap*, and is below it as far as the search has not ended. It is small, and it
+# cost 400 steps for each image, where the encoder makes one pass. (There is a second gap, between the best $q$ of this
+# family, the normals with a diagonal covariance, and the true posterior. No search in the family closes it: it is the
+# price of the family, as in chapter 7.)
 #
 # ## A correction: the encoder is not the posterior
 #

@@ -15,8 +15,9 @@
 # >
 # > $$n^d$$
 # >
-# > evaluations. An average of $N$ random draws has an error that falls like $1/\sqrt N$ in every dimension; what grows
-# > with the dimension is the price of drawing them in the wrong place.
+# > evaluations. If its terms have a finite variance, an average of $N$ random draws has a standard error proportional
+# > to $1/\sqrt N$ in every dimension. The factor before it grows with the dimension, and slowly only if the draws come
+# > from a distribution near the posterior.
 
 # %%
 import math
@@ -48,10 +49,13 @@ from tinyvae.pictures.page import INK, LABELS, PALE, TEST, TRAIN, new_figure, pl
 #
 # $$p(x) = N(b,\; W W^\top + S)$$
 #
-# One hidden layer is enough to end this. With ReLU units, $W_2 \max(0, W_1 z)$ is linear in pieces, and the integral
-# is a sum over pieces, of which there are exponentially many; with a sigmoid at the output not even a piece has a
-# formula. If the latents are discrete, the integral is a sum over all states. For the apple of chapter 2 these were
-# 16 states of four hidden nodes. A chain of 21 nodes, each yes or no, is refused:
+# One hidden layer is enough to end this. With ReLU units, $W_2 \max(0, W_1 z)$ is linear in pieces, and the integral is
+# a sum over up to about $H^d$ pieces for $H$ units, each of them the normal probability of a polyhedron, for which
+# there is a formula with one latent only. With a sigmoid at the output there is none even then. If the latents are
+# discrete, the integral is a sum over all states. For the apple of chapter 2 these were 16 states of four hidden nodes.
+# A chain of 21 nodes, each yes or no, is refused. (It is only the shortest example to write. Its sum could be done node
+# by node, because each node meets only two others; where all causes share a sign, as injury and spores share the decay,
+# no order of the sums is short.)
 
 # %%
 half = [0.5, 0.5]
@@ -134,7 +138,8 @@ show(figure, "The standard normal prior, the narrower posterior of one image bes
 # return p.likelihood(z).log_prob(self.target(batch)) + p.prior.log_prob(z) - log_q
 # ```
 #
-# To second order the error of $\log \frac1K \sum_k w_k$ is the relative error of the mean weight.
+# To first order the standard error of $\log \frac1K \sum_k w_k$ is the relative standard error of the mean weight. The
+# line gives its square:
 #
 # ```{line} tinyvae/evidence/diagnostics.py
 # return (1 / effective - 1 / count) * np.divide(count, count - 1)
@@ -207,26 +212,27 @@ for latent, colour in zip((1, 2, 3, 4), LABELS[::2], strict=False):
 axes.plot([], [], "s--", color=PALE, markersize=3, label="draws, the same colours")
 axes.set_xscale("log")
 axes.set_yscale("log")
-plain_axes(axes, "Quadrature pays for every latent, draws do not",
+plain_axes(axes, "Every latent costs quadrature far more than draws",
            x="evaluations of the decoder", y="error of log p(x), nats")
 axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 figure.tight_layout()
 show(figure, "Errors of log p(x) against evaluations, both on logarithmic axes. Four "
              "curves of quadrature fall steeply, each further to the right with one more "
-             "latent. Four dashed lines of random draws fall slowly and lie together.")
+             "latent. Four dashed lines of random draws fall slowly and lie close to each other.")
 
 # %% [markdown]
 # Each curve of quadrature falls like a stone, but the next dimension starts it further to the right: the number of
 # points on an axis that a given error needs is about the same, and it is the exponent that grows. The lines of the
-# draws fall by $\sqrt{10}$ for each factor of 10, and lie together. For 20 latents, as in the VAE of the paper, ten
+# draws fall by $\sqrt{10}$ for each factor of 10, and lie near each other. (They grow, too: for a $q$ of 1.5 times the
+# posterior's variance the variance of a weight, over the square of its mean, is $1.06^d - 1$.) For 20 latents, ten
 # points an axis are $10^{20}$ evaluations: at a billion a second, three thousand years for one image.
 #
 # ## Predict, then run
 #
 # Importance sampling needs a $q$ near the posterior. Why not draw from the prior, which is known? Then
 # $w_k = p(x|z_k)$, and nothing has to be learned. Of 10,000 draws from the prior, some carry nearly all of the weight;
-# their effective number is $(\sum_k w_k)^2 / \sum_k w_k^2$. For one latent about half of the draws count. **How many
-# do for 4 latents, and how many for 10?**
+# their effective number is $(\sum_k w_k)^2 / \sum_k w_k^2$. For one latent thousands of the draws count. **How many do
+# for 4 latents, and how many for 10?**
 
 # %% tags=["answer"]
 vaes[10] = tv.VAE(64, hidden=60, latent=10, activation="tanh", dtype="float64")
@@ -249,9 +255,10 @@ for latent, vae in vaes.items():
 #
 # - **Expectation maximisation** needs $p(z|x)$ in its first step, the very thing that is missing. With draws in its
 #   place it is *Monte Carlo EM*, which the article calls by another name.
-# - **Markov chains** (Metropolis, Hamiltonian Monte Carlo) need only ratios of $p(x, z)$, in which $p(x)$ cancels. So
-#   they draw from the exact posterior in the limit, but they run anew for each image, and for each step of the
-#   decoder's weights. `tinyvae evaluate --method ais` uses them to judge a trained model, where time is cheap.
+# - **Markov chains** (Metropolis, Hamiltonian Monte Carlo) need only ratios of $p(x, z)$, the latter also the gradient
+#   of its logarithm by $z$, and in both $p(x)$ cancels. So they draw from the exact posterior in the limit, but they
+#   run anew for each image, and for each step of the decoder's weights. `tinyvae evaluate --method ais` uses them to
+#   judge a trained model, where time is cheap.
 # - **Mean-field inference with closed steps** needs expectations of $\log p(x, z)$ in closed form. For conjugate
 #   models they exist (chapter 6), for a network they do not.
 #
@@ -318,7 +325,7 @@ def _(f):
 
 # %% [markdown]
 # **3. An estimate and its error.** From $\log w_k$ of $K$ independent draws, give the estimate
-# $\log \frac1K \sum_k w_k$ and its standard error, to second order: the standard error of the mean weight over the mean
+# $\log \frac1K \sum_k w_k$ and its standard error, to first order: the standard error of the mean weight over the mean
 # weight. The largest $\log w_k$ may be $-5000$.
 
 # %%
@@ -393,5 +400,5 @@ def _(x, w, s):
 #   data sets, for which sampling per datum (Monte Carlo EM) is too slow.
 # - Blei, Kucukelbir & McAuliffe (2017), section 2, take the mixture of Gaussians, whose evidence is a sum over
 #   $K^n$ assignments, as their example of an evidence in closed form that nobody can compute.
-# - Kingma & Welling (2019), section 1.7, add that $p(x)$ and $p(z|x)$ are intractable together: from one the other
+# - Kingma & Welling (2019), section 1.8, add that $p(x)$ and $p(z|x)$ are intractable together: from one the other
 #   would follow. Burda, Grosse & Salakhutdinov (2016) use the estimate of exercise 3 to judge VAEs.

@@ -7,15 +7,16 @@
 #
 # ## What you need to know
 #
-# The divergence $\mathrm{KL}(q \,\|\, p) = E_q[\log q(z) - \log p(z)]$, which is never negative and 0 only for $q = p$,
-# and which is *not* symmetric; the evidence $\log p(x)$; the conjugate pairs of chapter 3.
+# The divergence $\mathrm{KL}(q \,\|\, p) = E_q[\log q(z) - \log p(z)]$, which is never negative, 0 only if both are
+# equal almost everywhere, and *not* symmetric; the evidence $\log p(x)$; the conjugate pairs of chapter 3.
 #
 # > **Claim.** Choose a family of distributions and take its member nearest to the posterior,
 # >
 # > $$q^* = \arg\min_{q} \mathrm{KL}(q(z) \,\|\, p(z|x)).$$
 # >
 # > The KL itself cannot be computed, but $\log p(x) = \mathrm{ELBO}(q) + \mathrm{KL}(q \,\|\, p(z|x))$ does not depend
-# > on $q$. So the search for the smallest KL is a search for the largest ELBO, which needs only $p(x, z)$.
+# > on $q$. So the search for the smallest KL is a search for the largest *evidence lower bound*,
+# > $\mathrm{ELBO}(q) = E_q[\log p(x, z) - \log q(z)]$, which needs only $p(x, z)$ and $q$.
 
 # %%
 import itertools
@@ -162,8 +163,9 @@ print(f"1 - correlation² = {1 - correlation**2:.3f}")
 # %% [markdown]
 # Smaller, and far: 0.19, which is $1 - \rho^2$. $\mathrm{KL}(q \,\|\, p)$ is an expectation under $q$, so $q$ is
 # punished for being where $p$ is not, and not for being absent where $p$ is. A product that were as wide as the
-# marginals would lie half outside the narrow ridge, so the best one retreats into it. The variance that it reports is
-# that of $z_1$ when $z_2$ is *known*. Whoever reads a mean-field posterior as "this is how sure we may be" is too sure.
+# marginals would lie half outside the narrow ridge, so the best one shrinks until little of it lies outside. The
+# variance that it reports is that of $z_1$ when $z_2$ is *known*. Whoever reads a mean-field variance as "how sure we
+# may be of $z_1$" is too sure. (Of $z_1 - z_2$ it is less sure than it could be: 0.38 against 0.20.)
 
 # %% tags=["drawing"]
 angle = np.linspace(0, 2 * math.pi, 200)
@@ -180,8 +182,9 @@ axes.set_aspect("equal")
 plain_axes(axes, "One and two standard deviations", x="z₁", y="z₂")
 axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "Two long tilted ellipses of the posterior, and inside them two small circles "
-             "of the best product of independent normals.")
+show(figure, "Two long tilted ellipses of the posterior, and two circles of the best product "
+             "of independent normals, far shorter than the ellipses, which reach a little "
+             "over their long sides.")
 
 # %% [markdown]
 # ## Coordinate ascent
@@ -191,10 +194,11 @@ show(figure, "Two long tilted ellipses of the posterior, and inside them two sma
 #
 # $$q_j^*(z_j) \propto \exp E_{\text{others}}[\log p(z_j \mid z_{\text{others}}, x)] .$$
 #
-# So $q_j^*$ is the best factor, and the ELBO can only rise. If the model is *conditionally conjugate*, $q_j^*$ is a
-# known distribution and the step is one of the additions of chapter 3. The example of Blei's review is a mixture of
-# Gaussians whose means are unknown, too: $\mu_k \sim N(0, v I)$, each datum belongs to one of $K$ components, and
-# $x_i \sim N(\mu_{c_i}, I)$. The best $q(c_i)$ has the probabilities
+# So $q_j^*$ is the best factor, and the ELBO can only rise. If the model is *conditionally conjugate*, that is, if each
+# $p(z_j | z_{\text{others}}, x)$ belongs to one exponential family, $q_j^*$ is a known distribution and the step is one
+# of the additions of chapter 3. The example of Blei's review is a mixture of Gaussians whose means are unknown, too:
+# $\mu_k \sim N(0, v I)$, each datum of $d$ numbers belongs to one of $K$ components, each with the probability $1/K$,
+# and $x_i \sim N(\mu_{c_i}, I)$. The best $q(c_i)$ has the probabilities
 #
 # $$\phi_{ik} \propto \exp\bigl(x_i^\top m_k - \tfrac12 (d\, s_k + m_k^\top m_k)\bigr)$$
 #
@@ -248,9 +252,9 @@ show(figure, "On the left four clouds of points with a cross in the middle of ea
              "highest value, two stay below it.")
 
 # %% [markdown]
-# No sweep lowers the ELBO; the smallest gain is that of the last sweep. Two starts end far below the others, at
-# another optimum, in which one mean serves two clouds and three means share the two others. The ELBO of a mixture has
-# many optima, so one tries several starts, and the ELBO says which is best.
+# No sweep lowers the ELBO beyond rounding; the smallest gain is that of the last sweep. Two starts end far below the
+# others, at another optimum, in which one mean serves two clouds and three means share the two others. The ELBO of a
+# mixture has many optima, so one tries several starts, and the ELBO says which is best.
 #
 # ## Against the exact answer
 #
@@ -272,18 +276,21 @@ print(f"log p(x) = {exact:.4f} nats, best ELBO {bound:.4f}, gap {exact - bound:.
 print(f"log 2 = {math.log(2):.4f}")
 
 # %% [markdown]
-# The gap is $\log 2$. The posterior has two equal modes, since the names of the components can be
+# The gap is $\log 2$ to the digits printed. The posterior has two equal modes, since the names of the components can be
 # exchanged, and the product $q$ sits in one of them. Its bound counts half of the mass. Again $q$ avoids where $p$ is
 # not: between the modes there is nothing.
 #
 # ## Stochastic variational inference
 #
 # A sweep reads all data before it changes anything. With a million data that is wasteful at the beginning, when any
-# hundred would say where to go. The *natural gradient* of the ELBO with respect to the natural parameters $\lambda$ of
-# $q(\mu)$ is simply $\lambda^* - \lambda$, the way to the coordinate step. A batch of $B$ data, each counted $n / B$
-# times, gives an unbiased estimate of $\lambda^*$, and a step goes a part of the way:
+# hundred would say where to go. The *natural gradient*, in which the length of a step is measured by the KL between the
+# two $q$ and not by their parameters, is simple: with respect to the natural parameters $\lambda$ of $q(\mu)$, which
+# are $m_k / s_k$ and $1 / s_k$ here, it is $\lambda^* - \lambda$, the way to the coordinate step. A batch of $B$ data
+# drawn at random, all with the same probability, and each counted $n / B$ times, gives an unbiased estimate of
+# $\lambda^*$, and a step goes a part of the way:
 #
-# $$\lambda \leftarrow (1 - \rho_t)\,\lambda + \rho_t\, \hat\lambda^*, \qquad \rho_t = (t + \tau)^{-\kappa}$$
+# $$\lambda \leftarrow (1 - \rho_t)\,\lambda + \rho_t\, \hat\lambda^*, \qquad \rho_t = (t + t_0)^{-\kappa}, \qquad
+# \tfrac12 < \kappa \le 1$$
 #
 # ```{line} tinyvae/inference/ascent.py
 # q = model.step(q, rows, (t + delay) ** -kappa)
@@ -331,10 +338,12 @@ show(figure, "The ELBO against the number of data read, on a logarithmic axis. T
 #
 # One more conditionally conjugate model: $y_i = x_i^\top w + \text{noise}$, with a normal prior of the weights $w$ and
 # a Gamma prior of the noise's precision $\tau$. Given one, the other has a conjugate posterior; together they are
-# entangled. The two steps are
+# entangled. With $q(w) = N(m, S)$ and $q(\tau) = \mathrm{Gamma}(a, b)$, so that $E[\tau] = a / b$, the two steps are
 #
 # $$S^{-1} = \frac1v I + E[\tau]\, X^\top X, \qquad S^{-1} m = E[\tau]\, X^\top y, \qquad
-#   b = b_0 + \tfrac12 E|y - X w|^2$$
+#   a = a_0 + \tfrac n2, \qquad b = b_0 + \tfrac12 E|y - X w|^2$$
+#
+# and these are the lines of $q(w)$, which also serve a batch (`rate`, `seen`):
 #
 # ```{line} tinyvae/bayes/regression.py
 # inverse = (1 - rate) * old + rate * (prior + seen * (x.T @ x))
@@ -454,8 +463,8 @@ def _(covariance):
 
 
 # %% [markdown]
-# **3. A sweep by hand.** Write one sweep of coordinate ascent for the mixture in one dimension: first all
-# $\phi_{ik}$, then $m_k$ and $s_k$.
+# **3. A sweep by hand.** Write one sweep of coordinate ascent for the mixture in one dimension, with equal weights and
+# the variance 1 of each component: first all $\phi_{ik}$, then $m_k$ and $s_k$.
 
 # %%
 @exercise("A sweep by hand")
@@ -532,5 +541,6 @@ def _(m, s, batch, n, rho, v):
 # - Hoffman, Blei, Wang & Paisley (2013) derive the natural gradient $\lambda^* - \lambda$ and the step sizes.
 # - AEVB (Kingma & Welling 2014), section 2.1, says why none of this serves a neural network: the expectations that a
 #   coordinate step needs have no closed form.
-# - The fit of the second section is black box variational inference in the sense of Ranganath, Gerrish & Blei (2014):
-#   it asks the model for $\log p(x, z)$ and nothing else. Its gradient is the subject of chapters 8 to 11.
+# - `tv.infer` needs no more of a model than $\log p(x, z)$ as a function, as the black box variational inference of
+#   Ranganath, Gerrish & Blei (2014) does. They use the score, for which its values are enough; here the gradient is the
+#   reparameterized one, which also differentiates it by $z$ (chapters 8 to 11).

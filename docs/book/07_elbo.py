@@ -11,7 +11,8 @@
 # $\mathrm{KL}(q \,\|\, p) = E_q[\log q(z) - \log p(z)]$ is never negative and 0 only for $q = p$. The evidence
 # $p(x) = \int p(x, z)\,dz$ is what chapter 5 found intractable.
 #
-# > **Claim.** For every $q$, the evidence splits into a part that we can estimate and a part that is never negative,
+# > **Claim.** For every $q$ that is 0 wherever $p(x, z)$ is, the evidence splits into a part that we can estimate and a
+# > part that is never negative,
 # >
 # > $$\log p(x) = \underbrace{E_q[\log p(x, z) - \log q(z)]}_{\mathrm{ELBO}(q)}
 # >             + \underbrace{\mathrm{KL}(q(z) \,\|\, p(z|x))}_{\ge 0},$$
@@ -163,7 +164,7 @@ show(figure, "Four bars that end at log p(x) = -1.84 nats. The bar of the poster
 #
 # Both estimators now get the same task: the ELBO of $q = N(0.5, 0.3)$, by a single draw each, 4000 times over. Their
 # means agree, for both are unbiased. **Which of the two varies more, and by roughly what factor?** Write your guess
-# down, then open the output.
+# down, as a ratio of the two standard deviations, then open the output.
 
 # %% tags=["answer"]
 def tensor(*values):
@@ -194,7 +195,7 @@ for bound in ("elbo-a", "elbo-b"):
 # that B *usually* has less variance. Here it is the other way round. In A the fluctuation of $\log q$ cancels a part
 # of that of $\log p(x, z)$; at the exact posterior it cancels all of it, since $\log p(x, z) - \log q(z)$ is then
 # $\log p(x)$ for every $z$. B gives up this cancellation. Try `mean=0, variance=1` in the call: for $q$ at the prior
-# both sampled terms of A are the same number, and A is B.
+# $\log q(z)$ and $\log p(z)$ are the same number, and A is B.
 #
 # ## A bound that cannot be reached
 #
@@ -210,8 +211,8 @@ for bound in ("elbo-a", "elbo-b"):
 # return expected_log_p + q.entropy()
 # ```
 #
-# First the shape moves, then the rate, each a little too far; then both climb by gradient ascent. `tinyvae elbo --mu
-# 1` draws the same for other numbers.
+# First the shape moves, then the rate, each a little too far; then both climb by natural gradient
+# ascent. `tinyvae elbo --mu 4` draws the same for another $\mu$.
 
 # %%
 course = lesson.lesson(mu=1.0, sigma=1.0, frames=24)
@@ -237,7 +238,8 @@ print(f"highest ELBO of any q on z > 0: {course.bound:.4f} nats")
 # ```
 #
 # The gap between the dashed line and 0 is the price of a family that cannot be right; the gap between the best Gamma
-# and the dashed line is the price of the Gamma's form. Every variational family pays both.
+# and the dashed line is the price of the Gamma's form. A family on the right set of $z$ pays the second price only, and
+# one that contains the posterior pays neither.
 #
 # ## A correction: the ELBO may be positive
 #

@@ -10,14 +10,15 @@
 # The derivative of a product and of a logarithm, $\nabla q = q\, \nabla \log q$; and that the draws of chapter 7 were
 # made by $q$. The derivative of $\log q(z; \phi)$ by $\phi$ is called the *score*.
 #
-# > **Claim.** The gradient of an expectation is not the expectation of the gradient. There is a second term, in which
-# > the score says how much more often each $z$ will be drawn:
+# > **Claim.** Let the set where $q > 0$ be the same for all $\phi$, and let $|\nabla_\phi (q f)|$ stay, near $\phi$,
+# > below one function of $z$ that has a finite integral. The gradient of an expectation is not the expectation of the
+# > gradient. There is a second term, in which the score says how much more often each $z$ will be drawn:
 # >
 # > $$\nabla_\phi\, E_{q(z; \phi)}[f(z; \phi)]
 # >   = E_q[\nabla_\phi f(z; \phi)] + E_q[f(z; \phi)\, \nabla_\phi \log q(z; \phi)].$$
 # >
-# > It can be estimated by draws, without any derivative of $f$ by $z$; and its variance is large wherever $f$ is
-# > large, even if $f$ is constant.
+# > It can be estimated by draws, without any derivative of $f$ by $z$; and its variance is large if $f$ is large where
+# > $q$ has its mass, even if $f$ is constant.
 
 # %%
 import math
@@ -52,8 +53,11 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # $$\nabla_\phi \int q(z; \phi)\, f(z; \phi)\, dz = \int q\, \nabla_\phi f\, dz + \int f\, \nabla_\phi q\, dz,
 #   \qquad \nabla_\phi q = q\, \nabla_\phi \log q.$$
 #
-# The last step turns the second integral back into an expectation, which draws can estimate. In the ELBO,
-# $f = \log p(x, z) - \log q(z; \phi)$ does contain $\phi$, but the first term vanishes: the mean of the score is
+# Here derivative and integral change places, which the two conditions of the claim allow. (For $q$ uniform on
+# $(0, \phi)$ the first one fails: $E_q[z] = \phi / 2$ has the slope $\tfrac12$, the score is $-1 / \phi$, and
+# $E_q[z \cdot (-1 / \phi)] = -\tfrac12$.) The last step turns the second integral back into an expectation, which draws
+# can estimate. In the ELBO, $f = \log p(x, z) - \log q(z; \phi)$ does contain $\phi$, but the first term vanishes: the
+# mean of the score is
 #
 # $$E_q[\nabla_\phi \log q(z; \phi)] = \int \nabla_\phi q(z; \phi)\, dz
 #   = \nabla_\phi \int q(z; \phi)\, dz = \nabla_\phi 1 = 0.$$
@@ -61,7 +65,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # So the gradient of the ELBO is $E_q[(\log p(x, z) - \log q(z; \phi))\, \nabla_\phi \log q(z; \phi)]$. This is *black
 # box variational inference* (BBVI): nothing of the model is needed but the value of $\log p(x, z)$.
 #
-# As a surrogate, an expression whose reverse walk gives that estimate, it is $f(z)$, held fixed, times $\log q$:
+# The program computes it by a *surrogate*, an expression of which back-propagation (the reverse walk of page A6) gives
+# that estimate. It is $f(z)$, held fixed, times $\log q$:
 #
 # $$\bar{f} \cdot \left( \log q(z; \phi) - \overline{\log q(z; \phi)} \right),
 #   \qquad \text{with a bar for what is not differentiated}$$
@@ -70,7 +75,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # return weight.detach() * (log_q - log_q.detach())
 # ```
 #
-# where the draw itself is held fixed, too:
+# where the draw itself is held fixed, too. (The names are those of chapter 11: there $z = T(\epsilon; v)$ with
+# parameters $v$, and here $T$ is the identity and $\epsilon$ is $z$ itself.)
 #
 # ```{line} tinyvae/inference/estimators.py
 # """The identity as T: only log q_eps = log q depends on v."""
@@ -98,8 +104,9 @@ print(f"{'exactly':<24}{2:.3f}")
 # %% [markdown]
 # The score finds the 2, with a variance near 30. It can be computed by hand: the estimate is $z^2 (z - 1)$, and with
 # $z = 1 + \epsilon$ its variance is $E[(1 + \epsilon)^4 \epsilon^2] - 4 = 34 - 4 = 30$. The estimate of the next
-# chapter is $2z$, with variance 4. Here all estimators of tinyvae on this problem, with the exact variance by
-# quadrature where it is known; `tinyvae variance` makes such a table for any $f$.
+# chapter is $2z$, with variance 4. The table has all estimators of tinyvae on this problem, with the exact variance by
+# quadrature where it is known; baselines follow below, and G-REP is chapter 11. `tinyvae variance` makes such a table
+# for any $f$.
 
 # %%
 found = variance.of_expectation(member("normal(1, 1)"), parse("z**2"), draws=100_000)
@@ -118,7 +125,7 @@ drawn(figures.side_by_side, found,
 # ## Predict, then run
 #
 # Add a constant to $f$, say $f(z) = z^2 + 10$. The gradient stays 2. **What happens to the variance of the score
-# estimate: nothing, a little more, or ten times as much?**
+# estimate: nothing, a little more, or several times as much?**
 
 # %% tags=["answer"]
 rows = [Choice("score"), Choice("score", "leave-one-out")]
@@ -147,9 +154,9 @@ for c in (0, 10, -10, 100):
 #
 # ## Many latents
 #
-# With $D$ latents, the score of one of them is multiplied by all of $f$. The terms that do not contain that latent
-# have nothing to do with its gradient; they are noise to it. Leaving them out (Rao-Blackwell) keeps the variance
-# where it was:
+# With $D$ latents that are independent under $q$, the score of one of them is multiplied by all of $f$. The terms that
+# do not contain that latent have nothing to do with its gradient; they are noise to it. Leaving them out
+# (Rao-Blackwell) keeps the variance where it was:
 
 # %%
 rng = np.random.default_rng(0)
@@ -163,7 +170,10 @@ for D in (1, 10, 100):
 # In tinyvae a log joint may be a list of terms, each with the names of the latents that it contains, and each
 # latent's score meets only its own:
 #
-# $$\nabla_{\phi_i} \mathrm{ELBO} = E_q\Bigl[ \sum_{t \,\ni\, z_i} f_t(z)\, \nabla_{\phi_i} \log q_i(z_i) \Bigr]$$
+# $$\nabla_{\phi_i} \mathrm{ELBO} = E_q\Bigl[ \sum_{t \,\ni\, z_i} f_t(z)\, \nabla_{\phi_i} \log q_i(z_i) \Bigr]
+#   + \nabla_{\phi_i} H(q_i),$$
+#
+# and where the entropy has no closed form, $-\log q_i$ is one more term:
 #
 # ```{line} tinyvae/inference/estimators.py
 # if latent.name in term.of:
@@ -201,8 +211,8 @@ axes.xaxis.set_major_formatter("{x:g}")
 plain_axes(axes, "Variance of one draw of d/dμ E[sin(kz)], q = N(0, 1)", x="k", y="variance")
 axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 figure.tight_layout()
-show(figure, "The variance of the score estimate rises to about 1 and stays there. That of the reparameterized "
-             "estimate is smaller for k below about 1 and grows without limit beyond.")
+show(figure, "The variance of the score estimate rises, with a dip near k = 1.2, to 1/2 and stays there. That "
+             "of the reparameterized estimate is smaller for k below about 1 and grows without limit beyond.")
 crossing = frequencies[np.argmax(np.array(by_path) > np.array(by_score))]
 print(f"the score has less variance from about k = {crossing:.1f} on")
 
@@ -297,7 +307,7 @@ def _(f, score):
 #
 # - AEVB, section 2.2, names the estimate by the score and calls its variance too high for its purpose.
 # - Ranganath, Gerrish & Blei (2014) made a method of it, black box variational inference, with Rao-Blackwell (section
-#   4.1) and the baseline of exercise 3 (section 4.2, there a control variate). In reinforcement learning it is called
+#   3.1) and the baseline of exercise 3 (section 3.2, there a control variate). In reinforcement learning it is called
 #   REINFORCE.
 # - The G-REP paper (2016) begins with the two estimates of this chapter and the next, and ends with one that has both
 #   as limits: chapter 11.

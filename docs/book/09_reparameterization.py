@@ -105,8 +105,9 @@ show(figure, "Two panels. With fresh draws at every mu the estimate jumps up and
 # the first half of the claim.
 #
 # **Step 6.** In this integral $v$ stands in $f(g(\epsilon; v))$ alone. The derivative may be taken under the integral
-# if $f(g(\epsilon; v))$ is differentiable in $v$ for almost every $\epsilon$, has no jumps in between, and if its
-# derivative stays below some function of $\epsilon$ with a finite expectation. This gives the second half. $\square$
+# if, for almost every $\epsilon$, $f(g(\epsilon; v))$ is continuous near $v$ and differentiable there but for finitely
+# many points, and if $|\nabla_v f(g(\epsilon; v))|$ stays, for all these $v$, below one function of $\epsilon$ with a
+# finite expectation. This gives the second half. $\square$
 #
 # ## Each step in numbers
 #

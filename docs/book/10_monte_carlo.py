@@ -73,7 +73,7 @@ low, high = study.slopes[1].interval
 print(f"\nslope of log error over log L: {study.slopes[1].value:.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 # %% [markdown]
-# ## The number of dimensions does not matter
+# ## The number of dimensions matters only through the spread of f
 #
 # For $z \sim N(0, I)$ in $d$ dimensions let $f(z) = \left( \sum_i z_i \right)^2 / d$. Its expectation is 1 and its
 # standard deviation $\sqrt2$ for every $d$. With 400 draws the error is $\sqrt{2/400} \approx 0.071$, in one
@@ -107,8 +107,9 @@ for dimensions in (1, 10, 100, 1000):
 # return values.reshape(values.shape[1:]) if len(values) == 1 else values.mean(0)
 # ```
 #
-# Data differ from each other, with a variance $V_x$ of what they ask for, and draws of the same datum differ with a
-# variance $V_\epsilon$ on average. For the mean over a minibatch
+# Let $V_x$ be the variance, over the data, of a datum's expected gradient, and $V_\epsilon$ the mean, over the data, of
+# the variance of one draw of it. For the mean over a minibatch of $M$ data that are drawn independently, with $L$ draws
+# each,
 #
 # $$\mathrm{Var} = \frac1M \left( V_x + \frac{V_\epsilon}{L} \right).$$
 #

@@ -74,7 +74,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 #
 # and $f(z)$ times this has the expectation $g_{\mathrm{corr}}$. $\square$
 #
-# No draws of $\epsilon$ are needed: draw $z \sim q$ as one can, and set $\epsilon = T^{-1}(z; v)$.
+# (Derivative and integral change places under the condition of chapter 8, for $q_\epsilon\, f(T)$.) No draws of
+# $\epsilon$ are needed: draw $z \sim q$ as one can, and set $\epsilon = T^{-1}(z; v)$.
 #
 # ## The lines that compute it
 #
@@ -90,6 +91,10 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # return MappedDraw(q.from_stable(w), q.log_density(w) + q.log_scale())
 # ```
 #
+# The code works with a function $w$ of $z$ in which no draw underflows (`to_stable`), for the Gamma distribution
+# $w = \log z$. `log_density` is the density of $w$, and the two Jacobians, of $z$ by $w$ and of $w$ by $\epsilon$,
+# multiply to $J$.
+#
 # For the Gamma distribution $T^{-1}$ standardises $\log z$, a sufficient statistic:
 #
 # $$\epsilon = \frac{\log z - (\psi(a) - \log b)}{\sqrt{\psi_1(a)}}$$
@@ -98,6 +103,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # # log z is a sufficient statistic; G-REP standardises it (eq. 11)
 # return log_ratio(self.shape, self.rate) - self.slope, self.shape.polygamma(1).sqrt()
 # ```
+#
+# (`slope` is $\log a - \psi(a)$, so the first number is $\psi(a) - \log b$.)
 #
 # So $\epsilon$ has mean 0 and variance 1 for every $a$ and $b$. Its shape still depends on $a$, a little:
 
@@ -196,10 +203,10 @@ for a in (0.3, 1.0, 3.0, 30.0):
     print(f"{a:>6g}{path:>10.4f}{1 - path:>10.4f}{by_score:>18.4g}{by_grep:>18.4g}")
 
 # %% [markdown]
-# Two more facts follow from the two fixed moments of $\epsilon$. The correction is 0 on average for every $f$ that is
-# a quadratic polynomial in $\log z$, since the expectations of $1$, $\epsilon$ and $\epsilon^2$ do not depend on $a$.
-# And it is 0 for the rate, for every $f$: the rate only shifts $\log z$, and the standardised noise does not see a
-# shift.
+# One fact follows from the two fixed moments of $\epsilon$, another one from the shift. The correction is 0 on average
+# for every $f$ that is a quadratic polynomial in $\log z$, since the expectations of $1$, $\epsilon$ and $\epsilon^2$
+# do not depend on $a$. And it is 0 for the rate, for every $f$: the rate only shifts $\log z$, and the standardised
+# noise does not see a shift.
 #
 # ## Predict, then run
 #
@@ -324,8 +331,9 @@ def _(slope_of_f, a):
 
 
 # %% [markdown]
-# **3. A map for the Beta distribution.** Which statistic of $z \sim \mathrm{Beta}(a, b)$ has the whole line as its
-# range? Standardise it, so that $\epsilon$ has mean 0 and variance 1 for all $a$ and $b$.
+# **3. A map for the Beta distribution.** Which combination of the sufficient statistics $\log z$ and $\log(1 - z)$ of
+# $z \sim \mathrm{Beta}(a, b)$ has the whole line as its range? Standardise it, so that $\epsilon$ has mean 0 and
+# variance 1 for all $a$ and $b$.
 
 # %%
 @exercise("A map for the Beta distribution")
@@ -344,6 +352,7 @@ def _(answer):
         assert abs(first) < 1e-5, f"for a = {a}, b = {b} the mean of eps is {first:.4f}"
         assert abs(second - 1) < 1e-5, f"for a = {a}, b = {b} the mean of eps² is {second:.4f}"
         assert abs(answer(1e-12, a, b)) > 5, "the range of eps should be the whole line: near z = 0 eps is far out"
+        assert abs(answer(1 - 1e-12, a, b)) > 5, "the range of eps should be the whole line: near z = 1 eps is far out"
 
 
 # %% [markdown]

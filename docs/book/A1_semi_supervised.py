@@ -67,7 +67,8 @@ from tinyvae.pictures.page import INK, LABELS, PALE, new_figure, plain_axes
 #
 # A generator with nothing to approximate: $p(y) = \tfrac12$ and $p(x|y) = N(m_y, s^2)$. There is no $z$, so
 # $-L(x, y)$ is $\log p(x, y)$ itself, and the best $q(y|x)$ is the posterior. Raising the bound in turn over $q$ and
-# over $m_0, m_1, s$ is the algorithm known as EM. Two of 200 points have a label.
+# over $m_0, m_1, s$ is the algorithm known as EM. 200 points have no label, and two
+# more have one.
 
 # %%
 def log_joint(x, m, s):
@@ -160,7 +161,8 @@ compare((points > 2).astype(int), np.array([1.2, 3.0]))
 # terms |= Terms({"labelled": labelled}, labelled=share * labelled)  # records show the bound itself
 # ```
 #
-# Both with the term and without, $\alpha = 0$, beside the supervised network of the same size, with 20 labels:
+# The cell trains it with the term and without, $\alpha = 0$, and the supervised network of the same size, all with the
+# same 20 labels:
 
 # %%
 data = tv.data.load("digits")
@@ -179,7 +181,7 @@ for name, model in models.items():
 # (The errors are over the test digits, for one choice of 20 labels; another choice moves each row by several per
 # cent. With 100 labels the rows come closer: [Learning from few labels](../semi-supervised.md) has the table.)
 # Without the term the classes that the generator finds are its own. They may well be the ten digits, but $q(y|x)$ has
-# no reason to call them as we do, so it is right little more often than by chance, which is 10 %. An older way, M1,
+# no reason to call them as we do, so it is right little more often than by chance, which is 10 %. A simpler way, M1,
 # keeps the two apart: a VAE finds features $z$ without any label, and then a logistic regression learns from the
 # features of the few images that have one.
 #

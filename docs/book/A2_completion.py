@@ -201,7 +201,8 @@ for name, each in answers.items():
 # return Joint(self.prior, lambda z: Observed(self.decoder(z), mask))
 # ```
 #
-# This is right if *whether* a value is missing does not depend on what it would have been. Afterwards the holes are
+# This is right if *whether* a value is missing does not depend, given what was observed, on any value that is missing.
+# Afterwards the holes are
 # filled, and it matters how. Two columns with correlation 0.8; a half of the second is missing at random, and is
 # filled by its conditional mean, or by a draw of its conditional distribution:
 
@@ -221,7 +222,8 @@ for name, column in columns.items():
 # %% [markdown]
 # Filled by the mean, the column varies too little and follows the other one too closely: everything computed from it
 # will look more certain than it is. Draws keep both. If several tables are filled by draws, what differs between them
-# is what the holes leave open; that is *multiple imputation*, `tinyvae complete RUN --draws 5`.
+# is what the holes leave open; that is *multiple imputation*, `tinyvae complete RUN --draws 5`. (In
+# full it would draw the parameters of the model, too; here they are fixed.)
 #
 # ## Exercises
 #
@@ -248,7 +250,7 @@ def _(answer):
     told = f"from the posterior {posterior.tolist()} a step leads to {after.round(3).tolist()}"
     assert np.allclose(after, posterior, rtol=0, atol=1e-12), told
     always = answer(-3.0, -1.0, -2.0, 0.0)
-    assert always == 1, "with equal weights w every proposal is taken"
+    assert abs(always - 1) < 1e-12, "with equal weights w every proposal is taken"
 
 
 # %% tags=["solution"]

@@ -20,8 +20,8 @@
 # >   E[v] = 1/p(x) &\;\Rightarrow\; E[-\log \bar v] \ge \log p(x).
 # > \end{aligned}$$
 # >
-# > Both gaps are about half the variance of the logarithm, and shrink like $1/K$, if the variance is finite. All
-# > methods of this page differ in their weights alone.
+# > For $K$ independent weights of finite variance both gaps are, for large $K$, about half the variance of the
+# > logarithm, and shrink like $1/K$. All methods of this page differ in their weights alone.
 
 # %%
 import math
@@ -102,8 +102,8 @@ print(f"log p(x): {exact.mean():.3f} nats per datum, the mean of {len(x)} test i
 # return first - math.log(samples), np.exp(2 * first - second)
 # ```
 #
-# $K = 1$ is the ELBO's own estimate. From the effective sample size follows the variance of the logarithm, to second
-# order, and by the claim half of it is the bias:
+# $K = 1$ is the ELBO's own estimate. From the effective sample size follows the variance of the logarithm, to first
+# order in $1/K$, and by the claim half of it is the bias:
 #
 # $$\mathrm{var}(\log \bar w) \approx \frac{\mathrm{var}(w)}{K\,p(x)^2}
 #   \approx \left( \frac{1}{\mathrm{ESS}} - \frac1K \right) \frac{K}{K - 1}$$
@@ -161,11 +161,11 @@ show(figure, "The mean error of importance sampling over the number of draws K. 
 # the tail of the weights that were drawn. Above a large threshold $u$ it nearly always looks like a generalized
 # Pareto law,
 #
-# $$P(w - u > y) = \left(1 + \frac{k y}{\sigma}\right)^{-1/k},$$
+# $$P(w - u > y \mid w > u) = \left(1 + \frac{k y}{\sigma}\right)^{-1/k},$$
 #
-# which has moments of order below $1/k$ only. For $k \ge 1/2$ the weights have no variance; above 0.7 the mean is
-# carried by weights that are too rare to be drawn in practice. The fit is a mean of logarithms for a given ratio
-# $\theta = -k/\sigma$, and the ratio is averaged over its likelihood:
+# which for $k > 0$ has moments of order below $1/k$ only. For $k \ge 1/2$ the weights have no variance; above 0.7 the
+# mean is carried by weights that are too rare to be drawn in practice. The fit is a mean of logarithms for a given
+# ratio $\theta = -k/\sigma$, and the ratio is averaged over its likelihood:
 #
 # $$k = \frac1n \sum_i \log(1 - \theta y_i)$$
 #
@@ -180,8 +180,8 @@ show(figure, "The mean error of importance sampling over the number of draws K. 
 # Let the posterior be $N(0, I)$ in four dimensions and $\log p(x) = 0$. Two encoders have the right mean, and the
 # wrong width: one is 0.4 times as wide as the posterior in every direction, the other 2.5 times. The ELBO of the
 # narrow one is $-2.0$ nats, that of the wide one $-6.8$ nats, so training would prefer the narrow one by far. Both
-# now draw $K = 1000$ weights, 200 times over. **Whose estimate of $\log p(x)$ is better? And is the effective sample
-# size above 10, which tinyvae asks for, or the Pareto $k$ above 0.7, which it refuses?**
+# now draw $K = 1000$ weights, 200 times over. **Whose estimate of $\log p(x)$ is better? For which of the two is the
+# effective sample size above 10, which tinyvae asks for, and for which is the Pareto $k$ above 0.7, which it refuses?**
 
 # %% tags=["answer"]
 def weights_of(width, count=1000, repetitions=200, dimensions=4):
@@ -211,8 +211,9 @@ for name, width in (("narrow", 0.4), ("wide", 2.5)):
 # that goes where the posterior is not, and hardly one that stays away from where it is. Importance sampling needs the
 # opposite: a wide $q$ wastes draws, but no weight is larger than $2.5^4 \approx 39$; a narrow one has weights without
 # bound. The effective sample size passes in both cases, for it knows only the weights that were drawn. The Pareto $k$
-# does tell. For normal densities it has a closed form, $k = 1 - s^2$ for a $q$ of $s$ times the posterior's width
-# (exercise 4): 0.84 for the narrow one, whatever the number of dimensions.
+# does tell. For normal densities it has a closed form, $k = 1 - s^2$ for a $q$ of $s < 1$ times the posterior's width
+# (exercise 4): 0.84 for the narrow one, whatever the number of dimensions. (For $s > 1$ no weight is larger than $s^d$,
+# and $k$ is negative.)
 #
 # ## A path in place of a leap: annealed importance sampling
 #
@@ -247,7 +248,9 @@ for name, width in (("narrow", 0.4), ("wide", 2.5)):
 # ```
 #
 # So for simulated data $\log p(x)$ is bounded from both sides, on average, and the gap bounds the error of both. Here
-# both begin at the prior, the hard case, with four chains for each of 40 simulated images:
+# $f_0$ is the prior in both directions, the hard case, with four chains for each of 40 simulated images. (All chains
+# back from an image share its one draw of the posterior, so more chains do not close the upper gap; a longer path
+# does.)
 
 # %%
 noise = tv.Noise(0, "simulated images")

@@ -459,12 +459,13 @@ def _(g, shape):
 # %% [markdown]
 # ## What the sources say
 #
-# - AEVB has the whole of this page in one line of its algorithm 1: "compute the gradients of the minibatch
-#   estimator". That this line needs no formula of its own for each model is what made the method easy to use.
+# - AEVB has the whole of this page in one line of its algorithm 1, which computes the gradients of the minibatch
+#   estimator. That this line needs no formula of its own for each model is what made the method easy to use.
 # - Griewank and Walther, "Evaluating Derivatives" (2008), is the textbook of both walks; they call them the forward
 #   and the reverse mode, and prove that the reverse one costs a small multiple of the function, whatever the number
 #   of inputs. Baydin, Pearlmutter, Radul and Siskind, "Automatic differentiation in machine learning: a survey"
 #   (2018), tell its history: it was found several times, as backpropagation among others.
 # - Other libraries replay, too: JAX traces a function into a program, PyTorch captures CUDA graphs. Both freeze what
-#   is a Python number when they record. What this engine adds is the comparison of the first replays with the step
-#   run anew, bit for bit.
+#   is a Python number when they record. PyTorch's tracing can compare the outputs of the trace with those of the
+#   function, within a tolerance. What this engine adds is the comparison of the first replays of a whole training step
+#   with the step run anew, bit for bit.

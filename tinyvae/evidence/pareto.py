@@ -3,7 +3,7 @@
 
 Whatever the law of the weights, those above a large threshold u approximately follow a generalized Pareto law:
 
-    p(w - u > y) = (1 + k y / sigma)^(-1/k),
+    p(w - u > y | w > u) = (1 + k y / sigma)^(-1/k),
 
 The moments of order below 1/k exist. For k >= 1/2 the weights have no variance. For k > 0.7 large weights dominate the
 mean that are too rare to be drawn in practice, and neither the mean nor its standard error nor the effective sample

@@ -203,7 +203,7 @@ rule("moving_average", _moving_average, domain=(ANY, ANY), writes=(0,))
 
 
 def fitted(f: Tensor, latent: Latent) -> Tensor:
-    """The baseline b = Cov(f h, h) / Var(h) for the score h of each parameter (BBVI section 4.2).
+    """The baseline b = Cov(f h, h) / Var(h) for the score h of each parameter (BBVI section 3.2).
 
     Since E[h] = 0, b = sum f h^2 / sum h^2. Both sums leave out the draw whose baseline it is, so the estimate of the
     gradient stays unbiased.
