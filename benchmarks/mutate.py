@@ -11,6 +11,7 @@ reason in equivalent_mutants.toml and do not count.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -26,7 +27,7 @@ import time
 import tomllib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,8 @@ EQUIVALENT = results.ROOT / "benchmarks" / "equivalent_mutants.toml"
 SURVIVED, HUNG, SAME = "survived", "hung", "equivalent"
 TIMES, MORE = 3, 30.0  # a mutant may take so many times the right program's seconds, and so many seconds more
 FAILED = 1  # the exit code of pytest if tests failed
+AHEAD = 40  # so many mutants wait at most while one meets the whole suite
+RIGHT = threading.Lock()  # held while a copy looks whether another one measures the right program
 
 
 class Outcome(NamedTuple):
@@ -57,11 +60,20 @@ class Outcome(NamedTuple):
     def noticed(self) -> bool:
         return self.code != 0
 
+    @property
+    def failures(self) -> list[str]:
+        """The names of the tests that failed."""
+        lines = [line for line in self.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        return [line.split(" ", 1)[1].split(" - ")[0] for line in lines]
+
 
 class Copy:
-    """A copy of the tree in which one file at a time is changed; the seconds and faults of the right program in it."""
+    """A copy of the tree in which one file at a time is changed.
 
-    def __init__(self) -> None:
+    right: the seconds and faults of the right program in some tests, which several copies can share.
+    """
+
+    def __init__(self, right: dict[tuple[str, ...], Future[Outcome]] | None = None) -> None:
         self._work = Path(tempfile.mkdtemp(prefix="tinyvae-mutants-"))
         weakref.finalize(self, shutil.rmtree, self._work, ignore_errors=True)  # also at the end of the process
         self.folder = self._work / "tree"
@@ -70,7 +82,7 @@ class Copy:
             if (results.ROOT / name).is_file():  # one that was deleted is still listed
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(results.ROOT / name, self.folder / name)
-        self._right: dict[tuple[str, ...], tuple[float, list[str]]] = {}
+        self._right = {} if right is None else right
         self._process: subprocess.Popen | None = None
         self._seconds = itertools.count(1)
 
@@ -93,15 +105,29 @@ class Copy:
 
     def right(self, tests: tuple[str, ...]) -> tuple[float, list[str]]:
         """The seconds of the right program in these tests, and the tests that fail for it, which no mutant meets."""
-        if tests not in self._right:
-            parts.say(f"the right program in {' '.join(tests)}")
-            found = self._pytest(tests, math.inf, "--tb=no", "-rfE")
-            failed = [line.split()[1] for line in found.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-            if found.code not in (0, FAILED):
-                raise SystemExit(f"{' '.join(tests)}: pytest ended with {found.code} for the right program: "
-                                 f"{found.output.strip()[-300:]}")
-            self._right[tests] = found.seconds, failed
-        return self._right[tests]
+        with RIGHT:
+            first = tests not in self._right
+            known = self._right.setdefault(tests, Future())
+        if first:
+            told = " ".join(tests) if len(tests) < 5 else f"{len(tests)} tests"
+            parts.say(f"the right program in {told}")
+            try:
+                known.set_result(self._pytest(tests, math.inf, "--tb=no", "-rfE"))
+            except BaseException as fault:
+                known.set_exception(fault)
+                raise
+        found = known.result()
+        if found.code not in (0, FAILED):
+            raise SystemExit(f"{' '.join(tests)}: pytest ended with {found.code} for the right program: "
+                             f"{found.output.strip()[-300:]}")
+        return found.seconds, found.failures
+
+    def passing(self, tests: Iterable[str]) -> set[str]:
+        """Those of these tests that exist and that the right program passes; one run of all of them finds out."""
+        listed = self._pytest(SUITE, math.inf, "--collect-only").output.splitlines()
+        exist = {line for line in listed if "::" in line}
+        names = tuple(sorted(exist.intersection(tests)))
+        return set(names).difference(self.right(names)[1]) if names else set()
 
     def forget(self, kernels: str) -> None:
         """Remove machine code."""
@@ -167,18 +193,20 @@ def stages(file: str, quick: bool) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def verdict(copy: Copy, mutant: Mutant, quick: bool, known: str = "") -> dict[str, Any]:
-    """Which tests notice a mutant, and how. known: the test that noticed it in an earlier run, or ""."""
-    kernels, last = ("mutant" if mutant.file.startswith("kernels") else "kernels"), ""
-    first = [("the test of an earlier run", (known,))] * ("::" in known and copy.run((known,), MORE, []).code == 0)
+    """Which tests notice a mutant, and how.
+
+    known: the test that noticed it in an earlier run, and that the right program passes, or "".
+    """
+    kernels = "mutant" if mutant.file.startswith("kernels") else "kernels"
+    first = [("the test of an earlier run", (known,))] * bool(known)
     for name, tests in [*first, *stages(mutant.file, quick)]:
         seconds, failed = copy.right(tests) if tests != (known,) else (MORE, [])  # before the file is changed
         with copy.changed(mutant):
             found = copy.run(tests, seconds, failed, kernels)
         copy.forget("mutant")
         if found.noticed:
-            lines = [line for line in found.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-            last = lines[0].split(" - ")[0].split(" ", 1)[1] if lines else f"pytest ended with {found.code}"
-            return {"verdict": HUNG if found.code is None else f"noticed by {name}", "test": last}
+            test, *_ = *found.failures, f"pytest ended with {found.code}"
+            return {"verdict": HUNG if found.code is None else f"noticed by {name}", "test": test}
     return {"verdict": SURVIVED, "test": ""}
 
 
@@ -194,17 +222,18 @@ class Crew:
         self._pool = ThreadPoolExecutor(size)
         self._begun: dict[Mutant, Future[dict[str, Any]]] = {}
         self._here, self._copies = threading.local(), list[Copy]()
+        self._right: dict[tuple[str, ...], Future[Outcome]] = {}
 
     def _work(self, mutant: Mutant) -> dict[str, Any]:
         if not hasattr(self._here, "copy"):
-            self._here.copy = Copy()
+            self._here.copy = Copy(self._right)
             self._copies.append(self._here.copy)
         return self._judge(self._here.copy, mutant)
 
     def verdict(self, mutant: Mutant, judged: Container[str]) -> dict[str, Any]:
         """The verdict on a mutant. Meanwhile the next ones begin whose names are not in `judged`."""
         for other in self._mutants[self._mutants.index(mutant):]:
-            if len(self._begun) > self._size:
+            if len(self._begun) >= AHEAD:
                 break
             if other.name not in judged and other not in self._begun:
                 self._begun[other] = self._pool.submit(self._work, other)
@@ -282,10 +311,16 @@ def table_of(sample: int = SAMPLE, seed: int = SEED, only: str = "", quick: bool
         return mutant.name not in known, hashlib.sha256(f"{seed} {mutant.name}".encode()).digest()
 
     sampled = sorted(chosen, key=place)[:sample]
-    crew = Crew([mutant for mutant in sampled if mutant.name not in reasons],
-                lambda copy, mutant: verdict(copy, mutant, quick, known.get(mutant.name, "")))
+    passing = functools.cache(lambda: Copy().passing(known.values()) if known else set())
+
+    def judge(copy: Copy, mutant: Mutant) -> dict[str, Any]:
+        test = known.get(mutant.name, "")
+        return verdict(copy, mutant, quick, test if test in passing() else "")
+
+    crew = Crew([mutant for mutant in sampled if mutant.name not in reasons], judge)
 
     def part(content: Content, mutant: Mutant) -> Content:
+        passing()  # before the crew begins, whose threads would each find it out
         found = ({"verdict": SAME, "test": reasons[mutant.name]} if mutant.name in reasons else
                  crew.verdict(mutant, content["parts"]))
         parts.say(f"{found['verdict']}  {found['test']}")

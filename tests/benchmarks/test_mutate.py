@@ -3,6 +3,8 @@
 import json
 import subprocess
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -111,26 +113,48 @@ def test_a_quick_run_leaves_out_the_suite(outcomes, tree):
 
 
 def test_a_mutant_of_an_earlier_run_meets_the_test_that_noticed_it(tree, monkeypatch):
-    """If that test passes for the right program and fails for the mutant, it is enough. Otherwise all is as before."""
+    """If it fails for the mutant that is enough; otherwise all is as before."""
     asked = []
 
     def run(copy, tests, seconds, failed, kernels="kernels"):
-        right = (copy.folder / "tinyvae/engine/a.py").read_text() == SOURCE
-        asked.append((tests, right))
-        codes = {"a.py::notices": (0, 1), "a.py::fails": (1, 1), "a.py::gone": (4, 4), "a.py::sleeps": (0, 0)}
-        return mutate.Outcome(codes.get(tests[0], (0, 1))[not right], 0.1, "")
+        assert (copy.folder / "tinyvae/engine/a.py").read_text() != SOURCE
+        asked.append(tests)
+        return mutate.Outcome(0 if tests == ("a.py::sleeps",) else 1, 0.1, "")
 
     monkeypatch.setattr(mutate.Copy, "run", run)
     monkeypatch.setattr(mutate.Copy, "right", lambda copy, tests: (0.1, []))
-    copy, mutant = mutate.Copy(), mutate.every()[0]
-    own = (("tests/engine/test_a.py",), False)
-    for known, met in {"a.py::notices": [True, False], "a.py::fails": [True], "a.py::gone": [True],
-                       "a.py::sleeps": [True, False], "pytest ended with None": [], "": []}.items():  # fmt: skip
+    copy, mutant, own = mutate.Copy(), mutate.every()[0], ("tests/engine/test_a.py",)
+    for known, met in {"a.py::notices": [("a.py::notices",)], "a.py::sleeps": [("a.py::sleeps",), own],
+                       "": [own]}.items():  # fmt: skip
         asked.clear()
         found = mutate.verdict(copy, mutant, True, known)
-        enough = known.endswith("notices")
+        enough = known == "a.py::notices"
         assert found["verdict"] == ("noticed by the test of an earlier run" if enough else "noticed by its own tests")
-        assert asked == [((known,), right) for right in met] + [own] * (not enough)
+        assert asked == met
+
+
+def test_tests_of_an_earlier_run_that_fail_or_are_gone_are_not_asked(tree, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    own, room = "tests/engine/test_a.py::", "tests/engine/test_b.py::"
+    names = [f"{own}test_own", f"{own}test_fails", f"{own}test_gone", f"{room}test_room", "pytest ended with None", ""]
+    assert mutate.Copy().passing(names) == {f"{own}test_own", f"{room}test_room"}
+    assert mutate.Copy().passing([""]) == set()
+
+
+def test_copies_share_what_the_right_program_does(tree, monkeypatch):
+    """One of two measures it, and the other one waits; a test may have blanks in its name."""
+    runs, both = [], {}
+
+    def pytest_of(copy, tests, limit, *options):
+        runs.append(tests)
+        time.sleep(0.05)
+        return mutate.Outcome(1, 7.0, "FAILED tests/a.py::test[a @ b] - assert\nERROR tests/b.py - x\n")
+
+    monkeypatch.setattr(mutate.Copy, "_pytest", pytest_of)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda copy: copy.right(("tests",)), [mutate.Copy(both), mutate.Copy(both)]))
+    assert found == [(7.0, ["tests/a.py::test[a @ b]", "tests/b.py"])] * 2
+    assert runs == [("tests",)]
 
 
 def test_the_mutants_of_an_earlier_run_come_first(outcomes, tree):
