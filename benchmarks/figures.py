@@ -15,7 +15,8 @@ from typing import Any
 import tinyvae
 from benchmarks import results
 
-MARK = re.compile(r"<!--figure (?P<file>[\w-]+):(?P<path>[^:>]+):(?P<format>[^>]*?)-->.*?<!--/figure-->", re.DOTALL)
+PATH = r"(?:\[[^\]>]*\]|[^:>\[])+"  # no colon but within brackets
+MARK = re.compile(rf"<!--figure (?P<file>[\w-]+):(?P<path>{PATH}):(?P<format>[^>]*?)-->.*?<!--/figure-->", re.DOTALL)
 
 ROOMS = re.compile(r"<!--rooms-->.*?<!--/rooms-->", re.DOTALL)
 ACCURACY = re.compile(r"<!--accuracy-->.*?<!--/accuracy-->", re.DOTALL)
