@@ -25,6 +25,8 @@ def result(monkeypatch, tmp_path):
 def test_a_sound_result_is_quoted(result):
     result()
     assert ">2<" in figures.filled(MARK)
+    result(rows=[{"name": "a:1", "value": 3}])  # a name with a colon
+    assert ">3<" in figures.filled(MARK.replace("name=a", "name=a:1"))
 
 
 @pytest.mark.parametrize(("more", "reason"), [
