@@ -7,7 +7,6 @@ goes over all training data of MNIST, whose pixels are drawn at each use.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,10 @@ import numpy as np
 import tinyvae as tv
 from benchmarks import nets, parts, peers, tables, workers
 from benchmarks.parts import Content
+from benchmarks.peer_tinyvae import Trained, copied
 from tinyvae.measure.timing import Timing
 from tinyvae.runs import environment
 from tinyvae.training.epochs import Training
-from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 from tinyvae.training.settings import Settings
 
 OURS, VAE, PYRO, PACKAGE = "tinyvae", "tinyvae, VAE", "Pyro", "pyro"
@@ -68,28 +67,18 @@ def training(case: Case, plain: bool = False) -> Training:
     return ready
 
 
-class Ours:
+class Ours(Trained):
     """The contestant; workers.py explains `about` and `losses`."""
 
     plain = False
 
     def __init__(self, case: Case) -> None:
-        self.batch, self.training = case.batch, training(case, self.plain)
-        self._start = {name: array.copy() for name, array in self.training.state().items()}
+        ready, self.batch = training(case, self.plain), case.batch
+        super().__init__(ready, ready.step, copied(ready))
         self.some()
 
     def about(self) -> dict[str, Any]:
         return {"numba": environment.installed("numba"), "threads": environment.blas()["threads"]}
-
-    def losses(self, count: int) -> list[float]:
-        for name, array in self.training.state().items():
-            array[...] = self._start[name]
-        found = []
-        for _ in range(count):
-            self.training.totals[...] = 0
-            self.training.step()
-            found.append(float(self.training.totals[OBJECTIVE] / self.training.totals[DATA_COUNT]))
-        return found
 
     def some(self) -> None:
         """Train for STEPS steps."""
@@ -113,9 +102,7 @@ def check(case: Case, team: dict[str, workers.Worker]) -> None:
 def measure(case: Case, quick: bool) -> Content:
     """Check the first losses, then time the contestants in alternation; a row for each."""
     places = {OURS: "benchmarks.models:Ours", VAE: "benchmarks.models:Plain"}
-    if importlib.util.find_spec(PACKAGE) is None:
-        tables.say("Pyro is left out: it is not installed (pip install '.[peers]')")
-    else:
+    if peers.here(PYRO, PACKAGE):
         places[PYRO] = f"benchmarks.peer_pyro:{case.model.upper()}"
     rounds, least, rest = (2, 2e-3, 0.0) if quick else (15, 0.3, nets.REST)
     with workers.team(places, case) as team:

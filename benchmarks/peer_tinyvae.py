@@ -11,16 +11,50 @@ from benchmarks import gpu_clock, nets
 from benchmarks.nets import Net
 from tinyvae.engine.devices import require_cuda, to_host
 from tinyvae.runs import environment
+from tinyvae.training.epochs import Training
 from tinyvae.training.objective import DATA_COUNT, OBJECTIVE
 
 
-class Replayed:
+class Trained:
+    """A training that goes back to its first state; `step` makes a step.
+
+    start: the arrays of that state by name.
+    """
+
+    def __init__(self, training: Training, step: Callable[[], Any], start: dict[str, Any]) -> None:
+        self.training, self.step, self._start = training, step, start
+
+    def restart(self) -> None:
+        """Restore the state before the first step."""
+        for name, array in self.training.state().items():
+            array[...] = self._start[name]
+
+    def losses(self, count: int) -> list[float]:
+        self.restart()
+        found = []
+        for _ in range(count):
+            self.training.totals[...] = 0
+            self.step()
+            found.append(self._loss())
+        return found
+
+    def _loss(self) -> float:
+        totals = to_host(self.training.totals)
+        return float(np.divide(totals[OBJECTIVE], totals[DATA_COUNT]))
+
+
+def copied(training: Training) -> dict[str, Any]:
+    """Copies of the arrays of the state of a training, by name."""
+    return {name: array.copy() for name, array in training.state().items()}
+
+
+class Replayed(Trained):
     """The contestant; workers.py explains its methods. `reference` runs the step that is timed, for the check."""
 
     def __init__(self, net: Net, device: str = "cpu", tf32: bool = False) -> None:
         self.steps, self.device, self.tf32 = nets.steps_an_epoch(net), device, tf32
-        self._start = {name: array.copy() for name, array in nets.training(net, device).state().items()}
-        self.training, self.step, self.tape = self.recorded(net)
+        training, step, self.tape = self.recorded(net)
+        super().__init__(training, step, copied(nets.training(net, device)))
 
     def recorded(self, net: Net) -> tuple[Any, Any, Any]:
         """Record the dense step, like that of the peers, and set its floor."""
@@ -38,11 +72,6 @@ class Replayed:
         versions = {name: environment.installed(name) for name in ("numpy", "numba")}
         return versions | {"blas": blas["kernel"], "threads": blas["threads"]}
 
-    def restart(self) -> None:
-        """Restore the state before the first step."""
-        for name, array in self.training.state().items():
-            array[...] = self._start[name]
-
     def reference(self) -> dict[str, Any]:
         """The batch, the normals, the loss and the gradient of a replayed step at the initial weights."""
         self.restart()
@@ -52,19 +81,6 @@ class Replayed:
         parameters = self.training.model.parameters
         gradients = {name: np.array(to_host(slot)) for name, slot in parameters._slots.items()}
         return {"x": x, "eps": eps.reshape(len(x), -1), "loss": self._loss(), "gradients": gradients}
-
-    def losses(self, count: int) -> list[float]:
-        self.restart()
-        found = []
-        for _ in range(count):
-            self.training.totals[...] = 0
-            self.step()
-            found.append(self._loss())
-        return found
-
-    def _loss(self) -> float:
-        totals = to_host(self.training.totals)
-        return float(np.divide(totals[OBJECTIVE], totals[DATA_COUNT]))
 
     def epoch(self) -> None:
         for _ in range(self.steps):

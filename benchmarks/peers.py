@@ -32,15 +32,21 @@ WORK = f"""a training step: gather the batch, draw its pixels (where they are dy
 the loss's value, Adam; {OURS} also checks loss and gradient for NaN and infinity"""
 
 
+def here(name: str, package: str) -> bool:
+    """Whether a peer's package is installed; prints a line if it is not."""
+    if importlib.util.find_spec(package) is None:
+        print(f"{name} is left out: {package} is not installed (pip install '.[peers]')")
+        return False
+    return True
+
+
 def installed(quick: bool) -> dict[str, str]:
     """The classes of the peers that can run; prints a line for each that cannot."""
     found = {}
     for name, (package, place) in PEERS.items():
-        if importlib.util.find_spec(package) is None:
-            print(f"{name} is left out: {package} is not installed (pip install '.[peers]')")
-        elif quick and name in SLOW_TO_START:
+        if quick and name in SLOW_TO_START:
             print(f"{name} is left out of a quick run: it compiles for longer than the rest takes")
-        else:
+        elif here(name, package):
             found[name] = place
     return found
 
@@ -48,7 +54,7 @@ def installed(quick: bool) -> dict[str, str]:
 # ---- the checks ------------------------------------------------------------------------------------------------------
 
 
-def refuse(net: Net, name: str, what: str) -> None:
+def refuse(net: object, name: str, what: str) -> None:
     """End the program, because the step of a contestant is wrong."""
     raise SystemExit(f"{net}: {name} {what}; nothing was timed")
 
@@ -79,7 +85,7 @@ def check_draws(net: Net, name: str, x: np.ndarray, eps: np.ndarray) -> None:
         refuse(net, name, f"draws normals of mean {eps.mean():.3g} and variance {eps.var():.3g}")
 
 
-def check_losses(net: Net, name: str, losses: list[float], ours: list[float]) -> None:
+def check_losses(net: object, name: str, losses: list[float], ours: list[float]) -> None:
     """Check that after some steps the loss is finite, is lower than at first, and is near that of tinyvae."""
     if not (np.isfinite(losses).all() and losses[-1] < losses[0]):
         refuse(net, name, f"does not train: a loss of {losses[0]:.4g} became {losses[-1]:.4g} in {len(losses)} steps")

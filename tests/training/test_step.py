@@ -821,8 +821,7 @@ def test_phases_without_lengths_alternate_step_by_step():
     training.begin_epoch()
     changed = []
     for _ in range(3):
-        before = training.model.parameters.arrays()
-        before = {name: array.copy() for name, array in before.items()}
+        before = {name: array.copy() for name, array in training.model.parameters.arrays().items()}
         training.step()
         after = training.model.parameters.arrays()
         changed.append({name.split(".")[0] for name in before if (before[name] != after[name]).any()})
