@@ -55,7 +55,11 @@ class Sheet:
         elif self.unfinished.exists():
             raise SystemExit(f"found {self.unfinished} of a run that was stopped: --resume goes on with it; to measure "
                              "everything again, remove it")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise SystemExit(f"the folder of the results, {self.folder}, cannot be made ({fault.strerror}): choose "
+                             "another one with --out") from None
 
     def _take_up(self) -> None:
         """Go on with what is there, if it was measured with the same code on the same machine."""

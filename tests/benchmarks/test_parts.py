@@ -158,3 +158,10 @@ def test_quick_runs_write_elsewhere():
     for out in (results.FOLDER, results.FOLDER / ".." / "results"):
         with pytest.raises(SystemExit, match=r"found --quick with --out .*leave --out out"):
             results.folder(True, out)
+
+
+def test_a_file_in_the_place_of_the_folder_gets_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit, match=r"cannot be made \(File exists\): choose another one with --out"):
+        parts.measure([table([])], False, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
