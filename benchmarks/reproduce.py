@@ -142,13 +142,13 @@ def imputation(quick: bool) -> Parts:
 
 
 def semi_supervised(quick: bool) -> Parts:
-    """M2 on MNIST with 100, 600, 1000 and 3000 labels (Kingma et al. 2014, table 1) beside the supervised net."""
+    """M2 on MNIST with 600, 1000 and 3000 labels (Kingma et al. 2014, table 1) beside the supervised net."""
     return reproduce_semi.semi_supervised(quick, console.print)
 
 
-def semi_supervised_models(quick: bool) -> Parts:
+def few_labels(quick: bool) -> Parts:
     """M2, M1+M2 and SHOT with each of its ideas, on MNIST with 100 labels beside the supervised net."""
-    return reproduce_semi.models(quick, console.print)
+    return reproduce_semi.few_labels(quick, console.print)
 
 
 def gamma_def(quick: bool) -> Parts:
@@ -185,7 +185,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "completion": completion,
     "imputation": imputation,
     "semi-supervised": semi_supervised,
-    "semi-supervised-models": semi_supervised_models,
+    "few-labels": few_labels,
     "gamma-def": gamma_def,
     "gamma-def-settings": gamma_def_settings,
     "beta-gamma": beta_gamma,
