@@ -83,7 +83,7 @@ def accuracy(found):
 discriminator = LogisticRegression(max_iter=300).fit(data.train, data.train_labels)
 found = discriminator.predict(data.test), log_joint(data.test).argmax(1)
 for name, classes_found in zip(("discriminator", "generator"), found, strict=True):
-    print(f"{name:<15}{accuracy(classes_found)} of 300 test images are right")
+    print(f"{name:<15}{accuracy(classes_found)} of {len(data.test)} test images are right")
 
 # %% [markdown]
 # Both name about as many digits right. But only the second can also be asked to draw. Here is an image of each class:
@@ -128,17 +128,19 @@ for name, image in shown.items():
     value = special.logsumexp(log_joint(image))
     axes.axvline(value, color=TEST, linewidth=1.5)
     axes.text(value, top, f"{name} ", rotation=90, fontsize=8, va="top", ha="right")
-plain_axes(axes, "log p(x) of 300 test digits and of the four images", x="nats", y="digits")
+plain_axes(axes, f"log p(x) of {len(log_p)} test digits and of the four images",
+           x="nats", y="digits")
 figure.tight_layout()
-show(figure, "A histogram of log p(x) of the test digits between about -42 and -16 nats. "
+show(figure, f"A histogram of log p(x) of the test digits, between {log_p.min():.0f} and "
+             f"{log_p.max():.0f} nats. "
              "The test image and the drawn one lie within it, the shuffled one below "
              "it, the exchanged one far below.")
 
 # %% [markdown]
 # The discriminator is sure of all of them. It has to share out 100 % among ten classes, whatever it is shown, and a
-# few pixels decide. The generator has $p(x)$, the second formula of the claim, and tells that two of them are like
-# nothing it learned. (The reverse does not hold: an image can have a high $p(x)$ and be no digit. A likely image is
-# one of which no single pixel is odd, and this generator knows nothing but single pixels.)
+# few pixels decide. The generator has $p(x)$, the second formula of the claim, and tells that the exchanged image and
+# the shuffled one are like nothing it learned. (The reverse does not hold: an image can have a high $p(x)$ and be no
+# digit. A likely image is one of which no single pixel is odd, and this generator knows nothing but single pixels.)
 #
 # That is also what is wrong with its drawings: the pixels know their class, but not each other. A better generator
 # needs something that all pixels of an image share: its slant, its width, its style. Nobody wrote that down for any
@@ -175,7 +177,7 @@ tv.fit(alone, digits, **few)
 with_images, without = tv.classify(m2, digits), tv.classify(alone, digits)
 for name, found in (("M2, with all images", with_images), ("the network alone", without)):
     share, error = found.accuracy()
-    print(f"{name:<22}{share:.1%} ± {error:.1%} of 300 test digits are right")
+    print(f"{name:<22}{share:.1%} ± {error:.1%} of {len(digits.test)} test digits are right")
 better, error = gain(with_images, without)
 print(f"{'gain, paired by digit':<22}{better:+.1%} ± {error:.1%}")
 

@@ -124,9 +124,9 @@ plain_axes(left, f"Every bar ends at {log_evidence:.2f}", x="nats; the KL in num
 plain_axes(right, "q moves to the posterior", x="z", y="density")
 figure.tight_layout()
 show(figure, "On the left five bars that all end at the same log p(x), each of a blue ELBO "
-             "and a red KL; the red part is 5.9 nats for the prior and vanishes with more "
-             "steps. On the right the densities of q, the last of which lie on the "
-             "posterior.")
+             f"and a red KL; the red part is {elbo_and_kl(0.0, 1.0)[1]:.1f} nats for the "
+             "prior and vanishes with more steps. On the right the densities of q, the last "
+             "of which lie on the posterior.")
 
 # %% [markdown]
 # The sum in the last column is the evidence, whatever $q$ is: two integrals of different functions, which add up to a
@@ -161,11 +161,12 @@ for name, family in (("mean field", Normal), ("full covariance", FullNormal)):
 print(f"1 - correlation² = {1 - correlation**2:.3f}")
 
 # %% [markdown]
-# Smaller, and far: 0.19, which is $1 - \rho^2$. $\mathrm{KL}(q \,\|\, p)$ is an expectation under $q$, so $q$ is
-# punished for being where $p$ is not, and not for being absent where $p$ is. A product that were as wide as the
-# marginals would lie half outside the narrow ridge, so the best one shrinks until little of it lies outside. The
-# variance that it reports is that of $z_1$ when $z_2$ is *known*. Whoever reads a mean-field variance as "how sure we
-# may be of $z_1$" is too sure. (Of $z_1 - z_2$ it is less sure than it could be: 0.38 against 0.20.)
+# Smaller, and far: the best ones are $1 - \rho^2 = 0.19$, and the search comes near them. $\mathrm{KL}(q \,\|\, p)$ is
+# an expectation under $q$, so $q$ is punished for being where $p$ is not, and not for being absent where $p$ is. A
+# product that were as wide as the marginals would lie half outside the narrow ridge, so the best one shrinks until
+# little of it lies outside. The variance that it reports is that of $z_1$ when $z_2$ is *known*. Whoever reads a
+# mean-field variance as "how sure we may be of $z_1$" is too sure. (Of $z_1 - z_2$ it is less sure than it could be:
+# the variance is $2\,(1 - \rho^2) = 0.38$ under $q$, and $2\,(1 - \rho) = 0.20$ under the posterior.)
 
 # %% tags=["drawing"]
 angle = np.linspace(0, 2 * math.pi, 200)
@@ -228,6 +229,10 @@ for number, fit in enumerate(fits, 1):
     gains = np.diff(fit.elbo)
     print(f"start {number}: ELBO {fit.elbo[0]:>9.2f} -> {fit.elbo[-1]:.2f} nats, "
           f"{len(gains):>2} sweeps; the smallest gain of one {gains.min():.0e}")
+ends = np.array([one.elbo[-1] for one in fits])
+for name, one in (("highest", fits[ends.argmax()]), ("lowest", fits[ends.argmin()])):
+    sizes = np.bincount(model.responsibilities(one.q).argmax(1), minlength=4)
+    print(f"at the {name} ELBO the four means serve {', '.join(map(str, sizes))} data")
 
 # %% tags=["drawing"]
 fit = max(fits, key=lambda one: one.elbo[-1])
@@ -248,13 +253,14 @@ plain_axes(left, "200 data and their components", x="x₁", y="x₂")
 plain_axes(right, "The ELBO never falls", x="sweeps", y="nats")
 figure.tight_layout()
 show(figure, "On the left four clouds of points with a cross in the middle of each. On the "
-             "right five curves of the ELBO, none of which ever falls: three end at the "
-             "highest value, two stay below it.")
+             f"right {len(fits)} curves of the ELBO, none of which ever falls; "
+             f"{np.sum(ends > ends.max() - 1)} of them end at the highest value.")
 
 # %% [markdown]
-# No sweep lowers the ELBO beyond rounding; the smallest gain is that of the last sweep. Two starts end far below the
-# others, at another optimum, in which one mean serves two clouds and three means share the two others. The ELBO of a
-# mixture has many optima, so one tries several starts, and the ELBO says which is best.
+# No sweep lowers the ELBO beyond rounding; the smallest gain is that of the last sweep. Not all starts end at the same
+# value: some stay far below the others, at another optimum. There one mean serves two clouds, and three means share the
+# two others, as the last two lines show. The ELBO of a mixture has many optima, so one tries several starts, and the
+# ELBO says which is best.
 #
 # ## Against the exact answer
 #
@@ -273,12 +279,13 @@ exact = np.logaddexp.reduce(terms)
 small = GaussianMixture(few.reshape(-1, 1), components=2, prior_variance=16.0)
 bound = max(coordinate_ascent(small, seed=seed).elbo[-1] for seed in range(4))
 print(f"log p(x) = {exact:.4f} nats, best ELBO {bound:.4f}, gap {exact - bound:.4f}")
-print(f"log 2 = {math.log(2):.4f}")
+print(f"log 2 = {math.log(2):.4f} nats, from which the gap differs by "
+      f"{abs(exact - bound - math.log(2)):.0e}")
 
 # %% [markdown]
-# The gap is $\log 2$ to the digits printed. The posterior has two equal modes, since the names of the components can be
-# exchanged, and the product $q$ sits in one of them. Its bound counts half of the mass. Again $q$ avoids where $p$ is
-# not: between the modes there is nothing.
+# The gap is $\log 2$, but for the small difference in the last line. The posterior has two equal modes, since the names
+# of the components can be exchanged, and the product $q$ sits in one of them. Its bound counts half of the mass. Again
+# $q$ avoids where $p$ is not: between the modes there is nothing.
 #
 # ## Stochastic variational inference
 #
@@ -308,7 +315,8 @@ for read in (0.05, 0.25, 0.5):
     step = round(read * count / 100)
     print(f"after {read:.0%} of the data: stochastic {batches.elbo[step] / count:.4f} "
           "nats per datum; a sweep is not finished")
-print(f"{(np.diff(batches.elbo) < 0).sum()} of 150 stochastic steps lowered the ELBO")
+falls = np.diff(batches.elbo) < 0
+print(f"{falls.sum()} of {len(falls)} stochastic steps lowered the ELBO")
 for number in (1, 2, 8):
     print(f"after {number} sweep{'s' * (number > 1)}: {sweeps.elbo[number] / count:.4f}")
 
@@ -370,13 +378,15 @@ exact = on_grid(tv.distributions.Gamma(tv.Tensor([1.0]), tv.Tensor([1.0])).log_p
                 log_p_of_outputs, np.linspace(0.01, 12, 240))
 q_variance = fit.q.shape / fit.q.rate**2
 print(f"ELBO {fit.elbo[-1]:.4f} nats after {len(fit.elbo) - 1} sweeps, "
-      f"log p(y) {exact.log_evidence:.4f}")
-print(f"E[tau]: q {fit.q.precision:.3f}, exactly {exact.mean:.3f}; "
-      f"Var[tau]: q {q_variance:.3f}, exactly {exact.variance:.3f}")
+      f"log p(y) {exact.log_evidence:.4f}, gap {exact.log_evidence - fit.elbo[-1]:.4f}")
+print(f"E[tau]:   q {fit.q.precision:.3f}, exactly {exact.mean:.3f}")
+print(f"Var[tau]: q {q_variance:.3f}, exactly {exact.variance:.3f}, "
+      f"ratio {q_variance / exact.variance:.2f}")
 
 # %% [markdown]
-# The bound is less than a tenth of a nat below the evidence, and the means agree. The variance of $\tau$ comes out too
-# small, as with the two latents above, but less so: $w$ and $\tau$ are not much entangled.
+# The bound lies close below the evidence; the gap in the first line is what the product costs. The means nearly agree.
+# The variance of $\tau$ comes out too small, as with the two latents above, but less so: compare the ratio in the last
+# line with the $1 - \rho^2$ of that section. $w$ and $\tau$ are not much entangled.
 #
 # ## From here to the VAE
 #

@@ -466,9 +466,11 @@ def _(answer):
         values = np.array(values, np.float32)
         exact, naive = math.fsum(values), np.cumsum(values, dtype=np.float32)[-1]
         unit, found = np.spacing(np.float32(exact)), answer(values)
-        assert np.asarray(found).dtype == np.float32, "a result in float32 was expected"
-        told = f"expected {exact:.2f} within {unit:g}; one by one it is {naive:.2f}"
+        told = (f"expected {exact:.9g} within {unit:g}, found {float(found):.9g}; "
+                f"one by one it is {naive:.9g}")
         assert abs(float(found) - exact) <= unit, told
+        kind = np.asarray(found).dtype
+        assert kind == np.float32, f"expected a number of float32, found one of {kind}"
 
 
 # %% tags=["solution"]
