@@ -49,9 +49,11 @@ from tinyvae_kernels.cpu.runtime.tiles import (
     one_partial,
 )
 
-# Sums of so few terms, in products of so few multiply-adds that one thread does them, lose more to adding up lanes than
-# it costs to transpose b first.
-SHORT, SMALL = 64, 2**20
+# Of a @ b.T, b is transposed first where that costs less than it spares: sums of so few terms, in products of so few
+# multiply-adds that one thread does them, lose more to adding up lanes; and with so many rows the tiles of a @ b, which
+# load half as much for each multiply-add, save more.
+SHORT, SMALL, TALL = 64, 2**20, 256
+SQUARE = 16  # numbers: the side of a block that is transposed within a processor's caches
 LONG = 4096
 TINY = 4096  # multiply-adds of a matrix that is not worth a job of its own in a batch
 MULTIPLY_ADDS = 16  # a thread's grain in multiply-adds is so many times that in simple operations
@@ -120,10 +122,13 @@ def _dot_product(like: Pointer, a: StridedAddress, b: StridedAddress, c: Address
 
 
 @kernel()
-def _transpose(b: StridedPointer, out: Pointer, rows: int, width: int, stride: int) -> None:
-    for i in range(rows):
-        for j in range(width):
-            out[i * width + j] = b[j * stride + i]
+def _transpose(b: StridedPointer, out: Pointer, rows: int, width: int, stride: int, part: int, parts: int) -> None:
+    first, last = grouped(rows, SQUARE, part, parts)
+    for top in range(first, last, SQUARE):
+        for start in range(0, width, SQUARE):
+            for i in range(top, min(top + SQUARE, last)):
+                for j in range(start, min(start + SQUARE, width)):
+                    out[i * width + j] = b[j * stride + i]
 
 
 @kernel()
@@ -230,13 +235,13 @@ def _matrix(a: Array, b: Array, out: Array | None) -> Plan:
 def _product(a: Array, b: Array, out: Array) -> list[Job]:
     (rows, steps), width = a.shape, b.shape[1]
     work, first = rows * width * steps / MULTIPLY_ADDS, []
-    long = steps > SHORT or rows * width * steps > SMALL or b.strides[1] % b.itemsize
-    if not _along(b) and long:
+    long = (steps > SHORT or rows * width * steps > SMALL) and rows < TALL
+    if not _along(b) and (long or b.strides[1] % b.itemsize):
         bytes_a, bytes_b = a.strides[0], b.strides[1]
         return [Job(_dot_product, out, a, b, out, rows, width, steps, bytes_a, bytes_b, out.strides[0], work=work)]
     if not _along(b):
         transposed = np.empty((steps, width), b.dtype)
-        first = [Job(_transpose, b, transposed, steps, width, b.strides[1] // b.itemsize)]
+        first = [Job(_transpose, b, transposed, steps, width, b.strides[1] // b.itemsize, work=steps * width)]
         b = transposed
     strides = (a.strides[0], a.strides[1], b.strides[0], out.strides[0])
     return [*first, Job(_rows_product, out, a, b, out, rows, width, steps, *strides, work=work)]
