@@ -68,6 +68,21 @@ def test_a_stale_figure_is_noticed():
     assert figures.filled(stale) != stale
 
 
+TORN = re.compile(r"^(?:# )?[ \t]*<!--figure.*$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", figures.documents(), ids=lambda d: d.name)
+def test_no_line_of_text_begins_with_a_figure(document):
+    """In Markdown a comment that begins a line ends the paragraph before it, so the sentence would be torn apart."""
+    assert TORN.findall(document.read_text()) == []
+
+
+def test_a_torn_sentence_is_noticed():
+    for line in ("takes\n<!--figure a:b:d-->1<!--/figure--> s", "# takes\n#   <!--figure a:b:d-->1<!--/figure--> s"):
+        assert TORN.search(line)
+        assert not TORN.search(line.replace("\n", " "))
+
+
 def test_every_reproduction_that_is_committed_says_what_it_needs():
     """A committed result has value, target, passes, seed, commit and seconds, was not a quick run, and is no edit."""
     for file in ("mnist-ten-epochs", "aevb-latents", "aevb-step-size"):
