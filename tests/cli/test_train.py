@@ -47,6 +47,11 @@ def test_a_number_that_is_none_is_refused_from_an_option_of_its_own(run):
     assert_sentence(run("train", "--model", "m2", "--alpha", "nan", "--out", "r"), "found --alpha=NaN; expected a")
 
 
+def test_an_option_of_another_model_is_named_as_it_was_written(run):
+    assert_sentence(run("train", "--first-epochs", "2", "--out", "r"), "found --first-epochs with --model vae; expected")
+    assert_sentence(run("train", "--model", "m1m2", "--given", "label", "--out", "r"), "first-epochs, hidden2")
+
+
 def test_right_options_reach_the_model(run):
     code, _, err = run("train", "--option", "hidden=[5,4]", "--option", "latent=3", "--option", "activation=tanh",
                        *SMALL[4:])

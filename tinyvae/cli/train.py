@@ -247,13 +247,13 @@ def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[
         own[name] = value
     asked = [name for name in given(context) if name in of_model] + list(own)
     if refused := [name for name in asked if name not in takes]:
-        known = ", ".join(takes) or "none"
-        name = f"option {refused[0]}" if refused[0] in own else refused[0]
+        known = ", ".join(name.replace("_", "-") for name in takes) or "none"
+        name = f"option {refused[0]}" if refused[0] in own else refused[0].replace("_", "-")
         raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}")
     for name in asked:
         value, default = (own if name in own else of_model)[name], takes[name].default
         if need := unlike(value, default):
-            as_option = f"option {name}" if name in own else name
+            as_option = f"option {name}" if name in own else name.replace("_", "-")
             example = json.dumps(default, default=list)
             raise ValueError(f"found --{as_option}={json.dumps(value)}; expected {need}, as {name}={example}")
     said = {name: value for name, value in of_model.items() if name in takes  # else the model's own default
