@@ -119,6 +119,8 @@ for name, image in shown.items():
     lower = np.mean(log_p > value)
     print(f"{name:<12}{p_y.argmax()}, {p_y.max():<6.1%} sure     "
           f"log p(x) = {value:6.1f} nats, lower than {lower:.0%} of the test digits")
+
+# %% tags=["outcome"]
 figure = new_figure(7, 2.4)
 axes = figure.add_subplot()
 axes.hist(log_p, bins=30, color=TRAIN, alpha=0.75)
@@ -177,7 +179,8 @@ tv.fit(alone, digits, **few)
 with_images, without = tv.classify(m2, digits), tv.classify(alone, digits)
 for name, found in (("M2, with all images", with_images), ("the network alone", without)):
     share, error = found.accuracy()
-    print(f"{name:<22}{share:.1%} ± {error:.1%} of {len(digits.test)} test digits are right")
+    print(f"{name:<22}{share:.1%} ± {error:.1%} of {len(digits.test)} test digits "
+          "are right")
 better, error = gain(with_images, without)
 print(f"{'gain, paired by digit':<22}{better:+.1%} ± {error:.1%}")
 

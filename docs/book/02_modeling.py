@@ -65,7 +65,10 @@ from tinyvae.pictures.page import INK, TEST, new_figure, plain_axes
 
 # %%
 apple = decaying_apple()
-apple.svg(observed=["skin", "spots"])
+drawn(lambda path: path.write_text(apple.svg(observed=["skin", "spots"])), form="svg",
+      text="A graph of five nodes. Arrows lead from injury and from spores to decayed, "
+           "from decayed to skin, and from decayed and from injury to spots. Skin and "
+           "spots are grey.")
 
 # %% [markdown]
 # The graph is a statement about what does *not* depend on what. Skin has one arrow, from decayed: once we know whether
@@ -226,11 +229,13 @@ drawn(figures.animation, images.swapaxes(0, 1), data.shape, form="gif",
 
 # %% [markdown]
 # Now turn the knobs yourself. The page below holds this very model: point into the map of test images, move the
-# sliders, draw a digit of your own and see what the model makes of it. `tinyvae explore RUN` writes such a page of any
-# run, and it computes all it shows in your browser.
+# sliders, draw a digit of your own and see what the model makes of it. The page is several times as high as its frame,
+# so scroll within the frame, or open the page by itself with the button below. `tinyvae explore RUN` writes such a page
+# of any run, and it computes all it shows in your browser.
 
 # %%
-embedded(tv.explore(run), "The latent space of the digits: a map, a slider for each latent, and your own drawings")
+embedded(tv.explore(run), "The latent space of the digits: a map, a slider for each "
+                          "latent, and your own drawings")
 
 # %% [markdown]
 # ## Latents beside principal components and a plain auto-encoder

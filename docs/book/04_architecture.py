@@ -110,7 +110,8 @@ print(model)
 tv.fit(model, data, epochs=100, lr=4e-3, quiet=True)  # without a progress bar
 result = tv.evaluate(model, data)
 print(f"ELBO {result.elbo:.2f} ± {result.elbo_stderr:.2f} nats per datum, higher is better "
-      f"({result.data_count} test data): reconstruction {result.reconstruction:.2f}, KL {result.kl:.2f}")
+      f"({result.data_count} test data)\n"
+      f"It is the reconstruction {result.reconstruction:.2f} less the KL {result.kl:.2f}.")
 
 # %% [markdown]
 # Now look at what each network says. Below eight test digits stand the mean of $p(x|z)$ for the mean of $q(z|x)$, and
@@ -123,7 +124,8 @@ z = q.sample(tv.Noise(0, "chapter 4"), samples=2)
 rows = [x.numpy(), model.likelihood(q.mean).mean.numpy(), *model.likelihood(z).mean.numpy()]
 names = ["digit x", "z is the mean of q", "z is a draw of q", "z is another draw"]
 drawn(lambda path: figures.labelled_rows(
-    np.array([row[:8] for row in rows]), data.shape, path, "From x to q(z|x), and back", names),
+    np.array([row[:8] for row in rows]), data.shape, path, "From x to q(z|x), and back",
+    names),
     text="Four rows of eight small digits: the black and white originals, a smooth "
          "reconstruction, and two slightly different ones.")
 print("first digit: mean of q", np.round(q.mean.numpy()[0], 2),
@@ -137,7 +139,8 @@ z = model.prior.sample(tv.Noise(1, "chapter 4"), 40)
 made = model.likelihood(z).mean.numpy()
 drawn(lambda path: figures.samples(made, data.shape, path, columns=10,
                                    title="Means of p(x|z) for z from the prior"),
-      text="Forty generated images. Many can be read as digits, some lie between two digits.")
+      text="Forty generated images. Many can be read as digits, some lie between two "
+           "digits.")
 
 # %% [markdown]
 # ## A common map
@@ -156,11 +159,13 @@ for digit in range(10):
     at = plane[data.test_labels == digit]
     axes.scatter(*at.T, s=0)  # so that the axes know the extent
     for place in at:
-        axes.text(*place, str(digit), color=LABELS[digit], fontsize=8, ha="center", va="center")
-plain_axes(axes, "Means of q(z|x) of 300 test digits", x="first principal direction", y="second")
+        axes.text(*place, str(digit), color=LABELS[digit], fontsize=8, ha="center",
+                  va="center")
+plain_axes(axes, "Means of q(z|x) of 300 test digits", x="first principal direction",
+           y="second")
 figure.tight_layout()
-show(figure, "Three hundred digits at the places of their codes. Digits of a kind form clouds, "
-             "which overlap, for eight latents are shown in two directions.")
+show(figure, "Three hundred digits at the places of their codes. Digits of a kind form "
+             "clouds, which overlap, for eight latents are shown in two directions.")
 
 # %% [markdown]
 # ## Predict, then run
@@ -183,7 +188,8 @@ def elbo(q):
 factor = tv.Factor(Normal, q.mean.shape, "nd", start=q.raw.numpy())  # a q for each image
 fitted = tv.infer(log_joint, {"z": factor}, samples=8, steps=400, lr=0.02, dtype="float32")
 gain = elbo(fitted.q["z"]) - elbo(q)
-print(f"encoder {elbo(q).mean():.2f}, each image its own q {elbo(fitted.q['z']).mean():.2f} nats")
+print(f"encoder {elbo(q).mean():.2f}, "
+      f"each image its own q {elbo(fitted.q['z']).mean():.2f} nats")
 stderr = gain.std(ddof=1) / math.sqrt(len(gain))
 print(f"gain {gain.mean():.2f} ± {stderr:.2f} nats per datum, {len(gain)} test images")
 
@@ -214,7 +220,8 @@ def parameters(pixels, hidden, latent):
 
 @parameters.check
 def _(answer):
-    for sizes, expected in (((784, 500, 20), 815_824), ((784, 400, 20), 652_824), ((64, 100, 5), 14_574)):
+    for sizes, expected in (((784, 500, 20), 815_824), ((784, 400, 20), 652_824),
+                            ((64, 100, 5), 14_574)):
         found = answer(*sizes)
         assert found == expected, f"{sizes} has {expected:,} parameters; found {found:,}"
 
@@ -244,11 +251,14 @@ def _(answer):
     for logit in (-2.0, 0.0, 3.0):
         for x in (0, 1):
             expected = stats.bernoulli(1 / (1 + math.exp(-logit))).logpmf(x)
-            assert abs(answer(x, logit) - expected) < 1e-9, f"x = {x}, logit = {logit}: SciPy gives {expected:.6f}"
-    for x, logit, expected in ((0, 800.0, -800.0), (1, -800.0, -800.0), (1, 800.0, 0.0), (0, 45.0, -45.0)):
+            told = f"x = {x}, logit = {logit}: SciPy gives {expected:.6f}"
+            assert abs(answer(x, logit) - expected) < 1e-9, told
+    for x, logit, expected in ((0, 800.0, -800.0), (1, -800.0, -800.0), (1, 800.0, 0.0),
+                               (0, 45.0, -45.0)):
         with np.errstate(all="ignore"):
             found = answer(x, logit)
-        assert abs(found - expected) < 1e-9, f"x = {x}, logit = {logit}: expected {expected}, found {found}"
+        told = f"x = {x}, logit = {logit}: expected {expected}, found {found}"
+        assert abs(found - expected) < 1e-9, told
 
 
 # %% tags=["solution"]
@@ -276,7 +286,8 @@ def _(answer):
         weight /= weight.sum()
         mean = weight @ z
         expected = mean, weight @ (z - mean) ** 2
-        told = f"for x = {x}, w = {w}, s = {s} a grid gives mean {expected[0]:.5f}, variance {expected[1]:.5f}"
+        told = (f"for x = {x}, w = {w}, s = {s} a grid gives mean {expected[0]:.5f}, "
+                f"variance {expected[1]:.5f}")
         assert np.allclose(answer(x, w, s), expected, rtol=0, atol=1e-7), told
 
 

@@ -125,8 +125,8 @@ plain_axes(right, "q moves to the posterior", x="z", y="density")
 figure.tight_layout()
 show(figure, "On the left five bars that all end at the same log p(x), each of a blue ELBO "
              f"and a red KL; the red part is {elbo_and_kl(0.0, 1.0)[1]:.1f} nats for the "
-             "prior and vanishes with more steps. On the right the densities of q, the last "
-             "of which lie on the posterior.")
+             "prior and vanishes with more steps. On the right the densities of q, the "
+             "last of which lie on the posterior.")
 
 # %% [markdown]
 # The sum in the last column is the evidence, whatever $q$ is: two integrals of different functions, which add up to a
@@ -158,7 +158,6 @@ for name, family in (("mean field", Normal), ("full covariance", FullNormal)):
                      lr=0.03)
     best[name] = found.q["z"]
     print(f"{name:<16} variances {np.round(best[name].variance.numpy(), 3)}")
-print(f"1 - correlation² = {1 - correlation**2:.3f}")
 
 # %% [markdown]
 # Smaller, and far: the best ones are $1 - \rho^2 = 0.19$, and the search comes near them. $\mathrm{KL}(q \,\|\, p)$ is
@@ -183,9 +182,9 @@ axes.set_aspect("equal")
 plain_axes(axes, "One and two standard deviations", x="z₁", y="z₂")
 axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "Two long tilted ellipses of the posterior, and two circles of the best product "
-             "of independent normals, far shorter than the ellipses, which reach a little "
-             "over their long sides.")
+show(figure, "Two long tilted ellipses of the posterior, and two circles of the best "
+             "product of independent normals, far shorter than the ellipses, which reach "
+             "a little over their long sides.")
 
 # %% [markdown]
 # ## Coordinate ascent
@@ -241,15 +240,17 @@ left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
 which = model.responsibilities(fit.q).argmax(1)
 for k, marker in enumerate("os^D"):
     left.scatter(*points[which == k].T, s=7, marker=marker, color=LABELS[2 * k])
-left.scatter(*fit.q.mean.T, s=90, marker="+", color=INK, linewidth=2, label="means of q(μ)")
-left.legend(fontsize=8, frameon=False)
+left.scatter(*fit.q.mean.T, s=90, marker="+", color=INK, linewidth=2)
 for number, (one, style) in enumerate(zip(fits, ("-", "--", "-", "--", ":"), strict=True)):
     right.plot(one.elbo, style, linewidth=1.4, color=LABELS[2 * number],
                label=f"start {number + 1}")
-right.set_xscale("symlog", linthresh=10)
-right.set_ylim(-2000, -800)
+right.set_xscale("symlog", linthresh=10, linscale=2)
+right.set_xticks([0, 2, 4, 6, 8, 10, 20, 40])
+right.xaxis.set_major_formatter("{x:g}")
+right.minorticks_off()
+right.set_xlim(-0.5, max(len(one.elbo) for one in fits))
 right.legend(fontsize=7.5, frameon=False, loc="lower right")
-plain_axes(left, "200 data and their components", x="x₁", y="x₂")
+plain_axes(left, "200 data; the crosses are means of q(μ)", x="x₁", y="x₂")
 plain_axes(right, "The ELBO never falls", x="sweeps", y="nats")
 figure.tight_layout()
 show(figure, "On the left four clouds of points with a cross in the middle of each. On the "
@@ -348,8 +349,10 @@ show(figure, "The ELBO against the number of data read, on a logarithmic axis. T
 # a Gamma prior of the noise's precision $\tau$. Given one, the other has a conjugate posterior; together they are
 # entangled. With $q(w) = N(m, S)$ and $q(\tau) = \mathrm{Gamma}(a, b)$, so that $E[\tau] = a / b$, the two steps are
 #
-# $$S^{-1} = \frac1v I + E[\tau]\, X^\top X, \qquad S^{-1} m = E[\tau]\, X^\top y, \qquad
-#   a = a_0 + \tfrac n2, \qquad b = b_0 + \tfrac12 E|y - X w|^2$$
+# $$\begin{gathered}
+#   S^{-1} = \frac1v I + E[\tau]\, X^\top X, \qquad S^{-1} m = E[\tau]\, X^\top y, \\
+#   a = a_0 + \tfrac n2, \qquad b = b_0 + \tfrac12 E|y - X w|^2
+# \end{gathered}$$
 #
 # and these are the lines of $q(w)$, which also serve a batch (`rate`, `seen`):
 #

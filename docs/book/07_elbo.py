@@ -74,7 +74,8 @@ def elbo_of_normal(mean, variance):
     """E_q[log p(x, z)] + H(q) for q = N(mean, variance), in nats."""
     expected_prior = -0.5 * (math.log(2 * math.pi) + mean**2 + variance)
     miss = (x - slope * mean) ** 2 + slope**2 * variance
-    expected_likelihood = -0.5 * (math.log(2 * math.pi * noise_variance) + miss / noise_variance)
+    log_scale = math.log(2 * math.pi * noise_variance)
+    expected_likelihood = -0.5 * (log_scale + miss / noise_variance)
     entropy = 0.5 * math.log(2 * math.pi * math.e * variance)
     return expected_prior + expected_likelihood + entropy
 
@@ -116,9 +117,9 @@ axes.set_xlim(right=evidence + 1.6)
 plain_axes(axes, "The log evidence is fixed; the ELBO lies below it by the KL", x="nats")
 axes.legend(loc="lower left", fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "Four bars that end at log p(x) = -1.84 nats. The bar of the posterior has no "
-             "length, that of a wrong mean is short, that of a wrong variance longer, that of "
-             "the prior by far the longest.")
+show(figure, f"Four bars that end at log p(x) = {evidence:.2f} nats. The bar of the "
+             "posterior has no length, that of a wrong mean is short, that of a wrong "
+             "variance longer, that of the prior by far the longest.")
 
 # %% [markdown]
 # ## Two forms, and the lines that compute them
@@ -172,12 +173,13 @@ def tensor(*values):
 
 
 def estimates(bound, mean=0.5, variance=0.3, count=4000):
-    """The ELBO of q = N(mean, variance) by one draw, `count` times; a row of the batch is one."""
+    """The ELBO of q = N(mean, variance) by one draw, `count` times, each a row."""
     def full(value):
         return tv.Tensor(np.full((count, 1), value))
 
     prior = Normal.standard(1, np.float64)
-    generator = tv.Joint(prior, lambda z: Normal(slope * z, tensor(math.log(noise_variance))))
+    log_noise = tensor(math.log(noise_variance))
+    generator = tv.Joint(prior, lambda z: Normal(slope * z, log_noise))
     q = Normal(full(mean), full(math.log(variance)))
     noise = tv.Noise(0, "chapter 7")
     return tv.elbo(generator, lambda x: q, full(x), noise, bound=bound).numpy()
@@ -211,18 +213,19 @@ for bound in ("elbo-a", "elbo-b"):
 # return expected_log_p + q.entropy()
 # ```
 #
-# First the shape moves, then the rate, each a little too far; then both climb by natural gradient
-# ascent. `tinyvae elbo --mu 4` draws the same for another $\mu$.
+# First the shape moves, then the rate, each a little too far; then both climb by gradient ascent, along the natural
+# gradient. `tinyvae elbo --mu 4` draws the same for another $\mu$.
 
 # %%
 course = lesson.lesson(mu=1.0, sigma=1.0, frames=24)
 drawn(figures.elbo_strip, course,
-      text="The ELBO over the way of q rises while the shape moves to its best value, falls as it "
-           "goes too far, rises again with the rate, and ends just below a dashed line. Below, "
-           "both densities at five moments.")
+      text="The ELBO over the way of q rises while the shape moves to its best value, and "
+           "falls as it goes too far. It rises and falls again with the rate. Then both "
+           "climb, and it ends just below a dashed line. Below, both densities at five "
+           "moments.")
 drawn(figures.elbo_animation, course, form="gif",
-      text="An animation of the same: the Gamma density moves under the normal one, and a dot "
-           "follows the ELBO.")
+      text="An animation of the same: the Gamma density moves under the normal one, and "
+           "a dot follows the ELBO.")
 best = course.best
 print(f"best Gamma: a = {best.shape:.4f}, b = {best.rate:.4f}, ELBO {best.elbo:.4f} nats")
 print(f"highest ELBO of any q on z > 0: {course.bound:.4f} nats")
@@ -251,7 +254,8 @@ print(f"highest ELBO of any q on z > 0: {course.bound:.4f} nats")
 # %%
 for sigma in (1.0, 0.1, 0.01):
     density = stats.norm(0, sigma).pdf(0)
-    print(f"N(0, {sigma:g}²) at its mean: density {density:7.3f}, log density {math.log(density):7.3f}")
+    print(f"N(0, {sigma:g}²) at its mean: density {density:7.3f}, "
+          f"log density {math.log(density):7.3f}")
 
 # %% [markdown]
 # So a positive ELBO of grey images is no mistake, and comparing it with the ELBO of binary images is one: scale the
@@ -292,7 +296,7 @@ def _(mu, sigma):
 
 
 # %% [markdown]
-# **2. A bound from two draws.** For $K$ draws, $\log \frac1K \sum_k p(x, z_k) / q(z_k)$ is, on average, a lower
+# **2. A bound from several draws.** For $K$ draws, $\log \frac1K \sum_k p(x, z_k) / q(z_k)$ is, on average, a lower
 # bound, too (by Jensen's inequality), and a tighter one. Write it for given
 # $\log w_k = \log p(x, z_k) - \log q(z_k)$, so that it also works for $\log w_k = -2000$, where the exponential is 0.
 
@@ -305,9 +309,12 @@ def importance_weighted(log_w):
 
 @importance_weighted.check
 def _(answer):
-    assert abs(answer(np.log([1.0, 3.0])) - math.log(2)) < 1e-12, "the mean of 1 and 3 is 2, so log 2 was expected"
-    assert abs(answer(np.array([-2000.0, -2000.0])) + 2000) < 1e-9, "two weights of exp(-2000) have that mean"
-    assert abs(answer(np.array([800.0])) - 800) < 1e-9, "of a single draw it is log w itself, the ELBO's estimate"
+    for log_w, expected, told in (
+        (np.log([1.0, 3.0]), math.log(2), "the mean of 1 and 3 is 2: log 2 was expected"),
+        (np.full(2, -2000.0), -2000.0, "two weights of exp(-2000) have that mean"),
+        (np.array([800.0]), 800.0, "of a single draw it is log w, the ELBO's estimate"),
+    ):
+        assert abs(answer(log_w) - expected) < 1e-9, told
 
 
 # %% tags=["solution"]
@@ -331,7 +338,8 @@ def highest(mu, sigma):
 @highest.check
 def _(answer):
     for mu, sigma in ((0.0, 1.0), (1.0, 1.0), (-1.0, 2.0)):
-        expected = -divergence(stats.truncnorm(-mu / sigma, np.inf, mu, sigma), stats.norm(mu, sigma))
+        cut_off = stats.truncnorm(-mu / sigma, np.inf, mu, sigma)
+        expected = -divergence(cut_off, stats.norm(mu, sigma))
         told = f"for mu = {mu}, sigma = {sigma} quadrature gives {expected:.6f} nats"
         assert abs(answer(mu, sigma) - expected) < 1e-6, told
 
@@ -339,7 +347,8 @@ def _(answer):
 # %% tags=["solution"]
 @highest.solution
 def _(mu, sigma):
-    return stats.norm.logcdf(mu / sigma)  # q = p / P(z > 0), so log p - log q is log P(z > 0) everywhere on z > 0
+    # q = p / P(z > 0), so log p - log q is log P(z > 0) everywhere on z > 0
+    return stats.norm.logcdf(mu / sigma)
 
 
 # %% [markdown]

@@ -111,15 +111,18 @@ print(f"{'exactly':<24}{2:.3f}")
 # %%
 found = variance.of_expectation(member("normal(1, 1)"), parse("z**2"), draws=100_000)
 by_mu = found.tables[0]
-print(f"derivative of E[z²] by mu, exactly {by_mu.exact.value:.3f}; {found.draws:,} draws each\n")
+print(f"derivative of E[z²] by mu, exactly {by_mu.exact.value:.3f}; "
+      f"{found.draws:,} draws each\n")
 print(f"{'estimator':<32}{'mean':>20}{'variance of a draw':>20}{'exact':>9}")
 for line in by_mu.lines:
     if not line.row.part:
         known = "" if line.exact_variance is None else f"{line.exact_variance:.2f}"
-        print(f"{line.name:<32}{f'{line.mean:.3f} ± {line.stderr:.3f}':>20}{line.variance:>20.2f}{known:>9}")
+        estimate = f"{line.mean:.3f} ± {line.stderr:.3f}"
+        print(f"{line.name:<32}{estimate:>20}{line.variance:>20.2f}{known:>9}")
 drawn(figures.side_by_side, found,
-      text="Variance of a draw of each estimator by mu and by sigma, on a logarithmic axis. The plain score has "
-           "the largest; baselines reduce it; G-REP and the reparameterized estimate have the least.")
+      text="Variance of a draw of each estimator by mu and by sigma, on a logarithmic "
+           "axis. The plain score has the largest; baselines reduce it; G-REP and the "
+           "reparameterized estimate have the least.")
 
 # %% [markdown]
 # ## Predict, then run
@@ -131,8 +134,8 @@ drawn(figures.side_by_side, found,
 rows = [Choice("score"), Choice("score", "leave-one-out")]
 print("    c   score alone   with a baseline (mean of 7 other draws)")
 for c in (0, 10, -10, 100):
-    exact = variance.exact_variances(member("normal(1, 1)"), parse(f"z**2 + {c}" if c >= 0 else f"z**2 - {-c}"),
-                                     rows, 8, 1201)
+    shifted = parse(f"z**2 + {c}" if c >= 0 else f"z**2 - {-c}")
+    exact = variance.exact_variances(member("normal(1, 1)"), shifted, rows, 8, 1201)
     plain, joined = (exact["mu", row] for row in rows)
     print(f"{c:>5}{plain:>14.1f}{joined:>18.1f}")
 
@@ -160,11 +163,13 @@ for c in (0, 10, -10, 100):
 
 # %%
 rng = np.random.default_rng(0)
-print(f"{'latents':>8}{'all of f':>12}{'own term':>12}   variance of the derivative by the first mean")
+print(f"{'latents':>8}{'all of f':>12}{'own term':>12}"
+      "   variance of the derivative by the first mean")
 for D in (1, 10, 100):
     z = 1 + rng.standard_normal((20_000, D))
     score, f = z[:, 0] - 1, z**2
-    print(f"{D:>8}{np.var(f.sum(1) * score, ddof=1):>12.1f}{np.var(f[:, 0] * score, ddof=1):>12.1f}")
+    by_all, by_own = (np.var(terms * score, ddof=1) for terms in (f.sum(1), f[:, 0]))
+    print(f"{D:>8}{by_all:>12.1f}{by_own:>12.1f}")
 
 # %% [markdown]
 # In tinyvae a log joint may be a list of terms, each with the names of the latents that it contains, and each
@@ -202,17 +207,21 @@ by_path = [spread(k * np.cos(k * nodes)) for k in frequencies]
 # %% tags=["drawing"]
 figure = new_figure(6.4, 3)
 axes = figure.add_subplot()
-for values, colour, style, name in ((by_score, TEST, "solid", "score: sin(kz) z"),
-                                    (by_path, TRAIN, "dashed", "reparameterized: k cos(kz)")):
-    axes.plot(frequencies, values, color=colour, linestyle=style, linewidth=1.8, label=name)
+axes.plot(frequencies, by_score, color=TEST, linewidth=1.8, label="score: sin(kz) z")
+axes.plot(frequencies, by_path, color=TRAIN, linestyle="dashed", linewidth=1.8,
+          label="reparameterized: k cos(kz)")
 axes.set_xscale("log")
 axes.set_yscale("log")
+axes.set_xticks([0.2, 0.5, 1, 2, 5])
 axes.xaxis.set_major_formatter("{x:g}")
-plain_axes(axes, "Variance of one draw of d/dμ E[sin(kz)], q = N(0, 1)", x="k", y="variance")
+axes.xaxis.set_minor_formatter("")
+plain_axes(axes, "Variance of one draw of d/dμ E[sin(kz)], q = N(0, 1)", x="k",
+           y="variance")
 axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 figure.tight_layout()
-show(figure, "The variance of the score estimate rises, with a dip near k = 1.2, to 1/2 and stays there. That "
-             "of the reparameterized estimate is smaller for k below about 1 and grows without limit beyond.")
+show(figure, "The variance of the score estimate rises, with a dip near k = 1.2, to 1/2 "
+             "and stays there. That of the reparameterized estimate is smaller for k below "
+             "about 1 and grows without limit beyond.")
 crossing = frequencies[np.argmax(np.array(by_path) > np.array(by_score))]
 print(f"the score has less variance from about k = {crossing:.1f} on")
 
@@ -236,9 +245,11 @@ def coin_score(z, p):
 def _(answer):
     for p in (0.2, 0.5, 0.9):
         mean = p * answer(1, p) + (1 - p) * answer(0, p)
-        assert abs(mean) < 1e-12, f"for p = {p} the mean of the score is {mean:.3f}, and should be 0"
+        told = f"for p = {p} the mean of the score is {mean:.3f}, and should be 0"
+        assert abs(mean) < 1e-12, told
         found = p * 5.0 * answer(1, p) + (1 - p) * 2.0 * answer(0, p)
-        assert abs(found - 3.0) < 1e-12, f"for f(1) = 5, f(0) = 2 the gradient is 3; found {found:.3f} for p = {p}"
+        told = f"for f(1) = 5, f(0) = 2 the gradient is 3; found {found:.3f} for p = {p}"
+        assert abs(found - 3.0) < 1e-12, told
 
 
 # %% tags=["solution"]
@@ -260,9 +271,10 @@ def width_score(z, mu, sigma):
 @width_score.check
 def _(answer):
     for mu, sigma in ((0.0, 1.0), (1.0, 0.5), (-2.0, 3.0)):
-        q = stats.norm(mu, sigma)
-        found = q.expect(lambda z, mu=mu, sigma=sigma: z**2 * answer(z, mu, sigma), epsabs=1e-10)
-        told = f"E[z²] = mu² + sigma², so its derivative is {2 * sigma:.3f}; found {found:.3f}"
+        found = stats.norm(mu, sigma).expect(
+            lambda z, mu=mu, sigma=sigma: z**2 * answer(z, mu, sigma), epsabs=1e-10)
+        told = (f"E[z²] = mu² + sigma², so its derivative is {2 * sigma:.3f}; "
+                f"found {found:.3f}")
         assert abs(found - 2 * sigma) < 1e-6, told
 
 
@@ -290,7 +302,8 @@ def _(answer):
         score = z - 1
         expected = np.linalg.lstsq(score[:, None], f * score, rcond=None)[0][0]
         found = answer(f, score)
-        assert abs(found - expected) < 1e-9, f"least squares gives {expected:.4f}; found {found:.4f}"
+        told = f"least squares gives {expected:.4f}; found {found:.4f}"
+        assert abs(found - expected) < 1e-9, told
 
 
 # %% [markdown]

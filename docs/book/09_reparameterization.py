@@ -65,19 +65,23 @@ rng = np.random.default_rng(1)
 eps = rng.standard_normal(draws)
 shared = [f(mu + eps).mean() for mu in grid]
 fresh = [f(mu + rng.standard_normal(draws)).mean() for mu in grid]
-exact = np.exp(-((grid - 1) ** 2) / 3) / math.sqrt(3)  # of a normal density and f, both of variance 1 and 1/2
+# of a normal density and f, whose variances 1 and 1/2 add up
+exact = np.exp(-((grid - 1) ** 2) / 3) / math.sqrt(3)
 
 figure = new_figure(7.2, 2.9)
-for place, (values, title) in enumerate(((fresh, "fresh ε at every μ"), (shared, "the same 20 ε for all μ"))):
+panels = (fresh, "fresh ε at every μ"), (shared, "the same 20 ε for all μ")
+for place, (values, title) in enumerate(panels):
     axes = figure.add_subplot(1, 2, place + 1)
     axes.plot(grid, exact, color=PALE, linewidth=1, label="exact")
-    axes.plot(grid, values, color=(TEST, TRAIN)[place], linewidth=1.5, label="mean of 20 draws")
+    axes.plot(grid, values, color=(TEST, TRAIN)[place], linewidth=1.5,
+              label="mean of 20 draws")
     axes.set_ylim(0, 0.85)
     plain_axes(axes, title, x="μ", y="estimate of E[f(z)]" if not place else "")
     axes.legend(fontsize=7.5, frameon=False, labelcolor=INK)
 figure.tight_layout()
-show(figure, "Two panels. With fresh draws at every mu the estimate jumps up and down around the exact "
-             "curve. With the same draws for all mu it is a smooth curve beside the exact one.")
+show(figure, "Two panels. With fresh draws at every mu the estimate jumps up and down "
+             "around the exact curve. With the same draws for all mu it is a smooth curve "
+             "beside the exact one.")
 
 # %% [markdown]
 # ## The proof, step by step
@@ -149,8 +153,10 @@ off = np.abs(normal.pdf(inverse(z)) * slope_of_inverse(z) - lognormal.pdf(z)).ma
 print(f"step 1  largest difference to SciPy's density on 400 points: {off:.1e}")
 steps = {
     "E_q[f]": integral(lambda z: f(z) * lognormal.pdf(z), 0, np.inf),
-    "step 2": integral(lambda z: f(z) * normal.pdf(inverse(z)) * slope_of_inverse(z), 0, np.inf),
-    "step 3": integral(lambda e: f(g(e)) * normal.pdf(e) * slope_of_inverse(g(e)) * slope(e), -12, 12),
+    "step 2": integral(lambda z: f(z) * normal.pdf(inverse(z)) * slope_of_inverse(z),
+                       0, np.inf),
+    "step 3": integral(lambda e: f(g(e)) * normal.pdf(e)
+                       * slope_of_inverse(g(e)) * slope(e), -12, 12),
     "step 5": integral(lambda e: f(g(e)) * normal.pdf(e), -12, 12),
 }
 eps = np.linspace(-4, 4, 400)
@@ -180,7 +186,8 @@ for name, left, right in (
     ("sigma", (expectation(mu, sigma + h) - expectation(mu, sigma - h)) / (2 * h),
      integral(lambda e: slope_of_f(g(e)) * e * g(e) * normal.pdf(e), -12, 12)),
 ):
-    print(f"d/d{name:<6} of the expectation {left:.9f}, expectation of the derivative {right:.9f}")
+    print(f"d/d{name:<6} of the expectation {left:.9f}, "
+          f"expectation of the derivative {right:.9f}")
 
 # %% [markdown]
 # ## The gradient by the tape
@@ -198,10 +205,11 @@ for name, left, right in (
 
 # %%
 count = 100_000
-mean, logvar = (tv.Tensor(np.full((count, 1), value), requires_grad=True)  # a row for each draw
-                for value in (0.4, 2 * math.log(0.7)))
+mean, logvar = (tv.Tensor(np.full((count, 1), value), requires_grad=True)
+                for value in (0.4, 2 * math.log(0.7)))  # a row for each draw
 z = Normal(mean, logvar).sample(tv.Noise(0, "chapter 9"))
-slopes = tv.grad((z / (1 + z * z)).sum(), [mean, logvar])  # of each draw by its own parameters
+# of each draw by its own parameters
+slopes = tv.grad((z / (1 + z * z)).sum(), [mean, logvar])
 q = stats.norm(0.4, 0.7)
 
 
@@ -210,10 +218,12 @@ def exact(h):
     return integral(lambda z: f(z) * q.pdf(z) * h(z), -9, 9)
 
 
-scores = {"mu": lambda z: (z - 0.4) / 0.49, "logvar": lambda z: 0.5 * ((z - 0.4) ** 2 / 0.49 - 1)}
+scores = {"mu": lambda z: (z - 0.4) / 0.49,
+          "logvar": lambda z: 0.5 * ((z - 0.4) ** 2 / 0.49 - 1)}
 for found, (name, score) in zip(slopes, scores.items(), strict=True):
     stderr = found.numpy().std(ddof=1) / math.sqrt(count)
-    print(f"d/d{name:<7} {found.numpy().mean():.4f} ± {stderr:.4f} by {count:,} draws, {exact(score):.4f} exactly")
+    print(f"d/d{name:<7} {found.numpy().mean():.4f} ± {stderr:.4f} by {count:,} draws, "
+          f"{exact(score):.4f} exactly")
 
 # %% [markdown]
 # ## Three ways to find g
@@ -258,8 +268,10 @@ for found, (name, score) in zip(slopes, scores.items(), strict=True):
 law, recipe = drawable("chi-square(3)")
 z = recipe.draw(law, tv.Noise(0, "chapter 9"), 200_000).numpy()
 value, stderr = f(z).mean(), f(z).std(ddof=1) / math.sqrt(len(z))
-print(f"E[f(z)] = {value:.4f} ± {stderr:.4f} by {recipe.formula} ({len(z):,} draws)")
-print(f"E[f(z)] = {integral(lambda z: f(z) * stats.chi2(3).pdf(z), 0, np.inf):.4f} by the density, exactly")
+by_density = integral(lambda z: f(z) * stats.chi2(3).pdf(z), 0, np.inf)
+print(f"z is {recipe.formula}")
+print(f"E[f(z)] = {value:.4f} ± {stderr:.4f} by {len(z):,} draws of it")
+print(f"E[f(z)] = {by_density:.4f} by the density, exactly")
 
 # %% [markdown]
 # ## Predict, then run
@@ -272,9 +284,8 @@ print(f"E[f(z)] = {integral(lambda z: f(z) * stats.chi2(3).pdf(z), 0, np.inf):.4
 mean = tv.Tensor(np.full((count, 1), 0.5), requires_grad=True)
 q = Normal(mean, tv.Tensor(np.array([0.0])))
 z = q.sample(tv.Noise(1, "chapter 9"))
-inside = (z.detach() > 0).cast(np.float64)
-ways = {"the trick": inside + 0 * z,  # f with the derivative that it has at every draw, which is 0
-        "the score": inside * q.log_density(z.detach())}
+f_of_z = z.maximum(0.0) / z  # 1 for z > 0 and 0 otherwise
+ways = {"the trick": f_of_z, "the score": f_of_z.detach() * q.log_density(z.detach())}
 for name, value in ways.items():
     slopes = tv.grad(value.sum(), mean).numpy()
     print(f"by {name}: {slopes.mean():.4f} ± {slopes.std(ddof=1) / math.sqrt(count):.4f}")
@@ -359,7 +370,8 @@ def _(answer):
     law = stats.multivariate_normal(mean, lower @ lower.T)
     for eps in ([0.0, 0.0], [1.0, -2.0], [0.3, 3.0]):
         expected = law.logpdf(mean + lower @ eps)
-        assert abs(answer(np.array(eps), lower) - expected) < 1e-9, f"for eps = {eps} SciPy gives {expected:.6f}"
+        told = f"for eps = {eps} SciPy gives {expected:.6f}"
+        assert abs(answer(np.array(eps), lower) - expected) < 1e-9, told
 
 
 # %% tags=["solution"]

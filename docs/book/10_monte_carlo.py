@@ -22,6 +22,7 @@
 # %%
 import itertools
 import math
+import textwrap
 
 import numpy as np
 from scipy import stats
@@ -62,15 +63,17 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 q, recipe = drawable("gamma(3, 2)")
 study = montecarlo.study(q, recipe, parse("z**2"), largest=4096, repetitions=100)
 drawn(figures.montecarlo, study,
-      text="Left, draws by both routes beside the density: they agree. Right, the error over the "
-           "number of draws on logarithmic axes: both routes lie on a line that falls with slope -1/2.")
+      text="Left, a histogram of draws of g(ε) beside the density of q: they agree. Right, "
+           "the error over the number of draws on logarithmic axes: both routes lie on a "
+           "line that falls with slope -1/2.")
 print(f"E[z²] = {study.exact:.4f} exactly, standard deviation of f {study.sd:.4f}\n")
 print(f"{'L':>6}  {'estimate by g(ε)':>19}  {'error of 100 such':>18}  {'sd/sqrt(L)':>10}")
 for row in study.rows:
-    print(f"{row.draws:>6}  {row.estimate[1]:>9.4f} ± {row.stderr[1]:>7.4f}  {row.rms[1]:>18.4f}  "
-          f"{row.expected:>10.4f}")
+    print(f"{row.draws:>6}  {row.estimate[1]:>9.4f} ± {row.stderr[1]:>7.4f}  "
+          f"{row.rms[1]:>18.4f}  {row.expected:>10.4f}")
 low, high = study.slopes[1].interval
-print(f"\nslope of log error over log L: {study.slopes[1].value:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+print(f"\nslope of log error over log L: {study.slopes[1].value:.3f}, "
+      f"95 % interval {low:.3f} to {high:.3f}")
 
 # %% [markdown]
 # ## The number of dimensions matters only through the spread of f
@@ -82,7 +85,8 @@ print(f"\nslope of log error over log L: {study.slopes[1].value:.3f}, 95 % inter
 # %%
 draws, repetitions = 400, 200
 rng = np.random.default_rng(0)
-print(f"{'dimensions':>10}  {'error of the mean of 400 draws':>31}  {'points of a grid':>17}")
+print(f"{'dimensions':>10}  {'error of the mean of 400 draws':>31}  "
+      f"{'points of a grid':>17}")
 for dimensions in (1, 10, 100, 1000):
     errors = [np.mean(rng.standard_normal((draws, dimensions)).sum(1) ** 2 / dimensions) - 1
               for _ in range(repetitions)]
@@ -138,8 +142,9 @@ def gradient(M, L, repetitions=2000, seed=0):
 
 for M, L in ((100, 10), (1000, 1), (100, 1)):
     found = gradient(M, L)
-    print(f"{M:>4} data, {L:>2} draws each: mean {found.mean():.3f} ± {found.std(ddof=1) / math.sqrt(2000):.3f}, "
-          f"variance {found.var(ddof=1):.4f}")
+    stderr = found.std(ddof=1) / math.sqrt(len(found))
+    print(f"{M:>4} data, {L:>2} draw{'s' if L > 1 else ' '} each: mean {found.mean():.3f} "
+          f"± {stderr:.3f}, variance {found.var(ddof=1):.4f}")
 
 # %% [markdown]
 # New data beat new draws of the same data, always: with $M L$ fixed, $V_\epsilon / (M L)$ stays as it is, and
@@ -163,21 +168,24 @@ figure = new_figure(7, 2.8)
 axes = figure.add_subplot()
 for number in range(6):
     means = np.cumsum(np.exp(rng.standard_normal(len(count)) ** 2 / 3)) / count
-    axes.plot(count, means, color=(TRAIN, TEST)[number % 2], linewidth=1, alpha=0.4 + 0.1 * number)
+    axes.plot(count, means, color=(TRAIN, TEST)[number % 2], linewidth=1,
+              alpha=0.4 + 0.1 * number)
 axes.axhline(math.sqrt(3), color=INK, linewidth=1, linestyle=(0, (4, 3)))
-axes.text(1.1, math.sqrt(3) + 0.06, "exact", fontsize=8, color=INK)
+axes.text(1.01, math.sqrt(3), "exact", fontsize=8, color=INK, va="center",
+          transform=axes.get_yaxis_transform())
 axes.set_xscale("log")
-axes.set_ylim(1, 3)
-plain_axes(axes, "Six running means of exp(z²/3): jumps at rare draws", x="draws", y="mean so far")
+axes.set_xlim(1, len(count))
+plain_axes(axes, "Six running means of exp(z²/3): jumps at rare draws", x="draws",
+           y="mean so far")
 figure.tight_layout()
-show(figure, "Six running means over 20,000 draws. They stay below the exact value for long stretches "
-             "and jump above it at single draws.")
+show(figure, "Six running means over 20,000 draws. They begin far off, stay below the "
+             "exact value for long stretches, and jump above it at single draws.")
 
 # %%
 try:
     montecarlo.moments(member("normal"), parse("exp(z**2/3)"))
 except NotFinite as refused:
-    print(f"tinyvae: {refused}")
+    print(textwrap.fill(f"tinyvae: {refused}", 92))
 
 # %% [markdown]
 # ## Exercises
@@ -193,15 +201,17 @@ def standard_error(values):
 
 @standard_error.check
 def _(answer):
-    for values in (np.array([1.0, 2.0]), np.array([0.0, 0.0, 6.0]), np.linspace(0, 1, 50) ** 2):
+    for values in ([1.0, 2.0], [0.0, 0.0, 6.0], np.linspace(0, 1, 50) ** 2):
         expected = stats.sem(values)
-        assert abs(answer(values) - expected) < 1e-12, f"SciPy gives {expected:.6f} for {len(values)} values"
+        told = f"SciPy gives {expected:.6f} for {len(values)} values"
+        assert abs(answer(np.array(values)) - expected) < 1e-12, told
 
 
 # %% tags=["solution"]
 @standard_error.solution
 def _(values):
-    return np.std(values, ddof=1) / math.sqrt(len(values))  # L - 1: the mean was taken from the same values
+    # the divisor is L - 1, for the mean was taken from the same values
+    return np.std(values, ddof=1) / math.sqrt(len(values))
 
 
 # %% [markdown]
@@ -219,15 +229,18 @@ def whole_sum(minibatch, N):
 def _(answer):
     terms = np.array([3.0, -1.0, 4.0, 1.5, 9.0])
     for M in (1, 2, 4):
-        each = [answer(np.array(chosen), len(terms)) for chosen in itertools.combinations(terms, M)]
-        told = f"the mean over all {len(each)} minibatches of {M} is {np.mean(each):.3f}, the sum {terms.sum():.3f}"
+        minibatches = list(itertools.combinations(terms, M))
+        each = [answer(np.array(chosen), len(terms)) for chosen in minibatches]
+        told = (f"the mean over all {len(each)} minibatches of {M} is {np.mean(each):.3f}, "
+                f"the sum {terms.sum():.3f}")
         assert abs(np.mean(each) - terms.sum()) < 1e-9, told
 
 
 # %% tags=["solution"]
 @whole_sum.solution
 def _(minibatch, N):
-    return N / len(minibatch) * np.sum(minibatch)  # each term is in a share M / N of the minibatches
+    # each term is in a share M / N of the minibatches
+    return N / len(minibatch) * np.sum(minibatch)
 
 
 # %% [markdown]
@@ -245,9 +258,10 @@ def antithetic(f, mu, sigma, eps):
 @antithetic.check
 def _(answer):
     line = answer(lambda z: 3 * z - 1, 2.0, 0.5, np.array([0.7]))
-    assert abs(line - 5) < 1e-12, f"the mean of 3 z - 1 is 5, exactly by one pair; found {line:.4f}"
-    expected, eps = math.exp(0.3 + 0.5**2 / 2), np.random.default_rng(0).standard_normal(20_000)
-    found = answer(np.exp, 0.3, 0.5, eps)
+    told = f"the mean of 3 z - 1 is 5, exactly by one pair; found {line:.4f}"
+    assert abs(line - 5) < 1e-12, told
+    eps = np.random.default_rng(0).standard_normal(20_000)
+    expected, found = math.exp(0.3 + 0.5**2 / 2), answer(np.exp, 0.3, 0.5, eps)
     assert abs(found - expected) < 0.006, f"E[exp(z)] is {expected:.4f}; found {found:.4f}"
 
 

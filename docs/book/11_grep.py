@@ -110,7 +110,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 
 # %% tags=["drawing"]
 figure = new_figure(7.2, 2.8)
-shapes = ((0.3, TEST, "solid"), (1.0, "#009E73", "dashed"), (3.0, TRAIN, "dashdot"), (30.0, INK, "dotted"))
+shapes = ((0.3, TEST, "solid"), (1.0, "#009E73", "dashed"), (3.0, TRAIN, "dashdot"),
+          (30.0, INK, "dotted"))
 for place, title in enumerate(("density of log z", "density of ε")):
     axes = figure.add_subplot(1, 2, place + 1)
     for a, colour, style in shapes:
@@ -118,13 +119,14 @@ for place, title in enumerate(("density of log z", "density of ε")):
         at = np.linspace(-4, 3, 400)
         w = centre + width * at if place else np.linspace(-8, 5, 600)
         density = np.exp(a * w - np.exp(w) - special.gammaln(a))  # of log z, for the rate 1
-        axes.plot(at if place else w, density * width if place else density, color=colour, linestyle=style,
-                  linewidth=1.6, label=f"a = {a:g}")
+        axes.plot(at if place else w, density * width if place else density, color=colour,
+                  linestyle=style, linewidth=1.6, label=f"a = {a:g}")
     plain_axes(axes, title, x="ε" if place else "log z")
     axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="upper left")
 figure.tight_layout()
-show(figure, "Left, the densities of log z for four shapes lie far apart and have different widths. Right, those "
-             "of the standardised noise nearly coincide, but for the skewness of the small shapes.")
+show(figure, "Left, the densities of log z for four shapes lie far apart and have "
+             "different widths. Right, those of the standardised noise nearly coincide, "
+             "but for the skewness of the small shapes.")
 
 # %% [markdown]
 # ## The formulas against the walk
@@ -146,7 +148,8 @@ z = q.sample(tv.Noise(0, "chapter 11")).detach()
 eps = q.standardise(q.to_stable(z)).detach()
 w = q.unstandardise(eps)
 log_q_eps = q.log_density(w) + q.log_scale()
-walked = [tv.grad((w.exp() ** 2).sum(), shape).numpy(), tv.grad((z * z * log_q_eps).sum(), shape).numpy()]
+walked = [tv.grad((w.exp() ** 2).sum(), shape).numpy(),
+          tv.grad((z * z * log_q_eps).sum(), shape).numpy()]
 
 draw, noise = z.numpy()[0], eps.numpy()[0]
 psi1, psi2 = special.polygamma(1, a), special.polygamma(2, a)
@@ -176,10 +179,13 @@ z = normal.sample(tv.Noise(1, "chapter 11")).detach()
 parameters = [normal.mu, normal.logvar]
 eps = normal.standardise(z).detach()
 log_q_eps = normal.log_density(normal.unstandardise(eps)) + normal.log_scale()
-largest = max(np.abs(part.numpy()).max() for part in tv.grad((z**2 * log_q_eps).sum(), parameters))
-print(f"noise without v: largest |g_corr| of {count} draws of a normal distribution {largest:.1e}")
+g_corr = tv.grad((z**2 * log_q_eps).sum(), parameters)
+largest = max(np.abs(part.numpy()).max() for part in g_corr)
+print(f"noise without v: largest |g_corr| of {count} draws of a normal distribution "
+      f"{largest:.1e}")
 
-held = q.to_stable(q.sample(tv.Noise(2, "chapter 11"))).detach()  # T is the identity: nothing moves with v
+# T is the identity: nothing moves with v
+held = q.to_stable(q.sample(tv.Noise(2, "chapter 11"))).detach()
 found = tv.grad((held.exp() ** 2 * q.log_density(held)).sum(), shape).numpy()
 draw = held.exp().numpy()[0]
 off = np.abs(found - draw**2 * (np.log(draw) + math.log(b) - special.digamma(a))).max()
@@ -217,7 +223,8 @@ for a in (0.3, 1.0, 3.0, 30.0):
 for f, a in (("log(z)", 0.3), ("z**2", 1.0), ("z**2", 3.0)):
     exact = variance.exact_variances(member(f"gamma({a}, 1)"), parse(f), rows, 8, 1201)
     by_score, by_grep = (exact["shape", row] for row in rows)
-    print(f"f = {f:<7} a = {a:g}: variance of the score {by_score:.4g}, of G-REP {by_grep:.4g}")
+    print(f"f = {f:<7} a = {a:g}: variance of the score {by_score:.4g}, "
+          f"of G-REP {by_grep:.4g}")
 
 # %% [markdown]
 # ## Where G-REP loses
@@ -231,7 +238,8 @@ for f, a in (("log(z)", 0.3), ("z**2", 1.0), ("z**2", 3.0)):
 curves = {}
 values = np.geomspace(0.1, 30, 10)
 for f in ("z", "sigmoid(8*(z-1))"):
-    each = [variance.exact_variances(member(f"gamma({a}, 1)"), parse(f), rows, 8, 1201) for a in values]
+    each = [variance.exact_variances(member(f"gamma({a}, 1)"), parse(f), rows, 8, 1201)
+            for a in values]
     curves[f] = [[exact["shape", row] for exact in each] for row in rows]
     by_score, by_grep = map(np.array, curves[f])
     lost = ", ".join(f"{a:.2g}" for a in values[by_grep > by_score])
@@ -241,16 +249,20 @@ for f in ("z", "sigmoid(8*(z-1))"):
 figure = new_figure(7.2, 2.9)
 for place, (f, pair) in enumerate(curves.items()):
     axes = figure.add_subplot(1, 2, place + 1)
-    for by, colour, marker, name in zip(pair, (TEST, TRAIN), "so", ("score", "G-REP"), strict=True):
-        axes.plot(values, by, color=colour, marker=marker, markersize=4, linewidth=1.5, label=name)
+    looks = (TEST, "s", "score"), (TRAIN, "o", "G-REP")
+    for by, (colour, marker, name) in zip(pair, looks, strict=True):
+        axes.plot(values, by, color=colour, marker=marker, markersize=4, linewidth=1.5,
+                  label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    plain_axes(axes, f"f(z) = {f}", x="shape a of q", y="variance of a draw" if not place else "")
+    plain_axes(axes, f"f(z) = {f}", x="shape a of q",
+               y="variance of a draw" if not place else "")
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 figure.tight_layout()
-show(figure, "Variance of a draw of the derivative by the shape. For f = z the curves cross: at small shapes G-REP has "
-             "more variance, at large ones far less. For a steep step they cross at a larger shape.")
+show(figure, "Variance of a draw of the derivative by the shape. For f = z the curves "
+             "cross: at small shapes G-REP has more variance, at large ones far less. For "
+             "a steep step they cross at a larger shape.")
 
 # %% [markdown]
 # Since then better maps have been found. The one of the sampler itself (rejection sampling variational inference)
@@ -260,12 +272,13 @@ show(figure, "Variance of a draw of the derivative by the shape. For f = z the c
 # %%
 found = variance.of_expectation(member("gamma(2, 1)"), parse("exp(-z)"), draws=40_000)
 drawn(figures.side_by_side, found,
-      text="Variance of a draw of each estimator by shape and by rate. The score is highest, baselines lower it, "
-           "G-REP and the implicit estimate are lowest.")
+      text="Variance of a draw of each estimator by shape and by rate. G-REP and the "
+           "implicit estimate are lowest, far below the score with and without baselines.")
 by_shape = found.tables[0]
 print(f"derivative of E[exp(-z)] by the shape, exactly {by_shape.exact.value:.5f}")
 for line in by_shape.lines:
-    print(f"{line.name:<28}{line.mean:>10.5f} ± {line.stderr:.5f}   variance {line.variance:.5f}")
+    print(f"{line.name:<31}{line.mean:>9.5f} ± {line.stderr:.5f}   "
+          f"variance {line.variance:.5f}")
 
 # %% [markdown]
 # ## Exercises
@@ -289,8 +302,10 @@ def by_shape_of(eps, a):
 def _(answer):
     for eps, a in ((0.0, 1.0), (1.0, 0.5), (-2.0, 4.0)):
         expected = (gamma_map(eps, a + 1e-6) - gamma_map(eps, a - 1e-6)) / 2e-6
-        told = f"for eps = {eps}, a = {a} a central difference gives {expected:.5f}; found {answer(eps, a):.5f}"
-        assert abs(answer(eps, a) - expected) < 1e-5 * max(1, abs(expected)), told
+        found = answer(eps, a)
+        told = (f"for eps = {eps}, a = {a} a central difference gives {expected:.5f}; "
+                f"found {found:.5f}")
+        assert abs(found - expected) < 1e-5 * max(1, abs(expected)), told
 
 
 # %% tags=["solution"]
@@ -315,9 +330,11 @@ def path_part(slope_of_f, a):
 def _(answer):
     for a in (1.0, 2.0, 5.0):
         psi1, psi2 = special.polygamma(1, a), special.polygamma(2, a)
-        expected = a * psi1 + psi2 / (2 * psi1)
-        assert abs(answer(lambda z: 1.0, a) - expected) < 1e-6, f"for f = z, a = {a} it is {expected:.6f}"
-        assert abs(answer(lambda z: 1 / z, a) - psi1) < 1e-6, f"for f = log z, a = {a} it is {psi1:.6f}"
+        of_z = a * psi1 + psi2 / (2 * psi1)
+        for name, slope_of_f, expected in (("z", lambda z: 1.0, of_z),
+                                           ("log z", lambda z: 1 / z, psi1)):
+            told = f"for f = {name}, a = {a} it is {expected:.6f}"
+            assert abs(answer(slope_of_f, a) - expected) < 1e-6, told
 
 
 # %% tags=["solution"]
@@ -342,20 +359,29 @@ def _(slope_of_f, a):
 @exercise("A map for the Beta distribution")
 def beta_noise(z, a, b):
     """eps of z ~ Beta(a, b), for 0 < z < 1."""
-    return (z - a / (a + b)) * math.sqrt((a + b + 1) / (a * b)) * (a + b)  # of z itself; its range depends on a, b
+    # of z itself; its range depends on a, b
+    return (z - a / (a + b)) * math.sqrt((a + b + 1) / (a * b)) * (a + b)
 
 
 @beta_noise.check
 def _(answer):
     for a, b in ((1.0, 1.0), (0.5, 2.0), (4.0, 3.0)):
-        q = stats.beta(a, b)
-        first, second = (integrate.quad(lambda t, n=n, q=q, a=a, b=b: answer(special.expit(t), a, b) ** n
-                                        * q.pdf(special.expit(t)) * special.expit(t) * special.expit(-t),
-                                        -60, 30, limit=300)[0] for n in (1, 2))  # over t = logit z
+
+        def moment(n, a=a, b=b):
+            def integrand(t):  # over t = logit z: its density is z (1 - z) times that of z
+                z, rest = special.expit(t), special.expit(-t)
+                return answer(z, a, b) ** n * stats.beta(a, b).pdf(z) * z * rest
+
+            return integrate.quad(integrand, -60, 30, limit=300)[0]
+
+        first, second = moment(1), moment(2)
         assert abs(first) < 1e-5, f"for a = {a}, b = {b} the mean of eps is {first:.4f}"
-        assert abs(second - 1) < 1e-5, f"for a = {a}, b = {b} the mean of eps² is {second:.4f}"
-        assert abs(answer(1e-12, a, b)) > 5, "the range of eps should be the whole line: near z = 0 eps is far out"
-        assert abs(answer(1 - 1e-12, a, b)) > 5, "the range of eps should be the whole line: near z = 1 eps is far out"
+        told = f"for a = {a}, b = {b} the mean of eps² is {second:.4f}"
+        assert abs(second - 1) < 1e-5, told
+        for end, z in ((0, 1e-12), (1, 1 - 1e-12)):
+            told = ("the range of eps should be the whole line: "
+                    f"near z = {end} eps is far out")
+            assert abs(answer(z, a, b)) > 5, told
 
 
 # %% [markdown]
@@ -366,7 +392,8 @@ def _(answer):
 @beta_noise.solution
 def _(z, a, b):
     centre = special.digamma(a) - special.digamma(b)
-    return (special.logit(z) - centre) / math.sqrt(special.polygamma(1, a) + special.polygamma(1, b))
+    spread = math.sqrt(special.polygamma(1, a) + special.polygamma(1, b))
+    return (special.logit(z) - centre) / spread
 
 
 # %% [markdown]
@@ -376,10 +403,10 @@ def _(z, a, b):
 #   distribution; and both limits are named. It uses one draw a step, against some thirty of BBVI with Rao-Blackwell
 #   and control variate.
 # - Its two experiments are run again in `examples/`. On 320 images of faces, a model with 463,800 latents, the training
-#   ELBO of G-REP by one draw after 1000 steps is
-#   <!--figure gamma-def:rows[setting=G-REP, step 1000].value:,.0f-->-8,586,539<!--/figure--> nats, that of BBVI by
-#   thirty draws after 500 steps
-#   <!--figure gamma-def:rows[setting=BBVI, step 500].value:,.0f-->-12,412,725<!--/figure--> nats (one run each).
+#   ELBO of G-REP by one draw after 1000 steps
+#   is <!--figure gamma-def:rows[setting=G-REP, step 1000].value:,.0f-->-8,586,539<!--/figure--> nats, that of BBVI by
+#   thirty draws after 500
+#   steps <!--figure gamma-def:rows[setting=BBVI, step 500].value:,.0f-->-12,412,725<!--/figure--> nats (one run each).
 #   [The gradient problem, from BBVI to G-REP](../estimators.md) says where ours differ from the paper's.
 # - Naesseth, Ruiz, Linderman & Blei (2017) take the map of the rejection sampler; Figurnov, Mohamed & Mnih (2018)
 #   differentiate the distribution function.

@@ -113,7 +113,7 @@ axes.hist(points, bins=40, density=True, color=PALE, alpha=0.45, label="points, 
 for y, (style, marker) in enumerate((("-", "o"), ("--", "s"))):
     colour, density = LABELS[(0, 6)[y]], stats.norm(m[y], s).pdf(grid) / 2
     axes.plot(grid, density, style, color=colour, label=f"p(x, y = {y}) by all points")
-    axes.plot(labels[y], 0.006, marker, color=colour, markersize=8, label=f"the label {y}")
+    axes.plot(labels[y], 0.014, marker, color=colour, markersize=8, label=f"the label {y}")
 axes.axvline(labels.mean(), color=INK, linewidth=1, linestyle=":")
 axes.text(labels.mean() + 0.08, 0.37, "border by\ntwo labels", fontsize=8, color=INK)
 axes.axvline(m.mean(), color=INK, linewidth=1.5)
@@ -139,17 +139,21 @@ show(figure, "Two heaps of points around -2 and 2. The two labelled points lie o
 
 # %% tags=["answer"]
 compare((points > 2).astype(int), np.array([1.2, 3.0]))
-below = (heap == 1) & (points <= 2)
-print(f"{below.sum()} of the {np.sum(heap)} points of the right heap are not beyond 2;"
-      f"\nwith these wrong and all others right it would be {1 - below.mean():.1%}")
 
 # %% [markdown]
 # They lower it. They move the border to between the heaps, so about half of the right heap, the points that are not
-# beyond 2, get the wrong class; the last line says what share is right if only these are wrong. The bound asks how $x$
-# can be explained, and two heaps explain it; that the names follow another border is a fact about $p(y|x)$ of which $x$
-# alone says nothing. More unlabelled points make it worse, for they outvote the labels. What the method needs is an
-# assumption, and the generator states it: *a class is a way in which data come about.* For digits, coins and diseases
-# that is often so. For "images that I like" it is not.
+# beyond 2, get the wrong class. If only these are wrong, this share is right:
+
+# %%
+below = (heap == 1) & (points <= 2)
+print(f"{below.sum()} of the {np.sum(heap)} points of the right heap are not beyond 2;\n"
+      f"with these wrong and all others right, {1 - below.mean():.1%} are right")
+
+# %% [markdown]
+# The bound asks how $x$ can be explained, and two heaps explain it; that the names follow another border is a fact
+# about $p(y|x)$ of which $x$ alone says nothing. More unlabelled points make it worse, for they outvote the labels.
+# What the method needs is an assumption, and the generator states it: *a class is a way in which data come about.* For
+# digits, coins and diseases that is often so. For "images that I like" it is not.
 #
 # ## The whole objective
 #
@@ -202,8 +206,8 @@ style = m2.posterior_given(tv.Tensor(x), tv.Tensor(y))[0].mean.numpy()
 chosen = np.argsort((style**2).sum(1))[-8:]  # the digits whose style is least usual
 restyled = m2.restyled(tv.Tensor(x[chosen]), tv.Tensor(y[chosen])).numpy()
 drawn(analogies, x[chosen], restyled.swapaxes(0, 1), list("0123456789"), (8, 8),
-      text="Eight test digits, and beside each the ten digits in its style. Within a column "
-           "the digit stays and becomes wider, narrower, bolder or fainter.")
+      text="Eight test digits, and beside each the ten digits in its style. Within a "
+           "column the digit stays and becomes wider, narrower, bolder or fainter.")
 
 # %% [markdown]
 # ## Labels inside the bound
@@ -302,7 +306,8 @@ def border(m0, m1, s, pi):
 
 @border.check
 def _(answer):
-    for m0, m1, s, pi in ((-2.0, 2.0, 0.8, 0.5), (-2.0, 2.0, 0.8, 0.9), (0.0, 1.0, 1.0, 0.2)):
+    for m0, m1, s, pi in ((-2.0, 2.0, 0.8, 0.5), (-2.0, 2.0, 0.8, 0.9),
+                          (0.0, 1.0, 1.0, 0.2)):
 
         def difference(x, m0=m0, m1=m1, s=s, pi=pi):
             ratio = stats.norm(m1, s).logpdf(x) - stats.norm(m0, s).logpdf(x)

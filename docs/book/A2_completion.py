@@ -248,11 +248,13 @@ def _(answer):
     log_joint, log_q = np.log(joint), np.log(q)
     flow = np.zeros((3, 3))
     for old, new in itertools.product(range(3), repeat=2):
-        flow[old, new] = q[new] * answer(log_joint[new], log_q[new], log_joint[old], log_q[old])
+        taken = answer(log_joint[new], log_q[new], log_joint[old], log_q[old])
+        flow[old, new] = q[new] * taken
     chain = flow + np.diag(1 - flow.sum(1))  # what is not taken stays
     posterior = joint / joint.sum()
     after = posterior @ chain
-    told = f"from the posterior {posterior.tolist()} a step leads to {after.round(3).tolist()}"
+    told = (f"from the posterior {posterior.tolist()} a step leads to "
+            f"{after.round(3).tolist()}")
     assert np.allclose(after, posterior, rtol=0, atol=1e-12), told
     always = answer(-3.0, -1.0, -2.0, 0.0)
     assert abs(always - 1) < 1e-12, "with equal weights w every proposal is taken"

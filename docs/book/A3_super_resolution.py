@@ -118,7 +118,8 @@ drawn(upscaled, upscale(cvae, test[:10], temperatures=(0.0, 1.0), draws=16), (8,
            "wrong stroke; means of answers; the originals.")
 by_draws, at_once = tv.evaluate(cvae, data, importance_samples=50), tv.evaluate(net, data)
 print(f"log p(x|y) of {len(test)} test digits, in nats per digit, higher is better")
-print(f"CVAE, 50 draws     {by_draws.log_evidence:.2f} ± {by_draws.log_evidence_stderr:.2f}")
+print(f"CVAE, 50 draws     {by_draws.log_evidence:.2f} "
+      f"± {by_draws.log_evidence_stderr:.2f}")
 print(f"network without z  {at_once.elbo:.2f} ± {at_once.elbo_stderr:.2f}")
 
 # %% [markdown]
@@ -137,6 +138,8 @@ for way in (*ways, flat.way(1, 0.0)):
           f"SSIM {way.ssim:.3f} ± {way.ssim_stderr:.3f}")
 lost = found.way(32, 1.0).psnr - found.way(1, 1.0).psnr
 print(f"an answer at T = 1 loses {lost:.2f} dB against the mean of 32")
+
+# %% tags=["outcome"]
 temperatures = np.linspace(0, 1.5, 7)
 course = upscale(cvae, test, temperatures=tuple(temperatures), draws=16)
 one, mean = ([course.way(draws, t) for t in temperatures] for draws in (1, 16))
@@ -145,9 +148,11 @@ left, right = figure.subplots(1, 2)
 looks = {"one answer": (one, "o-", TEST), "mean of 16": (mean, "s--", TRAIN)}
 for name, (each, style, colour) in looks.items():
     values, errors = [way.psnr for way in each], [way.psnr_stderr for way in each]
-    left.errorbar(temperatures, values, errors, fmt=style, color=colour, markersize=4, label=name)
+    left.errorbar(temperatures, values, errors, fmt=style, color=colour, markersize=4,
+                  label=name)
 right.plot(temperatures, [way.diversity for way in one], "o-", color=INK, markersize=4)
-plain_axes(left, "Likeness with the original", "temperature T", "PSNR in dB, higher is better")
+plain_axes(left, "Likeness with the original", "temperature T",
+           "PSNR in dB, higher is better")
 plain_axes(right, "Spread of the answers", "temperature T", "standard deviation of a pixel")
 left.legend(fontsize=8, frameon=False)
 figure.tight_layout()

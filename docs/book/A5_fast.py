@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 from tinyvae_kernels.cpu.activations import bias_grad
+from tinyvae_kernels.cpu.runtime.team import team
 
 import tinyvae as tv
 from tinyvae.engine import table
@@ -90,10 +91,12 @@ if step:
           f"{machine['cpu']}; lower is better.")
 
 # %% tags=["drawing"]
+ratio = {key: value / microseconds[*key[:2], "replayed"]
+         for key, value in microseconds.items()}
 figure = new_figure(7, 3)
 axes = figure.add_subplot()
 for i, (form, color) in enumerate(FORMS.items()):
-    times = [microseconds[*size, form] / microseconds[*size, "replayed"] for size in sizes]
+    times = [ratio[*size, form] for size in sizes]
     axes.bar(np.arange(len(sizes)) + 0.2 * (i - 1.5), times, 0.18, color=color, label=form)
     for place, value in enumerate(times):
         axes.text(place + 0.2 * (i - 1.5), value, f"{value:.1f}", fontsize=7, color=INK,
@@ -103,17 +106,25 @@ plain_axes(axes, "The time of a step, as a multiple of the replayed one (lower i
 axes.grid(visible=False, axis="x")
 axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "Bars for five sizes of net. Launched one by one, the step of the smallest "
-             "takes more than ten times as long as replayed; that of the largest, batch "
-             "1,000, a fifth longer with kernels, and more than twice as long with twins. "
-             "Replayed, a step takes about as long as its products alone.")
+if sizes:
+    small, large = (pick(sizes, key=lambda size: microseconds[*size, "replayed"])
+                    for pick in (min, max))
+    twins, kernels, products = "eager, twins", "eager, kernels", "products alone"
+    alone = [ratio[*size, products] for size in sizes]
+    show(figure, f"Bars for {len(sizes)} sizes of net. Launched one by one, the step of "
+                 f"the smallest takes {ratio[*small, kernels]:.1f} times as long with "
+                 f"kernels as replayed, and {ratio[*small, twins]:.1f} times with twins; "
+                 f"that of the largest, batch {large[1]:,}, {ratio[*large, kernels]:.1f} "
+                 f"and {ratio[*large, twins]:.1f} times. The products alone take "
+                 f"{min(alone):.1f} to {max(alone):.1f} times as long as a replayed step.")
 
 # %% [markdown]
 # Two things slow a step down, and the size decides which. The small net is slow because of $n\,t_0$: its arrays fit
 # into the nearest cache, and Python takes longer to launch an operation than the operation takes. There replaying
 # helps most. The large net is slow because of $B/\beta$: its arrays travel, and NumPy's operations use one thread.
-# There the fused kernels help most. At the end a step takes about as long as its matrix products alone, and the
-# smallest somewhat longer.
+# There the fused kernels help most. At the end a step takes about as long as its matrix products alone. It may even
+# take less time than these, as the second step here does: the products alone are NumPy's, and the step multiplies with
+# kernels of its own.
 #
 # ## Fewer passes: fused kernels
 #
@@ -178,7 +189,7 @@ for case in ("tanh", "relu", "softplus"):
 #
 # The recorded step is a list of kernels over arrays that stay where they are (page A6). For the processor such a
 # kernel is five numbers: the address of its machine code, three addresses of its arguments, and into how many parts
-# it may be cut. So the whole step is a table with a row for each kernel,
+# it may be cut. So the whole step is a table with a row for each run of a kernel,
 #
 # $$\text{step} = \begin{pmatrix} \text{code}_1 & p_1 & n_1 & s_1 & \text{parts}_1 \\ & & \vdots & & \\
 #   \text{code}_m & p_m & n_m & s_m & \text{parts}_m \end{pmatrix}$$
@@ -199,6 +210,10 @@ print(f"launches: {len(tape.working())}\n"
       f"rows of the table: {rows}, with {programs[0].table.shape[1]} numbers each")
 
 # %% [markdown]
+# The table has more rows than the step has launches, because some launches run two kernels. To draw normal noise, one
+# makes random words and the next makes normal numbers of them; a product may first transpose a matrix; the check for
+# NaN first sums and then decides.
+#
 # A list that is trusted must be right. `Program` therefore makes the first two replays beside the same step run anew,
 # from the same state, and compares the bits of everything it changed. And the step draws noise, which has to be new
 # each time. A generator with a hidden state would make that hard to compare and to resume. tinyvae's noise has no
@@ -234,6 +249,8 @@ errors = (sums - exact) / unit
 print(f"{len(set(sums.tolist()))} different sums; the exact one is {exact:.7f}")
 print(f"the worst is {np.abs(errors).max():.0f} units of the last digit away, "
       f"of {unit:.1e} each")
+
+# %% tags=["outcome"]
 figure = new_figure(7, 2.4)
 axes = figure.add_subplot()
 places, counts = np.unique(errors, return_counts=True)
@@ -243,12 +260,14 @@ plain_axes(axes, "The same 1,000 numbers, added in 1,000 orders",
            x="error of the sum, units of its last digit", y="orders")
 axes.legend(fontsize=8, frameon=False)
 figure.tight_layout()
-show(figure, "The errors of 1,000 sums of the same numbers: some dozens of values, in a "
-             "bell around the exact sum that is some ten units of the last digit wide.")
+show(figure, f"The errors of {len(sums):,} sums of the same numbers, in a bell of "
+             f"{len(places)} values from {places.min():+.0f} to {places.max():+.0f} units "
+             f"of the last digit, with the mean {errors.mean():+.1f} and the standard "
+             f"deviation {errors.std():.1f}.")
 
 # %% [markdown]
 # Each addition rounds the sum to the next number that float32 has, and where depends on what was added before. So the
-# sum wanders over some dozens of neighbouring numbers. In a training this is everywhere: a gradient is a sum over the
+# sum wanders over many neighbouring numbers. In a training this is everywhere: a gradient is a sum over the
 # batch, a product of matrices is a sum for each element. If two threads share *a sum*, each adds its half, and then
 # the halves are added, which is another order. A machine with four cores would then train another model than one with
 # two, and a thread that comes late could change the result of a run.
@@ -307,11 +326,13 @@ for cut in (by_columns, by_rows):
 # ```
 #
 # There are more parts than threads, because the system may stop a thread for a while: then the others take its parts,
-# and only the one it has begun is late. In the step from above most jobs stay with the thread that leads:
+# and only the one it has begun is late. A single thread has nobody to share with, and cuts no job. In the step from
+# above most jobs stay with the thread that leads, even if others wait for work:
 
 # %%
 parts = np.array([row[4] for call in programs for row in call.table])
-print(f"{np.sum(parts > 1)} of {len(parts)} jobs are shared, on this machine")
+print(f"{np.sum(parts > 1)} of {len(parts)} jobs are shared on this machine, "
+      f"whose team has {team.count} thread{'s' * (team.count > 1)}")
 
 # %% [markdown]
 # ## What the GPU does
@@ -348,8 +369,8 @@ if gpu:
         print(f"  {name}: {time:.1f} microseconds")
 
 # %% [markdown]
-# At batch 100 the arithmetic is a small part of the step: most units of the card are idle while thirty small kernels
-# begin and end. At the largest batch it is most of the step. A GPU computes very many numbers at once, and gains
+# At batch 100 the arithmetic is a small part of the step: most units of the card are idle while small kernels begin and
+# end. At the largest batch it is most of the step. A GPU computes very many numbers at once, and gains
 # little where there are few. No sum on the card is made by threads that add to one number in the order in which they
 # happen to come, so a run there repeats itself bit for bit. The bits of the CPU and of the card do differ, because
 # their products add in different orders; the noise is the same integers on both.
@@ -433,7 +454,8 @@ def batch_where_arithmetic_wins(launches, seconds, operations, peak):
 
 @batch_where_arithmetic_wins.check
 def _(answer):
-    for launches, seconds, operations, peak in ((30, 4.01e-6, 4e6, 5e13), (2, 1.0, 3.0, 4.0)):
+    for launches, seconds, operations, peak in ((30, 4.01e-6, 4e6, 5e13),
+                                                (2, 1.0, 3.0, 4.0)):
         batch = 1
         while not batch * operations / peak > launches * seconds:
             batch += 1

@@ -16,6 +16,7 @@ FOLDED = {  # by the tag of a cell: what is folded, and what its button says
     "solution": ("hide-input", "Show a solution"),
     "drawing": ("hide-input", "Show how this is drawn"),
     "answer": ("hide-output", "Show what comes out"),
+    "outcome": ("hide-cell", "Show its picture"),
 }
 LINKS = ('<p class="take-away">Take this chapter away and run it: <a href="{0}.py" download>{0}.py</a>, '
          'or as a notebook: <a href="{0}.ipynb" download>{0}.ipynb</a>.</p>\n')

@@ -54,21 +54,21 @@ class DataSet:
     Attributes
     ----------
     name : the full name, such as "mnist-dynamic"; `load(name)` gives the same data again
-    train, test : (count, pixels), uint8 or float32, C-contiguous; grey value = stored / scale, in [0, 1]. In colour
-        a pixel counts three times
-    shape : (rows, columns) of one image, or (rows, columns, 3) in colour; a row of `train` reshaped to it is the
-        picture
+    train, test : (count, pixels), uint8 or float32, C-contiguous
+        Grey value = stored / scale, in [0, 1]. In colour a pixel counts three times.
+    shape : (rows, columns) of one image, or (rows, columns, 3) in colour
+        A row of `train` reshaped to it is the picture.
     scale : 255 for bytes, 16 for digits, 1 for bits and for floats
     pixels : the treatment, one of TREATMENTS; see the head of this file
     likelihood : the default likelihood: "bernoulli", "continuous-bernoulli", "gaussian", "normal", ...
     train_labels, test_labels : (count,) int64, or None if the source has no labels; -1 stands for an unknown one
     valid, valid_labels : a validation part like `train`, or None if the source has none and none was held out
-    train_mask, test_mask, valid_mask : (count, pixels) uint8, 1 where a value was observed and 0 where it is missing,
-        or None if nothing is missing; what is stored in a missing place is 0
+    train_mask, test_mask, valid_mask : (count, pixels) uint8, or None if nothing is missing
+        1 where a value was observed and 0 where it is missing; what is stored in a missing place is 0.
     class_names : the name of each class in the order of their numbers, or None if the source has none
     columns : the name of each column of a table, or None
-    center, spread : (columns,) float64, of `real` data: a value in its own units is stored * spread + center. None
-        where stored values are in the data's own units
+    center, spread : (columns,) float64, or None where stored values are in the data's own units
+        Of `real` data: a value in its own units is stored * spread + center.
     """
 
     name: str

@@ -92,9 +92,9 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
     points, best = lesson.points, lesson.best
     ends = np.cumsum([len(stage.points) for stage in lesson.stages]) - 1  # start, middle and end of what moves; optimum
     moments = [0, *([ends[0] // 2] if len(ends) == 3 else [ends[0] // 3, 2 * ends[0] // 3]), *ends]
-    figure = new_figure(9.6, 5.2)
-    grid = figure.add_gridspec(2, len(moments), height_ratios=(1.25, 1), left=0.09, right=0.985, bottom=0.2, top=0.93,
-                               hspace=0.55, wspace=0.12)
+    figure = new_figure(7.2, 5.4)
+    grid = figure.add_gridspec(2, len(moments), height_ratios=(1.25, 1), left=0.105, right=0.985, bottom=0.23,
+                               top=0.94, hspace=0.7, wspace=0.14)
     top = figure.add_subplot(grid[0, :])
     values = _course(top, lesson, faint=False)
     top.set_title(f"ELBO as q moves, nats (higher is better); optimum {_number(best.elbo)} at "
@@ -104,15 +104,16 @@ def elbo_strip(lesson: Lesson, path: PathLike) -> Path:
                  bbox={"boxstyle": "circle", "color": Q}, zorder=5)
         point, part = points[moment], figure.add_subplot(grid[1, number])
         curve, hatched = _densities(part, lesson, [points[m] for m in moments])
+        part.locator_params(axis="x", nbins=2)
         _move(curve, point)
-        part.set_title(f"{number + 1}:  a = {_number(point.shape)}, b = {_number(point.rate)}\n"
-                       f"ELBO {_number(point.elbo)}", loc="left", fontsize=8, color=INK)
+        part.set_title(f"{number + 1}:  ELBO {_number(point.elbo)}\na = {_number(point.shape)}\n"
+                       f"b = {_number(point.rate)}", loc="left", fontsize=8, color=INK)
         if number:
             part.tick_params(labelleft=False)
             part.set_ylabel("")
     _caption(figure, hatched)
-    figure.legend(*part.get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.985, 0.02), frameon=False,
-                  fontsize=8.5, labelcolor=INK)
+    figure.legend(*part.get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.55, 0.09), frameon=False,
+                  ncols=2, fontsize=8.5, labelcolor=INK)
     return save_png(figure, path)
 
 
@@ -240,7 +241,8 @@ def _errors(axes: Any, study: Study) -> None:
         rms, error = (np.array([getattr(row, what)[i] for row in study.rows]) for what in ("rms", "rms_stderr"))
         bars = np.abs(rms * np.exp(1.96 * np.array([[-1.0], [1.0]]) * error) - rms)
         slope = study.slopes[i]
-        label = f"{name}: slope {slope.value:.3f} ± {1.96 * slope.stderr:.3f}".replace("-", "−")
+        low, high = slope.interval
+        label = f"{name}: slope {slope.value:.2f} (95 %: {low:.2f} to {high:.2f})".replace("-", "−")
         axes.errorbar(L * (0.96, 1.04)[i], rms, bars, fmt=marker, color=colour, markersize=5, linewidth=1.2,
                       label=label)
     axes.set_xscale("log", base=4)
@@ -310,7 +312,7 @@ def side_by_side(found: Comparison, path: PathLike) -> Path:
     figure = new_figure(2.6 + 2.1 * max(2, len(found.tables)), 1.4 + 0.27 * len(rows))
     high, wide, places = figure.get_figheight(), figure.get_figwidth(), np.arange(len(rows))
     grid = figure.add_gridspec(1, len(found.tables), left=2.35 / wide, right=0.98, bottom=0.55 / high,
-                               top=1 - 0.8 / high, wspace=0.1)
+                               top=1 - 0.8 / high, wspace=0.18)
     for number, table in enumerate(found.tables):
         axes = figure.add_subplot(grid[number])
         for place, line in zip(places, table.lines, strict=True):

@@ -23,9 +23,10 @@ WIDEST = 2400  # the largest width of a grid in pixels
 GAP = 4  # the number of pixels between two images
 INK, PALE = "#222222", "#8a8a8a"
 TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion, which the colour-blind can tell apart (Okabe and Ito)
-# Ten colours that the colour-blind can tell apart: Paul Tol's "muted" scheme with a darker grey.
-LABELS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
-          "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
+# Ten colours that the colour-blind can tell apart: Paul Tol's "muted" scheme, with a darker blue and grey, and with
+# brown for its sand, so that small digits in them can be read on white.
+LABELS = ("#332288", "#4477DD", "#44AA99", "#117733", "#999933",
+          "#664400", "#CC6677", "#882255", "#AA4499", "#555555")  # fmt: skip
 
 # A shape beside each colour, for who cannot tell the colours apart.
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")

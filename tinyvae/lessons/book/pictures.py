@@ -18,6 +18,9 @@ import numpy as np
 
 from tinyvae.pictures.page import save_png
 
+# What the button under a page does: the frame holds the text of the page, and a file of it opens like any other.
+OPEN = ("window.open(window.URL.createObjectURL(new Blob([this.parentElement.querySelector('iframe').srcdoc], "
+        "{type: 'text/html'})))")
 FLAT = 2.0  # of 255: the standard deviation of the grey values below which a picture shows nothing
 
 
@@ -29,13 +32,15 @@ def show(figure: Any, text: str) -> None:
 def drawn(draw: Callable[..., Any], *arguments: Any, text: str, form: str = "png") -> None:
     """Show what `draw(*arguments, path)` writes: a function of tinyvae.lessons.figures or of tinyvae.pictures.
 
-    `form` is png, or gif for an animation, which the reader starts. ValueError for a picture that is blank.
+    `form` is png, svg, or gif for an animation, which the reader starts. ValueError for a picture of pixels that is
+    blank.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"picture.{form}"
         draw(*arguments, path)
         content = path.read_bytes()
-        check_not_blank(path, text)
+        if form != "svg":
+            check_not_blank(path, text)
     if in_a_notebook():
         from IPython.display import HTML, display
 
@@ -45,7 +50,10 @@ def drawn(draw: Callable[..., Any], *arguments: Any, text: str, form: str = "png
 
 
 def embedded(page: Path, text: str, height: int = 760) -> None:
-    """Show an HTML file, a page of its own, within the chapter, `height` pixels high; `text` is its title."""
+    """Show an HTML file, a page of its own, within the chapter, `height` pixels high; `text` is its title.
+
+    It scrolls in its frame, and a button opens it by itself.
+    """
     if in_a_notebook():
         from IPython.display import HTML, display
 
@@ -57,13 +65,15 @@ def embedded(page: Path, text: str, height: int = 760) -> None:
 def frame(page: str, text: str, height: int) -> str:
     """A page as a part of another, which holds all of it, so that nothing is fetched."""
     return (f'<figure class="made"><iframe title="{escape(text)}" srcdoc="{escape(page)}" loading="lazy" '
-            f'style="width: 100%; height: {height}px; border: 0"></iframe></figure>')
+            f'style="width: 100%; height: {height}px; border: 0"></iframe>'
+            f'<button type="button" onclick="{escape(OPEN)}">Open this page by itself</button></figure>')
 
 
 def html(content: bytes, text: str, form: str) -> str:
     """The picture as a part of a page; an animation stays folded until it is asked for."""
     data = base64.b64encode(content).decode("ascii")
-    image = f'<img src="data:image/{form};base64,{data}" alt="{escape(text)}">'
+    kind = "svg+xml" if form == "svg" else form
+    image = f'<img src="data:image/{kind};base64,{data}" alt="{escape(text)}">'
     if form == "gif":
         image = f"<details><summary>Show the animation</summary>{image}</details>"
     return f'<figure class="made">{image}</figure>'
