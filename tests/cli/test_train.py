@@ -52,6 +52,17 @@ def test_an_option_of_another_model_is_named_as_it_was_written(run):
     assert_sentence(run("train", "--model", "m1m2", "--given", "label", "--out", "r"), "first-epochs, hidden2")
 
 
+def test_an_epoch_line_has_only_what_a_model_has(run):
+    """A stack has no active units of one latent variable, and M2's bound is not told twice."""
+    for kind, more in (("m1m2", ["--first-epochs", "1", "--epochs", "2"]), ("m2", ["--epochs", "1"])):
+        code, out, err = run("train", "--model", kind, "--labels", "100", "--out", kind, "--no-pictures", *SMALL[:4],
+                             *more)
+        assert code == 0, err
+        lines = [line for line in out.splitlines() if line.startswith("epoch ")]
+        assert len(lines) == len(more) // 2
+        assert not any("None" in line or "active" in line or ", unlabelled" in line for line in lines), lines
+
+
 def test_right_options_reach_the_model(run):
     code, _, err = run("train", "--option", "hidden=[5,4]", "--option", "latent=3", "--option", "activation=tanh",
                        *SMALL[4:])

@@ -66,6 +66,12 @@ def test_it_learns_and_resumes_with_the_same_bits(tmp_path):
     assert_same_bits(loaded.classifier.layers[0].weight.data, again)
 
 
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
+def test_a_penalty_that_is_none_is_refused(strength):
+    with pytest.raises(ValueError, match=f"found strength={strength}; expected a finite number above 0"):
+        M1(6, classes=3, hidden=8, latent=2, strength=strength)
+
+
 def test_data_without_labels_are_refused():
     with pytest.raises(ValueError, match="a m1 learns from labels, and made has none"):
         tv.fit(M1(6, classes=3, hidden=8, latent=2), dataclasses.replace(data(), train_labels=None), epochs=1)

@@ -1,5 +1,7 @@
 """M1+M2: its weights estimate the evidence of a stack that is known exactly, and both phases make one run."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -82,6 +84,16 @@ def test_each_phase_moves_its_own_networks():
             pass
         training.end_epoch()
         assert {name.split(".")[0] for name, t in parameters.items() if (t.data != before[name]).any()} == expected
+
+
+@pytest.mark.parametrize(("epochs", "warns"), [(1, True), (2, True), (3, False)])
+def test_a_second_phase_that_does_not_begin_is_told(epochs, warns):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        Training(small(first_epochs=2), data(), Settings(epochs=epochs))
+    said = [str(each.message) for each in found if "m2" in str(each.message)]
+    assert said == [f"found epochs={epochs}, and the phases before 'm2' take 2, so 'm2' does not begin and what it "
+                    "trains stays untrained: take more than 2 epochs"] * warns
 
 
 def test_a_first_phase_without_epochs_is_none():

@@ -215,6 +215,13 @@ def test_settings_that_make_no_sense_get_a_sentence(settings, sentence):
         Training(small(), few(), Settings(**settings))
 
 
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["m2", "shot", "m1m2"])
+def test_a_weight_that_lowers_the_labels_is_none(kind, alpha):
+    with pytest.raises(ValueError, match=f"found alpha={alpha}; expected a finite number of at least 0"):
+        tv.models.model_for(kind, few(), alpha=alpha)
+
+
 def test_one_class_is_none():
     with pytest.raises(ValueError, match="found 1 class with a m2; expected data whose labels have at least 2"):
         small(classes=1)

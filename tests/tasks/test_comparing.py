@@ -57,6 +57,16 @@ def test_it_prints_and_tells():
     assert not compare(dict.fromkeys("ab", (zero(counts()), counts()))).own_units
 
 
+def given(data, condition):
+    return tv.models.model_for("cvae", data, given=condition, hidden=4, latent=2)
+
+
+def test_models_of_one_condition_are_compared():
+    bits = tv.data.load("digits-threshold")
+    net = tv.models.model_for("net", bits, given="quadrants:2", hidden=4)
+    assert compare({"a": (given(bits, "quadrants:2"), bits), "b": (net, bits)}).differences["b"][1] > 0
+
+
 def test_what_cannot_be_compared():
     data, other = table(), table(100)
     changed = dataclasses.replace(data, spread=data.spread * 2)
@@ -69,6 +79,10 @@ def test_what_cannot_be_compared():
          "a has the likelihood negative-binomial and b normal: a density and a probability are not on one scale"),
         ({"a": (tv.VAE(64, 4, 2), bits), "b": (tv.VAE(64, 4, 2), tv.data.load("digits"))}, {}, "different test data"),
         ({"a": (zero(data), data), "b": (zero(data), data)}, {"part": "all"}, "found part 'all'; expected one of"),
+        ({"a": (tv.VAE(64, 4, 2), bits), "b": (given(bits, "label"), bits)}, {},
+         r"a has a bound on log p\(x\), and b one on log p\(x\|label\), which is another quantity"),
+        ({"a": (given(bits, "quadrants:1"), bits), "b": (given(bits, "quadrants:2"), bits)}, {},
+         "which is another quantity"),
     ):
         with pytest.raises(ValueError, match=said):
             compare(models, **more)

@@ -84,11 +84,15 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
         for key in (key.removeprefix("train_") for key in record if key.startswith("train_")):
             if key not in ("elbo", "count", "objective"):
                 known = f"test_{key}" in record
+                if known and record[f"test_{key}"] == record["test_elbo"]:
+                    continue  # the only term of the bound, which the line has already
                 shown[key if known else f"train {key}"] = record[f"test_{key}" if known else f"train_{key}"]
         parts = f"({', '.join(f'{key} {value:.2f}' for key, value in shown.items())})"
     else:
-        parts = (f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})  active "
-                 f"{record['active_units']}/{training.model.latent} (variance > {record['active_threshold']:g})")
+        parts = f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})"
+        if record["active_units"] is not None:  # a model with several latent variables counts none
+            parts += (f"  active {record['active_units']}/{training.model.latent} (variance > "
+                      f"{record['active_threshold']:g})")
     right = "".join(f"  {part} accuracy {record[f'{part}_accuracy']:.2%} ± {record[f'{part}_accuracy_stderr']:.2%}"
                     for part in ("valid", "test") if f"{part}_accuracy" in record)
     return (f"epoch {record['epoch']:>3}/{training.settings.epochs}  train {record[f'train_{name}']:.2f}{valid}  "

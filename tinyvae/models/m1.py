@@ -6,6 +6,7 @@ posterior means of the labelled data. Its weights are parameters of the model, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -33,6 +34,9 @@ class M1(VAE, kind="m1"):
     def build(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
               likelihood: str = "bernoulli", posterior: str = "normal", classes: int = 10,
               strength: float = 1.0) -> None:
+        if not 0 < strength < math.inf:
+            raise ValueError(f"found strength={strength}; expected a finite number above 0, the inverse of the penalty "
+                             "of the logistic regression")
         super().build(pixels, widths_of(hidden), latent, activation, likelihood, posterior)
         self.classifier = self.network("classifier", latent, (), Categorical, classes)
 

@@ -21,7 +21,7 @@ from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Joint, Terms, terms_of
 from tinyvae.models.base import Phase, widths_of
 from tinyvae.models.batch import Batch
-from tinyvae.models.m2 import M2
+from tinyvae.models.m2 import M2, check_alpha
 
 
 class M1M2(M2, kind="m1m2"):
@@ -38,6 +38,7 @@ class M1M2(M2, kind="m1m2"):
               activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli",
               posterior: str = "normal", features: int = 50, first_epochs: int = 20, hidden2: int = 300) -> None:
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
+        check_alpha(alpha)
         if first_epochs < 1:
             raise ValueError(f"found first_epochs={first_epochs}; expected at least 1, in which M1 learns")
         self.encoder = self.network("encoder", pixels, hidden, Normal, features, activation)

@@ -40,6 +40,7 @@ class M2(Model, kind="m2"):
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
               activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli",
               posterior: str = "normal") -> None:
+        check_alpha(alpha)
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         self.declare(pixels, classes, hidden, latent, activation, pixel, posterior)
         self.weights = {"classifier": alpha}
@@ -142,6 +143,13 @@ class M2(Model, kind="m2"):
         super().check(data)
         if fault := misfit(self.config["likelihood"], data.kind, data.name):
             raise ValueError(fault)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError for a weight of log q(y|x) with which training would lower it."""
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"found alpha={alpha}; expected a finite number of at least 0, the weight of log q(y|x), "
+                         "which training raises")
 
 
 def probabilities(q: Categorical) -> Tensor:

@@ -101,7 +101,8 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
     Raises
     ------
     ValueError
-        For less than two models, other data, what is no bound beside one that is, or a density beside probabilities.
+        For less than two models, other data, and bounds of different quantities: what bounds no log p(x), a bound on
+        log p(target|c) under another condition or none, or a density beside probabilities.
     """
     whole("importance_samples", importance_samples)
     if len(models) < 2:
@@ -116,6 +117,11 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
         if other.goal != model.goal:
             raise ValueError(f"{first}, {an(model.kind)}, is judged by {model.goal}, and {name}, {an(other.kind)}, by "
                              f"{other.goal}: they are not on one scale")
+        if other.config.get("given") != model.config.get("given"):
+            one, another = (f"log p(x|{given})" if (given := each.config.get("given")) else "log p(x)"
+                            for each in (model, other))
+            raise ValueError(f"{first} has a bound on {one}, and {name} one on {another}, which is another quantity: "
+                             "their bounds cannot be compared")
         if bool(density_of(other)) != bool(density_of(model)):
             raise ValueError(f"{first} has the likelihood {model.config['likelihood']} and {name} "
                              f"{other.config['likelihood']}: a density and a probability are not on one scale")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -36,6 +36,16 @@ SPECIAL = ("accuracy", "accuracy_stderr", "held_out", "held_out_stderr")
 EVALUATED = ("elbo", "elbo_stderr", "reconstruction", "kl", "data_count")  # the fields of an evaluation in a record
 
 
+def check_all_begin(phases: Sequence[Phase], epochs: int) -> None:
+    """Warn of a last phase that would not begin within `epochs`, so that what it trains stays as it was built."""
+    *before, last = phases
+    taken = sum(phase.epochs or 0 for phase in before)
+    if 0 < epochs <= taken:
+        warnings.warn(f"found epochs={epochs}, and the phases before {last.name!r} take {taken}, so {last.name!r} does "
+                      f"not begin and what it trains stays untrained: take more than {taken} epochs", RuntimeWarning,
+                      stacklevel=4)
+
+
 class Training:
     """A training of a model on data: its state, its steps and its epochs. Steps change only the arrays of `state()`."""
 
@@ -63,6 +73,7 @@ class Training:
         self.batches = self._batches()
         check_phases(model.kind, phases := model.phases())
         self.phases: list[Phase] = list(phases)
+        check_all_begin(self.phases, settings.epochs)
         self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
         terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
         check_weights(model.kind, model.weights, terms, Model.weights)
