@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyvae.choices import an, chosen, known, whole
+from tinyvae.choices import an, chosen, counted, known, whole
 
 
 def test_an_entry_by_its_name():
@@ -25,4 +25,12 @@ def test_a_whole_number():
 
 
 def test_a_noun_has_its_article():
-    assert [an(noun) for noun in ("vae", "autoencoder", "x")] == ["a vae", "an autoencoder", "a x"]
+    assert [an(noun) for noun in ("vae", "autoencoder", "x", "int", "Array")] == [
+        "a vae", "an autoencoder", "a x", "an int", "an Array"]
+    assert [an(noun) for noun in ("m1", "m2", "m1m2", "M1", "miwae", "shot", "v2")] == [  # "em one", but "mi-wae"
+        "an m1", "an m2", "an m1m2", "an M1", "a miwae", "a shot", "a v2"]
+
+
+def test_a_number_of_things():
+    assert [counted(number, "picture") for number in (0, 1, 2, 1234)] == [
+        "0 pictures", "1 picture", "2 pictures", "1,234 pictures"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +27,13 @@ def known(what: str, name: Any, names: Collection[str]) -> str:
 
 
 def an(noun: str) -> str:
-    """A noun with its article: "a vae", "an autoencoder"."""
-    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+    """A noun with its article: "a vae", "an autoencoder"; a letter before a digit is read by its name, "an m2"."""
+    return f"{'an' if re.match('[aeiou]|[fhlmnrsx][0-9]', noun, re.IGNORECASE) else 'a'} {noun}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: "1 picture", "2 pictures"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def whole(what: str, value: Any, least: int = 0) -> int:

@@ -44,7 +44,7 @@ def test_a_table_from_training_to_files(made):
     assert Path("z.csv").read_text().splitlines()[0] == "z0,z1,sd0,sd1,label"
     assert made("reconstruct", "one", "--out", "deep/r.npz")[0] == 0
     with np.load("deep/r.npz") as arrays:
-        assert np.array_equal(arrays["data"], data.own_units(data.test))
+        np.testing.assert_allclose(arrays["data"], data.own_units(data.test), rtol=1e-6)
         assert arrays["rows"].shape == (20, 2)
     code, out, _ = made("sample", "one")
     assert (code, [Path(line).name for line in out.split()]) == (0, ["pairs.png", "quantiles.png"])

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import tinyvae as tv
+from tinyvae.data.dataset import held_out
 
 FEW = ("--count", 6, "--draws", 4, "--sweeps", 6)
 
@@ -51,20 +52,26 @@ def test_files(run, digits, tmp_path):
     assert arrays["draws"].shape == (20, 5, 64)
     assert (arrays["mean"][:, 32:] == arrays["x"][:, 32:]).all()
     assert arrays["missing"][:, :32].all()
+    assert (arrays["row_in_test"] == range(5)).all()
+    assert arrays["rows"].shape == (5, 64)
     means = np.loadtxt(tmp_path / "b.csv", delimiter=",", skiprows=1)
-    np.testing.assert_allclose(means, arrays["mean"], atol=1e-8)
+    assert (means[:, 0] == range(5)).all()
+    np.testing.assert_allclose(means[:, 1:], arrays["mean"], atol=1e-8)
     draws = np.loadtxt(tmp_path / "c.csv", delimiter=",", skiprows=1)
-    assert draws.shape == (15, 65)
-    assert (draws[:, 0] == np.repeat([1, 2, 3], 5)).all()
-    assert set(np.unique(draws[:, 1:])) <= {0, 1}
+    assert draws.shape == (15, 66)
+    assert (draws[:, 0] == [*range(5)] * 3).all()
+    assert (draws[:, 1] == np.repeat([1, 2, 3], 5)).all()
+    assert set(np.unique(draws[:, 2:])) <= {0, 1}
 
 
 def test_a_table_with_empty_cells_is_imputed(run, tmp_path):
-    """In its own units, with the names of its columns; what was observed stays as it is."""
+    """In its own units, with the names of its columns; what was observed stays as it is, and each row has its number.
+    """
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 1)) * [2.0, -3.0, 0.5] + [100.0, 0.0, 7.0] + 0.1 * rng.normal(size=(120, 3))
+    x = np.round(x, 4)
     holes = rng.uniform(size=x.shape) < 0.2
-    lines = ["a,b,c"] + [",".join("" if gone else f"{v:.6f}" for v, gone in zip(*row, strict=True))
+    lines = ["a,b,c"] + [",".join("" if gone else f"{v:.4f}" for v, gone in zip(*row, strict=True))
                          for row in zip(x, holes, strict=True)]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     code, _, err = run("train", "t.csv-real", "--model", "miwae", "--hidden", 20, "--latent", 2, "--epochs", 40, "--lr",
@@ -74,12 +81,17 @@ def test_a_table_with_empty_cells_is_imputed(run, tmp_path):
     assert code == 0, err
     assert "of the values missing" in out
     assert "importance: means over 150 independent draws of z a datum" in out
-    assert (tmp_path / "full.csv").read_text().startswith("draw,a,b,c\n")
-    rows = np.loadtxt("full.csv", delimiter=",", skiprows=1)[:, 1:].reshape(5, -1, 3)
+    assert (tmp_path / "full.csv").read_text().startswith("row_in_train,draw,a,b,c\n")
+    written = [line.split(",") for line in (tmp_path / "full.csv").read_text().splitlines()[1:]]
+    kept = [lines[1 + i].split(",") for i in held_out(120, 12)[0]]  # the file's rows that are training data
+    for row, _, *cells in written:
+        given = kept[int(row)]
+        assert [float(cell) for cell, had in zip(cells, given, strict=True) if had] == [float(c) for c in given if c]
+        assert all(len(cell) <= len("-100.1234") for cell, had in zip(cells, given, strict=True) if had)
+    rows = np.array(written, float)[:, 2:].reshape(5, -1, 3)
     data = tv.data.load("t.csv-real")
     seen, own = data.train_mask == 1, data.own_units(data.train)
     assert rows.shape[1:] == data.train.shape
-    np.testing.assert_allclose(rows[:, seen], np.tile(own[seen], (5, 1)), rtol=1e-6)
     truth = np.array([x[np.abs(np.where(seen[i], x - own[i], 0)).max(1).argmin()] for i in range(len(own))])
     for j, deviation in enumerate(x.std(0)):
         gone = ~seen[:, j] & seen.any(1)
@@ -88,7 +100,14 @@ def test_a_table_with_empty_cells_is_imputed(run, tmp_path):
     assert code == 0, err
     for part in ("RMSE, importance", "RMSE, training mean", "each column's training mean", "nats per hidden value"):
         assert part in out
-    assert np.load("one.npz")["columns"].tolist() == ["a", "b", "c"]
+    assert "std. deviations of a column" in out
+    code, out, err = run("complete", "one", "--missing", "random:0.3", "--out", "kt")
+    assert (code, out) == (2, "")
+    assert err == (f"tinyvae: found --out kt with {tmp_path / 't.csv-real'}, a table, of which no picture is drawn; "
+                   "expected a file that ends in .csv or .npz\n")
+    arrays = np.load("one.npz")
+    assert arrays["columns"].tolist() == ["a", "b", "c"]
+    assert (arrays["row_in_test"] == range(12)).all()
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

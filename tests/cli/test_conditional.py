@@ -43,6 +43,7 @@ def test_train_takes_the_condition_and_draws_answers(run, runs):
     assert (code, err) == (0, "")
     config = json.loads(Path("r/config.json").read_text())["model"]
     assert (config["kind"], config["given"], config["shape"]) == ("cvae", "quadrants:1", [8, 8])
+    assert "run folder r, 0 of 1 epoch done" in out
     assert "2 pictures in r/figures: curves.png, samples.png" in out
     assert size_of("r/figures/samples.png")
     assert log.read_lines("r/metrics.jsonl")[0]["test_kl"] >= 0
@@ -110,15 +111,26 @@ def test_upscale_prints_a_table_and_draws(run, runs):
     assert found["ways"][1]["psnr"] > 5
     with np.load("up.npz") as arrays:
         assert arrays["mean"].shape == (3, 64)
-    code, out, err = run("upscale", runs / "pooled", runs / "low.npy", "--draws", 2, "--out", ".")
+        assert arrays["temperature"] == 1.0  # the last of 0.2, 0.6 and 1
+    code, _, err = run("upscale", runs / "pooled", runs / "three.npy", "--draws", 3, "--temperature", "1,0.2",
+                       "--out", "up.csv")
     assert (code, err) == (0, "")
+    head, *lines = [line.split(",") for line in Path("up.csv").read_text().splitlines()]
+    assert head[:3] == ["image", "temperature", "0"]
+    assert [line[:2] for line in lines] == [[str(i), "0.2"] for i in range(3)]
+    code, out, err = run("upscale", runs / "pooled", runs / "low.npy", "--draws", 2, "--count", 1, "--out", ".")
+    assert (code, err) == (0, "")
+    assert "x2, 1 image\n" in out
 
 
 @pytest.mark.parametrize(("command", "sentence"), [
     (("sample", "quadrants", "--label", 3), "found the label 3 as the condition; this model is given the left half of"),
     (("sample", "label", "--label", 10), "found the label 10; this model was trained on labels from 0 to 9"),
     (("sample", "label", "--condition", "three.npy"), "found an image as the condition; this model is given a label"),
-    (("sample", "vae", "--label", 3), "found a vae, which generates without a condition; expected a run"),
+    (("sample", "vae", "--label", 3), "found a vae, which generates without a condition; expected a run that was "
+     "trained with one: tinyvae train --model cvae --given label\n"),
+    (("sample", "vae", "--condition", "three.npy"), "found a vae, which generates without a condition; expected a run "
+     "that was trained with one: tinyvae train --model cvae --given quadrants:1|2|3 or pooled:N\n"),
     (("sample", "pooled", "--condition", "odd.png"), "found a condition of 5 x 5 pixels; expected 4 x 4, or 8 x 8 to"),
     (("sample", "pooled", "--condition", "none.png"), "there is no file or folder"),
     (("sample", "pooled", "--temperature", 2), "found --temperature without a condition"),
@@ -128,10 +140,11 @@ def test_upscale_prints_a_table_and_draws(run, runs):
     (("latents", "vae", "--out", "x.jpg"), "found --out x.jpg; expected a file that ends in .csv or .npz, or a"),
     (("sample", "label", "--label", 3, "--draws", -1), "found draws -1; expected a whole number, at least 1"),
     (("upscale", "quadrants"), "found a cvae that is given the left half of an image; upscale takes a run"),
-    (("upscale", "vae"), "found a vae, which generates without a condition"),
+    (("upscale", "vae"), "found a vae, which generates without a condition; expected a run that was trained with one: "
+     "tinyvae train --model cvae --given pooled:N, which is given an image averaged over N x N pixels\n"),
     (("upscale", "pooled", "--temperature", "warm"), "found --temperature 'warm'; expected one number or several"),
     (("upscale", "pooled", "--count", 0), "found --count 0; expected at least 1"),
-    (("train", "digits", "--given", "label"), "found --given with --model vae"),
+    (("train", "digits", "--given", "label"), "found --given with --model vae; expected one of its own: "),
     (("train", "digits", "--model", "cvae", "--given", "pooled:3"), "found given='pooled:3' for images of 8 x 8"),
 ])
 def test_a_mistake_gets_one_sentence(run, runs, command, sentence):
@@ -169,6 +182,7 @@ def test_complete_answers_by_the_conditional_prior(run, runs, tmp_path):
     ("quadrants", ("--missing", "left"), "found pixels to hide from a cvae that is given"),
     ("quadrants", ("--missing", "left", "--method", "prior"), "found the method prior with a cvae and pixels to hide"),
     ("vae", ("--missing", "left", "--method", "prior"), "found the method prior with a vae and pixels to hide; the"),
+    ("vae", ("--missing", "left", "--method", "prior"), "condition leaves open; expected here gibbs, metropolis, importa"),
 ])  # fmt: skip
 def test_complete_by_a_prior_that_does_not_fit(run, runs, name, arguments, sentence):
     code, out, err = run("complete", runs / name, *arguments)

@@ -298,6 +298,50 @@ def test_an_interrupt_while_the_program_is_imported(module, code, err, tmp_path)
     assert (done.returncode, done.stderr) == (code, err)
 
 
+LATE = """
+import atexit, os, signal, sys
+from tinyvae.cli import commands, main
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Deleted:
+    __del__ = interrupt
+
+def doctor():
+    print("result")
+    if {at!r} == "destructor":
+        Deleted()
+        print("more")
+    elif {at!r} == "sentence":
+        sys.stderr.write, write = lambda text: (interrupt(), write(text)), sys.stderr.write
+        raise KeyboardInterrupt
+    elif {at!r} == "text":
+        exec("interrupt()")
+
+if {at!r} == "exit":
+    atexit.register(interrupt)
+commands.doctor = doctor
+main.main()
+"""
+
+
+@pytest.mark.parametrize(("at", "out", "err", "code"), [
+    ("exit", "result\n", "", 0),
+    ("sentence", "result\n", "tinyvae: interrupted\n", 130),
+    ("text", "result\n", "tinyvae: interrupted\n", 130),
+    ("destructor", "result\n", "tinyvae: interrupted\n", 130)])
+def test_an_interrupt_never_shows_a_traceback(at, out, err, code, tmp_path):
+    """While Python ends after the command, while the sentence is printed, in code that is run from text, after which
+    Python would end by the signal, and in a destructor, whose errors Python would forget."""
+    (tmp_path / "tinyvae.py").write_text(LATE.format(at=at))  # the name is the program's, so Ctrl-C is
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    called = f"import runpy, sys; sys.argv = [{str(tmp_path / 'tinyvae.py')!r}, 'doctor']; runpy.run_path(sys.argv[0])"
+    done = subprocess.run([sys.executable, "-c", called], env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == (out, err, code)
+
+
 def test_another_program_keeps_its_interrupts():
     """Only the program `tinyvae` sets what Ctrl-C does."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from colours import coloured_digits
 from PIL import Image
 
 from tests.cli.test_main import assert_sentence
+from tinyvae.choices import an
+from tinyvae.models import MODELS, options_of
 from tinyvae.pictures import page
 
 SMALL = ["--hidden", "4", "--latent", "2", "--epochs", 1, "--no-pictures", "--out", "r"]
@@ -140,11 +143,57 @@ def test_the_help_names_every_activation(run):
     assert [name for name in ("relu", "tanh", "softplus", "identity") if name not in printed] == []
 
 
+@pytest.mark.parametrize(("model", "sentence"), [
+    ((), "a vae, which reads no labels as it is: take one that does, "),
+    (("--model", "cvae", "--given", "quadrants:1"), "a cvae, which reads no labels as it is: take --given label, or")])
+def test_labels_that_a_model_does_not_read_are_refused(run, model, sentence):
+    np.save("labels.npy", np.arange(1497) % 10)
+    assert_sentence(run("train", "digits", "--labels-from", "labels.npy", *model, *SMALL),
+                    f"found --labels-from labels.npy with {sentence}")
+    assert not os.path.exists("r")
+    assert run("train", "digits", "--labels-from", "labels.npy", "--model", "classifier", "--epochs", 0, "--out", "r",
+               "--no-pictures")[0] == 0
+
+
+def test_a_model_that_learns_from_labels_says_how_to_give_them(run):
+    rows = "".join(f"{i % 7 / 2},{i % 3},{i % 2}\n" for i in range(40))
+    Path("table.csv").write_text(f"a,b,kind\n{rows}")
+    Path("unknown.csv").write_text(f"a,b,kind\n{re.sub(',[01]$', ',', rows, flags=re.MULTILINE)}")
+    np.save("images.npy", np.random.default_rng(0).integers(0, 2, (40, 3, 4), np.uint8))
+    from_file = "take the labels from a file of their own, --labels-from FILE, or take another model"
+    for data, model, cure in (
+            ("table.csv-real", "m2", f"name the column that holds the labels, --label-column NAME, or {from_file}"),
+            ("unknown.csv@kind-real", "classifier", f"give another column than kind with --label-column NAME, or "
+                                                    f"{from_file}"),
+            ("images.npy", "m1", from_file), ("frey-faces", "m1", from_file)):
+        what = "frey-faces-gray" if data == "frey-faces" else f"{os.getcwd()}/{data}".replace(".npy", ".npy-static")
+        result = run("train", data, "--model", model, "--out", "r")
+        assert_sentence(result, f"found no labels in {what}, and {an(model)} learns from them: {cure}")
+    assert_sentence(run("train", "table.csv-real", "--model", "cvae", "--out", "r"), "found given='label' for data "
+                    "without labels; expected data with labels: take --label-column NAME or --labels-from FILE")
+    assert_sentence(run("train", "images.npy", "--model", "cvae", "--out", "r"), "found given='label' for data without "
+                    "labels; expected data with labels: take --labels-from FILE, or another condition: quadrants:1|2|3")
+    assert not os.path.exists("r")
+
+
+def test_an_option_of_another_model_names_that_model(run):
+    """Each option of each model, with a model that has it not."""
+    for name in {name for model in MODELS.values() for name in model.options}:
+        takers = [kind for kind in MODELS if name in options_of(kind)]
+        kind = next(kind for kind in MODELS if kind not in takers)
+        option, take = name.replace("_", "-"), takers[0] if len(takers) == 1 else "one of them"
+        code, _, err = run("train", "digits", "--model", kind, f"--{option}", "1", "--out", "r")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(f"tinyvae: found --{option} with --model {kind}; expected one of its own: ")
+        assert err.endswith(f"; {option} is an option of {', '.join(takers)}: take {take} as --model, or leave it "
+                            "out\n")
+
+
 def test_a_run_with_labels_from_a_file_keeps_them_where_its_data_moved(run):
     rng = np.random.default_rng(0)
     np.save("there.npy", rng.integers(0, 2, (40, 3, 4), np.uint8))
     np.save("labels.npy", np.arange(36) % 3 - 1)
-    code, _, err = run("train", "there.npy", "--labels-from", "labels.npy", *SMALL)
+    code, _, err = run("train", "there.npy", "--labels-from", "labels.npy", "--model", "m2", *SMALL)
     assert code == 0, err
     os.rename("there.npy", "moved.npy")
     code, _, err = run("train", "moved.npy", "--resume", "r", "--epochs", 2)
@@ -166,7 +215,7 @@ def test_a_folder_of_photographs_in_colour(run, monkeypatch):
     assert "9 pictures in r/figures" in out
     assert json.loads(Path("r/config.json").read_text())["data"].endswith("photos-color")
     assert run("complete", "r", "--missing", "left", "--draws", 2, "--sweeps", 2, "--out", "c.csv")[0::2] == (0, "")
-    assert len(Path("c.csv").read_text().splitlines()[0].split(",")) == 1 + 192
+    assert len(Path("c.csv").read_text().splitlines()[0].split(",")) == 2 + 192
     sizes = (*sizes, "--no-pictures")
     assert run("train", "photos.npz", *sizes, "--model", "m2", "--labels", 20, "--out", "m")[0] == 0
     code, out, err = run("classify", "m", "photos")

@@ -110,7 +110,7 @@ def test_the_cures_of_labels(tmp_path):
         labelled(tmp_path, np.eye(3)[right])
     assert labelled(tmp_path, np.eye(3)[right].argmax(1)).train_labels.tolist() == right
     unknown = np.array([2, np.nan, 1, 1, np.nan, 2])
-    with pytest.raises(data.DataError, match=r"2 labels that are NaN.* store np.where") as caught:
+    with pytest.raises(data.DataError, match=r"2 labels of NaN.* store np.where") as caught:
         labelled(tmp_path, unknown)
     cured = eval(str(caught.value).rpartition(": store ")[2].rstrip("."), {"np": np, "labels": unknown})
     assert labelled(tmp_path, cured).train_labels.tolist() == [2, -1, 1, 1, -1, 2]

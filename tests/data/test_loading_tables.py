@@ -100,6 +100,19 @@ def test_columns_without_a_spread_or_a_value():
         data.from_table(constant)
 
 
+@pytest.mark.parametrize("cell", ["", "NA", "nan"])
+@pytest.mark.parametrize("suffix", ["", "-real", "-counts", "-gray", "@kind", "@kind-counts"])
+def test_a_table_without_any_value(tmp_path, cell, suffix):
+    labelled = suffix.startswith("@")
+    row = ",".join([cell, cell, *(["1"] if labelled else [])])
+    (tmp_path / "a.csv").write_text("\n".join(["a,b,kind" if labelled else "a,b", *[row] * 20]))
+    besides = " besides the labels, kind," if labelled else ""
+    with pytest.raises(DataError, match=rf"every cell{besides} of .*a.csv is missing \(empty, or NaN\); expected some"):
+        tv.data.load(f"{tmp_path}/a.csv{suffix}")
+    with pytest.raises(DataError, match="every cell of the table is missing"):
+        tv.data.from_table({"a": [None] * 20, "b": [float("nan")] * 20})
+
+
 def test_numbers_of_any_size():
     found = data.from_table(OWN * 1e300)
     assert np.abs(found.train.std(0) - 1).max() < 1e-6

@@ -373,7 +373,7 @@ def test_an_npz_whose_arrays_are_not_clear(tmp_path):
         (np.arange(4) / 2, r"float64 labels from 0 to 1.5; expected whole numbers"),
         (np.array([0, 1, np.inf, 0]), r"float64 labels from 0 to inf; expected whole numbers"),
         (np.array([0, 1, 2**63, 0], np.uint64), r"uint64 labels from 0 to 9223372036854775808; expected whole"),
-        (np.array([0, 1, np.nan, 0]), r"1 labels that are NaN; expected whole numbers, -1 for an unknown one"),
+        (np.array([0, 1, np.nan, 0]), r"has 1 label of NaN; expected whole numbers, -1 for an unknown one"),
         (np.zeros(4, complex), r"complex128 labels; expected whole numbers, or strings"),
     ],
 )

@@ -177,7 +177,7 @@ USES = [
     (lambda: tv.Terms(3), "found tv.Terms(3); expected terms by name: tv.Terms(kl=tensor)"),
     (lambda: tv.Batch(3), "found x of type int in a batch; expected a tensor (rows, pixels)"),
     (lambda: tv.Model(6), "found tv.Model itself to build; expected one of its kinds, as tv.VAE(pixels)"),
-    (lambda: tv.classify(3, DATA), "found a int in place of a model; expected one that is built"),
+    (lambda: tv.classify(3, DATA), "found an int in place of a model; expected one that is built"),
     (lambda: tv.models.build_model(3), "found 3 for a configuration of a model; expected that of a model,"),
     (lambda: tv.models.build_model({}), "found {} for a configuration of a model; expected that of a model"),
     (lambda: tv.models.model_for("vae", 3), "found data of type int for a vae; expected a DataSet: tv.data.load(name)"),

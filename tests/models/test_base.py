@@ -121,6 +121,7 @@ class OneAfterTheOther(tv.VAE, kind="one-after-the-other"):
         return (Phase("encoder", self.terms, ("encoder",), epochs=2), Phase("decoder", self.terms, ("decoder",)))
 
 
+@pytest.mark.filterwarnings("ignore:found epochs=:RuntimeWarning")  # the run ends before its last phase, and goes on
 @pytest.mark.parametrize("family", [InTurn, OneAfterTheOther])
 def test_phases_resume_to_the_same_bits(family, tmp_path):
     whole = tv.fit(family(64, 20, 3), digits(), epochs=4)
@@ -234,7 +235,8 @@ def test_a_model_without_labels_gets_a_sentence():
     data = dataclasses.replace(digits(), train_labels=None)
     with pytest.raises(ValueError, match="m2 learns from labels, and digits-dynamic has none"):
         Training(M2(64, hidden=50, latent=5), data, Settings())
-    with pytest.raises(ValueError, match="cvae needs labels for each datum, and digits-dynamic has none"):
+    with pytest.raises(ValueError, match="cvae needs labels for each datum, and the train data of digits-dynamic "
+                                         "have none: take the labels from a file of their own, --labels-from FILE, or"):
         Training(cvae(), data, Settings())
 
 

@@ -142,8 +142,8 @@ def test_means_that_are_none(mean, said):
 def test_labels_without_a_class_are_refused(kind, labels, tmp_path):
     """They would be taken for unknown ones."""
     data = data_set(train_labels=np.array(labels), test_labels=np.zeros(6, int))
-    with pytest.raises(ValueError, match=rf"found train labels from {min(labels)} to {max(labels)} in made-dynamic; a "
-                                         r"\w+ with classes=10 takes 0 to 9, and -1 for an unknown one"):  # fmt: skip
+    with pytest.raises(ValueError, match=rf"found train labels from {min(labels)} to {max(labels)} in made-dynamic; "
+                                         r"an? \w+ with classes=10 takes 0 to 9, and -1 for an unknown one"):
         training(kind(9), data, tmp_path)
     right = dataclasses.replace(data, train_labels=np.clip(labels, -1 if kind is M2 else 0, 9))
     training(kind(9), right, tmp_path)

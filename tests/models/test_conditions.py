@@ -1,6 +1,8 @@
 """Conditions: which pixels are given, which are the target, and that both come from the same datum."""
 
+import contextlib
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -129,6 +131,23 @@ def test_pooled_images_of_a_user():
     assert (shown.reshape(3, *SHAPE)[:, :2, :2] == low[:, 0, None, None]).all()
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (4, 6), (7, 7), (6, 3), (8, 8, 3)])
+def test_every_number_that_a_refusal_of_pooled_offers_is_taken_and_no_other(shape):
+    with pytest.raises(ValueError, match="expected one of") as caught:
+        condition_of("pooled:1", shape, 0)
+    offered = [int(number) for number in re.findall(r"\d+", str(caught.value).partition("one of ")[2])]
+    taken = []
+    for number in range(2, 10):
+        with contextlib.suppress(ValueError):
+            taken.append(condition_of(f"pooled:{number}", shape, 0).number)
+    assert offered == taken
+
+
+def test_the_ways_to_give_a_label_and_an_image():
+    assert (forms("label"), forms("image")) == ("label", "quadrants:1|2|3 or pooled:N")
+    assert forms() == "label, quadrants:1|2|3 or pooled:N"
+
+
 def test_labels_are_one_hot():
     condition = condition_of("label", SHAPE, 3)
     assert condition.from_label(2).tolist() == [[0, 0, 1]]
@@ -145,10 +164,17 @@ def test_labels_are_one_hot():
     (lambda: condition_of("pooled:-2", SHAPE, 0), "found given='pooled:-2'; expected"),
     (lambda: condition_of(None, SHAPE, 0), "found given=None; expected"),
     (lambda: condition_of("quadrants:4", SHAPE, 0), "found given='quadrants:4'; expected 1 (the bottom left"),
-    (lambda: condition_of("quadrants:1", (1, 9), 0), "found given='quadrants:1' for images of 1 x 9 pixels; expected"),
+    (lambda: condition_of("quadrants:1", (9, 1), 0), "found given='quadrants:1' for images of 9 x 1 pixels; expected"),
+    (lambda: condition_of("quadrants:2", (1, 5), 3), "found given='quadrants:2' for data of one row of 5 numbers, as "
+     "of a table; expected images of rows and columns, which a condition on pixels needs: take given='label'"),
+    (lambda: condition_of("pooled:2", (1, 6), 0), "found given='pooled:2' for data of one row of 6 numbers, as of a "
+     "table; expected images of rows and columns, which a condition on pixels needs: take given='label', for which "
+     "data need labels, as by --label-column NAME or --labels-from FILE"),
     (lambda: condition_of("pooled:5", SHAPE, 0), "found given='pooled:5' for images of 4 x 6 pixels; expected one of "
                                                  "2, by which rows and columns can be divided"),
-    (lambda: condition_of("pooled:2", (1, 9), 0), "found given='pooled:2' for images of 1 x 9 pixels, of which no "
+    (lambda: condition_of("pooled:1", (8, 8), 0), "found given='pooled:1' for images of 8 x 8 pixels; expected one of "
+                                                  "2, 4, 8, by which"),
+    (lambda: condition_of("pooled:2", (7, 5), 0), "found given='pooled:2' for images of 7 x 5 pixels, of which no "
                                                   "number divides rows and columns; expected another condition"),
     (lambda: condition_of("pooled:2", (4,), 0), "found given='pooled:2' for data of shape (4,); expected"),
     (lambda: condition_of("label", SHAPE, 0), "found given='label' for data without labels"),

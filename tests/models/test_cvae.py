@@ -193,7 +193,8 @@ def test_the_table_says_what_is_given():
 
 @pytest.mark.parametrize(("use", "sentence"), [
     (lambda: model_for("cvae", dataclasses.replace(data_set(), train_labels=None, test_labels=None)),
-     "found given='label' for data without labels; expected data with labels, or another condition"),
+     "found given='label' for data without labels; expected data with labels: take --labels-from FILE, or "
+     "another condition: quadrants:1|2|3 or pooled:N"),
     (lambda: CVAE(16, shape=SHAPE, given="pooled:2", hidden=4, latent=2).generate(3), "found no condition for a cvae"),
     (lambda: CVAE(16, shape=SHAPE, given="pooled:2").check(data_set("gray")), "the likelihood bernoulli takes 0 and 1"),
     (lambda: Model.answers(tv.VAE(16, 4, 2), None, None, 1, 1.0), "VAE has no answers"),

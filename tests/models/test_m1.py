@@ -73,5 +73,5 @@ def test_a_penalty_that_is_none_is_refused(strength):
 
 
 def test_data_without_labels_are_refused():
-    with pytest.raises(ValueError, match="a m1 learns from labels, and made has none"):
+    with pytest.raises(ValueError, match="an m1 learns from labels, and made has none"):
         tv.fit(M1(6, classes=3, hidden=8, latent=2), dataclasses.replace(data(), train_labels=None), epochs=1)

@@ -206,10 +206,10 @@ def test_other_posteriors_and_estimators_train(posterior, estimator, bound):
 
 
 @pytest.mark.parametrize(("settings", "sentence"), [
-    ({"free_bits": 0.1}, "found free_bits=0.1, which belong to one q.* with a m2, which has one q"),
-    ({"bound": "iwae", "importance_samples": 3}, "found bound=iwae, whose weights belong to one q.* with a m2"),
-    ({"beta": 2.0}, "found beta=2 with a m2, none of whose terms is a kl"),
-    ({"warmup": 2.0}, "found warmup=2 with a m2, none of whose terms is a kl")])  # fmt: skip
+    ({"free_bits": 0.1}, "found free_bits=0.1, which belong to one q.* with an m2, which has one q"),
+    ({"bound": "iwae", "importance_samples": 3}, "found bound=iwae, whose weights belong to one q.* with an m2"),
+    ({"beta": 2.0}, "found beta=2 with an m2, none of whose terms is a kl"),
+    ({"warmup": 2.0}, "found warmup=2 with an m2, none of whose terms is a kl")])  # fmt: skip
 def test_settings_that_make_no_sense_get_a_sentence(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         Training(small(), few(), Settings(**settings))
@@ -223,7 +223,7 @@ def test_a_weight_that_lowers_the_labels_is_none(kind, alpha):
 
 
 def test_one_class_is_none():
-    with pytest.raises(ValueError, match="found 1 class with a m2; expected data whose labels have at least 2"):
+    with pytest.raises(ValueError, match="found 1 class with an m2; expected data whose labels have at least 2"):
         small(classes=1)
 
 

@@ -14,6 +14,8 @@ from tinyvae.distributions import posteriors
 from tinyvae.engine.noise import Noise
 from tinyvae.inference import bounds
 from tinyvae.inference.estimators import choices
+from tinyvae.models.m1 import M1
+from tinyvae.models.miwae import MIWAE
 from tinyvae.pictures import gallery
 
 BOTH = [(name, estimator) for name, family in posteriors().items() for estimator in choices(family)]
@@ -191,6 +193,8 @@ def test_a_wrong_posterior_gets_a_sentence():
 
 def test_the_words_for_a_model_name_its_families():
     assert str(tv.VAE(9, 6, 3, posterior="gamma")).startswith("VAE(9-6-3, relu, bernoulli, gamma posterior, ")
+    for kind in (MIWAE, M1):  # each by its own name
+        assert str(kind(9, hidden=[6], latent=3)).startswith(f"{kind.__name__}(9-6-3, relu, ")
 
 
 # ---- data that are not images ----------------------------------------------------------------------------------------

@@ -45,6 +45,16 @@ def test_rows_of_an_answer(tmp_path):
     assert file.read_bytes() == again.read_bytes()
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-8])
+def test_answers_that_are_all_the_same_have_no_spread(noise, tmp_path):
+    """Rounding is not stretched to white."""
+    images = np.full((8, 3, 16), 0.5) + noise * np.random.default_rng(0).random((8, 3, 16))
+    same = Answers("the left half of an image", [""] * 3, np.zeros((3, 8)), None, images, 1.0)
+    table = tiles(pictures.answers(same, SHAPE, tmp_path / "a.png"))[:, :3]
+    assert table[-2] == pytest.approx(0.5, abs=0.01)
+    assert not table[-1].any()
+
+
 def test_labels_have_names_and_no_picture(tmp_path):
     with_names = pictures.answers(found(captions=["label 3"] * 3, pictures=False), SHAPE, tmp_path / "a.png")
     assert len(tiles(with_names, head=36)) == 6 + 2

@@ -42,6 +42,32 @@ def test_a_dark_cell_is_a_large_share_of_its_row(tmp_path):
     assert halves[0].mean() < halves[1].mean() - 60  # the diagonal is dark
 
 
+def test_a_bin_of_one_datum_is_seen(tmp_path, monkeypatch):
+    """Its share has an error, its count stands there, counts are whole numbers, and no bar lies below the legend."""
+    seen = []
+    monkeypatch.setattr(classes, "save_png", lambda figure, path: seen.append(figure))
+    classes.reliability(np.array([0.2, 0.6, 0.9]), np.array([1.0, 1.0, 2 / 3]), np.array([1, 3, 3]), 0.1, tmp_path)
+    figure, (above, below) = seen[0], seen[0].axes
+    figure.draw_without_rendering()
+    (bars,) = above.containers[1].lines[2]
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    assert ends[:2] == pytest.approx(np.array([[0.5, 1.0], [0.75, 1.0]]))
+    assert [text.get_text() for text in below.texts] == ["1", "3", "3"]
+    assert all(tick == round(tick) for tick in below.get_yticks())
+    legend = above.get_legend().get_window_extent()
+    assert not any(legend.overlaps(axes.get_window_extent()) for axes in (above, below))
+    assert legend.y0 > max(text.get_window_extent().y1 for text in below.texts)
+
+
+def test_the_error_of_a_share():
+    """Wilson's interval solves (p - share)^2 = p (1 - p) / count."""
+    share, count = np.array([0.0, 0.3, 1.0]), np.array([4, 10, 1])
+    down, up = classes.wilson(share, count)
+    for p in (share - down, share + up):
+        np.testing.assert_allclose((p - share) ** 2, p * (1 - p) / count, atol=1e-12)
+    assert (down + up > 0).all()
+
+
 @pytest.mark.parametrize(("call", "sentence"), [
     (lambda p: classes.confusion(COUNTS, ("a",), p), r"counts are \(2, 2\) with a sum of 9; expected \(1, 1\) counts"),
     (lambda p: classes.confusion(0 * COUNTS, ("a", "b"), p), "with a sum of 0; .* of at least one datum"),

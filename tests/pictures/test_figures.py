@@ -14,6 +14,7 @@ from PIL import Image
 
 from tinyvae.pictures import charts, figures
 from tinyvae.pictures import page as sheet
+from tinyvae.pictures.page import GAP
 from tinyvae.runs.files import CheckpointError
 
 SHAPE = (4, 3)  # not square, so that a swapped axis shows
@@ -231,6 +232,21 @@ def test_curves_with_gaps(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_curves_show_the_bound_that_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of iwae, which the epoch lines show, and not the ELBO of one draw beside it."""
+    seen: list[Any] = []
+    monkeypatch.setattr(charts, "save_png", lambda figure, path: seen.append(figure))
+    records = [{"epoch": e, "train_elbo": -50.0 * e, "test_elbo": -60.0 * e, "train_bound": -4.0 / e,
+                "test_bound": -5.0 / e, "importance_samples": 20, "best": e == 2} for e in (1, 2)]
+    charts.curves(records, tmp_path / "curves.png")
+    axes = seen[0].axes[0]
+    assert axes.get_title("left") == "L_20, the bound of iwae, nats per datum (higher is better)"
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[-4.0, -2.0], [-5.0, -2.5]]
+    assert "kept: epoch 2, test −2.50" in [text.get_text() for text in axes.get_legend().get_texts()]
+    charts.curves([r | {"importance_samples": k} for k, r in enumerate(records)], tmp_path / "curves.png")
+    assert seen[1].axes[0].get_title("left").startswith("L_K, the bound of iwae")  # a change between the epochs
+
+
 @pytest.mark.parametrize("test_elbo", [(-30.0, -20.0), (-20.0, -30.0), (-45.0, -44.0)])
 def test_the_legend_of_a_short_run_lies_on_no_line(test_elbo: tuple[float, float], tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +261,16 @@ def test_the_legend_of_a_short_run_lies_on_no_line(test_elbo: tuple[float, float
         ends = axes.transData.transform(line.get_xydata())
         between = ends[0] + np.linspace(0, 1, 200)[:, None] * (ends[1] - ends[0])
         assert not any(legend.contains(x, y) for x, y in between)
+
+
+def test_a_title_asks_for_no_more_room_than_it_has(tmp_path: Path) -> None:
+    """A page is as wide as the images and the names beside them, or as a title that is wider."""
+    title = "a title of sixty letters, which stands above the six images."
+    with Image.open(figures.samples(pictures(12), SHAPE, tmp_path / "x.png", columns=12, title=title)) as image:
+        assert image.width == 12 * (SHAPE[1] * figures._scale(SHAPE, 12) + GAP) - GAP + 2 * 40
+    with Image.open(figures.samples(pictures(1), SHAPE, tmp_path / "y.png", title=title)) as image:
+        ink = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(0))
+        assert 30 <= image.width - ink.max() <= 50
 
 
 def test_an_unwritable_place(tmp_path: Path) -> None:

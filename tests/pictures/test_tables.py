@@ -34,6 +34,17 @@ def test_the_columns_that_differ_most_come_first():
     assert tables.worst(data, data + np.array([0, 3, 0.5, 0])).tolist()[:2] == [1, 2]
 
 
+@pytest.mark.parametrize("draw", [tables.quantiles, tables.reconstructions])
+def test_panels_stand_in_the_order_of_the_columns(draw, tmp_path, monkeypatch):
+    """Also where those that differ most are chosen."""
+    seen = []
+    monkeypatch.setattr(tables, "save_png", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr(tables, "SHOWN", 3)
+    data = RNG.normal(size=(200, 4))
+    draw(data, data + np.array([0.3, 0, 2, 5]), list("deca"), tmp_path / "x.png")
+    assert [axes.get_title("left") for axes in seen[0].axes] == ["d", "c", "a"]
+
+
 def test_bins_around_whole_numbers():
     whole = np.array([0.0, 1, 5, np.nan])
     assert tables._bins(whole, np.array([0.0, 3]), -0.3, 5.3).tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]

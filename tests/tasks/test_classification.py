@@ -74,6 +74,7 @@ def test_the_command(trained, run, tmp_path):
     with table.open() as lines:
         rows = list(csv.DictReader(lines))
     assert [row["class"] for row in rows] == found["class"]
+    assert [row["label"] for row in rows] == found["label"]
     assert float(rows[3]["p(4)"]) == pytest.approx(found["probabilities"][3][4], rel=1e-5)
 
 
@@ -81,6 +82,7 @@ def test_the_command_takes_images(trained, run, tmp_path):
     np.save(tmp_path / "few.npy", np.uint8(tv.data.load("digits").test[:3].reshape(-1, 8, 8) * 15))
     found = json.loads(run("classify", trained, tmp_path / "few.npy", "--json")[1])
     assert len(found["class"]) == 3
+    assert found["label"] == [None] * 3
     assert "accuracy" not in found
     np.save(tmp_path / "large.npy", np.zeros((2, 9, 9), np.uint8) + np.arange(0, 255, 30, np.uint8))
     code, _, error = run("classify", trained, tmp_path / "large.npy")

@@ -10,6 +10,7 @@ import pytest
 from linear import LinearGaussian, linear_gaussian, set_encoder, set_layer
 from scipy import stats
 from support import assert_same_bits, likely_zero
+from tables import counts, table
 
 import tinyvae as tv
 from tinyvae.distributions import Normal
@@ -161,6 +162,9 @@ def test_what_is_printed():
                  "acceptance", "3 chains a datum, 8 sweeps each, the first 2 of gibbs; means over the 12 draws of z"):
         assert part in text
     assert found.to_dict()["hidden_count"] == 60
+    names = [quantity["name"] for quantity in found.to_dict()["quantities"]]
+    assert "-log p(hidden | observed), one-shot re-encoding" in names
+    assert all(name == name.strip() for name in names)
 
 
 def test_the_baselines():
@@ -225,6 +229,18 @@ def test_the_mean_of_a_column(kind):
     np.testing.assert_allclose(found, right.sum(1), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("data", "likelihood", "unit"), [
+    (table(), "normal", "std. deviations of a column"), (counts(), "negative-binomial", "counts"),
+    (dataclasses.replace(table(), center=None, spread=None), "normal", "own units")])
+def test_the_unit_of_an_error_is_that_of_the_stored_values(data, likelihood, unit):
+    found = complete(tv.VAE(data.dimensions, 4, 2, likelihood=likelihood), data, "random:0.4", draws=2, sweeps=2)
+    error = next(quantity for quantity in found.quantities() if quantity.name == "RMSE, training mean")
+    assert error.unit == unit
+    mean = training_moments(data)[0]
+    squares = ((found.x - mean) ** 2 * found.hidden).sum(1) / found.hidden.sum(1)
+    assert error.value == pytest.approx(np.sqrt(squares.mean()))
+
+
 def test_holes_of_the_data_are_completed_where_nothing_is_hidden():
     mask = np.random.default_rng(6).integers(0, 2, (20, 6)).astype(np.uint8)
     data = bits(test_mask=mask)
@@ -279,7 +295,7 @@ def test_mistakes_get_a_sentence(more, sentence):
 
 
 def test_a_model_without_a_generator_gets_a_sentence():
-    with pytest.raises(ValueError, match="found a m2, which has no generator or no posterior"):
+    with pytest.raises(ValueError, match="found an m2, which has no generator or no posterior"):
         complete(tv.models.build_model({"kind": "m2", "pixels": 64}), "digits", "left")
 
 

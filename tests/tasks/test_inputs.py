@@ -54,12 +54,23 @@ def test_images_in_colour(tmp_path):
     (lambda folder: np.full((1, 2, 2), 2.0), "found values from 2 to 2 in the image; expected numbers from 0 to 1"),
     (lambda folder: np.array([["a"]]), "the image holds <U1; expected"),
     (lambda folder: np.zeros((1, 2, 2, 4)), r"the image has shape \(1, 2, 2, 4\); expected"),
+    (lambda folder: written(folder / "few.csv", b"3\n4\n"), r"few.csv is text that begins with '3'; expected an .* or "
+                                                            r"a folder of images\.$"),
+    (lambda folder: written(folder / "few.npy", b"\x80\x04K\x01."), r"is a pickle.* file or a folder of images: save"),
+    (lambda folder: written(folder / "few.bin", b"\x01\x02"), r"begins with the bytes 01 02; expected an .* images\.$"),
+    (lambda folder: written(folder / "none.npy", b""), r"is empty; expected an .* file or a folder of images\.$"),
+    (lambda folder: written(folder / "few.csv", b"a,b\n1,2\n3,4\n"), "few.csv is a table; expected an image, a folder"),
     (lambda folder: saved(folder / "x.npz", weights=IMAGES, bias=IMAGES), "has the arrays weights, bias; expected one"),
     (lambda folder: saved(folder / "y.npz", images=IMAGES - 3.5), "holds .* expected floats in"),
 ])
 def test_what_is_no_image_gets_a_sentence(make, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         images_of(make(tmp_path))
+
+
+def written(path, content):
+    path.write_bytes(content)
+    return path
 
 
 def saved(path, **arrays):

@@ -59,10 +59,29 @@ def test_a_pixel_is_missing_with_all_its_channels(given):
     (np.zeros((2, 3)), "found nothing missing in the mask of 2 x 3 pixels; expected some"),
     (np.ones((2, 3)), "found everything missing in the mask of 2 x 3 pixels"),
     (np.eye(3), r"found the mask of shape \(3, 3\); expected \(2, 3\), the shape of one image, or \(1, 6\)"),
-    (np.array([["a"]]), "found <U1 in the mask")])  # fmt: skip
+    (np.array([["a"]]), "found <U1 in the mask"),
+    ("random0.5", "found no file random0.5 and no mask of that name"), ("random:", "found the mask random:; expected"),
+    (np.full((2, 3), 0.5), "found 0.5 everywhere in the mask; expected two values, as true and false or white and b"),
+    (np.full((2, 3), np.nan), "found nan everywhere in the mask; expected two values"),
+    (np.where(np.eye(2, 3), np.nan, 0), "found 0 and nan in the mask; expected two values"),
+    (np.arange(6).reshape(2, 3), "found 6 different values in the mask; .*: compare it with a limit")])  # fmt: skip
 def test_a_mask_that_does_not_fit_gets_a_sentence(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         missing_pixels(given, (2, 3))
+
+
+def test_two_values_are_truth_values():
+    """Whichever they are, and in a file whose name begins as that of a random mask."""
+    for low, high in ((0, 1), (0, 255), (-1, 1), (200, 255), (0.0, 0.25)):
+        assert (missing_pixels(np.where(np.eye(2, 3) > 0, high, low), (2, 3)) == np.eye(2, 3).reshape(1, 6)).all()
+    assert (missing_pixels("random", (4, 5), 9) == missing_pixels("random:0.5", (4, 5), 9)).all()
+
+
+def test_a_grey_image_is_no_mask(tmp_path):
+    """Nobody has said from which grey on a pixel is missing."""
+    Image.fromarray(np.arange(0, 240, 40, np.uint8).reshape(2, 3)).save(tmp_path / "random.png")
+    with pytest.raises(ValueError, match=r"found 6 different values in the mask .*random.png; expected two values"):
+        missing_pixels(str(tmp_path / "random.png"), (2, 3))
 
 
 def test_a_file_that_is_no_mask_gets_a_sentence(tmp_path):

@@ -9,6 +9,7 @@ from support import likely
 from tables import counts, table, zero
 
 import tinyvae as tv
+from tinyvae.data.dataset import held_out
 from tinyvae.tasks import rows
 
 
@@ -41,8 +42,25 @@ def test_codes_and_reconstructions():
     assert np.array_equal(mean, expected)
     assert deviation == pytest.approx(np.exp(logvar / 2))
     original, found = rows.reconstructions(model, data)
-    assert np.array_equal(original, data.own_units(data.test))
+    np.testing.assert_allclose(original, data.own_units(data.test), rtol=1e-6, atol=1e-6)
     assert np.array_equal(found, model.reconstruct(data.test) * data.spread + data.center)
+
+
+def test_what_was_observed_has_the_digits_it_was_given_with():
+    """Near 0, far from 0 beside the spread, and small; and no other value is stored as the same number."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.normal(size=(300, 3)), 4) * [1, 1, 1e-6] + [0.0, 1e2, 0.0]
+    x[0, 0] = 2.6342
+    data = tv.data.from_table(dict(zip("abc", x.T, strict=True)))
+    given = x[held_out(300, 30)[0]]
+    found = rows.as_written(data, data.train)
+    assert [f"{v:.15g}" for v in found[:, :2].ravel()] == [f"{v:.15g}" for v in given[:, :2].ravel()]
+    np.testing.assert_allclose(found[:, 2], given[:, 2], atol=1e-12)
+    assert np.array_equal(((found - data.center) / data.spread).astype(np.float32), data.train)
+    assert f"{data.own_units(data.train)[0, 0]:.15g}" != f"{found[0, 0]:.15g}"  # as it was before
+    image = tv.data.load("digits")
+    grey = np.array([[0.3, 0.0, 1 / 3, np.nan]], np.float32)
+    assert [f"{v:.15g}" for v in rows.as_written(image, grey)[0]] == ["0.3", "0", "0.33333334", "nan"]
 
 
 @pytest.mark.parametrize("labels", [None, ("no", "yes", "yes")])

@@ -55,11 +55,20 @@ def test_masks_go_with_their_data(digits):
 
 @pytest.mark.parametrize(("count", "why"), [
     (15, "labels=15 with the 10 classes of digits-dynamic; expected a multiple of 10, .* labels=20"),
-    (5000, "labels=5000, 500 of each class, and class 0 of digits-dynamic has .* at most"),
+    (5000, "labels=5000, the same number of each of the 10 classes of digits-dynamic, and class 8 has 138 training "
+           "labels; expected at most labels=1380"),
+    (99999, "labels=99999, .* expected at most labels=1380"),
+    (1379, "labels=1379 with the 10 classes .* labels=1380"),
+    (1381, "labels=1381, .* expected at most labels=1380"),
 ])  # fmt: skip
 def test_labels_that_cannot_be_had(digits, count, why):
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(ValueError, match=why) as caught:
         few_labels(digits, count, 0)
+    offered = int(str(caught.value).rpartition("labels=")[2])
+    assert (few_labels(digits, offered, 0).train_labels >= 0).sum() == offered  # the cure works for these data
+    without = dataclasses.replace(digits, train_labels=np.where(digits.train_labels == 3, -1, digits.train_labels))
+    with pytest.raises(ValueError, match=r"class 3 of digits-dynamic has no .*: give one of that class"):
+        few_labels(without, count, 0)
     with pytest.raises(ValueError, match="training data have no labels"):
         few_labels(dataclasses.replace(digits, train_labels=None, test_labels=None), 10, 0)
 
@@ -116,7 +125,7 @@ UNREAD = [
     (CVAE, {"shape": (8, 8), "given": "quadrants:1"}, {"labels": 20}, "with a cvae, which reads no labels; models"),
     (CVAE, {"shape": (8, 8), "classes": 10}, {"labels": 20}, "with a cvae, which needs the label of each datum: leave"),
     (VAE, {}, {"labelled_batch": 5}, "found labelled_batch=5 with a vae, whose steps have no labelled data: leave"),
-    (M1, {}, {"labelled_batch": 5}, "found labelled_batch=5 with a m1, whose steps have no labelled data: leave"),
+    (M1, {}, {"labelled_batch": 5}, "found labelled_batch=5 with an m1, whose steps have no labelled data: leave"),
     (Classifier, {}, {"samples": 2}, "found samples=2 with a classifier, whose steps have no draws of z that it"),
     (Classifier, {}, {"free_bits": 0.5}, "found free_bits=0.5 with a classifier, whose steps have no draws"),
     (Classifier, {}, {"bound": "elbo-a"}, "found bound=elbo-a with a classifier, whose steps have no draws"),
@@ -138,7 +147,8 @@ def test_settings_that_a_model_reads_are_not_refused(digits):
                            (VAE(64, hidden=4, latent=2), {"bound": "iwae", "importance_samples": 2, "samples": 2}),
                            (VAE(64, hidden=4, latent=2), {"estimator": "score", "samples": 2, "baseline": "fitted"}),
                            (VAE(64, hidden=4, latent=2), {"free_bits": 0.5}),
-                           (M1M2(64, hidden=4, latent=2, features=3), {"labels": 20, "labelled_batch": 5})):
+                           (M1M2(64, hidden=4, latent=2, features=3, first_epochs=1),
+                            {"labels": 20, "labelled_batch": 5})):
         Training(made, digits, Settings(**settings))
 
 

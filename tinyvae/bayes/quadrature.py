@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyvae.choices import whole
+from tinyvae.choices import an, whole
 from tinyvae.distributions import Normal
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.tensor import Tensor
@@ -56,7 +56,7 @@ def by_quadrature(p: Generator, x: Tensor, points: int) -> Quadrature:
         raise ValueError(f"found {points} points of each axis; expected at most {FINEST}, beyond which the rule has no "
                          "weights in float64: take fewer, or importance sampling")
     if not isinstance(prior, Normal) or prior.mu.ndim != 1:
-        raise ValueError(f"found a {type(prior).__name__} prior with parameters {prior.mean.shape}; expected one "
+        raise ValueError(f"found {an(type(prior).__name__)} prior with parameters {prior.mean.shape}; expected one "
                          "normal prior for all data, with parameters (latent,)")
     mu, sigma = to_host(prior.mu.data).astype(np.float64), np.exp(to_host(prior.logvar.data).astype(np.float64) / 2)
     latent, evaluations = len(mu), points ** len(mu)

@@ -54,8 +54,10 @@ def classify(
         files.write_bytes(csv, as_csv(found).encode())
     summary = summarised(found)
     if as_json:
+        labels = [None] * len(found.probabilities) if found.labels is None else [
+            found.names[i] if i >= 0 else None for i in found.labels]
         print(json.dumps({"classes": list(found.names), "class": [found.names[i] for i in found.classes],
-                          "probabilities": found.probabilities.tolist(), **summary}, indent=2))  # fmt: skip
+                          "label": labels, "probabilities": found.probabilities.tolist(), **summary}, indent=2))
         return
     what = f"{data_set.name}, {part} data" if images is None else str(images)
     display.console().print(table(found, what), markup=False)

@@ -44,11 +44,12 @@ def complete(
     sweeps: Annotated[int, opt("The number of sweeps of each chain.")] = 40,
     gibbs_sweeps: Annotated[int, opt("With metropolis: how many of the sweeps, the first ones, are those of "
                                      "gibbs.")] = 10,
-    count: Annotated[int | None, opt("Complete the first data only, this many. By default: 100, and all where holes "
-                                     "of the data are completed.")] = None,
+    count: Annotated[int | None, opt("Complete the first data only, this many. By default: 100 with --missing, else "
+                                     "all.")] = None,
     part: Part = "test",
     out: Annotated[Path | None, opt("The folder for the picture, by default RUN/figures; or a file for the completed "
-                                    "data: .npz has all arrays, .csv the means, or with --draws each draw.")] = None,
+                                    "data: .npz has all arrays, .csv the means, or with --draws each draw. Rows have "
+                                    "their number in the part, from 0.")] = None,
     data: Data = None,
     use: Use = None,
     seed: Seed = 0,
@@ -62,6 +63,9 @@ def complete(
 
     file = file_for(out)
     model, data_set = opened(run, data, data_dir, device)
+    if data_set.is_table and out is not None and file is None:
+        raise ValueError(f"found --out {out} with {data_set.name}, a table, of which no picture is drawn; expected a "
+                         f"file that ends in {' or '.join(rows.SUFFIXES)}")
     if count is None and missing is not None:
         count = 100
     each_draw = "draws" in given(context)
@@ -75,7 +79,7 @@ def complete(
         print(found)
     if file is not None:
         make(file.parent)
-        write(found, file, data_set, each_draw)
+        write(found, file, data_set, each_draw, part)
         print(file) if not as_json else None
     if not data_set.is_table:
         folder = pictures_of(run, out if file is None else None)
@@ -83,16 +87,24 @@ def complete(
         print(drawn) if not as_json else None
 
 
-def write(found: Any, file: Path, data: Any, each_draw: bool) -> None:
-    """Write completed data in their own units: the means, or each draw with its number in the first column.
+def write(found: Any, file: Path, data: Any, each_draw: bool, part: str) -> None:
+    """Write completed data in their own units: the means, or each draw with its number, a row for each datum.
 
-    An .npz holds beside them the data, means, standard deviations, draws and masks.
+    The first column is the number of the row in the part, from 0, since a data set does not know where in a file its
+    rows lay. An .npz holds it beside the data, means, standard deviations, draws and masks. What was observed has the
+    digits that it was given with.
     """
-    own = data.own_units
-    table = np.concatenate(own(found.draws)) if each_draw else own(found.mean)
+    own, known = data.own_units, ~found.missing
+    observed = rows.as_written(data, found.x)
+    mean, draws = (np.where(known, observed, own(values)) for values in (found.mean, found.draws))
+    table = np.concatenate(draws) if each_draw else mean
     columns = dict(zip(data.column_names, table.T, strict=True))
     if each_draw:
         columns = {"draw": np.repeat(np.arange(1, found.chains + 1), len(found.x)), **columns}
-    arrays = {name: own(getattr(found, name)) for name in ("x", "mean", "draws")}
-    sd = own(found.mean + found.sd) - arrays["mean"]
-    rows.write(file, columns, {**arrays, "sd": sd, "missing": found.missing, "hidden": found.hidden})
+    numbers = np.arange(len(found.x))
+    arrays = {f"row_in_{part}": numbers, "x": np.where(known | found.hidden, observed, own(found.x)), "mean": mean,
+              "draws": draws, "sd": own(found.mean + found.sd) - own(found.mean), "missing": found.missing,
+              "hidden": found.hidden}  # fmt: skip
+    if file.suffix == ".csv":
+        columns = {f"row_in_{part}": np.tile(numbers, found.chains if each_draw else 1), **columns}
+    rows.write(file, columns, arrays)

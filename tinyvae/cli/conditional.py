@@ -127,7 +127,8 @@ def upscale(
         found = upscaling.upscale(model, given_images, factors(temperature), draws, seed, progress=progress)
     print(json.dumps(files.plain(found.to_dict()), indent=2) if as_json else found)
     if file is not None:
-        write(file, {"mean": found.images, "spread": found.spread}, "", model.condition.shape)
+        write(file, {"mean": found.images, "spread": found.spread}, "", model.condition.shape,
+              {"temperature": np.array(factors(temperature)[-1])})
     else:
         picture = pictures.upscaled(found, model.condition.shape, pictures_of(run, out) / "upscaled.png")
         print("" if as_json else f"{picture}", end="" if as_json else "\n")
@@ -141,15 +142,18 @@ def factors(text: str) -> list[float]:
         raise ValueError(f"found --temperature {text!r}; expected one number or several: 1, or 0.2,1") from None
 
 
-def write(out: Path, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, ...]) -> None:
+def write(out: Path, arrays: dict[str, np.ndarray], of: str, shape: tuple[int, ...],
+          beside: dict[str, np.ndarray] | None = None) -> None:
     """Write arrays as .npz; or the first of them as .csv, a line an image, with the number of its condition (`of`) and
-    of its draw before the pixels."""
+    of its draw before the pixels, and what is said of all (`beside`)."""
     from tinyvae.tasks import rows
 
     first = next(iter(arrays.values()))
     draws, count, pixels = first.shape if first.ndim == 3 else (1, *first.shape)
     numbers = {of: np.tile(np.arange(count), draws), "draw": np.repeat(np.arange(draws), count)} if of else {
         "image": np.arange(count)}
+    beside = beside or {}
+    numbers |= {name: np.repeat(value, draws * count) for name, value in beside.items()}
     columns = numbers | dict(zip(map(str, range(pixels)), first.reshape(-1, pixels).T, strict=True))
     make(out.parent)
-    print(rows.write(out, columns if out.suffix == ".csv" else {}, {"shape": np.array(shape), **arrays}))
+    print(rows.write(out, columns if out.suffix == ".csv" else {}, {"shape": np.array(shape), **arrays, **beside}))

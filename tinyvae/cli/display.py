@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tinyvae.choices import counted
 from tinyvae.evidence.ais import TwoSided
 from tinyvae.evidence.diagnostics import Quantity
 from tinyvae.evidence.evaluation import Evaluation
@@ -112,7 +113,8 @@ def evaluation_table(result: Evaluation, part: str, kept: dict[str, Any]) -> Any
 def two_sided_table(result: TwoSided, kept: dict[str, Any]) -> Any:
     """log p(x) of data that the model made, from below and above."""
     table = quantity_table(f"{result.data_count:,} data made by the model", kept, result.quantities())
-    table.caption = (f"ais: from the {result.start} by {result.temperatures} temperatures, {result.chains} chains each "
+    table.caption = (f"ais: from the {result.start} by {counted(result.temperatures, 'temperature')}, "
+                     f"{counted(result.chains, 'chain')} each "
                      "way; on average log p(x) lies between the two, so neither errs by more than the gap"
                      + ("" if result.gap > 2 * result.gap_stderr else ", which is 0 within its error"))
     return table

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from tinyvae.choices import known
+from tinyvae.choices import counted, known
 from tinyvae.cli.options import Json, make, opened, opt
 from tinyvae.progress import watched
 
@@ -270,7 +270,7 @@ def show(found: Comparison) -> None:
     from rich.table import Table as RichTable
 
     console = Console(width=200, highlight=False, soft_wrap=True)  # a row is a line, however narrow the terminal
-    console.print(f"Gradient of {found.title}\n{found.draws:,} draws of each estimator, the same for all; L = "
+    console.print(f"Gradient of {found.title}\n{counted(found.draws, 'draw')} of each estimator, the same for all; L = "
                   f"{found.samples} an estimate\n", markup=False)
     for table in found.tables:
         along = f" ({table.size:,} numbers; means are along the gradient)" if table.size > 1 else ""

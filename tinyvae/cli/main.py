@@ -1,8 +1,9 @@
 """The command line, `tinyvae`: the commands put together, and what becomes of errors.
 
 Results go to standard output, messages to standard error. A mistake of the user ends with one sentence and exit
-code 2, a training that stopped being finite or a step that replay changes with 1, Ctrl-C with 130. An error that
-nobody foresaw, as one in a user's own model, keeps its traceback.
+code 2, a training that stopped being finite or a step that replay changes with 1, Ctrl-C with a sentence and 130. A
+command that has ended is not interrupted any more. An error that nobody foresaw, as one in a user's own model, keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -89,10 +90,26 @@ def use_files(arguments: list[str]) -> None:
             use(argument.removeprefix("--use="))
 
 
-def answer_interrupts() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt; until then it ends the program (`tinyvae/__init__.py`)."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+def answer_interrupts() -> bool:
+    """From here on Ctrl-C raises KeyboardInterrupt; until then it ends the program (`tinyvae/__init__.py`).
+
+    Returns whether this process is the program; of another one that calls `main`, what Ctrl-C does stays its own.
+    """
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if ours:
+        sys.unraisablehook = end_if_interrupted
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    return ours
+
+
+def end_if_interrupted(fault: Any) -> None:
+    """End where Ctrl-C came in a destructor or a callback, whose errors Python prints and then forgets."""
+    if isinstance(fault.exc_value, KeyboardInterrupt):
+        code = interrupted(fault.exc_value)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.__unraisablehook__(fault)
 
 
 def is_meant(fault: Exception) -> bool:
@@ -116,6 +133,9 @@ def place_of(fault: Exception) -> str:
 def interrupted(stop: KeyboardInterrupt) -> int:
     """Say that Ctrl-C ended the command, and how it goes on if it can; returns the exit code."""
     print(f"tinyvae: {str(stop) or 'interrupted'}", file=sys.stderr)
+    # Python remembers an interrupt in code that it ran from text, as a dataclass does, and would end by the signal at
+    # last; the next text that it runs makes it forget.
+    exec("")
     return 130
 
 
@@ -132,10 +152,15 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show ± gets ? and not an end
             stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    ours = False
     try:
-        answer_interrupts()
-        use_files(sys.argv[1:])
-        put_together()(standalone_mode=True)
+        try:
+            ours = answer_interrupts()
+            use_files(sys.argv[1:])
+            put_together()(standalone_mode=True)
+        finally:  # what is left, Python's own end, takes a moment, and would answer Ctrl-C by a traceback
+            if ours:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
     except (TrainingError, TapeError) as fault:
         sys.exit(f"tinyvae: {fault}")
     except MemoryError as fault:

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyvae.choices import an, counted
 from tinyvae.cli.options import DataDir, Device, Json, Use, existing_folder, given, opt, widths
 from tinyvae.distributions import LIKELIHOODS, posteriors
-from tinyvae.models import MODELS, config_for, options_of
+from tinyvae.models import MODELS, config_for, options_of, taken_by
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
 
@@ -172,7 +173,8 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
 
     run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
-    say(f"{word} {run.path}, {training.epoch} of {training.settings.epochs} epochs done")
+    say(f"{word} {run.path}, {training.epoch} of "
+        f"{counted(training.settings.epochs, 'epoch')} done")
     say(display.heading(training))
     if training.finished():
         kept = f"; {' and '.join(changes)} recorded for later epochs" if changes else ""
@@ -191,7 +193,7 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
         records = log.read_lines(run.metrics, schema.is_record)
         model = runs.load(run.path)
         drawn = gallery.all_pictures(model, training.data, records, run.figures)
-        say(f"{len(drawn)} pictures in {run.figures}: {', '.join(file.name for file in drawn)}")
+        say(f"{counted(len(drawn), 'picture')} in {run.figures}: {', '.join(file.name for file in drawn)}")
         if remark := aggregate.remark(model, training.data):
             say(remark)
 
@@ -232,6 +234,11 @@ def begin(context: Any, data: str, data_dir: str | None, kind: str, of_model: di
     if not old:
         model_config["seed"] = checked.seed
     built = build_model(model_config, device)
+    if labels_from is not None and not {"y", "labelled"} & set(built.needs):
+        readers = [kind for kind, family in MODELS.items() if "classes" in inspect.signature(family.build).parameters]
+        cure = "take --given label" if built.condition is not None else f"take one that does, {', '.join(readers)}"
+        raise ValueError(f"found --labels-from {labels_from} with {an(kind)}, which reads no labels as it is: {cure}, "
+                         "or leave it out")
     origin = {} if init_from is None else {"init_from": initial(built, checked, init_from)}
     return runs.configuration(built, outline.name, checked, data_dir=data_dir, **origin)
 
@@ -249,7 +256,7 @@ def configured(context: Any, kind: str, of_model: dict[str, Any], options: list[
     if refused := [name for name in asked if name not in takes]:
         known = ", ".join(name.replace("_", "-") for name in takes) or "none"
         name = f"option {refused[0]}" if refused[0] in own else refused[0].replace("_", "-")
-        raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}")
+        raise ValueError(f"found --{name} with --model {kind}; expected one of its own: {known}{taken_by(refused[0])}")
     for name in asked:
         value, default = (own if name in own else of_model)[name], takes[name].default
         if need := unlike(value, default):

@@ -14,8 +14,18 @@ from tinyvae.data.checks import DataError
 from tinyvae.data.dataset import PIXELS, DataSet
 from tinyvae.data.folders import find, verify
 from tinyvae.data.formats.labels import split_labels, with_labels
-from tinyvae.data.loading import Outline, anywhere, as_data_set, from_table, load, outline, rows_of, with_label
+from tinyvae.data.loading import (
+    Outline,
+    anywhere,
+    as_data_set,
+    from_table,
+    load,
+    outline,
+    rows_of,
+    ways_to_label,
+    with_label,
+)
 from tinyvae.data.sources import NAMES
 
 __all__ = ["NAMES", "PIXELS", "DataError", "DataSet", "Outline", "anywhere", "as_data_set", "find", "from_table",
-           "load", "outline", "rows_of", "split_labels", "verify", "with_label", "with_labels"]
+           "load", "outline", "rows_of", "split_labels", "verify", "ways_to_label", "with_label", "with_labels"]

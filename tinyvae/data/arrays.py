@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import counted
 from tinyvae.data.checks import DataError, number, sameness
 from tinyvae.data.dataset import CHANNELS, COLOURS, PARTS, TABLES, DataSet, held_out
 from tinyvae.data.formats import Arrays, Stored
@@ -210,8 +211,9 @@ def _whole(path: Path | str, labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind not in "buif":
         raise DataError(f"{path} has {labels.dtype} labels; expected whole numbers, or strings that name the classes.")
     if np.isnan(labels).any():
-        raise DataError(f"{path} has {int(np.isnan(labels).sum())} labels that are NaN; expected whole numbers, -1 for "
-                        "an unknown one: store np.where(np.isnan(labels), -1, labels).")
+        unknown = counted(int(np.isnan(labels).sum()), "label")
+        raise DataError(f"{path} has {unknown} of NaN; expected whole numbers, -1 for an unknown one: store "
+                        "np.where(np.isnan(labels), -1, labels).")
     low, high = labels.min(), labels.max()
     if not (-(2**31) <= low and high < 2**31 and (labels == np.floor(labels)).all()):
         raise DataError(f"{path} has {labels.dtype} labels from {number(low)} to {number(high)}; expected whole "

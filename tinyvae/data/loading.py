@@ -179,6 +179,7 @@ class Outline:
     count: int  # the number of training data
     likelihood: str
     classes: int  # the number of classes of the labels; 0 without labels
+    is_table: bool = False
 
 
 def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Outline:
@@ -186,11 +187,25 @@ def outline(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | Non
     base, pixels = _parts(path_text("the data", name))
     if base not in SOURCES:  # also where labels come from a file of their own
         data = load(name, data_dir)
-        return Outline(data.name, data.shape, data.count, data.likelihood, data.classes)
+        return Outline(data.name, data.shape, data.count, data.likelihood, data.classes, data.is_table)
     source = SOURCES[base]
     chosen = pixels or source.pixels
     return Outline(_full_name(base, chosen), source.shape, source.count, source.likelihood(chosen),
                    source.classes)
+
+
+def ways_to_label(data: DataSet | Outline) -> str:
+    """The cure, in words, where these data have no labels and some are needed."""
+    from_file, base = "take the labels from a file of their own, --labels-from FILE", _parts(
+        split_labels(data.name)[0])[0]
+    path, column = _located(base) or (None, None)
+    if path is None and base not in SOURCES:
+        return "give labels with the data, as train_labels of a tv.DataSet"  # which were made in Python
+    if not data.is_table:
+        return from_file
+    if column is not None:
+        return f"give another column than {column} with --label-column NAME, or {from_file}"
+    return f"name the column that holds the labels, --label-column NAME, or {from_file}"
 
 
 def _parts(name: str) -> tuple[str, str | None]:
@@ -283,6 +298,10 @@ def _of_table(table: formats.Table, where: str, label: str | None, wanted: str |
     arrays, columns, names = table.chosen(where, label)
     rows = {key: stored.read() for key, stored in arrays.items() if stored.dtype.kind == "f" and len(stored.shape) == 2}
     numbers = np.concatenate(list(rows.values()))
+    if np.isnan(numbers).all():
+        besides = "" if label is None else f" besides the labels, {label},"
+        raise DataError(f"every cell{besides} of {where} is missing (empty, or NaN); expected some numbers, from which "
+                        "a model can learn.")
     whole = is_whole(np.nan_to_num(numbers))
     if wanted in PIXELS and whole and not np.isnan(numbers).any():  # bytes, not fractions
         arrays |= {key: formats.Stored.of(values.astype(np.int64)) for key, values in rows.items()}

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.choices import an
+
 Array = Any  # an ndarray of NumPy's or of CuPy's
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -185,7 +187,7 @@ def namespace_of(array: Array) -> Namespace:
     if library == "cupy" and library not in NAMESPACES:
         NAMESPACES[library] = Namespace("cuda", "cupy", "cupyx.scipy.special")
     if library not in NAMESPACES:
-        raise DeviceError(f"found a {type(array).__name__}; expected a NumPy or CuPy array")
+        raise DeviceError(f"found {an(type(array).__name__)}; expected a NumPy or CuPy array")
     return NAMESPACES[library]
 
 

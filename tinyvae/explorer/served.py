@@ -14,6 +14,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
+from tinyvae.choices import an
 from tinyvae.data import DataSet
 
 PAGE = files("tinyvae.explorer") / "page"
@@ -46,7 +47,7 @@ def check(model: Any, data: DataSet) -> None:
               "family": config.get("posterior"), "condition": str(config.get("given", "")).partition(":")[0]}
     for what, name in wanted.items():
         if name and name not in served()[what]:
-            named = {"model": f"a {name}", "family": f"the posterior {name}"}.get(what, f"the {what} {name}")
+            named = {"model": an(name), "family": f"the posterior {name}"}.get(what, f"the {what} {name}")
             raise ValueError(f"found {named}, which the page of explore cannot compute; expected one of "
                              f"{', '.join(served()[what])}")
     if data.is_table:

@@ -13,6 +13,7 @@ from tinyvae.models.base import (
     config_for,
     model_for,
     options_of,
+    taken_by,
 )
 from tinyvae.models.batch import Batch
 from tinyvae.models.extensions import use
@@ -22,4 +23,4 @@ for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["MODELS", "VAE", "Batch", "Model", "Phase", "build_model", "check_finite", "check_model", "config_for",
-           "model_for", "options_of", "use"]
+           "model_for", "options_of", "taken_by", "use"]

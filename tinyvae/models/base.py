@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyvae.choices import an, array_of, chosen, whole
-from tinyvae.data import DataSet
+from tinyvae.data import DataSet, ways_to_label
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution
 from tinyvae.engine.devices import Namespace, floating, namespace, read
@@ -296,7 +296,11 @@ def config_for(kind: str, data: Any, **given: Any) -> dict[str, Any]:
     takes = inspect.signature(MODELS[kind].build).parameters
     for name in given:
         if name not in (*options, "init", "seed", "dtype"):
-            raise ValueError(f"found {name} for {an(kind)}; expected one of its own options: {', '.join(options)}")
+            raise ValueError(f"found {name} for {an(kind)}; expected one of its own options: {', '.join(options)}"
+                             f"{taken_by(name)}")
+    if "labelled" in MODELS[kind].needs and not given.get("classes", data.classes):
+        raise ValueError(f"found no labels in {data.name}, and {an(kind)} learns from them: {ways_to_label(data)}, or "
+                         "take another model")
     return {"kind": kind, **{name: value(data) for name, value in FROM_DATA.items() if name in takes}, **given}
 
 
@@ -304,6 +308,14 @@ def options_of(kind: str) -> dict[str, inspect.Parameter]:
     """The arguments of a model's `build` that can be chosen: all but the sizes of a datum."""
     takes = list(inspect.signature(chosen("model", kind, MODELS).build).parameters.items())[1:]  # without self
     return {name: parameter for name, parameter in takes if name not in ("pixels", "shape")}
+
+
+def taken_by(option: str) -> str:
+    """The end of a refusal of an option: which other models take it; "" if none does."""
+    kinds = [kind for kind in MODELS if option in options_of(kind)]
+    what = option.replace("_", "-")
+    return f"; {what} is an option of {', '.join(kinds)}: take {kinds[0] if len(kinds) == 1 else 'one of them'} as " \
+        "--model, or leave it out" if kinds else ""
 
 
 def model_for(kind: str, data: DataSet, device: str = "cpu", **given: Any) -> Model:
@@ -317,7 +329,7 @@ def check_model(model: Any, **called: Any) -> None:
         if function is not None and not callable(function):
             raise TypeError(f"found {name}={function!r}; expected a function, or None")
     if not isinstance(model, Model):
-        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        what = f"the class {model.__name__}" if isinstance(model, type) else an(type(model).__name__)
         raise TypeError(f"found {what} in place of a model; expected one that is built, as tv.VAE(data.dimensions)")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.choices import an
-from tinyvae.data import DataSet, as_data_set
+from tinyvae.data import DataSet, as_data_set, ways_to_label
 from tinyvae.data.dataset import PARTS
 from tinyvae.engine.devices import Namespace, namespace_of, read
 from tinyvae.engine.noise import Noise, for_kernel, uniform
@@ -146,8 +146,8 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
             if array is None and field == "mask":  # nothing is missing
                 array = np.ones(getattr(data, part).shape, np.uint8)
             if array is None:
-                raise ValueError(f"{an(model.kind)} needs labels for each datum, and {data.name} has none: take a data "
-                                 "set with labels, or another model")
+                raise ValueError(f"{an(model.kind)} needs labels for each datum, and the {part} data of {data.name} "
+                                 f"have none: {ways_to_label(data)}, or take another model")
             if field == "y" and "labelled" not in model.needs and (unknown := int((array < 0).sum())):
                 raise ValueError(f"{an(model.kind)} needs the label of each datum, and {unknown:,} of the "
                                  f"{len(array):,} {part} data of {data.name} have none: leave those out, or take "
@@ -162,8 +162,9 @@ def _check_labels(model: Any, data: DataSet) -> None:
     for part in PARTS:
         labels = getattr(data, f"{part}_labels")
         if labels is not None and not -1 <= labels.min() <= labels.max() < classes:
-            raise ValueError(f"found {part} labels from {labels.min()} to {labels.max()} in {data.name}; a "
-                             f"{model.kind} with classes={classes} takes 0 to {classes - 1}, and -1 for an unknown one")
+            raise ValueError(f"found {part} labels from {labels.min()} to {labels.max()} in {data.name}; "
+                             f"{an(model.kind)} with classes={classes} takes 0 to {classes - 1}, and -1 for an unknown "
+                             "one")
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -54,11 +54,14 @@ class Condition:
         self.shape = tuple(map(int, shape))
         self.pixels = np.arange(math.prod(self.shape))
 
-    def _check_images(self, name: str, number: int) -> None:
+    def _check_images(self, name: str, number: int, classes: int) -> None:
         """Raise ValueError unless the data are images of rows and columns, which may have channels."""
-        if len(self.shape) not in (2, 3):
-            raise ValueError(f"found given='{name}:{number}' for data of shape {self.shape}; expected images of rows "
-                             "and columns, or given='label'")
+        if len(self.shape) not in (2, 3) or self.shape[0] == 1:  # a table has one row of its columns
+            found = f"one row of {self.shape[1]} numbers, as of a table" if len(self.shape) == 2 else (
+                f"shape {self.shape}")
+            cure = "" if classes else ", for which data need labels, as by --label-column NAME or --labels-from FILE"
+            raise ValueError(f"found given='{name}:{number}' for data of {found}; expected images of rows and columns, "
+                             f"which a condition on pixels needs: take given='label'{cure}")
 
     # ---- of a batch --------------------------------------------------------------------------------------------------
 
@@ -141,10 +144,12 @@ def kind(name: str) -> Callable[[K], K]:
     return register
 
 
-def forms() -> str:
-    """How `given` can be written, in words."""
-    *first, last = [cls.form for cls in CONDITIONS.values()]
-    return f"{', '.join(first)} or {last}"
+def forms(of: str = "") -> str:
+    """How `given` can be written, in words: every way, or those whose conditions a user gives as a "label" or an
+    "image"."""
+    found = [cls.form for cls in CONDITIONS.values()
+             if not of or (cls.from_label is not Condition.from_label) == (of == "label")]
+    return " or ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
 
 def condition_of(given: Any, shape: Shape, classes: int) -> Condition:
@@ -167,8 +172,10 @@ class Label(Condition):
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
         if classes < 1:
-            raise ValueError("found given='label' for data without labels; expected data with labels, or another "
-                             f"condition: {forms()}")
+            # a table has one row of its columns, of which no other condition can be
+            cure = "take --label-column NAME or --labels-from FILE" if self.shape[0] == 1 else (
+                f"take --labels-from FILE, or another condition: {forms('image')}")
+            raise ValueError(f"found given='label' for data without labels; expected data with labels: {cure}")
         self.width = classes
 
     def of(self, batch: Batch) -> Tensor:
@@ -201,7 +208,7 @@ class Quadrants(Condition):
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
-        self._check_images("quadrants", number)
+        self._check_images("quadrants", number, classes)
         if not 1 <= number <= 3:
             raise ValueError(f"found given='quadrants:{number}'; expected 1 ({self.names[0]}), 2 ({self.names[1]}) or "
                              f"3 ({self.names[2]})")
@@ -257,10 +264,10 @@ class Pooled(Condition):
 
     def __init__(self, number: int, shape: Shape, classes: int) -> None:
         super().__init__(number, shape, classes)
-        self._check_images("pooled", number)
+        self._check_images("pooled", number, classes)
         sides = self.shape[:2]
         if number < 2 or any(side % number for side in sides):
-            fits = [n for n in range(2, max(sides)) if not any(side % n for side in sides)]
+            fits = [n for n in range(2, min(sides) + 1) if not any(side % n for side in sides)]
             what = f"found given='pooled:{number}' for images of {_size(self.shape)} pixels"
             raise ValueError(f"{what}; expected one of {', '.join(map(str, fits))}, by which rows and columns can be "
                              "divided" if fits else f"{what}, of which no number divides rows and columns; expected "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import chosen
+from tinyvae.choices import an, chosen
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
@@ -64,7 +64,8 @@ class VAE(Model, kind="vae"):
         family = chosen("posterior", posterior, posteriors())
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         if latent < family.least:
-            raise ValueError(f"found latent={latent} with a {posterior} posterior, which needs at least {family.least}")
+            raise ValueError(f"found latent={latent} with {an(posterior)} posterior, which needs at least "
+                             f"{family.least}")
         self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)
@@ -112,7 +113,7 @@ class VAE(Model, kind="vae"):
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
         kind = ", ".join(self.config[name] for name in ("activation", "likelihood")) + \
             f", {self.config['posterior']} posterior"
-        return f"VAE({sizes}, {kind}, {self.parameters.count:,} parameters)"
+        return f"{type(self).__name__}({sizes}, {kind}, {self.parameters.count:,} parameters)"
 
 
 def check_sizes(pixels: Any, hidden: Any, latent: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvae.pictures.figures import labelled_rows
+from tinyvae.pictures.figures import labelled_rows, spread
 from tinyvae.pictures.page import PathLike, Shape
 from tinyvae.tasks.generation.conditional import Answers
 from tinyvae.tasks.generation.upscaling import Upscaled
@@ -23,15 +23,13 @@ def answers(found: Answers, shape: Shape, path: PathLike, data: np.ndarray | Non
             shown: int = 6) -> Path:
     """Draw the first `columns` conditions, one in each column, with the first `shown` answers to each, as PNG.
 
-    The standard deviations over all answers are divided by the largest of them. `data`, (rows, pixels), is the image
-    of which each condition is a part.
+    The standard deviations over all answers are divided by the largest of them; where all answers are the same, they
+    are black. `data`, (rows, pixels), is the image of which each condition is a part.
     """
     chosen = slice(columns)
-    spread = found.spread[chosen]
-    largest = float(spread.max()) or 1.0
     named = {} if found.pictures is None else {"condition": found.pictures[chosen]}
     named |= {f"answer {i + 1}": draw[chosen] for i, draw in enumerate(found.images[:shown])}
-    named |= {f"mean of {len(found.images)}": found.mean[chosen], f"sd, white: {largest:.2f}": spread / largest}
+    named |= {f"mean of {len(found.images)}": found.mean[chosen], **spread(found.spread[chosen])}
     if data is not None:
         named["data"] = data[chosen]
     heads = found.captions[chosen] if any(found.captions) else None

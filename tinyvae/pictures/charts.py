@@ -44,23 +44,30 @@ def latents(
 
 
 def curves(records: Iterable[Mapping[str, Any]], path: PathLike, goal: str = "ELBO") -> Path:
-    """Draw the ELBO of the training and test data over the epochs, and the two terms of the test ELBO, as PNG.
+    """Draw the bound of the training and test data over the epochs, and the two terms of the test ELBO, as PNG.
 
-    `goal` names what a model without a bound on log p(x) has in its place.
+    The bound is the one that the training raises and the epoch lines show: that of iwae where the records have it, else
+    the ELBO, or `goal`, which names what a model without a bound on log p(x) has in its place.
 
-    `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `test_reconstruction` and `test_kl`, in nats per
-    datum; a missing value leaves a gap. The last record with a true `best` is the epoch whose parameters were saved; a
-    ring marks it on the test curve. (A ring at the best test value would choose the epoch by the test data.)
+    `records` may have the keys `epoch`, `train_elbo`, `test_elbo`, `train_bound`, `test_bound`, `importance_samples`,
+    `test_reconstruction` and `test_kl`, in nats per datum; a missing value leaves a gap. The last record with a true
+    `best` is the epoch whose parameters were saved; a ring marks it on the test curve. (A ring at the best test value
+    would choose the epoch by the test data.)
     """
     table = list(records)
     epochs = [record.get("epoch", number + 1) for number, record in enumerate(table)]
+    bound = "bound" if any(f"{part}_bound" in r for r in table for part in ("train", "test")) else "elbo"
+    train, test = f"train_{bound}", f"test_{bound}"
     lines = {
         key: np.array([np.nan if r.get(key) is None else float(r[key]) for r in table])
-        for key in ("train_elbo", "test_elbo", "test_reconstruction", "test_kl")
+        for key in (train, test, "test_reconstruction", "test_kl")
     }
     known = {key for key, line in lines.items() if np.isfinite(line).any()}
     if not known:
         raise ValueError(f"the records hold no finite number under any of {', '.join(lines)}")
+    if bound == "bound":
+        draws = {r["importance_samples"] for r in table if "importance_samples" in r}
+        goal = f"L_{draws.pop() if len(draws) == 1 else 'K'}, the bound of iwae"
     titles = {"test_reconstruction": "Test reconstruction, nats", "test_kl": "Test KL to the prior, nats"}
     terms = [key for key in titles if key in known]
     figure = new_figure(7.6, 3.8)
@@ -70,13 +77,13 @@ def curves(records: Iterable[Mapping[str, Any]], path: PathLike, goal: str = "EL
     grid = figure.add_gridspec(max(1, len(terms)), 2, width_ratios=(1.6, 1), **edges)
     style = {"linewidth": 1.6, "markersize": 3, "marker": "o" if len(table) <= 30 else None}
     axes = figure.add_subplot(grid[:, 0] if terms else grid[:, :])
-    for key, name, colour in (("train_elbo", "train", TRAIN), ("test_elbo", "test", TEST)):
+    for key, name, colour in ((train, "train", TRAIN), (test, "test", TEST)):
         if key in known:
             axes.plot(epochs, lines[key], color=colour, label=name, **style)
     plain_axes(axes, f"{goal}, nats per datum (higher is better)")
     kept = max((number for number, record in enumerate(table) if record.get("best")), default=None)
-    if kept is not None and np.isfinite(lines["test_elbo"][kept]):
-        x, y = epochs[kept], lines["test_elbo"][kept]
+    if kept is not None and np.isfinite(lines[test][kept]):
+        x, y = epochs[kept], lines[test][kept]
         label = f"kept: epoch {x}, test {y:.2f}".replace("-", "−")
         axes.scatter(x, y, marker="o", s=64, facecolor="none", edgecolor=TEST, label=label)
     if axes.lines:

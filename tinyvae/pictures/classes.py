@@ -50,29 +50,41 @@ def reliability(confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray
     confidence, accuracy, counts : (bins,) the mean confidence and the share of right classes of the data in each of the
         bins, which have equal width from 0 to 1, NaN in an empty one; and the number of data in it.
     error : the expected calibration error, which the title names.
+
+    The bars of error are Wilson's interval of one standard error, since the usual one is 0 where one datum is right.
     """
     confidence, accuracy, counts = (np.asarray(a) for a in (confidence, accuracy, counts))
     if not confidence.shape == accuracy.shape == counts.shape or confidence.ndim != 1 or not counts.sum():
         raise ValueError(f"confidence, accuracy and counts are {confidence.shape}, {accuracy.shape} and {counts.shape}"
                          "; expected (bins,) each, with at least one datum")
+    from matplotlib.ticker import MaxNLocator
+
     bins, full = len(counts), counts > 0
     middles = (np.arange(bins) + 0.5) / bins
-    figure = new_figure(4.6, 5.0)
-    axes = figure.add_axes((0.14, 0.36, 0.82, 0.57))
+    figure = new_figure(4.6, 5.8)
+    axes = figure.add_axes((0.14, 0.43, 0.82, 0.51))
     plain_axes(axes, f"Expected calibration error {error:.2%}, {bins} bins of equal width", y="share that is right")
     axes.plot((0, 1), (0, 1), color=PALE, linewidth=1, linestyle=(0, (4, 3)), label="confidence as it should be")
     axes.bar(middles[full], accuracy[full], width=0.94 / bins, color="#9db8cc", label="right in the bin")
-    with np.errstate(invalid="ignore"):
-        spread = np.sqrt(accuracy[full] * (1 - accuracy[full]) / counts[full])
-    axes.errorbar(confidence[full], accuracy[full], spread, color=TEST, fmt="o", markersize=4, linewidth=1,
-                  label="± one standard error, at the mean confidence")  # fmt: skip
+    axes.errorbar(confidence[full], accuracy[full], wilson(accuracy[full], counts[full]), color=TEST, fmt="o",
+                  markersize=4, linewidth=1, label="± one standard error (Wilson), at the mean confidence")
     axes.set(xlim=(0, 1), ylim=(0, 1.05))
-    axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=INK)
-    below = figure.add_axes((0.14, 0.1, 0.82, 0.16))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.08), frameon=False, fontsize=8, labelcolor=INK)
+    below = figure.add_axes((0.14, 0.09, 0.82, 0.16))
     plain_axes(below, "", "confidence: the probability of the most probable class", "data")
     below.bar(middles, counts, width=0.94 / bins, color=TRAIN)
-    below.set(xlim=(0, 1))
+    for x, count in zip(middles[full], counts[full], strict=True):  # beside thousands the bar of one cannot be seen
+        below.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=6.5, color=INK)
+    below.set(xlim=(0, 1), ylim=(0, 1.25 * counts.max()))
+    below.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, min_n_ticks=1))
     return save_png(figure, path)
+
+
+def wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """How far Wilson's interval of one standard error reaches below and above shares of so many data, (2, bins)."""
+    middle = (share + 0.5 / count) / (1 + 1 / count)
+    half = np.sqrt(share * (1 - share) / count + 0.25 / count**2) / (1 + 1 / count)
+    return np.stack([share - middle + half, middle + half - share]).clip(0)
 
 
 def analogies(images: np.ndarray, restyled: np.ndarray, names: Sequence[str], shape: Shape, path: PathLike) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvae.pictures.figures import labelled_rows
+from tinyvae.pictures.figures import labelled_rows, spread
 from tinyvae.pictures.page import PathLike, Shape
 from tinyvae.tasks.completion import Completion
 
@@ -24,11 +24,10 @@ def completions(found: Completion, shape: Shape, path: PathLike, columns: int = 
     chosen = slice(min(columns, len(found.x)))
     chequered = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 2
     ground = np.where(chequered, LIGHT, DARK).reshape(-1).repeat(math.prod(shape[2:]))
-    missing, sd = found.missing[chosen], found.sd[chosen]
-    largest = float(sd.max()) or 1.0
+    missing = found.missing[chosen]
     named = {"data": np.where(missing & ~found.hidden[chosen], ground, found.x[chosen])}
     named["observed"] = np.where(missing, ground, found.x[chosen])
     named |= {f"completion {i + 1}": draw[chosen] for i, draw in enumerate(found.draws[:answers])}
-    named |= {"mean": found.mean[chosen], f"sd, white: {largest:.2f}": sd / largest}
+    named |= {"mean": found.mean[chosen], **spread(found.sd[chosen])}
     images = np.clip(np.array(list(named.values())), 0, 1)
     return labelled_rows(images, shape, path, f"Completions by {found.method}, {found.data}", list(named))

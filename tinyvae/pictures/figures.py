@@ -19,6 +19,7 @@ from tinyvae.pictures.page import GAP, INK, PALE, TILE, WIDEST, PathLike, Shape,
 from tinyvae.runs.files import write_bytes
 
 SMALL = 16  # the largest side in pixels of an image that runs into its neighbours without a gap
+ROUNDING = 1e-6  # a smaller standard deviation of numbers in [0, 1] is that of their rounding
 
 
 def samples(
@@ -91,6 +92,14 @@ def labelled_rows(
     """Draw `images` (rows, columns, pixels), each row with its name on the left, as PNG."""
     left = max(210, 13 * max(map(len, names)))
     return _table(_images("images", images, shape, axes=3), path, title, names, heads, left)
+
+
+def spread(sd: np.ndarray) -> dict[str, np.ndarray]:
+    """Standard deviations (..., pixels) as a row that says which one is white, the largest; all black without any."""
+    largest = float(sd.max())
+    if largest <= ROUNDING:
+        return {"sd: 0 everywhere": np.zeros_like(sd)}
+    return {f"sd, white: {largest:.2f}" if largest >= 0.01 else f"sd, white: {largest:.1g}": sd / largest}
 
 
 def animation(

@@ -7,6 +7,7 @@ imported when the first figure is drawn, because its import takes long.
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from importlib import import_module
@@ -70,7 +71,7 @@ def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: in
     lines = title.split("\n")
     margin, head = 40, 26 + 34 * len(lines)
     height, width = grid.shape[:2]
-    wide = max(width + left, 22 * max(map(len, lines))) + 2 * margin  # wide enough for the title
+    wide = left + max(width, _width(title)) + 2 * margin
     high = height + bottom + above + head + 2 * margin
     figure = new_figure(wide / DPI, high / DPI)
     x, y = margin + left, margin + bottom
@@ -80,6 +81,12 @@ def page(grid: np.ndarray, title: str, left: int = 0, bottom: int = 0, above: in
     axes.set_axis_off()
     figure.text(x / wide, (high - margin) / high, title, fontsize=10, color=INK, va="top", ha="left")
     return figure, axes
+
+
+def _width(title: str) -> int:
+    """The width of a title in pixels."""
+    figure = new_figure(1, 1)
+    return math.ceil(figure.text(0, 0, title, fontsize=10).get_window_extent(figure.canvas.get_renderer()).width)
 
 
 def note(axes: Any, text: str, point: tuple[float, float], offset: tuple[int, int], **kind: Any) -> None:

@@ -63,9 +63,10 @@ def _bins(data: np.ndarray, drawn: np.ndarray, low: float, high: float) -> np.nd
 def quantiles(data: np.ndarray, drawn: np.ndarray, names: Sequence[str], path: PathLike, of: str = "data") -> Path:
     """Draw the quantiles of the samples against those of the data, a panel a column, as PNG.
 
-    On the diagonal a column is distributed as in the data. At most twelve columns, those that differ most.
+    On the diagonal a column is distributed as in the data. At most twelve columns, those that differ most, in the order
+    of the table.
     """
-    chosen = worst(data, drawn)[:SHOWN]
+    chosen = np.sort(worst(data, drawn)[:SHOWN])
 
     def draw(axes: Any, j: int) -> None:
         known, made = (np.sort(rows[np.isfinite(rows[:, j]), j]) for rows in (data, drawn))
@@ -81,9 +82,10 @@ def quantiles(data: np.ndarray, drawn: np.ndarray, names: Sequence[str], path: P
 def reconstructions(data: np.ndarray, made: np.ndarray, names: Sequence[str], path: PathLike) -> Path:
     """Draw each value of the data against its reconstruction, a panel a column, as PNG.
 
-    At most twelve columns, those whose errors are largest beside their spread.
+    At most twelve columns, those whose errors are largest beside their spread, in the order of the table.
     """
-    chosen = np.argsort(-np.nanmean((data - made) ** 2, 0) / np.nanvar(data, 0).clip(1e-300), kind="stable")[:SHOWN]
+    error = np.nanmean((data - made) ** 2, 0) / np.nanvar(data, 0).clip(1e-300)
+    chosen = np.sort(np.argsort(-error, kind="stable")[:SHOWN])
 
     def draw(axes: Any, j: int) -> None:
         _diagonal(axes, *_limits(data[:, j], made[:, j]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import data as data_sets
+from tinyvae.choices import counted
 from tinyvae.data import DataSet
 from tinyvae.engine.devices import namespace, read
 from tinyvae.models import Model, check_finite, check_model, extensions
@@ -168,8 +169,8 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
         before = Settings.from_dict(meta["settings"])
         settings = Settings.from_dict(asdict(before) | wanted)
         if "epochs" in wanted and settings.epochs < meta["epoch"]:
-            raise ValueError(f"{run.path} has done {meta['epoch']} epochs already, more than epochs={settings.epochs}; "
-                             "leave --epochs out, or ask for more")
+            raise ValueError(f"{run.path} has done {counted(meta['epoch'], 'epoch')} already, more than "
+                             f"epochs={settings.epochs}; leave --epochs out, or ask for more")
         if data is None and "data_sha256" not in meta and config["data"] != meta["data"]:
             raise CheckpointError(_disagreement(run, meta, "data", config["data"], meta["data"]))
         loaded, place = data_of(run, config, data, data_dir)

@@ -76,7 +76,10 @@ def opened(path: str | Path, data: str | None = None, data_dir: str | None = Non
     if data is not None and data_set.kind == "real":  # the model knows the columns by the centers of its own data
         data_set = data_set.in_units_of(data_sets.load(config["data"], data_dir or config.get("data_dir")))
     if data is None:  # the parts that the run trained on and was chosen by
-        check_data(described(run), data_set, run, "give --data, whatever they are")
+        base, labels = data_sets.split_labels(config["data"])
+        cure = f"take them without the labels of {labels}, of which only training needs any: --data {base}" if labels \
+            else f"take them as they are now: --data {base}"
+        check_data(described(run), data_set, run, cure)
         data_set = select(data_set, Settings.from_dict(config["settings"]))
     return model, data_set
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import an, whole
+from tinyvae.choices import an, counted, whole
 from tinyvae.data import DataSet
 from tinyvae.data.dataset import PARTS
 from tinyvae.engine import table
@@ -49,7 +49,7 @@ class Comparison:
                 "own_units": self.own_units, "runs": runs, "settings": self.settings}
 
     def __str__(self) -> str:
-        what = f"log p(x), {self.importance_samples} samples," if self.importance_samples else "ELBO"
+        what = f"log p(x), {counted(self.importance_samples, 'sample')}," if self.importance_samples else "ELBO"
         rows = [("run", what.rstrip(","), "std. error", "above the first", "std. error")]
         for name, (mean, error) in self.bounds.items():
             more, error_of_it = self.differences.get(name, (math.nan, math.nan))

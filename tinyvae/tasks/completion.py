@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import an, known, whole
+from tinyvae.choices import an, counted, known, whole
 from tinyvae.data import DataSet, as_data_set
 from tinyvae.data.dataset import PARTS
 from tinyvae.distributions.observed import Observed, Placed
@@ -57,6 +57,7 @@ class Completion:
     baselines : the same of simple answers, by their names
     wrong : (rows,) of each answer: the share of hidden pixels that it puts on the wrong side of 1/2; of a table
         the mean squared error of the hidden values, as they are stored
+    stored_in : the unit of a table's stored values
     of_table : whether the data are a table, whose columns stand for pixels
     of_colour : whether they are images in colour, of which a pixel has three values
     acceptance : the share of proposals that metropolis accepted, or None
@@ -82,24 +83,25 @@ class Completion:
     effective: np.ndarray | None = None
     of_table: bool = False
     of_colour: bool = False
+    stored_in: str = ""
 
     @property
-    def counted(self) -> str:
+    def of_each(self) -> str:
         """What is hidden one by one: a pixel, or a value of a table or of a colour."""
         return "value" if self.of_table or self.of_colour else "pixel"
 
     def quantities(self) -> list[Quantity]:
         """What was measured, each number with its standard error over the data, unit and direction."""
-        what, scored = self.counted, self.hidden.any(1)
-        rows = {f"-log p(hidden | observed), {self.method}": self.nats} | {
-            f"  {name}": values for name, values in self.baselines.items()}
-        found = [Quantity(name, *mean_and_error(values[scored]), f"nats per hidden {what}", LOWER)
-                 for name, values in rows.items() if scored.any()]
+        what, scored = self.of_each, self.hidden.any(1)
+        rows = {self.method: self.nats} | self.baselines
+        found = [Quantity(f"-log p(hidden | observed), {name}", *mean_and_error(values[scored]),
+                          f"nats per hidden {what}", LOWER) for name, values in rows.items() if scored.any()]
         for name, values in self.wrong.items():
             mean, error = mean_and_error(values[scored])
             if self.of_table:  # the error of a square root
                 root = math.sqrt(mean)
-                found.append(Quantity(f"RMSE, {name}", root, error / (2 * root or math.inf), "as stored", LOWER))
+                found.append(Quantity(f"RMSE, {name}", root, error / (2 * root or math.inf), self.stored_in,
+                                      LOWER))
             else:
                 found.append(Quantity(f"wrong {what}s, {name}", mean, error, f"share of the hidden {what}s", LOWER))
         if self.acceptance is not None:
@@ -111,13 +113,14 @@ class Completion:
     def remarks(self) -> str:
         """How the draws were made, in one sentence."""
         first = f", the first {self.gibbs_sweeps} of gibbs" if self.method == "metropolis" else ""
-        return (f"{self.method}: {self.chains} chains a datum, {self.sweeps} sweeps each{first}; means over the "
+        how = f"{counted(self.chains, 'chain')} a datum, {counted(self.sweeps, 'sweep')} each{first}"
+        return (f"{self.method}: {how}; means over the "
                 f"{self.kept} draws of z of the later half" if self.kept < self.chains * self.sweeps else
                 f"{self.method}: means over {self.kept} independent draws of z a datum")
 
     def __str__(self) -> str:
         share = self.missing.mean()
-        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {self.counted}s "
+        head = (f"{self.data}, {len(self.x):,} data, {share:.0%} of the {self.of_each}s "
                 "missing")
         rows = [("quantity", "value", "std. error", "unit", "direction"), *(q.cells() for q in self.quantities())]
         lines = table.lines(rows, left=(0, 3, 4)) if len(rows) > 1 else ""
@@ -202,8 +205,10 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
     method = known("the method", method or usual, METHODS)
     if (method == "prior") != (targets is not None and missing is None):
         given = " and pixels to hide" * (missing is not None)
+        others = ", ".join(name for name in METHODS if (name == "prior") != (method == "prior"))
         raise ValueError(f"found the method {method} with {an(model.kind)}{given}; the method prior goes with a "
-                         "conditional model, as a cvae, which completes what its own condition leaves open")
+                         "conditional model, as a cvae, which completes what its own condition leaves open; expected "
+                         f"here {others}")
     if missing is not None and targets is not None and len(targets) < model.pixels:
         raise ValueError(f"found pixels to hide from {an(model.kind)} that is given {model.condition.words}; it "
                          "completes the pixels that this leaves open: leave missing (--missing) out")
@@ -255,8 +260,9 @@ def complete(model: Any, data: DataSet | np.ndarray | str, missing: Any = None, 
         warnings.warn(f"the weights of importance are so uneven that {effective:.1f} of {kept:,} draws count (at "
                       f"least {EFFECTIVE} are needed): take more draws, or the method metropolis", RuntimeWarning,
                       stacklevel=3)
+    unit = "counts" if data.kind == "counts" else "own units" if data.spread is None else "std. deviations of a column"
     return Completion(data.name, method, draws, sweeps, gibbs_sweeps if method == "metropolis" else 0, kept,
-                      acceptance=acceptance, of_table=data.is_table, of_colour=data.is_colour, **parts)
+                      acceptance=acceptance, of_table=data.is_table, of_colour=data.is_colour, stored_in=unit, **parts)
 
 
 def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:

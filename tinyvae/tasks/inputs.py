@@ -69,7 +69,10 @@ def _array(path: Path) -> np.ndarray:
     """The images of a file or folder; those of its test part if there are several parts."""
     if path.is_file() and (kind := recognised(head_of(path))) is not None and kind.name == "an image":
         return read_images(path, [path])  # which may be a single one
-    arrays = formats.read(path)
+    try:
+        arrays = formats.read(path)
+    except DataError as fault:  # readers know only that data are wanted, which may be a table
+        raise DataError(str(fault).replace(formats.expected(), formats.expected(tables=False))) from None
     if not isinstance(arrays, dict):
         raise DataError(f"{path} is a table; expected an image, a folder of images or an .npy file")
     roles = {role: name for name in arrays if (role := role_of(name)) is not None and role[1] == "images"}

@@ -43,7 +43,29 @@ def reconstructions(model: Any, data: DataSet, part: str = "test") -> tuple[np.n
     """The data of a part and their reconstructions, each (count, columns) in the data's own units."""
     pairs = [(x, model.reconstruct(x)) for x in _stored(model, data, part)]
     original, found = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
-    return data.own_units(original), data.own_units(found)
+    return as_written(data, original), data.own_units(found)
+
+
+def as_written(data: DataSet, stored: np.ndarray) -> np.ndarray:
+    """Observed values, (..., columns), in the data's own units: the shortest decimals that are stored as they are.
+
+    So 2.6342 in a file comes back as 2.6342, where stored * spread + center has further digits, those of rounding to
+    float32. What no float32 holds is given as it is.
+    """
+    def kept(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32) if data.center is None else (
+            (values - data.center) / data.spread).astype(np.float32)
+
+    stored = np.asarray(stored)
+    found = np.array(data.own_units(stored), np.float64)
+    open_ = np.isfinite(found) & (found != 0) & (stored == stored.astype(np.float32))
+    size = np.floor(np.log10(np.abs(found), where=open_, out=np.zeros_like(found)))
+    for digits in range(1, 16):
+        tens = 10.0 ** np.clip(digits - 1 - size, -300, 300)
+        short = np.rint(found * tens) / tens
+        same = open_ & (kept(short) == stored)
+        found[same], open_ = short[same], open_ & ~same
+    return found
 
 
 def codes(model: Any, data: DataSet, part: str = "test") -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyvae import runs
-from tinyvae.choices import an
+from tinyvae.choices import an, counted
 from tinyvae.data import DataSet
 from tinyvae.models import MODELS, Model, model_for
 from tinyvae.runs import RunFolder
@@ -74,8 +74,8 @@ class Gain:
 
     def __str__(self) -> str:
         (own, own_error), (other, other_error), (more, error) = self.model, self.supervised, self.gain
-        return (f"{self.labels:,} labels, {self.count:,} test data: {self.kind} {own:.2%} ± {own_error:.2%} right, the "
-                f"supervised net of the same size {other:.2%} ± {other_error:.2%}; gain {100 * more:+.2f} ± "
+        return (f"{counted(self.labels, 'label')}, {self.count:,} test data: {self.kind} {own:.2%} ± {own_error:.2%} "
+                f"right, the supervised net of the same size {other:.2%} ± {other_error:.2%}; gain {100 * more:+.2f} ± "
                 f"{100 * error:.2f} points, paired by datum")
 
     def to_dict(self) -> dict[str, float]:

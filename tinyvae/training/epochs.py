@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.choices import an
-from tinyvae.data import DataSet
+from tinyvae.data import DataSet, ways_to_label
 from tinyvae.engine.devices import CPU, Array, read, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.evidence.evaluation import evaluate
@@ -99,7 +99,7 @@ class Training:
             known = np.flatnonzero(labels >= 0) if labels is not None else np.zeros(0, np.int64)
             if not len(known):
                 raise ValueError(f"{an(self.model.kind)} learns from labels, and {self.data.name} has none in its "
-                                 "training part: take a data set with labels, or another model")
+                                 f"training part: {ways_to_label(self.data)}, or take another model")
             labelled = rows_of(self.model, self.data, "train", drawn("binarise-labelled"), only=known)
             check_classes(self.data)
         rows = rows_of(self.model, self.data, "train", drawn("binarise"))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyvae.choices import an
-from tinyvae.data import DataSet
+from tinyvae.choices import an, counted
+from tinyvae.data import DataSet, split_labels, ways_to_label
 from tinyvae.engine.noise import permutation
 from tinyvae.models import MODELS, Model
 from tinyvae.training.settings import Settings
@@ -38,8 +38,10 @@ def check_classes(data: DataSet) -> None:
     known = set() if data.train_labels is None else set(data.train_labels.tolist())
     if lacking := sorted(wanted - known):
         name = data.class_names[lacking[0]] if data.class_names else lacking[0]
+        file = split_labels(data.name)[1]
         raise ValueError(f"found no training label of class {name} of {data.name}, which could not be learned; "
-                         f"expected at least one of each of its {len(wanted)} classes")
+                         f"expected at least one of each of its {len(wanted)} classes: give one of that class"
+                         f"{f' in {file}' if file else ''}, or leave its data out of all parts")
 
 
 def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
@@ -67,18 +69,26 @@ def few_labels(data: DataSet, count: int, seed: int) -> DataSet:
         return data
     labels, classes = data.train_labels, data.classes
     if labels is None:
-        raise ValueError(f"found labels={count} with {data.name}, whose training data have no labels; leave labels "
-                         "out, or take a data set with labels")
-    if count % classes:
+        raise ValueError(f"found labels={count} with {data.name}, whose training data have no labels; "
+                         f"{ways_to_label(data)}, or leave labels out")
+    # each class has as many as the rarest can give
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    most, rarest = int(counts.min()) * classes, int(counts.argmin())
+    name = data.class_names[rarest] if data.class_names else rarest
+    if not most:
+        raise ValueError(f"found labels={count}, the same number of each class, and class {name} of {data.name} has no "
+                         f"training label; expected at least one of each of its {classes} classes: give one of that "
+                         "class, or leave its data out of all parts")
+    if count % classes and count < most:
         near = max(1, round(count / classes)) * classes
         raise ValueError(f"found labels={count} with the {classes} classes of {data.name}; expected a multiple of "
                          f"{classes}, so that each class has the same number: labels={near}")
+    if count > most:
+        raise ValueError(f"found labels={count}, the same number of each of the {classes} classes of {data.name}, and "
+                         f"class {name} has {counted(most // classes, 'training label')}; expected at most "
+                         f"labels={most}")
     share, kept = count // classes, np.full_like(labels, -1)
     order = permutation(seed, "labels", 0, len(labels))
     for number in range(classes):
-        of_class = order[labels[order] == number]
-        if len(of_class) < share:
-            raise ValueError(f"found labels={count}, {share} of each class, and class {number} of {data.name} has "
-                             f"{len(of_class)} training data; expected at most {len(of_class) * classes} labels")
-        kept[of_class[:share]] = number
+        kept[order[labels[order] == number][:share]] = number
     return replace(data, train_labels=kept)

@@ -40,6 +40,13 @@ def test_an_empty_cell_is_missing(tmp_path, missing):
     assert np.array_equal(np.column_stack(found.cells), [[1, 2], [np.nan, 4], [5, np.nan]], equal_nan=True)
 
 
+def test_a_first_row_may_be_missing_as_any_other(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n,\n1,2\n,NA\n")
+    found = read_text(tmp_path / "a.csv")
+    assert found.names == ("a", "b")
+    assert np.array_equal(np.column_stack(found.cells), [[np.nan] * 2, [1, 2], [np.nan] * 2], equal_nan=True)
+
+
 def test_text_stays_text_over_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "BLOCK", 2)
     rows = [["1", "1"], ["2", "2.5"], ["3", "x"], ["4", ""], ["5", "NA"]]

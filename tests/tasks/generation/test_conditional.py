@@ -70,7 +70,12 @@ def test_a_net_answers_always_the_same():
 
 
 @pytest.mark.parametrize(("use", "sentence"), [
-    (lambda: answer(tv.VAE(24, 4, 2), label=3), "found a vae, which generates without a condition; expected a run"),
+    (lambda: answer(tv.VAE(24, 4, 2), label=3), "found a vae, which generates without a condition; expected a run "
+     "that was trained with one: tinyvae train --model cvae --given label"),
+    (lambda: answer(tv.VAE(24, 4, 2), images=IMAGES), "found a vae, which generates without a condition; expected a "
+     "run that was trained with one: tinyvae train --model cvae --given quadrants:1|2|3 or pooled:N"),
+    (lambda: answer(tv.VAE(24, 4, 2)), "found a vae, which generates without a condition; expected a run that was "
+     "trained with one: tinyvae train --model cvae --given label, quadrants:1|2|3 or pooled:N"),
     (lambda: answer("model", label=3), "found a str in place of a model"),
     (lambda: answer(model()), "found neither a label nor an image; expected one of them: this model is given the left"),
     (lambda: answer(model(), 3, IMAGES), "found a label and an image; expected one of them"),

@@ -75,7 +75,8 @@ def test_bicubic_is_pillows():
 @pytest.mark.parametrize(("use", "sentence"), [
     (lambda: upscale(model("quadrants:1"), IMAGES), "found a cvae that is given the bottom left quarter of an image; "
                                                     "upscale takes a run that was trained with --given pooled:N"),
-    (lambda: upscale(tv.VAE(96, 4, 2), IMAGES), "found a vae, which generates without a condition"),
+    (lambda: upscale(tv.VAE(96, 4, 2), IMAGES), "found a vae, which generates without a condition; expected a run "
+     "that was trained with one: tinyvae train --model cvae --given pooled:N, which is given an image averaged"),
     (lambda: upscale(model(), IMAGES[:, :5]), "found a condition of 5 x 12 pixels; expected 4 x 6, or 8 x 12 to be"),
     (lambda: upscale(model(), IMAGES, temperatures=()), "found no temperature; expected at least one number"),
     (lambda: upscale(model(), IMAGES, temperatures=(-0.5,)), "found the temperature -0.5; expected a number of at"),

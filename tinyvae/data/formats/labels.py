@@ -6,20 +6,24 @@ again, and the fingerprint of the data covers the labels that were read.
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tinyvae.choices import path_of
+from tinyvae.choices import counted, path_of
 from tinyvae.data.checks import DataError
 from tinyvae.data.dataset import DataSet
 from tinyvae.data.formats.npy import map_npy
 
 MARK = "+labels:"  # between the name of the data and the file
 UNKNOWN = -1
+WHOLE = re.compile(r"(-?\d{1,12})?")  # a label as a number; nothing for an unknown one
+SEPARATORS = (",", ";", "\t")  # of the columns of a table, which a file of labels is not
 LONGEST = 2**27  # bytes of a text
+LONGEST_LABEL = 2**16  # characters of a line in which columns are looked for; csv takes no more than 2**17
 
 
 def split_labels(name: str) -> tuple[str, str]:
@@ -52,10 +56,13 @@ def relabelled(data: DataSet, file: str) -> DataSet:
     path = Path(file).expanduser().resolve()
     found = read_labels(path, data.count)
     if len(found) != data.count:
-        raise DataError(f"found {len(found):,} labels in {path}; expected {data.count:,}, one for each training datum "
-                        f"of {data.name} in their order, -1 for an unknown one.")
+        raise DataError(f"found {counted(len(found), 'label')} in {path}; expected {data.count:,}, one for each "
+                        f"training datum of {data.name} in their order, -1 for an unknown one.")
     name = f"{data.name}{MARK}{path}"
     numbers, words = _numbers(found), sorted(set(found.tolist()) - {"", str(UNKNOWN)})
+    if not words:
+        raise DataError(f"found only -1 or nothing in {path}, which stand for an unknown label; expected the label of "
+                        f"at least one training datum of {data.name}.")
     if numbers is not None:
         if numbers.min() < UNKNOWN or numbers.max() >= 2**31:
             raise DataError(f"found labels from {numbers.min()} to {numbers.max()} in {path}; expected whole numbers "
@@ -66,8 +73,9 @@ def relabelled(data: DataSet, file: str) -> DataSet:
         return replace(data, name=name, train_labels=numbers)
     classes = data.class_names or (tuple(words) if data.test_labels is None and data.valid_labels is None else ())
     if not classes:
-        raise DataError(f"found labels in {path} such as {words[0]!r}, and the test labels of {data.name} are numbers; "
-                        "expected numbers here, too.")
+        strange = next(word for word in found.tolist() if not WHOLE.fullmatch(word))
+        raise DataError(f"found the label {strange!r} in {path}, and the test labels of {data.name} are whole numbers; "
+                        "expected whole numbers here, too.")
     if strange := [word for word in words if word not in classes]:
         raise DataError(f"found the label {strange[0]!r} in {path}; expected one of {', '.join(classes)}, and nothing "
                         "for an unknown one.")
@@ -95,10 +103,30 @@ def read_labels(path: Path, count: int) -> np.ndarray:
         raise DataError(f"{path} is no text; expected an .npy file, or text with a label in each line.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected labels of the training data.") from None
-    lines = [line.strip().strip('"') for line in content.splitlines()]
+    if not content.strip():
+        raise DataError(f"{path} is empty; expected {count:,} lines with a label in each, -1 for an unknown one.")
+    lines = content.splitlines()
+    if (columns := _columns(lines)) > 1:
+        raise DataError(f"found {columns} columns in {path}; expected one, with a label in each line: write the column "
+                        "of the labels alone.")
+    lines = [line.strip().strip('"') for line in lines]
     if len(lines) == count + 1:
         lines = lines[1:]
     return np.array([_plain(line) for line in lines] or [""])
+
+
+def _columns(lines: list[str]) -> int:
+    """How many columns the lines have, if they are those of a table: the same number in each that is not blank."""
+    for mark in SEPARATORS:
+        width = 0
+        for row in csv.reader((line[:LONGEST_LABEL] for line in lines if line.strip()), delimiter=mark):
+            if len(row) == 1 or width not in (0, len(row)):  # mostly of the first line
+                width = 0
+                break
+            width = len(row)
+        if width:
+            return width
+    return 1
 
 
 def _plain(word: str) -> str:
@@ -109,6 +137,6 @@ def _plain(word: str) -> str:
 
 def _numbers(found: np.ndarray) -> np.ndarray | None:
     """The labels as numbers, -1 for an empty one; None if one is no whole number."""
-    if not all(re.fullmatch(r"(-?\d{1,12})?", word) for word in found.tolist()):
+    if not all(WHOLE.fullmatch(word) for word in found.tolist()):
         return None
     return np.array([int(word) if word else UNKNOWN for word in found.tolist()], np.int64)

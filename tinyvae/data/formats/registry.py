@@ -90,10 +90,11 @@ def refuses(name: str, advice: str, *marks: Mark) -> None:
     reads(name, *marks, is_data_set=False)(read)
 
 
-def expected() -> str:
-    """The formats that are read, in words."""
+def expected(tables: bool = True) -> str:
+    """The formats that are read, in words; without `tables` those of images."""
     names = sorted({fmt.name.partition(" ")[2].removesuffix(" file") for fmt in FORMATS if fmt.is_data_set})
-    return f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images, or a table (.csv, .tsv, .parquet)"
+    of_images = f"an {', '.join(names[:-1])} or {names[-1]} file or a folder of images"
+    return f"{of_images}, or a table (.csv, .tsv, .parquet)" if tables else of_images
 
 
 def recognised(head: bytes) -> Format | None:

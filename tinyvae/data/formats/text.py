@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyvae.data.checks import DataError
 from tinyvae.data.formats.registry import HEAD, check_memory, expected
-from tinyvae.data.formats.table import Table, column_of, joined, number_of
+from tinyvae.data.formats.table import Table, column_of, is_missing, joined, number_of
 
 LONGEST = 2**24  # characters of a line; more is no line of a table
 BLOCK = 4096  # lines that become numbers together
@@ -50,7 +50,9 @@ def _read(path: Path, file: IO[str]) -> Table:
     mark, found = _separated(start)
     numbers = [[bool(cell.strip()) and number_of(cell) is not None for cell in row] for row in found]
     has_names = bool(numbers) and not any(numbers[0])
-    if not found or len(found[0]) < 2 or len(found) == has_names or not any(numbers[-1]):
+    # a first row without any value is one of a table, too; one of words is not
+    is_row = bool(found) and (any(numbers[-1]) or all(map(is_missing, found[-1])))
+    if not found or len(found[0]) < 2 or len(found) == has_names or not is_row:
         raise DataError(f"{path} is text that begins with {(start or [''])[0].rstrip()[:20]!r}; expected {expected()}.")
     width = len(found[0])
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(found[0], 1)] if has_names else \

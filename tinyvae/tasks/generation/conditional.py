@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyvae.choices import an, whole
 from tinyvae.engine.noise import Noise
-from tinyvae.models import check_model
+from tinyvae.models import check_model, conditions
 from tinyvae.tasks.inputs import images_of
 
 CHUNK = 2**22  # the largest number of pixels that are decoded at a time, which bounds the memory
@@ -59,12 +59,12 @@ class Answers:
         return {"answers": self.images, "mean": self.mean, "spread": self.spread, "conditions": self.conditions}
 
 
-def check_conditional(model: Any) -> None:
-    """Raise ValueError for a model that is given nothing."""
+def check_conditional(model: Any, forms: str = "") -> None:
+    """Raise ValueError for a model that is given nothing; `forms` says what it should be given, by default anything."""
     check_model(model)
     if model.condition is None or not model.has("answers"):
         raise ValueError(f"found {an(model.kind)}, which generates without a condition; expected a run that was "
-                         "trained with one: tinyvae train --model cvae --given quadrants:1")
+                         f"trained with one: tinyvae train --model cvae --given {forms or conditions.forms()}")
 
 
 def answer(model: Any, label: int | None = None, images: Any = None, draws: int = 8, temperature: float = 1.0,
@@ -88,7 +88,8 @@ def answer(model: Any, label: int | None = None, images: Any = None, draws: int 
     ValueError
         For a model without a condition, or a condition that is none of its kind.
     """
-    check_conditional(model)
+    check_conditional(model, "" if (label is None) == (images is None) else
+                      conditions.forms("image" if label is None else "label"))
     if (label is None) == (images is None):
         raise ValueError(f"found {'neither a label nor an image' if label is None else 'a label and an image'}; "
                          f"expected one of them: this model is given {model.condition.words}")
@@ -113,8 +114,8 @@ def check_temperature(model: Any, temperature: float) -> None:
     if not 0 <= temperature < math.inf:
         raise ValueError(f"found the temperature {temperature}; expected a number of at least 0")
     if temperature > 1 and model.config.get("posterior", "normal") not in ("normal", "full-normal"):
-        raise ValueError(f"found the temperature {temperature} with a {model.config['posterior']} prior, which has no "
-                         "numbers beyond its limits; expected 0 to 1")
+        raise ValueError(f"found the temperature {temperature} with {an(model.config['posterior'])} prior, which has "
+                         "no numbers beyond its limits; expected 0 to 1")
 
 
 def drawn(model: Any, c: np.ndarray, noise: Noise, draws: int, temperature: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.choices import an, whole
+from tinyvae.choices import an, counted, whole
 from tinyvae.engine import table
 from tinyvae.engine.noise import Noise
 from tinyvae.evidence.diagnostics import HIGHER, mean_and_error
@@ -87,7 +87,7 @@ class Upscaled:
                   *cell(way.consistency, way.consistency_stderr, 2), *cell(way.diversity, way.diversity_stderr, 4))
                  for way in self.ways]
         units = "; ".join(f"{name}: {unit}" for name, unit in QUANTITIES.items())
-        return f"x{self.factor}, {self.count:,} images\n{table.lines(rows, left=(0,))}\n{units}"
+        return f"x{self.factor}, {counted(self.count, 'image')}\n{table.lines(rows, left=(0,))}\n{units}"
 
 
 def upscale(model: Any, images: Any, temperatures: Sequence[float] = TEMPERATURES, draws: int = 32, seed: int = 0,
@@ -114,11 +114,11 @@ def upscale(model: Any, images: Any, temperatures: Sequence[float] = TEMPERATURE
     ValueError
         For a model that is given anything else, images of another size, or no temperature.
     """
-    check_conditional(model)
+    check_conditional(model, f"{Pooled.form}, which is given an image averaged over N x N pixels")
     condition, draws = model.condition, whole("draws", draws, 1)
     if not isinstance(condition, Pooled):
         raise ValueError(f"found {an(model.kind)} that is given {condition.words}; upscale takes a run that was "
-                         "trained with --given pooled:N, which is given an image averaged over N x N pixels")
+                         f"trained with --given {Pooled.form}, which is given an image averaged over N x N pixels")
     if not temperatures:
         raise ValueError("found no temperature; expected at least one number, such as 0.2")
     for temperature in temperatures:
