@@ -88,6 +88,12 @@ class Conditional(LinearGaussian, kind="tests-linear-conditional"):
 del MODELS["tests-linear-conditional"]
 
 
+def test_a_method_that_does_not_fit_names_those_that_do():
+    model = tv.VAE(64, hidden=4, latent=2)
+    with pytest.raises(ValueError, match="leaves open; expected here gibbs, metropolis, importance$"):
+        tv.complete(model, tv.data.load("digits-static"), "left", "prior")
+
+
 def test_the_conditional_prior_answers():
     """Set to the exact p(z|c), it gives draws of the exact p(t|c)."""
     plain, law, _ = linear_gaussian(latent=1, seed=1)
