@@ -90,7 +90,7 @@ del MODELS["tests-linear-conditional"]
 
 def test_a_method_that_does_not_fit_names_those_that_do():
     model = tv.VAE(64, hidden=4, latent=2)
-    with pytest.raises(ValueError, match="leaves open; expected here gibbs, metropolis, importance$"):
+    with pytest.raises(ValueError, match=r"leaves open; expected here gibbs, metropolis, importance$"):
         tv.complete(model, tv.data.load("digits-static"), "left", "prior")
 
 
