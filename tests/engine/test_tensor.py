@@ -269,7 +269,7 @@ OtherArray.__module__ = "elsewhere.core"
 def test_mixed_devices(monkeypatch):
     """Nothing moves between devices by itself: the operation, both devices and the cure are named."""
     stranger = np.ones(2).view(OtherArray)
-    with pytest.raises(DeviceError, match="found a OtherArray; expected a NumPy or CuPy array"):
+    with pytest.raises(DeviceError, match="found an OtherArray; expected a NumPy or CuPy array"):
         tv.Tensor(stranger) * 2.0
     other = Namespace("other", "numpy", "scipy.special")
     other.asarray = np.asanyarray

@@ -60,7 +60,7 @@ def test_evaluation_of_changed_data_is_refused(tmp_path):
     tv.fit(vae(likelihood="continuous-bernoulli"), str(file), out=out, **SETTINGS)
     assert opened(out, None, None)[1].name == f"{file}-gray"
     np.savez(file, train=rng.random((20, 3, 4), np.float32), test=rng.random((5, 3, 4), np.float32))
-    with pytest.raises(CheckpointError, match=r"trained on other data.*give --data"):
+    with pytest.raises(CheckpointError, match=r"trained on other data.*as they are now: --data"):
         opened(out, None, None)
     assert len(opened(out, str(file), None)[1].test) == 5
 
