@@ -208,15 +208,16 @@ def test_exactly_so_many_chains_in_constant_memory(monkeypatch):
     assert np.abs(found.effective_samples - w.sum(0) ** 2 / (w**2).sum(0)).max() <= 1e-9
     assert np.abs(found.variance - w.var(0, ddof=1) / 30 / w.mean(0) ** 2).max() <= 1e-12
     monkeypatch.undo()
-    monkeypatch.setattr(moves, "CHUNK", 7 * x.size)
     gc.disable()  # it may come late; the arrays of a group must not wait for it
-    for chains in (14, 14, 140):  # the first time, caches are filled
+    for chains, chunk in ((14, 7), (14, 7), (140, 7), (140, 140)):  # the first time, caches are filled
+        monkeypatch.setattr(moves, "CHUNK", chunk * x.size)
         tracemalloc.start()
         path.run(chains)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     gc.enable()
-    assert peaks[2] <= 1.1 * peaks[1]
+    print(f"peaks in bytes: {peaks}")
+    assert peaks[2] - peaks[1] <= 0.1 * (peaks[3] - peaks[1])  # what stays is one number for each chain and datum
 
 
 def test_the_same_seed_gives_the_same_bits():

@@ -86,7 +86,7 @@ def test_it_learns_and_resumes_with_the_same_bits(tmp_path):
 def test_what_it_does_not_have_gets_a_sentence():
     model, x = Autoencoder(6, hidden=4, latent=2), np.zeros((3, 6))
     uses = [
-        (ValueError, "found the method importance for an autoencoder, which has no log_weights",
+        (ValueError, r"found importance_samples=5 \(-k\) for an autoencoder, which has no",
          lambda: tv.evaluate(model, x, importance_samples=5)),
         (TypeError, r"an autoencoder has no q\(z\|x\) .*take features\(x\)", lambda: model.encode(x)),
         (TypeError, r"an autoencoder has no p\(z\) from which a code could be drawn; take a vae",

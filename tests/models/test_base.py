@@ -241,7 +241,7 @@ def test_a_model_without_labels_gets_a_sentence():
 
 
 def test_a_method_that_the_model_does_not_have_gets_a_sentence():
-    with pytest.raises(ValueError, match="importance for a classifier, which has no log_weights"):
+    with pytest.raises(ValueError, match=r"found importance_samples=5 \(-k\) for a classifier, which has no"):
         tv.evaluate(Classifier(64, hidden=50), digits(), importance_samples=5)
 
 

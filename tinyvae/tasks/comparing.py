@@ -126,7 +126,8 @@ def compare(models: Mapping[str, tuple[Any, DataSet]], importance_samples: int =
             raise ValueError(f"{first} has the likelihood {model.config['likelihood']} and {name} "
                              f"{other.config['likelihood']}: a density and a probability are not on one scale")
     if importance_samples and (lacking := [name for name, (m, _) in models.items() if not m.has("log_weights")]):
-        raise ValueError(f"{lacking[0]} has no log_weights, which log p(x) needs: compare the bounds alone")
+        raise ValueError(f"found importance_samples={importance_samples} (-k), and {lacking[0]} has no latent variable "
+                         "by whose draws log p(x) could be estimated: leave it out, which compares the bounds alone")
     each = {name: bounds_of(model, its, importance_samples, seed, part) for name, (model, its) in models.items()}
     bounds = {name: mean_and_error(values) for name, values in each.items()}
     differences = {name: mean_and_error(values - each[first]) for name, values in each.items() if name != first}
