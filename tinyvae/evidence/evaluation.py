@@ -195,11 +195,8 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
                             temperatures=temperatures, draws=draws, start=start)
     chosen_method = METHODS[name] if name else None
     if chosen_method and not all(model.has(what) for what in chosen_method.needs):
-        asked = f"the method {name}" if method else f"importance_samples={importance_samples} (-k)"
-        others = [other for other, row in METHODS.items() if all(model.has(what) for what in row.needs)]
-        instead = f"take {' or '.join(others)}" if others else "leave it out, which evaluates the bound alone"
-        raise ValueError(f"found {asked} for {an(model.kind)}, which has no q(z|x) with p(x, z) of one latent variable "
-                         f"by which it could estimate log p(x): {instead}")
+        asked = f"the method {name}" if method else f"{importance_samples=} (-k)"
+        raise ValueError(f"found {asked} for {an(model.kind)}, which has no z that could so estimate p(x): leave it out")
     if name == "hmc":
         harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])
     available = len(_stored(data, part))
