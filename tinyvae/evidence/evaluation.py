@@ -196,7 +196,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
     chosen_method = METHODS[name] if name else None
     if chosen_method and not all(model.has(what) for what in chosen_method.needs):
         asked = f"the method {name}" if method else f"{importance_samples=} (-k)"
-        raise ValueError(f"found {asked} for {an(model.kind)}, which has no z that could so estimate p(x): leave it out")
+        raise ValueError(f"found {asked} for {an(model.kind)}, which has no z that estimates log p(x) so: leave it out")
     if name == "hmc":
         harmonic.check(model.generator(None).prior, model.latent, settings["chains"], settings["draws"])
     available = len(_stored(data, part))
