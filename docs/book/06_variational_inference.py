@@ -14,8 +14,11 @@
 # >
 # > $$q^* = \arg\min_{q} \mathrm{KL}(q(z) \,\|\, p(z|x)).$$
 # >
-# > The KL itself cannot be computed, but $\log p(x) = \mathrm{ELBO}(q) + \mathrm{KL}(q \,\|\, p(z|x))$ does not depend
-# > on $q$. So the search for the smallest KL is a search for the largest *evidence lower bound*,
+# > The KL itself cannot be computed, but the sum
+# >
+# > $$\log p(x) = \mathrm{ELBO}(q) + \mathrm{KL}(q \,\|\, p(z|x))$$
+# >
+# > does not depend on $q$. So the search for the smallest KL is a search for the largest *evidence lower bound*,
 # > $\mathrm{ELBO}(q) = E_q[\log p(x, z) - \log q(z)]$, which needs only $p(x, z)$ and $q$.
 
 # %%

@@ -47,8 +47,10 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # ## Why the gradient does not go inside
 #
 # For the parameters of $p$ it does, for the law does not contain them:
-# $\nabla_\theta E_q[\log p_\theta(x, z)] = E_q[\nabla_\theta \log p_\theta(x, z)]$. For $\phi$, write the expectation
-# as an integral and use the rule of products:
+#
+# $$\nabla_\theta E_q[\log p_\theta(x, z)] = E_q[\nabla_\theta \log p_\theta(x, z)].$$
+#
+# For $\phi$, write the expectation as an integral and use the rule of products:
 #
 # $$\nabla_\phi \int q(z; \phi)\, f(z; \phi)\, dz = \int q\, \nabla_\phi f\, dz + \int f\, \nabla_\phi q\, dz,
 #   \qquad \nabla_\phi q = q\, \nabla_\phi \log q.$$
@@ -62,8 +64,11 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # $$E_q[\nabla_\phi \log q(z; \phi)] = \int \nabla_\phi q(z; \phi)\, dz
 #   = \nabla_\phi \int q(z; \phi)\, dz = \nabla_\phi 1 = 0.$$
 #
-# So the gradient of the ELBO is $E_q[(\log p(x, z) - \log q(z; \phi))\, \nabla_\phi \log q(z; \phi)]$. This is *black
-# box variational inference* (BBVI): nothing of the model is needed but the value of $\log p(x, z)$.
+# So the gradient of the ELBO is
+#
+# $$E_q[(\log p(x, z) - \log q(z; \phi))\, \nabla_\phi \log q(z; \phi)].$$
+#
+# This is *black box variational inference* (BBVI): nothing of the model is needed but the value of $\log p(x, z)$.
 #
 # The program computes it by a *surrogate*, an expression of which back-propagation (the reverse walk of page A6) gives
 # that estimate. It is $f(z)$, held fixed, times $\log q$:

@@ -353,9 +353,12 @@ def _(z, rate):
 
 
 # %% [markdown]
-# **3. The density by the noise.** Step 1 gives $\log q(z) = \log p(\epsilon) - \log |\det dg/d\epsilon|$, which a
-# program can compute although it knows only $\epsilon$ and $g$. Do so for $z = m + L \epsilon$ in several dimensions,
-# with a lower triangular $L$ of positive diagonal: this is the posterior with a full covariance.
+# **3. The density by the noise.** Step 1 gives
+#
+# $$\log q(z) = \log p(\epsilon) - \log |\det dg/d\epsilon|,$$
+#
+# which a program can compute although it knows only $\epsilon$ and $g$. Do so for $z = m + L \epsilon$ in several
+# dimensions, with a lower triangular $L$ of positive diagonal: this is the posterior with a full covariance.
 
 # %%
 @exercise("The density by the noise")

@@ -55,8 +55,10 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # $$q_\epsilon(\epsilon; v) = q(T(\epsilon; v); v)\, J(\epsilon, v), \qquad J = |\det \partial T / \partial \epsilon|.$$
 #
 # **The expectation over it.** As in chapter 9,
-# $E_{q(z; v)}[f(z)] = \int q_\epsilon(\epsilon; v)\, f(T(\epsilon; v))\, d\epsilon$. But now $v$ stands in both
-# factors.
+#
+# $$E_{q(z; v)}[f(z)] = \int q_\epsilon(\epsilon; v)\, f(T(\epsilon; v))\, d\epsilon.$$
+#
+# But now $v$ stands in both factors.
 #
 # **The rule of products** gives two integrals,
 #
@@ -67,8 +69,10 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # $g_{\mathrm{rep}}$.
 #
 # **The second** is the score, of $\epsilon$ and not of $z$. In
-# $\log q_\epsilon = \log q(T(\epsilon; v); v) + \log J(\epsilon, v)$ the parameters occur three times: inside $T$, as
-# parameters of $q$, and in $J$. One derivative for each,
+#
+# $$\log q_\epsilon = \log q(T(\epsilon; v); v) + \log J(\epsilon, v)$$
+#
+# the parameters occur three times: inside $T$, as parameters of $q$, and in $J$. One derivative for each,
 #
 # $$\nabla_v \log q_\epsilon(\epsilon; v) = h^\top \nabla_z \log q(z; v) + \nabla_v \log q(z; v) + u,$$
 #

@@ -297,7 +297,7 @@ show(figure, "The errors of annealed importance sampling over the number of temp
 #
 # $$\frac{1}{p(x)} = E_{p(z|x)}\left[ \frac{q(z)}{p(x, z)} \right],$$
 #
-# as $\int p(z|x)\,q(z)/p(x, z)\,dz = \int q(z)\,dz / p(x)$. Draws of $p(z|x)$ come from a Markov chain, and
+# as $p(z|x)/p(x, z) = 1/p(x)$ and $q$ integrates to 1. Draws of $p(z|x)$ come from a Markov chain, and
 #
 # $$\log v = \log q(z) - \log p(x, z)$$
 #

@@ -50,13 +50,14 @@ class Completion:
     x : (rows, pixels), the data; 0 where a value is unknown
     missing : (rows, pixels), true where a pixel was missing for the model
     hidden : (rows, pixels), true where it was missing and its value is known
-    draws : (chains, rows, pixels), completed data: draws of p(x_mis|x_obs) beside the observed pixels; fewer of them
-        where `keep` said so
+    draws : (chains, rows, pixels), or fewer chains where `keep` said so
+        Completed data: draws of p(x_mis|x_obs) beside the observed pixels.
     mean, sd : (rows, pixels), the mean and standard deviation of each missing pixel; x and 0 for the others
     nats : (rows,), -log p(x_hid|x_obs) per hidden pixel
     baselines : the same of simple answers, by their names
-    wrong : (rows,) of each answer: the share of hidden pixels that it puts on the wrong side of 1/2; of a table
-        the mean squared error of the hidden values, as they are stored
+    wrong : (rows,) of each answer
+        The share of hidden pixels that it puts on the wrong side of 1/2; of a table the mean squared error of the
+        hidden values, as they are stored.
     stored_in : the unit of a table's stored values
     of_table : whether the data are a table, whose columns stand for pixels
     of_colour : whether they are images in colour, of which a pixel has three values
