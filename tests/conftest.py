@@ -50,6 +50,16 @@ def pytest_collection():
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist may be missing
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests run in one process, so that what they share, such as a trained model, is made once."""
+    if config.getvalue("dist") != "load":  # another order was asked for
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 # ---- no test leaves global state behind ----------------------------------------------
 
 
