@@ -13,6 +13,7 @@ The rooms, from the bottom; each imports only from those before it:
     data            data sets, files, images
     nn              layers, networks that give distributions, optimizers
     distributions   one file a family, with its density, draws and KL
+    flows           posteriors that invertible maps make of a normal one, one file a kind
     inference       the ELBO and its relatives; estimators of gradients; inference without a VAE
     models          the contract for models, and one file a model
     evidence        bounds and log p(x) of a trained model, with standard errors

@@ -74,7 +74,7 @@ class OwnStudent(Distribution):
 @pytest.fixture(autouse=True)
 def _tables():
     """What a test registers is gone after it."""
-    tables = FAMILIES, registry.PRIORS, LIKELIHOODS, divergence.CLOSED_FORMS
+    tables = FAMILIES, registry.POSTERIORS, registry.PRIORS, LIKELIHOODS, divergence.CLOSED_FORMS
     before = [dict(table) for table in tables]
     yield
     for table, old in zip(tables, before, strict=True):

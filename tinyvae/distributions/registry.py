@@ -41,6 +41,7 @@ DATA = {
 }  # fmt: skip
 
 FAMILIES: dict[str, type[Distribution]] = {}
+POSTERIORS: dict[str, Any] = {}  # families that can be q(z|x), and kinds of flows (tinyvae/flows)
 PRIORS: dict[str, tuple[Any, ...]] = {}  # of each posterior: the prior's family, then a number for each parameter
 LIKELIHOODS: dict[str, Likelihood] = {}
 D = TypeVar("D", bound=type[Distribution])
@@ -76,7 +77,7 @@ def family(name: str, prior: tuple[Any, ...] | None = None) -> Callable[[D], D]:
         _check_free(name, cls, FAMILIES, "family")
         FAMILIES[name] = cls
         if prior is not None:
-            PRIORS[name] = prior
+            POSTERIORS[name], PRIORS[name] = cls, prior
         return cls
 
     return register
@@ -94,9 +95,9 @@ def likelihood(name: str, pixels: str) -> Callable[[D], D]:
     return register
 
 
-def posteriors() -> dict[str, type[Distribution]]:
-    """The families that can be a posterior q(z|x), by name."""
-    return {name: FAMILIES[name] for name in sorted(PRIORS)}
+def posteriors() -> dict[str, Any]:
+    """What can be a posterior q(z|x), by name: families, and kinds of flows."""
+    return dict(sorted(POSTERIORS.items()))
 
 
 def prior_family(posterior: str) -> type[Distribution]:

@@ -94,7 +94,7 @@ def terms(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, sam
         z, kl = posterior.sample_with_kl(p.prior, noise, samples)
         return ElboTerms(_over_samples(p.likelihood(z).log_prob(x)), kl)
     # elbo-a, AEVB eq. (6): the KL is sampled as well
-    reconstruction, kl = _sampled(p, posterior, posterior.sample(noise, samples), x, gradient)
+    reconstruction, kl = _sampled(p, *_drawn(posterior, noise, samples, gradient), x)
     return ElboTerms(_over_samples(reconstruction), _over_samples(kl))
 
 
@@ -152,12 +152,8 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     _check_gradient(gradient, "iwae")
     posterior = q(x)
     weights: list[Tensor] = []  # holds w~ as soon as log w is computed
-    z = posterior.sample(noise, samples * importance_samples)  # (L K, batch, latent)
-    if gradient == "dreg":
-        # dL_K/dlog w_k = w~_k. On its way through z_k to q the gradient is multiplied by w~_k once more, which gives
-        # w~_k^2 (DReG, Tucker et al. 2019); the gradient with respect to p keeps the factor w~_k.
-        z = posterior.from_stable(apply("scale_gradient", posterior.to_stable(z), by=weights))
-    reconstruction, kl = _sampled(p, posterior, z, x, gradient)
+    z, log_q = _drawn(posterior, noise, samples * importance_samples, gradient, weights)  # (L K, batch, latent)
+    reconstruction, kl = _sampled(p, z, log_q, x)
     log_w = (reconstruction - kl).reshape(samples, importance_samples, z.shape[1])
     if gradient == "dreg":
         weights.append(log_w.detach().log_softmax(1).exp().reshape(*z.shape[:2], 1))
@@ -165,11 +161,25 @@ def iwae(p: Generator, q: Callable[[Tensor], Any], x: Tensor, noise: Noise, impo
     return _over_samples(bound), ElboTerms(_over_samples(reconstruction), _over_samples(kl))
 
 
-def _sampled(p: Generator, posterior: Distribution, z: Tensor, x: Tensor, gradient: str) -> tuple[Tensor, Tensor]:
+def _drawn(posterior: Distribution, noise: Noise, draws: int, gradient: str,
+           weights: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Draws z, (draws, batch, latent), and log q(z|x), (draws, batch), of which `gradient` says what is differentiated.
+
+    With dreg, w~ enters the list `weights` later.
+    """
+    if gradient == "path":
+        return posterior.draw(noise, draws)
+    z = posterior.sample(noise, draws)
+    if gradient == "dreg":
+        # dL_K/dlog w_k = w~_k. On its way through z_k to q the gradient is multiplied by w~_k once more, which gives
+        # w~_k^2 (DReG, Tucker et al. 2019); the gradient with respect to p keeps the factor w~_k.
+        z = posterior.from_stable(apply("scale_gradient", posterior.to_stable(z), by=weights))
+    return z, posterior.map(Tensor.detach).log_prob(z)
+
+
+def _sampled(p: Generator, z: Tensor, log_q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """log p(x|z) and log q(z|x) - log p(z) of each draw, (samples, batch); log w is their difference."""
-    if gradient != "path":
-        posterior = posterior.map(Tensor.detach)
-    kl = posterior.log_prob(z) - p.prior.log_prob(z)
+    kl = log_q - p.prior.log_prob(z)
     return p.likelihood(z).log_prob(x), kl
 
 

@@ -65,7 +65,7 @@ def choices(family: type[Distribution]) -> list[str]:
     """The estimators that a family has, beginning with the recommended one."""
     own = [family.path] if family.path is not None else []
     standardised = family._moments is not Distribution._moments or family.standardise is not Distribution.standardise
-    return [*own, *(["grep"] if standardised else []), "score"]
+    return [*own, *(["grep"] if standardised else []), *(["score"] if family.scored else [])]
 
 
 def check_choice(family: type[Distribution], estimator: str) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from tinyvae.choices import chosen
 from tinyvae.data import DataSet
-from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_family
+from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, prior_family
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
+from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Generator, Joint
-from tinyvae.models.base import Model
+from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
 from tinyvae.models.conditions import condition_of, forms
 
@@ -32,7 +32,7 @@ class CVAE(Model, kind="cvae"):
               likelihood: str = "bernoulli", posterior: str = "normal") -> None:
         self.condition = c = condition_of(given, shape, classes)
         self.needs = c.needs
-        family, pixel = chosen("posterior", posterior, posteriors()), LIKELIHOODS[likelihood].family
+        family, pixel = posterior_family(posterior, latent, widths_of(hidden)[0]), LIKELIHOODS[likelihood].family
         self.prior = self.network("prior", c.width, hidden, prior_family(posterior), latent, activation)
         self.encoder = self.network("encoder", c.seen_widths(), hidden, family, latent, activation)
         self.decoder = self.network("decoder", (latent, c.width), hidden, pixel, len(c.pixels), activation)

@@ -22,10 +22,11 @@ import numpy as np
 
 from tinyvae.choices import an, chosen
 from tinyvae.data import DataSet
-from tinyvae.distributions import LIKELIHOODS, Categorical, Distribution, misfit, posteriors, prior_of
+from tinyvae.distributions import LIKELIHOODS, Categorical, Distribution, misfit, prior_of
 from tinyvae.engine.tensor import Tensor
+from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Draw, Joint, Terms, terms_of
-from tinyvae.models.base import Model
+from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
 
 
@@ -53,7 +54,8 @@ class M2(Model, kind="m2"):
                              "labels have at least 2")
         self.q_y = self.network("q_y", inputs, hidden, Categorical, classes, activation)
         read = (inputs, classes) if self.reads_class else inputs
-        self.q_z = self.network("q_z", read, hidden, chosen("posterior", posterior, posteriors()), latent, activation)
+        of_z = posterior_family(posterior, latent, widths_of(hidden)[0])
+        self.q_z = self.network("q_z", read, hidden, of_z, latent, activation)
         self.p_x = self.network("p_x", (latent, classes), hidden, family, inputs, activation)
         self.p_z = prior_of(posterior, latent, self.dtype, self.xp)
         self.every = Tensor(self.xp.asarray(np.eye(classes, dtype=self.dtype)[:, None]))  # (classes, 1, classes)

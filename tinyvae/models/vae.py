@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyvae.choices import an, chosen
+from tinyvae.choices import chosen
 from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
-from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, posteriors, prior_of
+from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, prior_of
 from tinyvae.engine.tensor import Tensor
+from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Generator
 from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
@@ -41,7 +42,9 @@ class VAE(Model, kind="vae"):
         `glorot`, or `aevb` for N(0, 0.01^2) as in the paper.
     posterior
         The family of q(z|x), which also determines the prior: `normal`, `full-normal`, `log-normal`, `gamma`, `beta`,
-        `dirichlet`.
+        `dirichlet`; or a flow, `iaf`, `planar` or `realnvp`.
+    flow_steps
+        The number of maps of a flow, 0 for its default.
     data_mean
         If given, (pixels,) in [0, 1]: the initial output bias of the decoder reproduces this mean.
     device
@@ -49,23 +52,22 @@ class VAE(Model, kind="vae"):
     """
 
     reads = 1  # how many numbers the encoder reads of each pixel
+    options: ClassVar = {"flow_steps": "The number of maps of a posterior that is a flow; 0 for its default."}
 
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
-                 data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal") -> None:
+                 data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal",
+                 flow_steps: int = 0) -> None:
         super().__init__(pixels, hidden=widths_of(hidden), latent=latent, activation=activation, likelihood=likelihood,
-                         posterior=posterior, init=init, seed=seed, dtype=dtype, device=device)
+                         posterior=posterior, flow_steps=flow_steps, init=init, seed=seed, dtype=dtype, device=device)
         if data_mean is not None:
             self.start_at(data_mean)
 
     def build(self, pixels: int, hidden: Any = (400,), latent: int = 20, activation: str = "relu",
-              likelihood: str = "bernoulli", posterior: str = "normal") -> None:
+              likelihood: str = "bernoulli", posterior: str = "normal", flow_steps: int = 0) -> None:
         check_sizes(pixels, hidden, latent)
-        family = chosen("posterior", posterior, posteriors())
+        family = posterior_family(posterior, latent, widths_of(hidden)[0], flow_steps)
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
-        if latent < family.least:
-            raise ValueError(f"found latent={latent} with {an(posterior)} posterior, which needs at least "
-                             f"{family.least}")
         self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.prior = prior_of(posterior, latent, self.dtype, self.xp)

@@ -166,8 +166,8 @@ class Parameters:
 
 
 def layer_of(parameter: Tensor) -> str:
-    """The layer that a parameter belongs to: "decoder.0" of decoder.0.bias."""
-    return ".".join(parameter.name.split(".")[:2])
+    """The layer that a parameter belongs to: "decoder.0" of decoder.0.bias and of decoder.0.weight.1."""
+    return parameter.name.split(".weight")[0].removesuffix(".bias")
 
 
 class Linear:

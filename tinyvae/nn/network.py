@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tinyvae.engine.tensor import Tensor
 from tinyvae.nn.layers import MLP, Linear, Parameters
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A family whose distributions share weights, which belong to the network that gives them: a flow's maps."""
+
+    def shapes(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Names, which begin with `prefix`, and shapes of the weights."""
+
+    def attach(self, parameters: Parameters, prefix: str) -> None:
+        """Take the weights from there."""
 
 
 class Network:
@@ -24,7 +35,8 @@ class Network:
     hidden
         Widths of the hidden layers.
     family
-        The distribution's class; `family.width(size)` numbers are made for it, and `family.from_raw` reads them.
+        The distribution's class; `family.width(size)` numbers are made for it, and `family.from_raw` reads them. It
+        may have weights of its own (`Weighted`).
     size
         Dimensions of the distribution.
     activation
@@ -41,12 +53,15 @@ class Network:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its parameters."""
-        return MLP.shapes(self.name, self.widths, self.inputs)
+        of_family = self.family.shapes(self.name) if isinstance(self.family, Weighted) else {}
+        return MLP.shapes(self.name, self.widths, self.inputs) | of_family
 
     def attach(self, parameters: Parameters) -> None:
         """Take its weights from there."""
         self.parameters = parameters
         self.mlp = MLP(parameters, self.name, len(self.widths) - 1, self.activation, len(self.inputs))
+        if isinstance(self.family, Weighted):
+            self.family.attach(parameters, self.name)
 
     @property
     def layers(self) -> list[Linear]:
