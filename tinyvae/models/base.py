@@ -33,7 +33,7 @@ from tinyvae.inference.bounds import Draw, Generator, Terms, terms_of
 from tinyvae.models.batch import Batch
 from tinyvae.models.contract import bound_arguments, check_declared, check_network, check_phase
 from tinyvae.nn.layers import Parameters
-from tinyvae.nn.network import Network
+from tinyvae.nn.network import Matrix, Network
 
 MODELS: dict[str, type[Model]] = {}  # by kind
 
@@ -128,7 +128,7 @@ class Model:
         """Call `build`; returns the shapes of all parameters, for which no memory is taken yet."""
         self.xp: Namespace = namespace(device)
         self._dtype = floating(dtype)
-        self._networks: list[Network] = []
+        self._networks: list[Network | Matrix] = []
         self.build(pixels, **config)
         return {name: shape for network in self._networks for name, shape in network.shapes().items()}
 
@@ -142,6 +142,12 @@ class Model:
         widths = widths_of(hidden)
         check_network(self.kind, name, inputs, widths, family, size, [network.name for network in self._networks])
         made = Network(name, inputs, widths, family, size, activation)
+        self._networks.append(made)
+        return made
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """Add learned numbers (rows, columns) that belong to no network."""
+        made = Matrix(name, whole(f"the rows of {name},", rows, 1), columns)
         self._networks.append(made)
         return made
 

@@ -38,7 +38,7 @@ class MIWAE(VAE, kind="miwae"):
 
     def generator(self, batch: Batch | None) -> Generator:
         if batch is None or batch.mask is None:
-            return self
+            return super().generator(batch)
         mask = batch.mask
         return Joint(self.prior, lambda z: Observed(self.decoder(z), mask))
 

@@ -1,6 +1,8 @@
 """The variational auto-encoder (AEVB section 3):
 
-    p(z)  a fixed prior,    p(x|z)  the decoder, a network of z,    q(z|x)  the encoder, a network of x.
+    p(z)  a prior,    p(x|z)  the decoder, a network of z,    q(z|x)  the encoder, a network of x.
+
+The prior is fixed, or learned (priors.py).
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from tinyvae.data.checks import check_range
 from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
-from tinyvae.inference.bounds import Generator
+from tinyvae.inference.bounds import Generator, Joint
 from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
+from tinyvae.models.priors import STANDARD, pseudo_inputs_of, vamp
 
 
 class VAE(Model, kind="vae"):
@@ -45,6 +48,9 @@ class VAE(Model, kind="vae"):
         `dirichlet`; or a flow, `iaf`, `planar` or `realnvp`.
     flow_steps
         The number of maps of a flow, 0 for its default.
+    prior, pseudo_inputs
+        `standard`, the prior that goes with the posterior, or `vamp` with so many pseudo-inputs, 0 for 500
+        (priors.py).
     data_mean
         If given, (pixels,) in [0, 1]: the initial output bias of the decoder reproduces this mean.
     device
@@ -52,27 +58,40 @@ class VAE(Model, kind="vae"):
     """
 
     reads = 1  # how many numbers the encoder reads of each pixel
-    options: ClassVar = {"flow_steps": "The number of maps of a posterior that is a flow; 0 for its default."}
+    options: ClassVar = {
+        "flow_steps": "The number of maps of a posterior that is a flow; 0 for its default.",
+        "prior": "standard, or vamp for a mixture of posteriors at learned pseudo-inputs.",
+        "pseudo_inputs": "The number of pseudo-inputs of the prior vamp; 0 for its default of 500.",
+    }  # fmt: skip
 
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal",
-                 flow_steps: int = 0) -> None:
+                 flow_steps: int = 0, prior: str = STANDARD, pseudo_inputs: int = 0) -> None:
         super().__init__(pixels, hidden=widths_of(hidden), latent=latent, activation=activation, likelihood=likelihood,
-                         posterior=posterior, flow_steps=flow_steps, init=init, seed=seed, dtype=dtype, device=device)
+                         posterior=posterior, flow_steps=flow_steps, prior=prior, pseudo_inputs=pseudo_inputs, init=init,
+                         seed=seed, dtype=dtype, device=device)
         if data_mean is not None:
             self.start_at(data_mean)
 
     def build(self, pixels: int, hidden: Any = (400,), latent: int = 20, activation: str = "relu",
-              likelihood: str = "bernoulli", posterior: str = "normal", flow_steps: int = 0) -> None:
+              likelihood: str = "bernoulli", posterior: str = "normal", flow_steps: int = 0,
+              prior: str = STANDARD, pseudo_inputs: int = 0) -> None:
         check_sizes(pixels, hidden, latent)
         family = posterior_family(posterior, latent, widths_of(hidden)[0], flow_steps)
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
-        self.prior = prior_of(posterior, latent, self.dtype, self.xp)
+        self.standard = prior_of(posterior, latent, self.dtype, self.xp)
+        count = pseudo_inputs_of(prior, pseudo_inputs)
+        self.pseudo = self.matrix("pseudo_inputs", count, pixels) if count else None
 
-    # ---- encoder and decoder -----------------------------------------------------------------------------------------
+    # ---- prior, encoder and decoder ----------------------------------------------------------------------------------
+
+    @property
+    def prior(self) -> Distribution:
+        """p(z), computed anew at each call if it is learned."""
+        return self.standard if self.pseudo is None else vamp(self.pseudo, self.takes, self.q)
 
     def q(self, x: Tensor) -> Any:
         """The encoder: q(z|x) for x (batch, pixels); for the family `normal`, N(mu(x), exp(logvar(x)))."""
@@ -83,7 +102,7 @@ class VAE(Model, kind="vae"):
         return self.decoder(z)
 
     def generator(self, batch: Batch | None) -> Generator:
-        return self
+        return Joint(self.prior, self.likelihood)
 
     def posterior(self, batch: Batch) -> Distribution:
         return self.q(batch.x)

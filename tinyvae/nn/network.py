@@ -88,6 +88,30 @@ class Network:
         return self.family.from_raw(self.raw(*inputs))
 
 
+class Matrix:
+    """Learned numbers (rows, columns) that belong to no layer, such as the pseudo-inputs of a prior."""
+
+    def __init__(self, name: str, rows: int, columns: int) -> None:
+        self.name, self.shape = name, (rows, columns)
+        self.parameters: Parameters | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Its name among the parameters, and its shape."""
+        return {f"{self.name}.weight": self.shape}
+
+    def attach(self, parameters: Parameters) -> None:
+        """Take its numbers from there."""
+        self.parameters = parameters
+
+    @property
+    def value(self) -> Tensor:
+        """The numbers, (rows, columns)."""
+        if self.parameters is None:
+            raise RuntimeError(f"{self.name} has no numbers yet: they come when build() has returned")
+        with self.parameters.used():
+            return self.parameters[f"{self.name}.weight"]
+
+
 def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
     """Tensors (..., width) joined along the last axis, after their leading axes were broadcast to one shape."""
     if len(inputs) == 1:
