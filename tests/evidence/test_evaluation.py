@@ -18,8 +18,9 @@ from tinyvae.engine.noise import Noise, normal, uniform
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import evaluation as evidence
 from tinyvae.evidence import importance
+from tinyvae.evidence.columns import ACTIVE
 from tinyvae.evidence.diagnostics import diagnosis, mean_and_error
-from tinyvae.evidence.evaluation import ACTIVE, BATCH, evaluate
+from tinyvae.evidence.evaluation import BATCH, evaluate
 from tinyvae.evidence.importance import log_evidence
 from tinyvae.inference.bounds import elbo
 from tinyvae.models import Batch

@@ -130,7 +130,7 @@ def test_a_training_raises_the_bound_and_what_it_leaves_is_read_again(tmp_path):
     assert found.active_units <= 2
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize(("wrong", "said"), [
     ({"prior": "vampire"}, "found prior 'vampire'; expected one of standard, vamp"),
     ({"prior": "standard", "pseudo_inputs": 5}, "found pseudo_inputs=5 with the prior standard, which has none"),
     ({"pseudo_inputs": -1}, "found pseudo_inputs -1; expected a whole number, at least 0"),

@@ -90,9 +90,12 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
                 shown[key if known else f"train {key}"] = record[f"test_{key}" if known else f"train_{key}"]
         parts = f"({', '.join(f'{key} {value:.2f}' for key, value in shown.items())})"
     else:
-        parts = f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f})"
+        layers = "active_units_per_layer" in record  # of a hierarchy, the lowest first
+        of_layers = f" = {' + '.join(f'{kl:.2f}' for kl in record['kl_per_dimension'])}" if layers else ""
+        parts = f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f}{of_layers})"
         if record["active_units"] is not None:  # a model with several latent variables counts none
-            parts += (f"  active {record['active_units']}/{training.model.latent} (variance > "
+            active = "+".join(map(str, record["active_units_per_layer"] if layers else [record["active_units"]]))
+            parts += (f"  active {active}/{training.model.latent} (variance > "
                       f"{record['active_threshold']:g})")
     right = "".join(f"  {part} accuracy {record[f'{part}_accuracy']:.2%} ± {record[f'{part}_accuracy_stderr']:.2%}"
                     for part in ("valid", "test") if f"{part}_accuracy" in record)

@@ -82,12 +82,12 @@ def pictures_of(run: Path, out: Path | None) -> Path:
     return folder
 
 
-def widths(text: str) -> list[int]:
-    """"400" or "200,200" as a list of numbers."""
+def widths(text: str, option: str = "hidden") -> list[int]:
+    """"400" or "200,200" as a list of numbers; `option` names it in errors."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"found --hidden {text!r}; expected one width or several: 400, or 200,200") from None
+        raise ValueError(f"found --{option} {text!r}; expected one whole number or several: 400, or 200,200") from None
 
 
 def opened(run: Path, data: str | None, data_dir: str | None, device: str = "cpu",

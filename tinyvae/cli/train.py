@@ -86,7 +86,8 @@ def train(
         "With a model that learns from few labels: train the network q(y|x) alone on the same labels, too, in "
         "RUN/supervised, and print what the unlabelled data gain.", "--supervised")] = False,
     hidden: Annotated[str, opt("The width of the hidden layer, or the widths of several: 200,200.")] = "400",
-    latent: Annotated[int, opt("The number of dimensions of z.")] = 20,
+    latent: Annotated[str, opt("The number of dimensions of z; of a hierarchy those of its layers, from the data "
+                               "upward: 100,50.")] = "20",
     activation: Annotated[str, opt(f"The activation of hidden layers: {either(ACTIVATIONS)}.")] = "relu",
     likelihood: Annotated[str | None, opt(
         f"The likelihood p(x|z): {either(LIKELIHOODS)}. By default: what suits the data.")] = None,
@@ -125,8 +126,10 @@ def train(
         with run.locked():
             carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures, moved)
         return
-    of_model = {"hidden": widths(hidden), "latent": latent, "activation": activation, "likelihood": likelihood,
-                "posterior": posterior} | {name: more[name] for name in options_of_models() if name in more}
+    sizes = widths(latent, "latent")
+    of_model = {"hidden": widths(hidden), "latent": sizes if len(sizes) > 1 else sizes[0], "activation": activation,
+                "likelihood": likelihood, "posterior": posterior}
+    of_model |= {name: more[name] for name in options_of_models() if name in more}
     if label_column is not None:
         data = data_sets.with_label(data, label_column)
     config = begin(context, data, data_dir, model, of_model, option or [], init, dtype, device, init_from, settings,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from tinyvae.distributions.divergence import has_closed_kl, kl, kl_or_sampled
+from tinyvae.distributions.divergence import has_closed_kl, kl, kl_or_sampled, kl_per_dimension
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -106,6 +106,14 @@ class Distribution:
             return self.sample(noise, samples), kl(self, prior)
         z, log_q = self.draw(noise, samples)
         return z, kl_or_sampled(self, prior, z, log_q)
+
+    def sample_with_kls(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """Draws and the parts of KL(self || prior), (batch, parts): one for each dimension in closed form, one for each
+        layer of a hierarchy, and else the whole, estimated from the draws."""
+        if has_closed_kl(self, prior):
+            return self.sample(noise, samples), kl_per_dimension(self, prior)
+        z, log_q = self.draw(noise, samples)
+        return z, (log_q - prior.log_prob(z)).mean(0).reshape(-1, 1)
 
     def entropy(self) -> Tensor:
         """E[-log p(x)], (batch,), in nats."""

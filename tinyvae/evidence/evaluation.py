@@ -14,24 +14,20 @@ import numpy as np
 
 from tinyvae.choices import an, known, whole
 from tinyvae.data import DataSet, as_data_set
-from tinyvae.distributions import has_closed_kl, kl_per_dimension
 from tinyvae.engine import table
-from tinyvae.engine.devices import to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence import ais, densities, harmonic, pareto
+from tinyvae.evidence.columns import ACTIVE, accuracy_fields, bound_columns, bound_fields
 from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosis, mean_and_error, variance_of
 from tinyvae.evidence.importance import held_out_columns, held_out_fields, log_evidence
 from tinyvae.evidence.moves import move_quantities
-from tinyvae.inference.bounds import Draw, Joint
+from tinyvae.inference.bounds import Joint
 from tinyvae.models import Batch, check_finite, check_model
 from tinyvae.models.batch import rows_of
 
 BATCH = 500  # the number of data in a batch; the numbers of the batches address the noise, so it must stay fixed
 PARTS = ("train", "valid", "test")  # of a data set
-# A latent unit is active if the variance of its posterior mean over the data is larger than this multiple of the
-# prior's variance (Burda et al. 2016, whose prior has variance 1).
-ACTIVE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ class Evaluation:
     effective_samples: float | None = None  # of the averaged weights, the mean over the data; higher is better
     effective_samples_stderr: float | None = None
     # `to_dict` leaves out those of the following fields that are None.
-    latent_units: int | None = None  # the number of latents, if they share one KL (Dirichlet)
+    latent_units: int | None = None  # the number of latents, if they share one KL (Dirichlet) or one a layer
+    active_units_per_layer: list[int] | None = None  # of a hierarchy, whose KLs are those of the layers, too
     data_available: int | None = None  # the size of the part, if only its first `data_count` data were taken
     method: str | None = None  # the method of log_evidence; its settings follow
     chains: int | None = None
@@ -140,9 +137,13 @@ class Evaluation:
         units = self.latent_units or len(self.kl_per_dimension)
         found.append(Quantity("active units", self.active_units, None, f"of {units}",
                               f"posterior mean's variance > {self.active_threshold:g}"))
-        name = "KL of all latents" if self.latent_units else "KL of z{}"
+        name, first = ("KL of all latents" if self.latent_units else "KL of z{}"), 0
+        if self.active_units_per_layer:
+            name, first = "KL of layer {}", 1
+            found += [Quantity(f"active units of layer {l}", count, None, "units", "higher layers hold fewer")
+                      for l, count in enumerate(self.active_units_per_layer, first)]
         return found + [Quantity(name.format(j), value, error, NATS, "information used") for j, (value, error)
-                        in enumerate(zip(self.kl_per_dimension, self.kl_per_dimension_stderr, strict=True))]
+                        in enumerate(zip(self.kl_per_dimension, self.kl_per_dimension_stderr, strict=True), first)]
 
     def remarks(self) -> str:
         """The settings of the method that found log p(x), and whether the result is reliable; "" without log p(x)."""
@@ -234,59 +235,10 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
                       given=model.condition and model.condition.words,
                       goal=None if model.goal == "ELBO" else model.goal,
                       data_available=available if used < available else None,
-                      **own_units, **bound_fields(column), **accuracy_fields(column, getattr(data, f"{part}_labels")),
-                      **held_out_fields(column),
+                      **own_units, **bound_fields(column, model.layers),
+                      **accuracy_fields(column, getattr(data, f"{part}_labels")), **held_out_fields(column),
                       **{"importance_samples": 0} | settings,
                       **evidence_fields(name, settings, column))
-
-
-def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarray]:
-    """The bound `elbo` of each datum by one draw of z, and its parts; the first axis of each array counts data.
-
-    The parts are `reconstruction`, `kl` (data, latent), the posterior mean `mu` and the prior's variance for a model
-    with one latent variable, and `term NAME` for each term of another model.
-    """
-    if not (model.has("generator") and model.has("posterior")):
-        terms = model.terms(batch, Draw(noise)).reported
-        rows = {key: value.numpy().reshape(-1) * np.ones(len(batch)) for key, value in terms.items()}
-        return {"elbo": np.asarray(model.bound_of(rows))} | {f"term {key}": values for key, values in rows.items()}
-    p, q = model.generator(batch), model.posterior(batch)
-    if has_closed_kl(q, p.prior):
-        z, kl = q.sample(noise), kl_per_dimension(q, p.prior).numpy()
-    else:
-        z, log_q = q.draw(noise)
-        kl = (log_q - p.prior.log_prob(z)).numpy().reshape(-1, 1)
-    reconstruction, mu = p.likelihood(z).log_prob(model.target(batch)).numpy()[0], q.mean.numpy()
-    prior = to_host(p.prior.variance.data)
-    if p.prior.mean.ndim == mu.ndim:  # each datum has its own p(z|condition), which tells nothing of the target
-        mu = mu - p.prior.mean.numpy()
-    return {"elbo": reconstruction.astype(np.float64) - kl.astype(np.float64).sum(1), "reconstruction": reconstruction,
-            "kl": kl, "mu": mu, "prior_variance": prior * np.ones_like(mu)}
-
-
-def accuracy_fields(column: dict[str, np.ndarray], labels: np.ndarray | None) -> dict[str, Any]:
-    """The fields of an Evaluation about the classes that a model gives, compared with the labels (count,)."""
-    if "class" not in column or labels is None or not (known := labels[: len(column["class"])] >= 0).any():
-        return {}
-    right = (column["class"] == labels[: len(known)])[known].astype(np.float64)
-    accuracy, error = mean_and_error(right)
-    return {"accuracy": accuracy, "accuracy_stderr": error, "labelled_count": len(right)}
-
-
-def bound_fields(column: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of an Evaluation about the terms of the bound and about the latent variable."""
-    fields = ("reconstruction", "reconstruction_stderr", "kl", "kl_stderr", "kl_per_dimension",
-              "kl_per_dimension_stderr", "active_units")
-    if "kl" not in column:
-        terms = {key.removeprefix("term "): mean_and_error(column[key]) for key in column if key.startswith("term ")}
-        return dict.fromkeys(fields) | {"terms": {key: mean for key, (mean, _) in terms.items()},
-                                        "terms_stderr": {key: error for key, (_, error) in terms.items()}}
-    kl, mu = column["kl"], column["mu"]
-    each, each_error = mean_and_error(kl)
-    active = int((mu.var(0) > ACTIVE * column["prior_variance"].mean(0)).sum())
-    values = (*mean_and_error(column["reconstruction"]), *mean_and_error(kl.sum(1)), each.tolist(), each_error.tolist(),
-              active)
-    return dict(zip(fields, values, strict=True)) | {"latent_units": None if mu.shape[1] == len(each) else mu.shape[1]}
 
 
 def batches_of(model: Any, data: DataSet, seed: int, part: str = "test",

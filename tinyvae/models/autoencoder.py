@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyvae.choices import chosen
-from tinyvae.data import DataSet
 from tinyvae.data.checks import check_range
-from tinyvae.distributions import LIKELIHOODS, misfit
+from tinyvae.distributions import LIKELIHOODS
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models.base import Model, check_finite, widths_of
@@ -82,8 +81,3 @@ class Autoencoder(Model, kind="autoencoder"):
 
     def generate(self, count: int, seed: int = 0) -> np.ndarray:
         raise TypeError("an autoencoder has no p(z) from which a code could be drawn; take a vae")
-
-    def check(self, data: DataSet) -> None:
-        super().check(data)
-        if fault := misfit(self.config["likelihood"], data.kind, data.name):
-            raise ValueError(fault)

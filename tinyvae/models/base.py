@@ -25,7 +25,7 @@ import numpy as np
 from tinyvae.choices import an, array_of, chosen, whole
 from tinyvae.data import DataSet, ways_to_label
 from tinyvae.data.checks import check_range
-from tinyvae.distributions import LIKELIHOODS, Distribution
+from tinyvae.distributions import LIKELIHOODS, Distribution, misfit
 from tinyvae.engine.devices import Namespace, floating, namespace, read
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
@@ -95,6 +95,7 @@ class Model:
     goal: ClassVar[str] = "ELBO"  # what that sum is; another name says that it bounds no log p(x)
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
     defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
+    layers: tuple[int, ...] = ()  # of a z of several layers the size of each, the lowest first
     condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
@@ -275,11 +276,31 @@ class Model:
             raise ValueError(f"{data.name} has missing values (NaN or empty cells), and {an(self.kind)} needs every "
                              "value: take --model miwae, which learns from those that were observed, or fill them in "
                              "first, as scikit-learn's IterativeImputer does")
+        likelihood = self.config.get("likelihood")
+        if likelihood in LIKELIHOODS and (fault := misfit(likelihood, data.kind, data.name)):
+            values = data.name.endswith(("-gray", "-color"))
+            raise ValueError(fault + "; or take its -dynamic, -static or -threshold form" * values)
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,) in [0, 1]."""
-        raise ValueError(f"found data_mean_bias with {an(self.kind)}; only a model whose decoder has a bias can start "
-                         "at the data's mean: leave it out")
+        """Set the decoder's output bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,).
+
+        It is kept within [0.001, 0.999] of pixels, and above 0.001 of counts: the bias of what is always 0 would be
+        infinite.
+        """
+        decoder = getattr(self, "decoder", None)
+        if decoder is None or self.condition is not None:
+            raise ValueError(f"found data_mean_bias with {an(self.kind)}; only a model whose decoder gives all pixels "
+                             "can start at the data's mean: leave it out")
+        mean = np.asarray(data_mean)
+        if mean.shape != (self.pixels,) or mean.dtype.kind not in "fiub":
+            raise ValueError(f"found data_mean of shape {mean.shape} and type {mean.dtype}; expected ({self.pixels},) "
+                             "numbers in [0, 1]")
+        check_range(mean[None], "data_mean", kind="real" if self.takes == "counts" else self.takes)
+        ends = {"real": (-np.inf, np.inf), "counts": (1e-3, np.inf)}.get(self.takes, (1e-3, 1 - 1e-3))
+        mean = np.clip(mean.astype(np.float64), *ends)
+        # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
+        start = np.asarray(decoder.family.parameter_of_mean(mean), self.dtype)
+        decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
 
     def tensor(self, values: Any, width: int, name: str) -> Tensor:
         """An array (rows, width) as a tensor of this model's type on its device; `name` names it in errors."""

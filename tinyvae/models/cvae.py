@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from tinyvae.data import DataSet
-from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, prior_family
+from tinyvae.distributions import LIKELIHOODS, Distribution, prior_family
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
@@ -54,8 +53,3 @@ class CVAE(Model, kind="cvae"):
         prior = self.prior(c)
         z = prior.mean + temperature * (prior.sample(noise, draws) - prior.mean)
         return self.decoder(z, c).mean
-
-    def check(self, data: DataSet) -> None:
-        super().check(data)
-        if fault := misfit(self.config["likelihood"], data.kind, data.name):
-            raise ValueError(fault)

@@ -18,6 +18,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.models.base import Model, Phase, widths_of
 from tinyvae.models.batch import Batch, rows_of
+from tinyvae.models.priors import STANDARD
 from tinyvae.models.vae import VAE
 
 DRAWS = 10  # of the pixels of each labelled datum, where pixels are drawn
@@ -28,20 +29,23 @@ class M1(VAE, kind="m1"):
 
     needs = ("labelled",)
     has_pictures = True  # it generates from z alone
-    options: ClassVar = {"strength": "The inverse of the penalty of the logistic regression, scikit-learn's C."}
+    options: ClassVar = VAE.options | {
+        "strength": "The inverse of the penalty of the logistic regression, scikit-learn's C."}
     __init__ = Model.__init__
 
     def build(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
-              likelihood: str = "bernoulli", posterior: str = "normal", classes: int = 10,
-              strength: float = 1.0) -> None:
+              likelihood: str = "bernoulli", posterior: str = "normal", flow_steps: int = 0, prior: str = STANDARD,
+              pseudo_inputs: int = 0, classes: int = 10, strength: float = 1.0) -> None:
         if not 0 < strength < math.inf:
             raise ValueError(f"found strength={strength}; expected a finite number above 0, the inverse of the penalty "
                              "of the logistic regression")
-        super().build(pixels, widths_of(hidden), latent, activation, likelihood, posterior)
+        super().build(pixels, widths_of(hidden), latent, activation, likelihood, posterior, flow_steps, prior,
+                      pseudo_inputs)
         self.classifier = self.network("classifier", latent, (), Categorical, classes)
 
     def phases(self) -> Sequence[Phase]:
-        return (Phase("", self.terms, ("encoder", "decoder")),)
+        networks = ("encoder", "decoder", *(() if self.pseudo is None else (self.pseudo.name,)))
+        return (Phase("", self.terms, networks),)  # all but the classifier
 
     def classify(self, batch: Batch) -> Tensor:
         return self.classifier(self.q(batch.x).mean).mean

@@ -21,8 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyvae.choices import an, chosen
-from tinyvae.data import DataSet
-from tinyvae.distributions import LIKELIHOODS, Categorical, Distribution, misfit, prior_of
+from tinyvae.distributions import LIKELIHOODS, Categorical, Distribution, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Draw, Joint, Terms, terms_of
@@ -140,11 +139,6 @@ class M2(Model, kind="m2"):
         """
         q, _ = self.posterior_given(x, y)
         return self.p_x(q.mean, self.every).mean
-
-    def check(self, data: DataSet) -> None:
-        super().check(data)
-        if fault := misfit(self.config["likelihood"], data.kind, data.name):
-            raise ValueError(fault)
 
 
 def check_alpha(alpha: float) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from tinyvae.data import DataSet
-from tinyvae.distributions import LIKELIHOODS, misfit
+from tinyvae.distributions import LIKELIHOODS
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Terms
@@ -37,8 +36,3 @@ class Net(Model, kind="net"):
     def answers(self, c: Tensor, noise: Noise, draws: int, temperature: float) -> Tensor:
         mean = self.decoder(c).mean
         return mean.reshape(1, *mean.shape)
-
-    def check(self, data: DataSet) -> None:
-        super().check(data)
-        if fault := misfit(self.config["likelihood"], data.kind, data.name):
-            raise ValueError(fault)

@@ -2,8 +2,8 @@
 
     vamp    p(z) = 1/K sum_k q(z|u_k), a mixture of posteriors at learned pseudo-inputs u_k (Tomczak & Welling 2018)
 
-The prior that is best for the ELBO is the mean of q(z|x) over all data x, but a sum over all data in each step is out of
-reach, and it overfits. K pseudo-inputs stand for the data and are trained with everything else. They begin as noise
+The prior that is best for the ELBO is the mean of q(z|x) over all data x, but a sum over all data in each step is out
+of reach, and it overfits. K pseudo-inputs stand for the data and are trained with everything else. They begin as noise
 around the middle of the pixels' range, or around 0 of real numbers.
 """
 

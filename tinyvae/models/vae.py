@@ -13,9 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyvae.choices import chosen
-from tinyvae.data import DataSet
-from tinyvae.data.checks import check_range
-from tinyvae.distributions import LIKELIHOODS, Distribution, misfit, prior_of
+from tinyvae.distributions import LIKELIHOODS, Distribution, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Generator, Joint
@@ -69,8 +67,8 @@ class VAE(Model, kind="vae"):
                  data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal",
                  flow_steps: int = 0, prior: str = STANDARD, pseudo_inputs: int = 0) -> None:
         super().__init__(pixels, hidden=widths_of(hidden), latent=latent, activation=activation, likelihood=likelihood,
-                         posterior=posterior, flow_steps=flow_steps, prior=prior, pseudo_inputs=pseudo_inputs, init=init,
-                         seed=seed, dtype=dtype, device=device)
+                         posterior=posterior, flow_steps=flow_steps, prior=prior, pseudo_inputs=pseudo_inputs,
+                         init=init, seed=seed, dtype=dtype, device=device)
         if data_mean is not None:
             self.start_at(data_mean)
 
@@ -106,29 +104,6 @@ class VAE(Model, kind="vae"):
 
     def posterior(self, batch: Batch) -> Distribution:
         return self.q(batch.x)
-
-    # ---- its demands on data, and its initial bias -------------------------------------------------------------------
-
-    def check(self, data: DataSet) -> None:
-        super().check(data)
-        if fault := misfit(self.config["likelihood"], data.kind, data.name):
-            values = data.name.endswith(("-gray", "-color"))
-            suffixes = "; or take its -dynamic, -static or -threshold form" if values else ""
-            raise ValueError(fault + suffixes)
-
-    def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias so that with zero weights the mean datum is `data_mean`, kept within
-        [0.001, 0.999] of pixels, and above 0.001 of counts: the bias of what is always 0 would be infinite."""
-        mean = np.asarray(data_mean)
-        if mean.shape != (self.pixels,) or mean.dtype.kind not in "fiub":
-            raise ValueError(f"found data_mean of shape {mean.shape} and type {mean.dtype}; expected ({self.pixels},) "
-                             "numbers in [0, 1]")
-        check_range(mean[None], "data_mean", kind="real" if self.takes == "counts" else self.takes)
-        ends = {"real": (-np.inf, np.inf), "counts": (1e-3, np.inf)}.get(self.takes, (1e-3, 1 - 1e-3))
-        mean = np.clip(mean.astype(np.float64), *ends)
-        # A Gaussian likelihood has two numbers for each pixel; the first half of the bias belongs to the means.
-        start = np.asarray(self.decoder.family.parameter_of_mean(mean), self.dtype)
-        self.decoder.layers[-1].bias.data[: self.pixels] = self.xp.asarray(start)
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))

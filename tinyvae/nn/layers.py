@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -180,6 +181,10 @@ class Linear:
         chosen("activation", activation, ACTIVATIONS)
         self.weight, self.bias, self.activation, self.weights = weight, bias, activation, (weight, *others)
 
+    def map(self, f: Callable[[Tensor], Tensor]) -> Linear:
+        """The same layer with f applied to each weight and to the bias."""
+        return Linear(f(self.weight), f(self.bias), self.activation, *map(f, self.weights[1:]))
+
     def __call__(self, *inputs: Tensor) -> Tensor:
         first, *rest = (self._product(x, weight) for x, weight in zip(inputs, self.weights, strict=True))
         return apply("bias_activation", sum(rest, first), self.bias, kind=self.activation)
@@ -211,6 +216,12 @@ class MLP:
                 shapes[f"{prefix}.{i}.weight{f'.{number}' if number else ''}"] = (width, outputs)
             shapes[f"{prefix}.{i}.bias"] = (outputs,)
         return shapes
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> MLP:
+        """The same layers with f applied to each parameter."""
+        made = copy.copy(self)
+        made.layers = [layer.map(f) for layer in self.layers]
+        return made
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         first, *rest = self.layers

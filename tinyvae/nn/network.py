@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from tinyvae.engine.tensor import Tensor
@@ -77,6 +78,12 @@ class Network:
                              f"{len(self.inputs)}")
         with parameters.used():
             return mlp(side_by_side(read)) if len(self.inputs) == 1 else mlp(*read)
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Network:
+        """The same network with f applied to each parameter: `network.map(Tensor.detach)` is a constant function."""
+        made = copy.copy(self)
+        made.mlp = self._attached()[0].map(f)
+        return made
 
     def _attached(self) -> tuple[MLP, Parameters]:
         if self.mlp is None or self.parameters is None:

@@ -18,8 +18,9 @@ from tinyvae.data import DataSet
 from tinyvae.data.dataset import PARTS
 from tinyvae.engine import table
 from tinyvae.engine.noise import Noise
+from tinyvae.evidence.columns import bound_columns
 from tinyvae.evidence.diagnostics import NATS, mean_and_error
-from tinyvae.evidence.evaluation import batches_of, bound_columns
+from tinyvae.evidence.evaluation import batches_of
 from tinyvae.evidence.importance import log_evidence
 from tinyvae.training.faults import density_of
 

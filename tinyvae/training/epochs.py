@@ -310,6 +310,8 @@ class Training:
                 if draws:
                     record |= {f"{part}_bound": result.log_evidence, f"{part}_bound_stderr": result.log_evidence_stderr}
         record |= {key: getattr(result, key) for key in ("active_units", "active_threshold", "kl_per_dimension")}
+        if result.active_units_per_layer:
+            record["active_units_per_layer"] = result.active_units_per_layer
         record["fingerprint"] = fingerprint(self.model.parameters.arrays())
         self.epoch += 1
         for counters in (self.counters, self.batches.labelled_counters):
