@@ -19,6 +19,7 @@ from benchmarks import (
     reproduce_grep,
     reproduce_imputation,
     reproduce_iwae,
+    reproduce_posteriors,
     reproduce_semi,
 )
 from benchmarks.parts import Content
@@ -176,12 +177,36 @@ def super_resolution(quick: bool) -> Parts:
     return reproduce_conditional.super_resolution(quick, console.print, SEED)
 
 
+def iaf(quick: bool) -> Parts:
+    """An inverse autoregressive flow of two steps beside the mean-field posterior, 784-256-256-128."""
+    return reproduce_posteriors.contest(reproduce_posteriors.IAF, quick, console.print)
+
+
+def planar(quick: bool) -> Parts:
+    """Ten planar maps beside the diagonal posterior (Rezende & Mohamed 2015), 784-200-200-40, three seeds."""
+    return reproduce_posteriors.contest(reproduce_posteriors.PLANAR, quick, console.print)
+
+
+def two_layers(quick: bool) -> Parts:
+    """Two stochastic layers beside one (Burda et al. 2016, table 1), in the first 121 of their 3,280 passes."""
+    return reproduce_posteriors.contest(reproduce_posteriors.LAYERS, quick, console.print)
+
+
+def vamp_prior(quick: bool) -> Parts:
+    """A VampPrior beside the standard prior (Tomczak & Welling 2018), 784-300-300-40."""
+    return reproduce_posteriors.contest(reproduce_posteriors.VAMP, quick, console.print)
+
+
 REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "mnist-ten-epochs": mnist_ten_epochs,
     "aevb-latents": aevb_latents,
     "aevb-step-size": aevb_step_size,
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
+    "iaf": iaf,
+    "planar": planar,
+    "two-layers": two_layers,
+    "vamp-prior": vamp_prior,
     "completion": completion,
     "imputation": imputation,
     "semi-supervised": semi_supervised,
