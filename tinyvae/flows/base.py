@@ -94,9 +94,9 @@ class OneWayFlow(Flow):
 
     def log_prob(self, x: Tensor) -> Tensor:
         raise ValueError("found a flow whose maps have no inverse in closed form, so log q(z) is known of its own "
-                         "draws alone, and something asks for that of another z, as gradient=stl and dreg do, and "
-                         "annealing that starts from the encoder: leave that out, or take the posterior realnvp or "
-                         "iaf")
+                         "draws alone, and something asks for that of another z, as gradient=stl and dreg do, "
+                         "learner=wake-sleep, and annealing that starts from the encoder: leave that out, or take the "
+                         "posterior realnvp or iaf")
 
 
 class FlowFamily:

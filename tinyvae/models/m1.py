@@ -18,6 +18,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.models.base import Model, Phase, widths_of
 from tinyvae.models.batch import Batch, rows_of
+from tinyvae.models.learners import AEVB
 from tinyvae.models.priors import STANDARD
 from tinyvae.models.vae import VAE
 
@@ -35,12 +36,12 @@ class M1(VAE, kind="m1"):
 
     def build(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
               likelihood: str = "bernoulli", posterior: str = "normal", flow_steps: int = 0, prior: str = STANDARD,
-              pseudo_inputs: int = 0, classes: int = 10, strength: float = 1.0) -> None:
+              pseudo_inputs: int = 0, learner: str = AEVB, classes: int = 10, strength: float = 1.0) -> None:
         if not 0 < strength < math.inf:
             raise ValueError(f"found strength={strength}; expected a finite number above 0, the inverse of the penalty "
                              "of the logistic regression")
         super().build(pixels, widths_of(hidden), latent, activation, likelihood, posterior, flow_steps, prior,
-                      pseudo_inputs)
+                      pseudo_inputs, learner)
         self.classifier = self.network("classifier", latent, (), Categorical, classes)
 
     def phases(self) -> Sequence[Phase]:

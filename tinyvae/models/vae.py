@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyvae.choices import chosen
+from tinyvae.choices import chosen, known
 from tinyvae.distributions import LIKELIHOODS, Distribution, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
-from tinyvae.inference.bounds import Generator, Joint
+from tinyvae.inference.bounds import Draw, Generator, Joint, Terms
 from tinyvae.models.base import Model, widths_of
 from tinyvae.models.batch import Batch
+from tinyvae.models.learners import AEVB, LEARNERS
 from tinyvae.models.priors import STANDARD, pseudo_inputs_of, vamp
 
 
@@ -49,6 +50,8 @@ class VAE(Model, kind="vae"):
     prior, pseudo_inputs
         `standard`, the prior that goes with the posterior, or `vamp` with so many pseudo-inputs, 0 for 500
         (priors.py).
+    learner
+        `aevb`, or `wake-sleep` (learners.py).
     data_mean
         If given, (pixels,) in [0, 1]: the initial output bias of the decoder reproduces this mean.
     device
@@ -60,28 +63,34 @@ class VAE(Model, kind="vae"):
         "flow_steps": "The number of maps of a posterior that is a flow; 0 for its default.",
         "prior": "standard, or vamp for a mixture of posteriors at learned pseudo-inputs.",
         "pseudo_inputs": "The number of pseudo-inputs of the prior vamp; 0 for its default of 500.",
+        "learner": f"How the encoder and the decoder learn: {' or '.join(LEARNERS)}.",
     }  # fmt: skip
 
     def __init__(self, pixels: int, hidden: int | Sequence[int] = 400, latent: int = 20, activation: str = "relu",
                  likelihood: str = "bernoulli", init: str = "glorot", seed: int = 0, dtype: Any = "float32",
                  data_mean: np.ndarray | None = None, device: str = "cpu", posterior: str = "normal",
-                 flow_steps: int = 0, prior: str = STANDARD, pseudo_inputs: int = 0) -> None:
+                 flow_steps: int = 0, prior: str = STANDARD, pseudo_inputs: int = 0,
+                 learner: str = AEVB) -> None:
         super().__init__(pixels, hidden=widths_of(hidden), latent=latent, activation=activation, likelihood=likelihood,
                          posterior=posterior, flow_steps=flow_steps, prior=prior, pseudo_inputs=pseudo_inputs,
-                         init=init, seed=seed, dtype=dtype, device=device)
+                         learner=learner, init=init, seed=seed, dtype=dtype, device=device)
         if data_mean is not None:
             self.start_at(data_mean)
 
     def build(self, pixels: int, hidden: Any = (400,), latent: int = 20, activation: str = "relu",
               likelihood: str = "bernoulli", posterior: str = "normal", flow_steps: int = 0,
-              prior: str = STANDARD, pseudo_inputs: int = 0) -> None:
+              prior: str = STANDARD, pseudo_inputs: int = 0, learner: str = AEVB) -> None:
         check_sizes(pixels, hidden, latent)
+        known("learner", learner, LEARNERS)
         family = posterior_family(posterior, latent, widths_of(hidden)[0], flow_steps)
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.standard = prior_of(posterior, latent, self.dtype, self.xp)
         count = pseudo_inputs_of(prior, pseudo_inputs)
+        if count and learner != AEVB:
+            raise ValueError(f"found the prior {prior} with learner={learner}, whose encoder is not trained to be a "
+                             f"part of the prior: take prior={STANDARD}, or learner={AEVB}")
         self.pseudo = self.matrix("pseudo_inputs", count, pixels) if count else None
 
     # ---- prior, encoder and decoder ----------------------------------------------------------------------------------
@@ -104,6 +113,9 @@ class VAE(Model, kind="vae"):
 
     def posterior(self, batch: Batch) -> Distribution:
         return self.q(batch.x)
+
+    def terms(self, batch: Batch, draw: Draw) -> Terms:
+        return LEARNERS[self.config["learner"]](self, batch, draw)
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))

@@ -1,0 +1,105 @@
+"""Wake-sleep: its two gradients against those of its own objectives in closed form, and what it does in a training."""
+
+import numpy as np
+import pytest
+from linear import set_layer
+from scipy import stats
+
+import tinyvae as tv
+from tinyvae.engine.tensor import Tensor, grad
+
+PIXELS, LATENT, FALSE_ALARM = 3, 2, 1e-6
+RNG = np.random.default_rng(0)
+W, B, S = RNG.normal(size=(PIXELS, LATENT)), RNG.normal(size=PIXELS), RNG.uniform(-1, 0, PIXELS)  # p(x|z), log-variance
+A, C, D = RNG.normal(size=(LATENT, PIXELS)), RNG.normal(size=LATENT), RNG.uniform(-1, 0, LATENT)  # q(z|x)
+X = RNG.normal(size=(4, PIXELS))
+
+
+def model_of(rows=1):
+    """A linear VAE: a hidden layer without activation passes on what it reads."""
+    model = tv.VAE(PIXELS, hidden=4, latent=LATENT, activation="identity", likelihood="normal", dtype="float64",
+                   learner="wake-sleep")
+    for network, maps in ((model.encoder, (A, C, D)), (model.decoder, (W, B, S))):
+        first, last = network.layers
+        first.weight.data[...], first.bias.data[...] = np.eye(*first.weight.shape), 0
+        set_layer(type("Last", (), {"layers": [last]}), *maps)
+    return model, [model.encoder.layers[1].bias, model.decoder.layers[1].bias]
+
+
+def exact():
+    """The gradients by the last biases, mean and log-variance side by side, of the mean over X of E_q[log p(x, z)] by
+    those of p, and of E_p[log q(z|x)] by those of q."""
+    def by_bias(gap, spread, logvar):
+        """Of E[log N(y; m, exp(logvar))] by m and logvar, where y - m has this mean and variance."""
+        return np.concatenate([gap / np.exp(logvar), 0.5 * ((gap**2 + spread) / np.exp(logvar) - 1)], -1)
+
+    gap = X - ((X @ A.T + C) @ W.T + B)  # x - E_q[W z + b]
+    wake = by_bias(gap, (W**2 * np.exp(D)).sum(1), S).mean(0)
+    # z - A x - c with x = W z + b + noise, for z ~ N(0, I)
+    rest = np.eye(LATENT) - A @ W
+    sleep = by_bias(-A @ B - C, (rest**2).sum(1) + (A**2 * np.exp(S)).sum(1), D)
+    return sleep, wake
+
+
+def test_each_phase_is_unbiased_for_its_own_objective():
+    model, biases = model_of()
+    batch, rounds = tv.Batch(Tensor(np.tile(X, (500, 1)))), []
+    for seed in range(60):
+        terms = model.terms(batch, tv.Draw(tv.Noise(seed), samples=2))
+        rounds.append([found.numpy() for found in grad(sum(term.mean() for term in terms.values()), biases)])
+    for found, expected in zip(zip(*rounds, strict=True), exact(), strict=True):
+        found = np.array(found)
+        away = stats.t.ppf(1 - FALSE_ALARM / (4 * expected.size), len(found) - 1) * found.std(0, ddof=1)
+        assert (np.abs(found.mean(0) - expected) <= away / np.sqrt(len(found))).all()
+        assert (found.std(0) < 0.1 * np.abs(expected).max()).all()  # so a wrong gradient would be seen
+
+
+def test_no_phase_moves_the_networks_of_the_other():
+    model, biases = model_of()
+    terms = model.terms(tv.Batch(Tensor(X)), tv.Draw(tv.Noise(0)))
+    assert not grad(terms["wake"].sum(), biases[:1])[0].numpy().any()
+    assert not grad(terms["sleep"].sum(), biases[1:])[0].numpy().any()
+
+
+def test_records_show_the_bound():
+    """The terms that are reported are those of the ELBO of the same draws."""
+    model, _ = model_of()
+    batch = tv.Batch(Tensor(X))
+    reported = model.terms(batch, tv.Draw(tv.Noise(0))).reported
+    z = model.q(batch.x).sample(tv.Noise(0))
+    q, p = model.q(batch.x), model.generator(batch)
+    np.testing.assert_allclose(reported["reconstruction"].numpy(), p.likelihood(z).log_prob(batch.x).numpy()[0], 1e-12)
+    np.testing.assert_allclose(reported["kl"].numpy(), (q.log_prob(z) - p.prior.log_prob(z)).numpy()[0], 1e-12)
+
+
+def test_it_learns_and_resumes_with_the_same_bits(tmp_path):
+    data, settings = tv.data.load("digits"), {"batch": 50, "lr": 3e-3, "quiet": True}
+
+    def model():
+        return tv.VAE(64, hidden=30, latent=3, learner="wake-sleep")
+
+    whole = tv.fit(model(), data, epochs=4, **settings)
+    tv.fit(model(), data, epochs=2, out=tmp_path / "run", **settings)
+    assert tv.resume(tmp_path / "run", data=data, epochs=4)[-1]["fingerprint"] == whole[-1]["fingerprint"]
+    untrained = tv.evaluate(model(), data).elbo
+    assert whole[-1]["test_elbo"] > whole[0]["test_elbo"] > untrained
+    bound = whole[-1]["train_reconstruction"] - whole[-1]["train_kl"]
+    assert whole[-1]["train_elbo"] == pytest.approx(bound, rel=1e-12)
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"bound": "iwae"}, "bound"), ({"beta": 0.5}, "found beta=0.5"), ({"free_bits": 1.0}, "free_bits")])
+def test_settings_of_the_bound_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        tv.fit(tv.VAE(64, hidden=5, latent=2, learner="wake-sleep"), tv.data.load("digits"), epochs=1, quiet=True,
+               **settings)
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"learner": "dream"}, "found learner 'dream'; expected one of aevb, wake-sleep"),
+    ({"learner": "wake-sleep", "prior": "vamp"}, "found the prior vamp with learner=wake-sleep"),
+    ({"learner": "wake-sleep", "posterior": "planar"}, "learner=wake-sleep")])
+def test_what_does_not_go_together_gets_a_sentence(options, said):
+    with pytest.raises(ValueError, match=said):
+        model = tv.VAE(64, hidden=5, latent=2, **options)
+        tv.fit(model, tv.data.load("digits"), epochs=1, quiet=True)

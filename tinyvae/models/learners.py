@@ -1,0 +1,42 @@
+"""Ways to learn the decoder p(x|z) and the encoder q(z|x) of a VAE, by the name under which it chooses one.
+
+    aevb         both climb the same bound on log p(x) (Kingma & Welling 2014)
+    wake-sleep   each has an objective of its own (Hinton, Dayan, Frey & Neal 1995):
+                     wake    the decoder raises E_q(z|x)[log p(x, z)], of data x
+                     sleep   the encoder raises E_p(x, z)[log q(z|x)], of a pair (z, x) that the model dreams
+
+The sleep objective lowers KL(p(z|x) || q(z|x)) for dreams x, where the bound lowers KL(q(z|x) || p(z|x)) for data x. So
+the two do not climb one function together, which AEVB is compared with for that reason (section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tinyvae.engine.tensor import Tensor
+from tinyvae.inference.bounds import Draw, Terms, terms_of
+from tinyvae.models.batch import Batch
+
+AEVB, WAKE_SLEEP = "aevb", "wake-sleep"
+
+
+def aevb(model: Any, batch: Batch, draw: Draw) -> Terms:
+    """The terms of the bound."""
+    return terms_of(model.generator(batch), lambda x: model.posterior(batch), model.target(batch), draw)
+
+
+def wake_sleep(model: Any, batch: Batch, draw: Draw) -> Terms:
+    """The terms `wake` and `sleep`; records show the terms of the bound, of the wake phase's draws."""
+    p, q = model.generator(batch), model.posterior(batch)
+    z, log_q = (value.detach() for value in q.draw(draw.noise, draw.samples))
+    log_likelihood, log_prior = p.likelihood(z).log_prob(model.target(batch)), p.prior.log_prob(z)
+    dreamt = p.prior.sample(draw.noise, len(batch)).detach()
+    x = p.likelihood(dreamt).sample(draw.noise)[0].detach()
+    sleep = model.posterior(replace(batch, x=x)).log_prob(dreamt)
+    reported: dict[str, Tensor] = {"reconstruction": log_likelihood.mean(0), "kl": (log_q - log_prior).mean(0)}
+    return Terms(reported, wake=(log_likelihood + log_prior).mean(0), sleep=sleep)
+
+
+LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: aevb, WAKE_SLEEP: wake_sleep}
