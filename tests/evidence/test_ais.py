@@ -15,10 +15,11 @@ import tinyvae as tv
 from tinyvae.distributions import posteriors
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import ais, densities, harmonic, moves
+from tinyvae.evidence import ais, harmonic
 from tinyvae.evidence.ais import Annealing, bidirectional, schedule
-from tinyvae.evidence.hmc import Chains
-from tinyvae.evidence.moves import MoveAverages
+from tinyvae.evidence.hamiltonian import densities, moves
+from tinyvae.evidence.hamiltonian.hmc import Chains
+from tinyvae.evidence.hamiltonian.moves import MoveAverages
 
 ONE, X = LinearGaussian.of_one_dimension(), np.array([[1.3]])  # log p(1.3) = -1.8412
 MODEL = LinearGaussian.random(pixels=4, latent=3, seed=1)

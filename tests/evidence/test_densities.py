@@ -4,7 +4,7 @@ import numpy as np
 
 import tinyvae as tv
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.densities import log_density
+from tinyvae.evidence.hamiltonian.densities import log_density
 
 
 def test_log_densities_are_summed_over_the_latents():

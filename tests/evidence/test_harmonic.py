@@ -14,7 +14,8 @@ from tinyvae.distributions import Normal, posteriors
 from tinyvae.engine.devices import CPU
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import harmonic, hmc, moves
+from tinyvae.evidence import harmonic
+from tinyvae.evidence.hamiltonian import hmc, moves
 from tinyvae.evidence.harmonic import Mixture, log_evidence, resampled
 
 ONE, X = LinearGaussian.of_one_dimension(), np.array([[1.3]])  # log p(1.3) = -1.8412

@@ -10,9 +10,9 @@ from support import assert_same_bits, likely_zero
 import tinyvae as tv
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import hmc
-from tinyvae.evidence.hmc import Chains, first_step_size, kinetic
-from tinyvae.evidence.moves import MoveAverages
+from tinyvae.evidence.hamiltonian import hmc
+from tinyvae.evidence.hamiltonian.hmc import Chains, first_step_size, kinetic
+from tinyvae.evidence.hamiltonian.moves import MoveAverages
 
 MODEL = LinearGaussian.random(pixels=4, latent=3, seed=1)
 X = MODEL.simulate(5, seed=2)[1]

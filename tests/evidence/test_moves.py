@@ -5,9 +5,9 @@ import pytest
 
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import moves
-from tinyvae.evidence.hmc import Chains
-from tinyvae.evidence.moves import MoveAverages, groups
+from tinyvae.evidence.hamiltonian import moves
+from tinyvae.evidence.hamiltonian.hmc import Chains
+from tinyvae.evidence.hamiltonian.moves import MoveAverages, groups
 
 START = np.random.default_rng(0).standard_normal((3, 5, 3))  # (chains, batch, latent)
 

@@ -100,6 +100,8 @@ def test_settings_of_the_bound_are_refused(settings, said):
     ({"learner": "wake-sleep", "prior": "vamp"}, "found the prior vamp with learner=wake-sleep"),
     ({"learner": "wake-sleep", "posterior": "planar"}, "learner=wake-sleep")])
 def test_what_does_not_go_together_gets_a_sentence(options, said):
+    def train():
+        tv.fit(tv.VAE(64, hidden=5, latent=2, **options), tv.data.load("digits"), epochs=1, quiet=True)
+
     with pytest.raises(ValueError, match=said):
-        model = tv.VAE(64, hidden=5, latent=2, **options)
-        tv.fit(model, tv.data.load("digits"), epochs=1, quiet=True)
+        train()

@@ -29,10 +29,10 @@ import numpy as np
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.densities import InitialDistribution, log_joint
 from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Estimate, Quantity, mean_and_error, variance_of
-from tinyvae.evidence.hmc import TARGET, Chains, first_step_size, tuned
-from tinyvae.evidence.moves import MoveAverages, groups, move_quantities
+from tinyvae.evidence.hamiltonian.densities import InitialDistribution, log_joint
+from tinyvae.evidence.hamiltonian.hmc import TARGET, Chains, first_step_size, tuned
+from tinyvae.evidence.hamiltonian.moves import MoveAverages, groups, move_quantities
 from tinyvae.inference.bounds import Generator
 from tinyvae.models.batch import Batch
 

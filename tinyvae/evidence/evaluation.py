@@ -17,11 +17,12 @@ from tinyvae.data import DataSet, as_data_set
 from tinyvae.engine import table
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence import ais, densities, harmonic, pareto
+from tinyvae.evidence import ais, harmonic, pareto
 from tinyvae.evidence.columns import ACTIVE, accuracy_fields, bound_columns, bound_fields
 from tinyvae.evidence.diagnostics import HIGHER, LOWER, NATS, Quantity, diagnosis, mean_and_error, variance_of
+from tinyvae.evidence.hamiltonian import densities
+from tinyvae.evidence.hamiltonian.moves import move_quantities
 from tinyvae.evidence.importance import held_out_columns, held_out_fields, log_evidence
-from tinyvae.evidence.moves import move_quantities
 from tinyvae.inference.bounds import Joint
 from tinyvae.models import Batch, check_finite, check_model
 from tinyvae.models.batch import rows_of

@@ -21,10 +21,10 @@ from tinyvae.distributions import FullNormal, LogNormal, Normal
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.densities import STARTS, InitialDistribution, log_joint
 from tinyvae.evidence.diagnostics import Estimate
-from tinyvae.evidence.hmc import Chains, first_step_size
-from tinyvae.evidence.moves import MoveAverages, groups
+from tinyvae.evidence.hamiltonian.densities import STARTS, InitialDistribution, log_joint
+from tinyvae.evidence.hamiltonian.hmc import Chains, first_step_size
+from tinyvae.evidence.hamiltonian.moves import MoveAverages, groups
 from tinyvae.inference.bounds import Generator
 
 LATENTS = 4  # the largest number of latents; AEVB calls the estimate reliable below 5

@@ -41,7 +41,7 @@ from tinyvae.distributions.observed import Observed, Placed
 from tinyvae.engine.devices import namespace_of, to_host
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.densities import log_density
+from tinyvae.evidence.hamiltonian.densities import log_density
 from tinyvae.models import Batch
 
 

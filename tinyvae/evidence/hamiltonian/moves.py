@@ -9,7 +9,7 @@ import numpy as np
 from tinyvae.engine.devices import to_host
 from tinyvae.engine.tensor import Tensor
 from tinyvae.evidence.diagnostics import LOWER, Quantity
-from tinyvae.evidence.hmc import TARGET, Move
+from tinyvae.evidence.hamiltonian.hmc import TARGET, Move
 
 # The largest number of pixels, over all chains, that move at once. It bounds the memory and lets the arrays fit into
 # the caches.
