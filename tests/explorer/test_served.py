@@ -36,6 +36,7 @@ def test_a_script_cannot_end_its_element():
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"likelihood": "poisson"}, "found the likelihood poisson, which the page of explore cannot compute; expected one "
      "of bernoulli, "),
+    ({"prior": "vamp"}, "found the prior vamp, which the page of explore cannot draw from; expected a run with prior="),
     ({"posterior": "dirichlet"}, "found the posterior dirichlet, which the page of explore cannot compute; expected "
      "one of normal, "),
 ])  # fmt: skip

@@ -12,6 +12,7 @@ from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.engine.testing import check_gradients
 from tinyvae.evidence.columns import bound_fields
 from tinyvae.models.hierarchical import BOTTOM_UP, TOP_DOWN, Hierarchical
+from tinyvae.pictures import gallery
 
 ORDERS = (BOTTOM_UP, TOP_DOWN)
 UP, OFFSET, ABOVE = 0.8, 0.3, -0.4  # p(z_1|z_2) = N(0.8 z_2 + 0.3, exp(-0.4))
@@ -262,6 +263,14 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_bits(options, tmp_pat
     assert again.reconstruct(data.test[:2] / data.scale).shape == (2, 64)
     found = tv.evaluate(again, data, importance_samples=50)
     assert found.elbo < found.log_evidence
+
+
+def test_pictures_vary_what_the_decoder_reads():
+    data = tv.data.load("digits-static")
+    model = Hierarchical(64, hidden=(8,), latent=(2, 5))
+    assert sorted(gallery.by_activity(model, data)) == [0, 1]
+    with pytest.raises(ValueError, match="the model has 1 latent dimension; a manifold needs two"):
+        gallery.manifold(Hierarchical(64, hidden=(8,), latent=(1, 5)), data, None)
 
 
 @pytest.mark.parametrize(("wrong", "said"), [

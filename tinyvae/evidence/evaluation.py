@@ -141,7 +141,7 @@ class Evaluation:
         name, first = ("KL of all latents" if self.latent_units else "KL of z{}"), 0
         if self.active_units_per_layer:
             name, first = "KL of layer {}", 1
-            found += [Quantity(f"active units of layer {l}", count, None, "units", "higher layers hold fewer")
+            found += [Quantity(f"active units of layer {l}", count, None, "of those", "information used")
                       for l, count in enumerate(self.active_units_per_layer, first)]
         return found + [Quantity(name.format(j), value, error, NATS, "information used") for j, (value, error)
                         in enumerate(zip(self.kl_per_dimension, self.kl_per_dimension_stderr, strict=True), first)]

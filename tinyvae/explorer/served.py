@@ -16,6 +16,7 @@ from typing import Any
 
 from tinyvae.choices import an
 from tinyvae.data import DataSet
+from tinyvae.models.priors import STANDARD
 
 PAGE = files("tinyvae.explorer") / "page"
 DECLARED = re.compile(r'^(activation|likelihood|family|model|condition)\("([^"]+)"', re.MULTILINE)
@@ -50,6 +51,9 @@ def check(model: Any, data: DataSet) -> None:
             named = {"model": an(name), "family": f"the posterior {name}"}.get(what, f"the {what} {name}")
             raise ValueError(f"found {named}, which the page of explore cannot compute; expected one of "
                              f"{', '.join(served()[what])}")
+    if (prior := config.get("prior", STANDARD)) != STANDARD:
+        raise ValueError(f"found the prior {prior}, which the page of explore cannot draw from; expected a run with "
+                         f"prior={STANDARD}: tinyvae sample draws from every prior")
     if data.is_table:
         raise ValueError(f"found {data.name}, a table; explore shows images, and expected a run that was trained on "
                          "them: what a table's run has is in tinyvae latents and tinyvae reconstruct")

@@ -45,11 +45,17 @@ def kl_of_dimensions(model: Any, data: DataSet) -> np.ndarray | None:
 
 
 def by_activity(model: Any, data: DataSet) -> np.ndarray:
-    """The latent dimensions, the most active first: by their KL, or by the variance of their posterior mean."""
+    """The latent dimensions that the decoder reads, the most active first: by their KL, or by the variance of their
+    posterior mean. Of a hierarchy these are those of the lowest layer."""
     activity = kl_of_dimensions(model, data)
     if activity is None:
         activity = np.concatenate([model.encode(batch.x.numpy())[0] for batch in batches_of(model, data, 0)]).var(0)
-    return np.argsort(activity)[::-1]
+    return np.argsort(activity[: decoded(model)])[::-1]
+
+
+def decoded(model: Any) -> int:
+    """How many latents the decoder reads: all, or those of a hierarchy's lowest layer."""
+    return model.layers[0] if model.layers else model.latent
 
 
 def shown(model: Any, images: np.ndarray) -> np.ndarray:
@@ -174,9 +180,9 @@ def manifold(model: Any, data: DataSet, folder: Path, side: int = 0) -> list[Pat
     side = side or (12 if max(data.shape[:2]) <= figures.SMALL else 20)
     if model.generator(None).prior.support == "simplex":
         raise ValueError("two numbers of a latent on the simplex cannot fill a square, for all sum to 1: use traverse")
-    active = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
-    if model.latent < 2:
+    if decoded(model) < 2:
         raise ValueError("the model has 1 latent dimension; a manifold needs two: use traverse")
+    active = [0, 1] if model.latent == 2 else sorted(by_activity(model, data)[:2].tolist())
     z = np.tile(model.generator(None).prior.mean.numpy(), (side * side, 1))
     for column, j in enumerate(active):
         z[:, j] = prior_quantiles(model, figures.normal_grid(side)[:, column], j)
@@ -244,7 +250,7 @@ def all_pictures(model: Any, data: DataSet, records: list[dict[str, Any]], folde
         kinds += [sample, reconstruct, traverse, latents]
         if len(data.test) > 1:
             kinds.append(interpolate)
-        if model.latent > 1 and model.generator(None).prior.support != "simplex":
+        if decoded(model) > 1 and model.generator(None).prior.support != "simplex":
             kinds.append(manifold)
     files = curves(records, folder, model.goal)
     with watched("drawing", len(kinds)) as update:
