@@ -14,6 +14,7 @@ import tinyvae as tv
 from benchmarks import (
     grep_settings,
     parts,
+    reproduce_aevb,
     reproduce_completion,
     reproduce_conditional,
     reproduce_grep,
@@ -122,6 +123,11 @@ def aevb_step_size(quick: bool) -> Parts:
     return {"step size 0.1": part}
 
 
+def aevb_figure_two(quick: bool) -> Parts:
+    """AEVB figure 2: bounds by training data seen, of AEVB and of wake-sleep, for several numbers of latents."""
+    return reproduce_aevb.figure_two(quick, console.print, SEED)
+
+
 def iwae_five(quick: bool) -> Parts:
     """IWAE-5 compared with the VAE, 784-200-200-50 with tanh, 40 passes: -log p(x) by 5000 draws, and active units."""
     return reproduce_iwae.iwae(quick, console.print, SEED)
@@ -201,6 +207,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "mnist-ten-epochs": mnist_ten_epochs,
     "aevb-latents": aevb_latents,
     "aevb-step-size": aevb_step_size,
+    "aevb-figure-2": aevb_figure_two,
     "iwae-5": iwae_five,
     "iwae-snr": iwae_snr,
     "iaf": iaf,
@@ -217,7 +224,7 @@ REPRODUCTIONS: dict[str, Callable[[bool], Parts]] = {
     "cvae-quadrants": cvae_quadrants,
     "super-resolution": super_resolution,
 }
-PLOTS = {"super-resolution": reproduce_conditional.plot}
+PLOTS = {"super-resolution": reproduce_conditional.plot, "aevb-figure-2": reproduce_aevb.plot}
 NAMES = tuple(REPRODUCTIONS)
 
 
