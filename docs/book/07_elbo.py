@@ -131,7 +131,7 @@ show(figure, f"Four bars that end at log p(x) = {evidence:.2f} nats. The bar of 
 # $$\log q(z_l|x) - \log p(z_l), \qquad z_l \sim q(z|x)$$
 #
 # ```{line} tinyvae/inference/bounds.py
-# kl = posterior.log_prob(z) - p.prior.log_prob(z)
+# kl = log_q - p.prior.log_prob(z)
 # ```
 #
 # As $p(x, z) = p(z)\,p(x|z)$, the ELBO can be regrouped. What is left is a reconstruction and a price for leaving the

@@ -111,7 +111,8 @@ def test_the_options_reach_the_run(run):
     assert config["data"] == "digits-static"
     assert config["model"] == {
         "kind": "vae", "pixels": 64, "hidden": [9, 8], "latent": 3, "activation": "softplus", "likelihood": "bernoulli",
-        "init": "aevb", "seed": 4, "dtype": "float64", "posterior": "gamma"}  # fmt: skip
+        "init": "aevb", "seed": 4, "dtype": "float64", "posterior": "gamma", "flow_steps": 0, "prior": "standard",
+        "pseudo_inputs": 0, "learner": "aevb"}  # fmt: skip
     assert config["settings"] == {
         "epochs": 1, "batch": 300, "optimizer": "adagrad", "lr": 0.02, "schedule": "linear", "bound": "elbo-a",
         "samples": 2, "importance_samples": 1, "gradient": "path", "estimator": "grep", "baseline": "fitted",

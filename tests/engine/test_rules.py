@@ -146,6 +146,13 @@ def casts(draw):
     return (shape,), {"dtype": np.dtype(draw(st.sampled_from(DTYPES)))}
 
 
+@st.composite
+def clouds(draw):
+    """Points (rows, n), and the means and log-variances (K, n) of others."""
+    rows, count, n = (draw(st.integers(1, 4)) for _ in range(3))
+    return ((rows, n), (count, n), (count, n)), {}
+
+
 CASES = {
     "sum": reductions(), "mean": reductions(least=1), "max": reductions(least=1), "logsumexp": reductions(least=1),
     "log_softmax": softmaxes(), "softmax": softmaxes(), "matmul": products(), "reshape": reshapes(),
@@ -154,6 +161,7 @@ CASES = {
     "concatenate": concatenations(), "gather": gathers(), "scatter": scatters(), "detach": anything(),
     "copy": anything(),
     "polygamma": polygammas(), "stirling": polygammas(), "cast": casts(), "dirichlet_kl": simplices(),
+    "scaled_distances": clouds(),
 }  # fmt: skip
 
 # Rows tested elsewhere, and why not here; so are all that change an input in place, draw noise or look rows up.
@@ -208,6 +216,7 @@ REFERENCES = {
     "student_constant_slope": lambda df: (scipy.special.digamma((df + 1) / 2) - scipy.special.digamma(df / 2)
                                           - 1 / df) / 2,
     "gamma_kl": lambda a, b, a0, b0: _of_log_gamma(a0, a) + a0 * np.log(b / b0) + a * (b0 / b - 1),
+    "scaled_distances": lambda z, m, logvar: ((z[:, None] - m) ** 2 * np.exp(-logvar)).sum(-1),
     "dirichlet_kl": lambda a, a0: (_of_log_gamma(a0, a).sum(-1, keepdims=True)
                                    - _of_log_gamma(a0.sum(-1, keepdims=True), a.sum(-1, keepdims=True))),
     "erf": np.vectorize(math.erf, otypes=[float]),
@@ -570,6 +579,7 @@ ONE_CASE = {
     "concatenate": (((2, 1), (2, 2)), {"axis": 1}), "gather": (((2,), ("index", 2, (3,))), {}),
     "scatter": (((3,), ("index", 2, (3,))), {"rows": 2}), "polygamma": (((2,),), {"order": 1}),
     "stirling": (((2,),), {"order": 1}), "dirichlet_kl": (((2, 3), (3,)), {}),
+    "scaled_distances": (((2, 3), (4, 3), (4, 3)), {}),
 }  # fmt: skip
 
 

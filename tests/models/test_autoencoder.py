@@ -91,7 +91,6 @@ def test_what_it_does_not_have_gets_a_sentence():
         (TypeError, r"an autoencoder has no q\(z\|x\) .*take features\(x\)", lambda: model.encode(x)),
         (TypeError, r"an autoencoder has no p\(z\) from which a code could be drawn; take a vae",
          lambda: model.generate(3)),
-        (ValueError, "found data_mean_bias with an autoencoder", lambda: model.start_at(x[0])),
         (ValueError, "found NaN or infinite numbers in z", lambda: model.decode(np.full((1, 2), np.nan))),
         (ValueError, "the likelihood bernoulli takes 0 and 1", lambda: tv.evaluate(model, x + 0.5)),
         (ValueError, "found likelihood 'magic'", lambda: Autoencoder(6, likelihood="magic")),

@@ -1,4 +1,5 @@
-"""Wake-sleep: its two gradients against those of its own objectives in closed form, and what it does in a training."""
+"""Other ways to learn: wake-sleep's gradients against those of its own objectives in closed form; Monte Carlo EM
+against the maximum likelihood of probabilistic PCA, which is known; and what both do in a training."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,9 @@ from linear import set_layer
 from scipy import stats
 
 import tinyvae as tv
+from tinyvae.distributions import Normal
 from tinyvae.engine.tensor import Tensor, grad
+from tinyvae.models import MODELS
 
 PIXELS, LATENT, FALSE_ALARM = 3, 2, 1e-6
 RNG = np.random.default_rng(0)
@@ -72,11 +75,12 @@ def test_records_show_the_bound():
     np.testing.assert_allclose(reported["kl"].numpy(), (q.log_prob(z) - p.prior.log_prob(z)).numpy()[0], 1e-12)
 
 
-def test_it_learns_and_resumes_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("learner", ["wake-sleep", "mcem"])
+def test_it_learns_and_resumes_with_the_same_bits(learner, tmp_path):
     data, settings = tv.data.load("digits"), {"batch": 50, "lr": 3e-3, "quiet": True}
 
     def model():
-        return tv.VAE(64, hidden=30, latent=3, learner="wake-sleep")
+        return tv.VAE(64, hidden=30, latent=3, learner=learner)
 
     whole = tv.fit(model(), data, epochs=4, **settings)
     tv.fit(model(), data, epochs=2, out=tmp_path / "run", **settings)
@@ -85,6 +89,59 @@ def test_it_learns_and_resumes_with_the_same_bits(tmp_path):
     assert whole[-1]["test_elbo"] > whole[0]["test_elbo"] > untrained
     bound = whole[-1]["train_reconstruction"] - whole[-1]["train_kl"]
     assert whole[-1]["train_elbo"] == pytest.approx(bound, rel=1e-12)
+
+
+class Pca(tv.Model, kind="tests-pca"):
+    """Probabilistic PCA (Tipping & Bishop 1999): p(x|z) = N(W z + mu, s^2 I), learned from draws of p(z|x) alone."""
+
+    def build(self, pixels, latent=2):
+        self.w, self.rest = self.matrix("w", latent, pixels), self.matrix("rest", 2, pixels)  # mu; mean of log s^2
+        self.standard = Normal.standard(latent, self.dtype, self.xp)
+
+    def generator(self, batch):
+        w, rest = self.w.value, self.rest.value
+        logvar = rest[1].mean().reshape(1).broadcast_to(self.pixels)
+        return tv.Joint(self.standard, lambda z: Normal((z.reshape(-1, z.shape[-1]) @ w).reshape(
+            *z.shape[:-1], self.pixels) + rest[0], logvar))
+
+    def phases(self):
+        return (tv.Phase("", self.terms, chains=True),)
+
+    def terms(self, batch, draw):
+        if draw.z is None:  # an evaluation, which has no chains
+            return tv.Terms(joint=batch.x.sum(-1) * 0)
+        p = self.generator(batch)
+        return tv.Terms(joint=(p.likelihood(draw.z).log_prob(batch.x) + p.prior.log_prob(draw.z))[0])
+
+
+del MODELS["tests-pca"]  # no list of models has one more because this file was imported
+
+
+def test_monte_carlo_em_finds_the_maximum_likelihood_of_probabilistic_pca():
+    """W W' + s^2 I has the eigenvectors of the sample covariance S; its first eigenvalues are those of S, and s^2 is
+    the mean of the others. The likelihood itself, which is flat there, comes within 1 % of its range."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 2)) @ (2 * rng.normal(size=(2, 5))) + 0.5 * rng.normal(size=(400, 5)) + 1
+    data = tv.DataSet("made-real", x.astype(np.float32), x[:10].astype(np.float32), (1, 5), 1, "real", "normal")
+    x = data.train.astype(np.float64)
+    mean, covariance = x.mean(0), np.cov(x.T, bias=True)
+    values, vectors = np.linalg.eigh(covariance)
+
+    def log_likelihood(mu, c):
+        return stats.multivariate_normal(mu, c).logpdf(x).mean()
+
+    spread = values[:3].mean()
+    best = log_likelihood(mean, vectors[:, 3:] @ np.diag(values[3:] - spread) @ vectors[:, 3:].T + spread * np.eye(5))
+    model = Pca(5, latent=2, dtype="float64", seed=3)
+    tv.fit(model, data, epochs=300, batch=400, lr=0.05, schedule="cosine", quiet=True)
+    w, (mu, logvar) = model.w.value.numpy(), model.rest.value.numpy()
+    found = log_likelihood(mu, w.T @ w + np.exp(logvar.mean()) * np.eye(5))
+    independent = log_likelihood(mean, np.diag(covariance.diagonal()))
+    assert best - found < 0.01 * (best - independent)
+    space = vectors[:, 3:]
+    inside = np.linalg.norm(w @ space) / np.linalg.norm(w)
+    assert inside > 0.999  # the cosine of the angle to the space of the first two eigenvectors
+    np.testing.assert_allclose(np.exp(logvar.mean()), spread, 0.1)
 
 
 @pytest.mark.parametrize(("settings", "said"), [
@@ -96,9 +153,10 @@ def test_settings_of_the_bound_are_refused(settings, said):
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"learner": "dream"}, "found learner 'dream'; expected one of aevb, wake-sleep"),
+    ({"learner": "dream"}, "found learner 'dream'; expected one of aevb, wake-sleep, mcem"),
     ({"learner": "wake-sleep", "prior": "vamp"}, "found the prior vamp with learner=wake-sleep"),
-    ({"learner": "wake-sleep", "posterior": "planar"}, "learner=wake-sleep")])
+    ({"learner": "wake-sleep", "posterior": "planar"}, "learner=wake-sleep"),
+    ({"learner": "mcem", "prior": "vamp"}, "found the prior vamp with learner=mcem")])
 def test_what_does_not_go_together_gets_a_sentence(options, said):
     def train():
         tv.fit(tv.VAE(64, hidden=5, latent=2, **options), tv.data.load("digits"), epochs=1, quiet=True)

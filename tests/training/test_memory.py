@@ -8,7 +8,7 @@ import types
 import pytest
 
 from tinyvae.engine import devices
-from tinyvae.training import memory
+from tinyvae.training import faults
 
 
 def test_linux_tells_its_pages():
@@ -44,10 +44,10 @@ def test_a_step_beyond_the_memory_is_refused(monkeypatch):
 
     from tinyvae.training.settings import Settings
 
-    monkeypatch.setattr(memory, "physical_memory", lambda: 2**20)
-    memory.check_memory(vae(), Settings(batch=100))
+    monkeypatch.setattr(faults, "physical_memory", lambda: 2**20)
+    faults.check_memory(vae(), Settings(batch=100))
     with pytest.raises(ValueError, match=r"a step of 10,000,000 draws needs about .* make --batch"):
-        memory.check_memory(vae(), Settings(batch=10**7))
+        faults.check_memory(vae(), Settings(batch=10**7))
 
 
 def test_a_sum_over_classes_needs_memory_for_each_of_them(monkeypatch):
@@ -55,7 +55,7 @@ def test_a_sum_over_classes_needs_memory_for_each_of_them(monkeypatch):
     from tinyvae.models.m2 import M2
     from tinyvae.training.settings import Settings
 
-    monkeypatch.setattr(memory, "physical_memory", lambda: 2**20)
-    memory.check_memory(VAE(20, hidden=10, latent=2), Settings(batch=200))
+    monkeypatch.setattr(faults, "physical_memory", lambda: 2**20)
+    faults.check_memory(VAE(20, hidden=10, latent=2), Settings(batch=200))
     with pytest.raises(ValueError, match="a step of 20,000 draws needs"):
-        memory.check_memory(M2(20, classes=100, hidden=10, latent=2), Settings(batch=200))
+        faults.check_memory(M2(20, classes=100, hidden=10, latent=2), Settings(batch=200))

@@ -95,8 +95,8 @@ class OneWayFlow(Flow):
     def log_prob(self, x: Tensor) -> Tensor:
         raise ValueError("found a flow whose maps have no inverse in closed form, so log q(z) is known of its own "
                          "draws alone, and something asks for that of another z, as gradient=stl and dreg do, "
-                         "learner=wake-sleep, and annealing that starts from the encoder: leave that out, or take the "
-                         "posterior realnvp or iaf")
+                         "learner=wake-sleep, the method hmc, and annealing that starts from the encoder: leave that "
+                         "out, or take the posterior realnvp or iaf")
 
 
 class FlowFamily:
@@ -173,7 +173,7 @@ def flow(name: str) -> Callable[[F], F]:
     return register
 
 
-def posterior_family(posterior: str, latent: int, hidden: int = 0, steps: int = 0) -> Any:
+def posterior_family(posterior: str, latent: int, hidden: Sequence[int] = (), steps: int = 0) -> Any:
     """What a network of q(z|x) takes as its family.
 
     Parameters
@@ -183,7 +183,7 @@ def posterior_family(posterior: str, latent: int, hidden: int = 0, steps: int = 
     latent
         The number of dimensions of z.
     hidden
-        The width of the hidden layer of a flow's networks.
+        The widths of the network of q; a flow's own networks have the first of them, or as many as z has dimensions.
     steps
         The number of a flow's maps, 0 for its default; ValueError if the posterior is no flow.
     """
@@ -194,7 +194,7 @@ def posterior_family(posterior: str, latent: int, hidden: int = 0, steps: int = 
         if steps < 0:
             default = FLOWS[posterior].default
             raise ValueError(f"found flow_steps={steps}; expected at least 1, or 0 for the {default} of {posterior}")
-        return FLOWS[posterior](steps, latent, hidden)
+        return FLOWS[posterior](steps, latent, hidden[0] if hidden else latent)
     if steps:
         raise ValueError(f"found flow_steps={steps} with {an(posterior)} posterior, which has no maps; leave it out, "
                          f"or take one of {', '.join(FLOWS)}")

@@ -226,6 +226,7 @@ class Draw:
     gradient : the estimator of the bound's gradient with respect to q's parameters, `path`, `stl` or `dreg`
     estimator, baseline : the estimator of the gradient through the draw, and its baseline; see estimators.py
     free_bits : nats of each latent dimension's KL that the objective does not charge for
+    z : draws of p(z|x) that Markov chains made, (1, rows, latent), for a learner that takes them
     """
 
     noise: Noise
@@ -236,6 +237,7 @@ class Draw:
     estimator: str = ""
     baseline: str = "none"
     free_bits: float = 0.0
+    z: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.noise, "normal"):

@@ -57,12 +57,14 @@ class Phase:
     terms : a function of a batch and a `Draw` that returns the terms that the phase maximises
     networks : the networks whose parameters it trains, neighbours in the flat vector; () trains all parameters
     epochs : the number of epochs, or None; None for the last phase stands for all remaining epochs
+    chains : whether its terms take draws of p(z|x) from Markov chains, in `Draw.z` (training/mcem.py)
     """
 
     name: str
     terms: Callable[[Batch, Draw], Terms]
     networks: tuple[str, ...] = ()
     epochs: int | None = None
+    chains: bool = False
 
     def __post_init__(self) -> None:
         check_phase(self)
@@ -282,11 +284,8 @@ class Model:
             raise ValueError(fault + "; or take its -dynamic, -static or -threshold form" * values)
 
     def start_at(self, data_mean: np.ndarray) -> None:
-        """Set the decoder's output bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,).
-
-        It is kept within [0.001, 0.999] of pixels, and above 0.001 of counts: the bias of what is always 0 would be
-        infinite.
-        """
+        """Set the decoder's output bias so that with zero weights p(x|z) has the mean `data_mean`, (pixels,), kept
+        within [0.001, 0.999] of pixels and above 0.001 of counts: the bias of what is always 0 would be infinite."""
         decoder = getattr(self, "decoder", None)
         if decoder is None or self.condition is not None:
             raise ValueError(f"found data_mean_bias with {an(self.kind)}; only a model whose decoder gives all pixels "

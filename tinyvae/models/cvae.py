@@ -31,7 +31,7 @@ class CVAE(Model, kind="cvae"):
               likelihood: str = "bernoulli", posterior: str = "normal") -> None:
         self.condition = c = condition_of(given, shape, classes)
         self.needs = c.needs
-        family, pixel = posterior_family(posterior, latent, widths_of(hidden)[0]), LIKELIHOODS[likelihood].family
+        family, pixel = posterior_family(posterior, latent, widths_of(hidden)), LIKELIHOODS[likelihood].family
         self.prior = self.network("prior", c.width, hidden, prior_family(posterior), latent, activation)
         self.encoder = self.network("encoder", c.seen_widths(), hidden, family, latent, activation)
         self.decoder = self.network("decoder", (latent, c.width), hidden, pixel, len(c.pixels), activation)

@@ -4,6 +4,9 @@
     wake-sleep   each has an objective of its own (Hinton, Dayan, Frey & Neal 1995):
                      wake    the decoder raises E_q(z|x)[log p(x, z)], of data x
                      sleep   the encoder raises E_p(x, z)[log q(z|x)], of a pair (z, x) that the model dreams
+    mcem         the decoder raises log p(x, z) for z ~ p(z|x), which Markov chains draw (AEVB appendix E); so it climbs
+                 log p(x) itself, and needs no encoder. The encoder raises log q(z|x) of the same draws, so that the
+                 model can be judged and used like the others; the decoder does not see it.
 
 The sleep objective lowers KL(p(z|x) || q(z|x)) for dreams x, where the bound lowers KL(q(z|x) || p(z|x)) for data x. So
 the two do not climb one function together, which AEVB is compared with for that reason (section 4).
@@ -19,7 +22,7 @@ from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Terms, terms_of
 from tinyvae.models.batch import Batch
 
-AEVB, WAKE_SLEEP = "aevb", "wake-sleep"
+AEVB, WAKE_SLEEP, MCEM = "aevb", "wake-sleep", "mcem"
 
 
 def aevb(model: Any, batch: Batch, draw: Draw) -> Terms:
@@ -39,4 +42,17 @@ def wake_sleep(model: Any, batch: Batch, draw: Draw) -> Terms:
     return Terms(reported, wake=(log_likelihood + log_prior).mean(0), sleep=sleep)
 
 
-LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: aevb, WAKE_SLEEP: wake_sleep}
+def mcem(model: Any, batch: Batch, draw: Draw) -> Terms:
+    """The terms `joint` and `encoder`, at the draws `draw.z`; records show the terms of the bound."""
+    p, q, target = model.generator(batch), model.posterior(batch), model.target(batch)
+    if (z := draw.z) is None:
+        raise ValueError(f"found terms of learner={MCEM} without draws of p(z|x); they come with the training, whose "
+                         "phase has chains=True")
+    own, log_q = (value.detach() for value in q.draw(draw.noise))
+    reported = {"reconstruction": p.likelihood(own).log_prob(target)[0],
+                "kl": (log_q - p.prior.log_prob(own))[0]}
+    joint = p.likelihood(z).log_prob(target) + p.prior.log_prob(z)
+    return Terms(reported, joint=joint[0], encoder=q.log_prob(z)[0])
+
+
+LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: aevb, WAKE_SLEEP: wake_sleep, MCEM: mcem}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -46,7 +47,7 @@ class M1(VAE, kind="m1"):
 
     def phases(self) -> Sequence[Phase]:
         networks = ("encoder", "decoder", *(() if self.pseudo is None else (self.pseudo.name,)))
-        return (Phase("", self.terms, networks),)  # all but the classifier
+        return tuple(replace(phase, networks=networks) for phase in super().phases())  # all but the classifier
 
     def classify(self, batch: Batch) -> Tensor:
         return self.classifier(self.q(batch.x).mean).mean

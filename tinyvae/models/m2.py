@@ -53,7 +53,7 @@ class M2(Model, kind="m2"):
                              "labels have at least 2")
         self.q_y = self.network("q_y", inputs, hidden, Categorical, classes, activation)
         read = (inputs, classes) if self.reads_class else inputs
-        of_z = posterior_family(posterior, latent, widths_of(hidden)[0])
+        of_z = posterior_family(posterior, latent, widths_of(hidden))
         self.q_z = self.network("q_z", read, hidden, of_z, latent, activation)
         self.p_x = self.network("p_x", (latent, classes), hidden, family, inputs, activation)
         self.p_z = prior_of(posterior, latent, self.dtype, self.xp)

@@ -17,9 +17,9 @@ from tinyvae.distributions import LIKELIHOODS, Distribution, prior_of
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Draw, Generator, Joint, Terms
-from tinyvae.models.base import Model, widths_of
+from tinyvae.models.base import Model, Phase, widths_of
 from tinyvae.models.batch import Batch
-from tinyvae.models.learners import AEVB, LEARNERS
+from tinyvae.models.learners import AEVB, LEARNERS, MCEM
 from tinyvae.models.priors import STANDARD, pseudo_inputs_of, vamp
 
 
@@ -51,7 +51,7 @@ class VAE(Model, kind="vae"):
         `standard`, the prior that goes with the posterior, or `vamp` with so many pseudo-inputs, 0 for 500
         (priors.py).
     learner
-        `aevb`, or `wake-sleep` (learners.py).
+        `aevb`, `wake-sleep` or `mcem` (learners.py).
     data_mean
         If given, (pixels,) in [0, 1]: the initial output bias of the decoder reproduces this mean.
     device
@@ -82,7 +82,7 @@ class VAE(Model, kind="vae"):
               prior: str = STANDARD, pseudo_inputs: int = 0, learner: str = AEVB) -> None:
         check_sizes(pixels, hidden, latent)
         known("learner", learner, LEARNERS)
-        family = posterior_family(posterior, latent, widths_of(hidden)[0], flow_steps)
+        family = posterior_family(posterior, latent, widths_of(hidden), flow_steps)
         pixel = chosen("likelihood", likelihood, LIKELIHOODS).family
         self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
@@ -116,6 +116,9 @@ class VAE(Model, kind="vae"):
 
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         return LEARNERS[self.config["learner"]](self, batch, draw)
+
+    def phases(self) -> Sequence[Phase]:
+        return (Phase("", self.terms, chains=self.config["learner"] == MCEM),)
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))

@@ -19,9 +19,17 @@ from tinyvae.models import Model, Phase
 from tinyvae.models.batch import rows_of
 from tinyvae.models.contract import check_phases, check_weights
 from tinyvae.training.batches import BATCH, CURSOR, STEP, Batches
-from tinyvae.training.faults import NonFiniteError, blame, check_variety, device_faults, diverged, not_finite
+from tinyvae.training.faults import (
+    NonFiniteError,
+    blame,
+    check_memory,
+    check_variety,
+    device_faults,
+    diverged,
+    not_finite,
+)
 from tinyvae.training.fingerprint import fingerprint
-from tinyvae.training.memory import check_memory
+from tinyvae.training.mcem import McemStep
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
 from tinyvae.training.selection import check_classes, check_labels, select
 from tinyvae.training.settings import SCHEDULES, Settings, check_read
@@ -74,7 +82,8 @@ class Training:
         check_phases(model.kind, phases := model.phases())
         self.phases: list[Phase] = list(phases)
         check_all_begin(self.phases, settings.epochs)
-        self.steps_of = [Step(model, phase, self.batches, settings, self.counters) for phase in self.phases]
+        self.steps_of = [(McemStep if phase.chains else Step)(model, phase, self.batches, settings, self.counters)
+                         for phase in self.phases]
         terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
         check_weights(model.kind, model.weights, terms, Model.weights)
         for name, plain in (("beta", 1.0), ("warmup", 0.0)):
@@ -172,7 +181,7 @@ class Training:
             step.first_loss = float(totals[OBJECTIVE] / totals[DATA_COUNT])
 
     def _advance(self, size: int) -> None:
-        self.step_now().program(size)
+        self.step_now().advance(size)
         self._turn += 1
 
     def step_many(self, sizes: list[int]) -> None:
@@ -200,7 +209,7 @@ class Training:
     def _device_faults(self, size: int) -> Any:
         def forget() -> None:
             for step in self.steps_of:
-                step.program.clear()
+                step.forget()
 
         return device_faults(self.xp, size, forget, self.step_now().tape_of_loss)
 
@@ -264,7 +273,7 @@ class Training:
     def _is_settled(self, size: int) -> bool:
         """Whether the recorded steps of this size have been verified, and the first losses are known."""
         due = self.steps_of if self.in_turn() else [self.step_now()]
-        return all(step.program.is_settled(size) and not math.isnan(step.first_loss) for step in due)
+        return all(step.is_settled(size) and not math.isnan(step.first_loss) for step in due)
 
     def _check_divergence(self, step: Step) -> None:
         """Raise an error if the mean objective of the epoch is far above that of the untrained model.

@@ -12,9 +12,11 @@ import numpy as np
 from tinyvae.data import DataSet
 from tinyvae.data.checks import degeneracy, sameness
 from tinyvae.distributions import LIKELIHOODS
-from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, to_host
+from tinyvae.engine.devices import CPU, DeviceError, Namespace, memory_in_use, physical_memory, to_host
 from tinyvae.engine.program import Tape
 from tinyvae.models import Model
+from tinyvae.nn.network import layer_outputs
+from tinyvae.training.settings import Settings
 
 # The names of the errors of CuPy and of the CUDA kernels; their types exist only if CuPy is installed.
 GPU_FAULTS = ("CUDARuntimeError", "CUDADriverError", "CublasError", "CUBLASError")
@@ -90,6 +92,17 @@ def diverged(epoch: int, mean: float, first: float, cause: str = "") -> Diverged
         f"diverged in epoch {epoch}: the objective was {mean:.4g} nats per datum on average (lower is better), "
         f"that of the untrained model {first:.4g}; this epoch was not saved. {cause or 'Try a smaller --lr'}",
         {"epoch": epoch, "objective": mean, "first_objective": first})
+
+
+def check_memory(model: Model, settings: Settings) -> None:
+    """Raise ValueError if two arrays for each layer and draw of a step exceed this machine's memory."""
+    if model.xp is not CPU:
+        return
+    rows = settings.batch * settings.samples * settings.importance_samples * model.copies
+    needed, there = 2 * rows * layer_outputs(model.parameters) * model.dtype.itemsize, physical_memory()
+    if needed > there:
+        raise ValueError(f"a step of {rows:,} draws needs about {needed / 2**30:,.0f} GiB, and this machine has "
+                         f"{there / 2**30:,.0f}: make --batch, --samples or --importance-samples smaller")
 
 
 @contextmanager

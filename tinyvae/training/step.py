@@ -19,7 +19,7 @@ from tinyvae.engine.fusion import tf32
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.program import Program, Tape
 from tinyvae.engine.tensor import Tensor, grad
-from tinyvae.inference.bounds import Terms
+from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import Model, Phase
 from tinyvae.models.contract import check_parts, check_terms
 from tinyvae.nn.optimizers import FINITE, Optimizer
@@ -56,13 +56,14 @@ class Step:
 
     def __init__(self, model: Model, phase: Phase, batches: Batches, settings: Settings, counters: Array) -> None:
         self.model, self.phase, self.batches, self.settings = model, phase, batches, settings
-        self.noise = Noise(settings.seed, "noise", counters)
+        self.counters, self.noise = counters, Noise(settings.seed, "noise", counters)
         self.draw = settings.draw(self.noise)
         names, span = model.parameters.among(phase.networks)
         self.parameters = [model.parameters[name] for name in names]
         self.read: set[str] = set()  # the fields of a batch and of a draw that the terms read
         self.names, self.gradient = names, model.parameters.gradient[span]
         self.optimizer = Optimizer(settings.optimizer, model.parameters.flat[span])
+        self.prepare()
         terms = self._trial_terms()
         self.scheduled = tuple(name for name in terms if name in SCHEDULED)
         self.term_names, self.reported_names = tuple(terms), tuple(terms.reported)
@@ -70,14 +71,21 @@ class Step:
         self.first_loss = math.nan  # the loss of the untrained model on the first batch, in nats per datum
         self.program = Program(self.build)  # one recording for each batch size
 
+    def prepare(self) -> None:
+        """What a subclass needs before the terms are asked for the first time."""
+
+    def draw_of(self, size: int) -> Draw:
+        """How the terms of a batch of so many rows are estimated."""
+        return self.draw
+
     def _trial_terms(self) -> Terms:
         """The terms of two data, which show the names of the terms, and faulty terms before the training begins."""
         self.batches.plan_for(1)
         with np.errstate(all="ignore"):
-            batch, _ = self.batches.next(min(2, self.batches.count))
+            batch, _ = self.batches.next(size := min(2, self.batches.count))
             check_parts(self.model, batch, self.draw)
             self.noise.restart()
-            terms = self.phase.terms(watched(batch, self.read), watched(self.draw, self.read))
+            terms = self.phase.terms(watched(batch, self.read), watched(self.draw_of(size), self.read))
         self.noise.restart()
         check_terms(self.model.kind, terms)
         return terms
@@ -94,19 +102,35 @@ class Step:
         """Forward and backward pass of the batch at the cursor: the loss in nats per datum, the terms, the rates."""
         batch, rates = self.batches.next(size)
         self.noise.restart()
-        terms = self.phase.terms(batch, self.draw)
+        terms = self.phase.terms(batch, self.draw_of(size))
         loss = objective(terms, self.model.weights, rates, self.scheduled)
         self.model.parameters.collect(grad(loss, self.parameters), self.names)
         return loss, terms, rates
 
     def build(self, size: int) -> None:
         """The operations of one whole step, which `program` records."""
-        settings = self.settings
         loss, terms, rates = self.loss(size)
-        self.optimizer.step(loss, self.gradient, rates, settings.clip or math.inf,
-                            1 / self.batches.count if settings.weight_prior else 0.0)
+        self.optimize(loss, rates)
         accumulate(terms, size, loss, self.totals, self.optimizer.status)
         self.batches.tick(size)
+
+    def optimize(self, loss: Tensor, rates: Tensor) -> None:
+        """Update the parameters by the gradient that `loss` has left."""
+        settings = self.settings
+        self.optimizer.step(loss, self.gradient, rates, settings.clip or math.inf,
+                            1 / self.batches.count if settings.weight_prior else 0.0)
+
+    def advance(self, size: int) -> None:
+        """Make the step with the batch at the cursor."""
+        self.program(size)
+
+    def is_settled(self, size: int) -> bool:
+        """Whether a step of this size is only a replay from now on."""
+        return self.program.is_settled(size)
+
+    def forget(self) -> None:
+        """Free what was recorded."""
+        self.program.clear()
 
     def eager(self, size: int) -> None:
         """Make one whole step without recording it."""
