@@ -37,6 +37,7 @@ def test_a_script_cannot_end_its_element():
     ({"likelihood": "poisson"}, "found the likelihood poisson, which the page of explore cannot compute; expected one "
      "of bernoulli, "),
     ({"prior": "vamp"}, "found the prior vamp, which the page of explore cannot draw from; expected a run with prior="),
+    ({"learner": "full-vb"}, "found learner=full-vb, whose p.x.z. is a mean over weights; the page of explore has one"),
     ({"posterior": "dirichlet"}, "found the posterior dirichlet, which the page of explore cannot compute; expected "
      "one of normal, "),
 ])  # fmt: skip

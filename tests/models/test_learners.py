@@ -8,8 +8,11 @@ from scipy import stats
 
 import tinyvae as tv
 from tinyvae.distributions import Normal
+from tinyvae.distributions.weights import WeightPosterior
+from tinyvae.engine.devices import read
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.models import MODELS
+from tinyvae.models.learners import WEIGHT_DRAWS
 
 PIXELS, LATENT, FALSE_ALARM = 3, 2, 1e-6
 RNG = np.random.default_rng(0)
@@ -75,20 +78,25 @@ def test_records_show_the_bound():
     np.testing.assert_allclose(reported["kl"].numpy(), (q.log_prob(z) - p.prior.log_prob(z)).numpy()[0], 1e-12)
 
 
-@pytest.mark.parametrize("learner", ["wake-sleep", "mcem"])
+@pytest.mark.parametrize("learner", ["wake-sleep", "mcem", "full-vb"])
 def test_it_learns_and_resumes_with_the_same_bits(learner, tmp_path):
     data, settings = tv.data.load("digits"), {"batch": 50, "lr": 3e-3, "quiet": True}
 
     def model():
         return tv.VAE(64, hidden=30, latent=3, learner=learner)
 
-    whole = tv.fit(model(), data, epochs=4, **settings)
+    trained = model()
+    whole = tv.fit(trained, data, epochs=4, **settings)
     tv.fit(model(), data, epochs=2, out=tmp_path / "run", **settings)
     assert tv.resume(tmp_path / "run", data=data, epochs=4)[-1]["fingerprint"] == whole[-1]["fingerprint"]
     untrained = tv.evaluate(model(), data).elbo
     assert whole[-1]["test_elbo"] > whole[0]["test_elbo"] > untrained
     bound = whole[-1]["train_reconstruction"] - whole[-1]["train_kl"]
     assert whole[-1]["train_elbo"] == pytest.approx(bound, rel=1e-12)
+    if learner == "full-vb":  # the objective is the bound on the evidence of all data, per datum
+        weights = whole[-1]["train_weights"]
+        assert whole[-1]["train_objective"] == pytest.approx(bound - weights, rel=1e-6)
+        assert weights * len(data.train) == pytest.approx(float(read(trained.weights_of_decoder.kl().data)), rel=0.05)
 
 
 class Pca(tv.Model, kind="tests-pca"):
@@ -144,6 +152,75 @@ def test_monte_carlo_em_finds_the_maximum_likelihood_of_probabilistic_pca():
     np.testing.assert_allclose(np.exp(logvar.mean()), spread, 0.1)
 
 
+class Regression(tv.Model, kind="tests-regression"):
+    """The last column of x as a linear function of the others, with noise of variance 0.25, and a posterior over w."""
+
+    def build(self, pixels):
+        of_output = type("Output", (), {"width": lambda n: n, "from_raw": lambda raw: raw})
+        self.line = self.network("line", pixels - 1, (), of_output, 1)
+        self.w = WeightPosterior(self.line, self.matrix("spread", 1, WeightPosterior.count(self.line)))
+        self.weights = {"weights": -1.0}
+
+    def terms(self, batch, draw):
+        x, y = batch.x[:, :-1], batch.x[:, -1:]
+        law = Normal(self.w.draw(draw.noise)(x), (0.0 * y + np.log(0.25)))
+        return tv.Terms(reconstruction=law.log_prob(y), weights=self.w.kl() / max(1, batch.available))
+
+
+del MODELS["tests-regression"]
+
+
+@pytest.mark.parametrize("design", ["orthogonal", "correlated"])
+def test_the_posterior_over_weights_of_a_linear_regression(design):
+    """The exact posterior has the precision P = X'X / s^2 + I. With an orthogonal design q is that posterior; else it
+    has its mean, and the variances 1 / P_jj, less than those of the posterior."""
+    rng = np.random.default_rng(2)
+    x = np.linalg.qr(np.concatenate([np.ones((64, 1)), rng.normal(size=(64, 3))], 1))[0][:, 1:]
+    x = x if design == "orthogonal" else x @ np.array([[1, 0.7, 0], [0, 1, 0.5], [0, 0, 1]])
+    y = x @ [1.5, -2.0, 1.0] + 0.2 + 0.5 * rng.normal(size=64)
+    rows = np.concatenate([x, y[:, None]], 1).astype(np.float32)
+    model = Regression(4, dtype="float64")
+    tv.fit(model, tv.DataSet("made-real", rows, rows[:2], (1, 4), 1, "real", "normal"), epochs=1500, batch=64, lr=0.03,
+           schedule="cosine", quiet=True)
+    wide = np.concatenate([rows[:, :-1].astype(float), np.ones((64, 1))], 1)
+    precision = wide.T @ wide / 0.25 + np.eye(4)
+    mean = np.linalg.solve(precision, wide.T @ rows[:, -1].astype(float) / 0.25)
+    found = [np.concatenate([part.numpy().ravel() for part in parts.values()]) for parts in (
+        model.line.named(), model.w.log_variances())]
+    spread = np.sqrt(1 / precision.diagonal())
+    assert (np.abs(found[0] - mean) < 0.1 * spread).all()  # the prior moves them by a fifth of their size
+    np.testing.assert_allclose(np.exp(found[1]), spread**2, 0.1)
+    exact = np.linalg.inv(precision).diagonal()
+    assert (np.allclose(spread**2, exact, 1e-6)) == (design == "orthogonal")
+
+
+def test_the_weights_kl_is_that_of_two_normal_laws():
+    model = tv.VAE(5, hidden=3, latent=2, dtype="float64", learner="full-vb", seed=1)
+    m = np.concatenate([part.numpy().ravel() for part in model.decoder.named().values()])
+    w = model.weights_of_decoder
+    s = np.exp(0.5 * np.concatenate([part.numpy().ravel() for part in w.log_variances().values()]))
+    np.testing.assert_allclose(w.kl().numpy(), (-np.log(s) + (s**2 + m**2 - 1) / 2).sum(), 1e-12)
+
+
+def test_the_prediction_is_the_mean_over_weights():
+    """Of full-vb p(x|z) is the mean of the densities of `WEIGHT_DRAWS` decoders, whose weights have mean m and sd s."""
+    model = tv.VAE(5, hidden=3, latent=2, dtype="float64", learner="full-vb", seed=1)
+    model.parameters["decoder_spread.weight"].data[...] = 7.0  # log s^2 = -1
+    z, x = Tensor(RNG.normal(size=(4, 2))), Tensor((RNG.random((4, 5)) < 0.5).astype(float))
+    law = model.likelihood(z)
+    assert len(law.laws) == WEIGHT_DRAWS
+    each = np.stack([one.log_prob(x).numpy() for one in law.laws])
+    assert each.std(0).min() > 0
+    np.testing.assert_allclose(law.log_prob(x).numpy(), np.log(np.exp(each).mean(0)), 1e-12)
+    np.testing.assert_allclose(law.mean.numpy(), np.mean([one.mean.numpy() for one in law.laws], 0), 1e-12)
+    drawn = np.stack([np.concatenate([part.numpy().ravel() for part in model.weights_of_decoder.draw(
+        tv.Noise(seed)).layers[0].map(lambda w: w).weights]) for seed in range(400)])
+    m = model.decoder.layers[0].weight.numpy().ravel()
+    away = stats.norm.ppf(1 - FALSE_ALARM / 24) * np.exp(-0.5)
+    assert (np.abs(drawn.reshape(400, -1).mean(0) - m) < away / 20).all()
+    assert np.abs(drawn.reshape(400, -1).std(0) / np.exp(-0.5) - 1).max() < stats.norm.ppf(1 - FALSE_ALARM / 24) / 28
+
+
 @pytest.mark.parametrize(("settings", "said"), [
     ({"bound": "iwae"}, "bound"), ({"beta": 0.5}, "found beta=0.5"), ({"free_bits": 1.0}, "free_bits")])
 def test_settings_of_the_bound_are_refused(settings, said):
@@ -153,7 +230,7 @@ def test_settings_of_the_bound_are_refused(settings, said):
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"learner": "dream"}, "found learner 'dream'; expected one of aevb, wake-sleep, mcem"),
+    ({"learner": "dream"}, "found learner 'dream'; expected one of aevb, wake-sleep, mcem, full-vb"),
     ({"learner": "wake-sleep", "prior": "vamp"}, "found the prior vamp with learner=wake-sleep"),
     ({"learner": "wake-sleep", "posterior": "planar"}, "learner=wake-sleep"),
     ({"learner": "mcem", "prior": "vamp"}, "found the prior vamp with learner=mcem")])

@@ -93,6 +93,8 @@ def epoch_line(record: dict[str, Any], timings: dict[str, Any], training: Traini
         layers = "active_units_per_layer" in record  # of a hierarchy, the lowest first
         of_layers = f" = {' + '.join(f'{kl:.2f}' for kl in record['kl_per_dimension'])}" if layers else ""
         parts = f"({elbo}reconstruction {record['test_reconstruction']:.2f}, KL {record['test_kl']:.2f}{of_layers})"
+        if "train_weights" in record:  # of a posterior over weights, for all training data together
+            parts += f"  KL of the weights {record['train_weights'] * record['train_count']:,.0f} nats"
         if record["active_units"] is not None:  # a model with several latent variables counts none
             active = "+".join(map(str, record["active_units_per_layer"] if layers else [record["active_units"]]))
             parts += (f"  active {active}/{training.model.latent} (variance > "

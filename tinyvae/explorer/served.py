@@ -16,6 +16,7 @@ from typing import Any
 
 from tinyvae.choices import an
 from tinyvae.data import DataSet
+from tinyvae.models.learners import FULL_VB
 from tinyvae.models.priors import STANDARD
 
 PAGE = files("tinyvae.explorer") / "page"
@@ -54,6 +55,9 @@ def check(model: Any, data: DataSet) -> None:
     if (prior := config.get("prior", STANDARD)) != STANDARD:
         raise ValueError(f"found the prior {prior}, which the page of explore cannot draw from; expected a run with "
                          f"prior={STANDARD}: tinyvae sample draws from every prior")
+    if config.get("learner") == FULL_VB:
+        raise ValueError(f"found learner={FULL_VB}, whose p(x|z) is a mean over weights; the page of explore has one "
+                         "decoder, and expected a run with another learner")
     if data.is_table:
         raise ValueError(f"found {data.name}, a table; explore shows images, and expected a run that was trained on "
                          "them: what a table's run has is in tinyvae latents and tinyvae reconstruct")

@@ -93,7 +93,7 @@ class Model:
     needs: tuple[str, ...] = ()  # the fields of `Batch` that the model reads besides x
     weights: Mapping[str, float] = {"kl": -1.0}  # the weights of terms in the objective; 1 for all others
     copies: int = 1  # of the rows of a batch in a step, as where it sums over classes; each draw of z makes more
-    bound: ClassVar[tuple[str, ...]] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
+    bound: tuple[str, ...] = ()  # the terms whose weighted sum is the bound on log p(x); () if all of them
     goal: ClassVar[str] = "ELBO"  # what that sum is; another name says that it bounds no log p(x)
     options: ClassVar[Mapping[str, str]] = {}  # arguments of `build` that are options of `train`, with a sentence each
     defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`

@@ -7,6 +7,9 @@
     mcem         the decoder raises log p(x, z) for z ~ p(z|x), which Markov chains draw (AEVB appendix E); so it climbs
                  log p(x) itself, and needs no encoder. The encoder raises log q(z|x) of the same draws, so that the
                  model can be judged and used like the others; the decoder does not see it.
+    full-vb      the decoder's weights w have a posterior q(w), too (AEVB appendix F): both climb the bound on the
+                 evidence of all N data, E_q(w)[sum of the bounds given w] - KL(q(w) || p(w)), here divided by N. The
+                 trained model predicts with the mean of p(x|z, w) over draws of w.
 
 The sleep objective lowers KL(p(z|x) || q(z|x)) for dreams x, where the bound lowers KL(q(z|x) || p(z|x)) for data x. So
 the two do not climb one function together, which AEVB is compared with for that reason (section 4).
@@ -14,15 +17,19 @@ the two do not climb one function together, which AEVB is compared with for that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tinyvae.choices import an
+from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
-from tinyvae.inference.bounds import Draw, Terms, terms_of
+from tinyvae.inference.bounds import Draw, Joint, Terms, terms_of
 from tinyvae.models.batch import Batch
 
-AEVB, WAKE_SLEEP, MCEM = "aevb", "wake-sleep", "mcem"
+AEVB, WAKE_SLEEP, MCEM, FULL_VB = "aevb", "wake-sleep", "mcem", "full-vb"
+WEIGHT_DRAWS = 8  # of the decoder's weights, over which the predictive p(x|z) of full-vb is averaged
 
 
 def aevb(model: Any, batch: Batch, draw: Draw) -> Terms:
@@ -55,4 +62,37 @@ def mcem(model: Any, batch: Batch, draw: Draw) -> Terms:
     return Terms(reported, joint=joint[0], encoder=q.log_prob(z)[0])
 
 
-LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: aevb, WAKE_SLEEP: wake_sleep, MCEM: mcem}
+def full_vb(model: Any, batch: Batch, draw: Draw) -> Terms:
+    """The terms of the bound for a draw of the weights, and `weights`, the KL of all weights over N data."""
+    if batch.mask is not None:
+        raise ValueError(f"found learner={FULL_VB} with {an(model.kind)}, whose likelihood leaves missing pixels out: "
+                         f"take learner={AEVB}, or the model vae on data without holes")
+    joint = Joint(model.prior, model.weights_of_decoder.draw(draw.noise))
+    terms = terms_of(joint, lambda x: model.posterior(batch), model.target(batch), draw)
+    return terms | Terms(weights=model.weights_of_decoder.kl() / batch.available)
+
+
+class Averaged:
+    """p(x|z) = 1/S sum_s p(x|z, w_s), for S draws of the weights."""
+
+    def __init__(self, laws: Sequence[Any]) -> None:
+        self.laws = laws
+
+    @property
+    def mean(self) -> Tensor:
+        first, *others = (law.mean for law in self.laws)
+        return sum(others, first) / len(self.laws)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """(..., rows), in nats."""
+        first, *others = (law.log_prob(x)[None] for law in self.laws)
+        return first.concatenate(*others).logsumexp(0) - math.log(len(self.laws))
+
+    def sample(self, noise: Noise, samples: int = 1) -> Tensor:
+        """Draws, each with the weights of one of the draws w_s, in turn."""
+        drawn = [self.laws[number % len(self.laws)].sample(noise) for number in range(samples)]
+        return drawn[0].concatenate(*drawn[1:])
+
+
+LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: aevb, WAKE_SLEEP: wake_sleep, MCEM: mcem,
+                                                           FULL_VB: full_vb}

@@ -46,8 +46,8 @@ class M1(VAE, kind="m1"):
         self.classifier = self.network("classifier", latent, (), Categorical, classes)
 
     def phases(self) -> Sequence[Phase]:
-        networks = ("encoder", "decoder", *(() if self.pseudo is None else (self.pseudo.name,)))
-        return tuple(replace(phase, networks=networks) for phase in super().phases())  # all but the classifier
+        networks = tuple(network.name for network in self._networks if network is not self.classifier)
+        return tuple(replace(phase, networks=networks) for phase in super().phases())
 
     def classify(self, batch: Batch) -> Tensor:
         return self.classifier(self.q(batch.x).mean).mean

@@ -33,7 +33,7 @@ class M2(Model, kind="m2"):
     """q(y|x), q(z|x, y) and p(x|y, z), each a network."""
 
     needs = ("labelled",)
-    bound: ClassVar[tuple[str, ...]] = ("unlabelled",)
+    bound: tuple[str, ...] = ("unlabelled",)
     reads_class = True  # whether q(z|x, y) reads y
     options: ClassVar = {"alpha": "The weight of the mean log q(y|x) of labelled data in the objective."}
 

@@ -14,12 +14,14 @@ import numpy as np
 
 from tinyvae.choices import chosen, known
 from tinyvae.distributions import LIKELIHOODS, Distribution, prior_of
+from tinyvae.distributions.weights import WeightPosterior
+from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.flows import posterior_family
 from tinyvae.inference.bounds import Draw, Generator, Joint, Terms
 from tinyvae.models.base import Model, Phase, widths_of
 from tinyvae.models.batch import Batch
-from tinyvae.models.learners import AEVB, LEARNERS, MCEM
+from tinyvae.models.learners import AEVB, FULL_VB, LEARNERS, MCEM, WEIGHT_DRAWS, Averaged
 from tinyvae.models.priors import STANDARD, pseudo_inputs_of, vamp
 
 
@@ -51,7 +53,7 @@ class VAE(Model, kind="vae"):
         `standard`, the prior that goes with the posterior, or `vamp` with so many pseudo-inputs, 0 for 500
         (priors.py).
     learner
-        `aevb`, `wake-sleep` or `mcem` (learners.py).
+        `aevb`, `wake-sleep`, `mcem` or `full-vb` (learners.py).
     data_mean
         If given, (pixels,) in [0, 1]: the initial output bias of the decoder reproduces this mean.
     device
@@ -87,6 +89,10 @@ class VAE(Model, kind="vae"):
         self.encoder = self.network("encoder", self.reads * pixels, hidden, family, latent, activation)
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.standard = prior_of(posterior, latent, self.dtype, self.xp)
+        if learner == FULL_VB:
+            spread = self.matrix("decoder_spread", 1, WeightPosterior.count(self.decoder))
+            self.weights_of_decoder = WeightPosterior(self.decoder, spread)
+            self.weights, self.bound = {"kl": -1.0, "weights": -1.0}, ("reconstruction", "kl")
         count = pseudo_inputs_of(prior, pseudo_inputs)
         if count and learner != AEVB:
             raise ValueError(f"found the prior {prior} with learner={learner}, whose encoder is not trained to be a "
@@ -105,8 +111,11 @@ class VAE(Model, kind="vae"):
         return self.encoder(self.seen(x))
 
     def likelihood(self, z: Tensor) -> Any:
-        """The decoder: p(x|z) for z (..., latent)."""
-        return self.decoder(z)
+        """The decoder: p(x|z) for z (..., latent), with full-vb the mean over draws of its weights."""
+        if self.config["learner"] != FULL_VB:
+            return self.decoder(z)
+        noise = Noise(0, "weights")
+        return Averaged([self.weights_of_decoder.draw(noise)(z) for _ in range(WEIGHT_DRAWS)])
 
     def generator(self, batch: Batch | None) -> Generator:
         return Joint(self.prior, self.likelihood)

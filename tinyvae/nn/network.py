@@ -64,6 +64,11 @@ class Network:
         if isinstance(self.family, Weighted):
             self.family.attach(parameters, self.name)
 
+    def named(self) -> dict[str, Tensor]:
+        """Its parameters by name."""
+        parameters = self._attached()[1]
+        return {name: parameters[name] for name in self.shapes()}
+
     @property
     def layers(self) -> list[Linear]:
         """Its linear layers, the first one first."""
