@@ -18,11 +18,12 @@ the two do not climb one function together, which AEVB is compared with for that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tinyvae.choices import an
+from tinyvae.distributions import Distribution
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Joint, Terms, terms_of
@@ -72,15 +73,23 @@ def full_vb(model: Any, batch: Batch, draw: Draw) -> Terms:
     return terms | Terms(weights=model.weights_of_decoder.kl() / batch.available)
 
 
-class Averaged:
-    """p(x|z) = 1/S sum_s p(x|z, w_s), for S draws of the weights."""
+class Averaged(Distribution):
+    """p(x|z) = 1/S sum_s p(x|z, w_s), for S draws of the weights; given z its pixels are not independent."""
 
     def __init__(self, laws: Sequence[Any]) -> None:
         self.laws = laws
 
     @property
-    def mean(self) -> Tensor:
-        first, *others = (law.mean for law in self.laws)
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return self._over_laws(law.mean for law in self.laws)
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        mean = self.mean
+        return self._over_laws(law.variance + (law.mean - mean) * (law.mean - mean) for law in self.laws)
+
+    def _over_laws(self, values: Iterable[Tensor]) -> Tensor:
+        first, *others = values
         return sum(others, first) / len(self.laws)
 
     def log_prob(self, x: Tensor) -> Tensor:
