@@ -113,7 +113,8 @@ def planar_density(z, raw, gain, steps):
     """log q(z) of a planar flow in NumPy, whose maps are inverted by bisection along w."""
     n, total = z.shape[-1], 0.0
     for t in reversed(range(steps)):
-        u, w, b = np.split(raw[2 * n + t * (2 * n + 1) :][: 2 * n + 1], [n, 2 * n])
+        all_u, all_w, all_b = np.split(raw[2 * n :], [steps * n, 2 * steps * n])
+        u, w, b = (each.reshape(steps, -1)[t] for each in (all_u, all_w, all_b))
         u = u * gain[t]
         u = u + (np.log1p(np.exp(w @ u + LN_E_1)) - 1 - w @ u) * w / (w @ w)
         low, high, target, slope = np.full(z.shape[:-1], -1e3), np.full(z.shape[:-1], 1e3), z @ w + b, w @ u

@@ -152,7 +152,7 @@ def test_the_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("words", "part"), [
     (["--pixels", 0], "at least 1"), (["--batch", 0], "batch=0"), (["--latent", -1], "at least 1"),
-    (["--hidden", "9x9"], "one width or several"),
+    (["--hidden", "9x9"], "one whole number or several"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(words, part, monkeypatch, capsys):
     code, out, err = program(monkeypatch, capsys, *words)

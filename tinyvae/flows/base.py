@@ -144,7 +144,11 @@ class FlowFamily:
     def from_raw(self, raw: Tensor) -> Flow:
         """The flow of each row, from a network's output (rows, width(n))."""
         mu, logvar, read = raw[..., : self.n], raw[..., self.n : 2 * self.n], raw[..., 2 * self.n :]
-        return self.law(Normal(mu, logvar), [self.of_step(t, read) for t in range(self.steps)])
+        return self.law(Normal(mu, logvar), self.of_steps(read))
+
+    def of_steps(self, read: Tensor) -> Sequence[Map]:
+        """All maps, which read `read`, (rows, read(n))."""
+        return [self.of_step(t, read) for t in range(self.steps)]
 
     def of_step(self, t: int, read: Tensor) -> Map:
         """The map of step t, which reads `read`, (rows, read(n))."""

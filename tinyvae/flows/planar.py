@@ -53,7 +53,8 @@ class Planar(FlowFamily):
     def weights(self) -> dict[str, tuple[int, ...]]:
         return {"gain": (self.n,)}
 
-    def of_step(self, t: int, read: Tensor) -> PlanarMap:
-        n, start = self.n, t * (2 * self.n + 1)
-        u, w, b = (read[..., start + first : start + last] for first, last in ((0, n), (n, 2 * n), (2 * n, 2 * n + 1)))
-        return PlanarMap(u * self.weight(t, "gain"), w, b)
+    def of_steps(self, read: Tensor) -> list[PlanarMap]:
+        all_u = self.steps * self.n  # u' of all maps, then w of all, then b of all
+        parts = (read[..., :all_u], read[..., all_u : 2 * all_u], read[..., 2 * all_u :])
+        return [PlanarMap(u * self.weight(t, "gain"), w, b)
+                for t, (u, w, b) in enumerate(zip(*(part.split(self.steps) for part in parts), strict=True))]
