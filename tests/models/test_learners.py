@@ -158,7 +158,7 @@ class Regression(tv.Model, kind="tests-regression"):
     def build(self, pixels):
         of_output = type("Output", (), {"width": lambda n: n, "from_raw": lambda raw: raw})
         self.line = self.network("line", pixels - 1, (), of_output, 1)
-        self.w = WeightPosterior(self.line, self.matrix("spread", 1, WeightPosterior.count(self.line)))
+        self.w = self.add(WeightPosterior(self.line))
         self.weights = {"weights": -1.0}
 
     def terms(self, batch, draw):
@@ -205,7 +205,8 @@ def test_the_weights_kl_is_that_of_two_normal_laws():
 def test_the_prediction_is_the_mean_over_weights():
     """Of full-vb p(x|z) is the mean of the densities of `WEIGHT_DRAWS` decoders, whose weights have mean m and sd s."""
     model = tv.VAE(5, hidden=3, latent=2, dtype="float64", learner="full-vb", seed=1)
-    model.parameters["decoder_spread.weight"].data[...] = 7.0  # log s^2 = -1
+    for rest in model.weights_of_decoder.rest.values():
+        rest.data[...] = 7.0  # log s^2 = -1
     z, x = Tensor(RNG.normal(size=(4, 2))), Tensor((RNG.random((4, 5)) < 0.5).astype(float))
     law = model.likelihood(z)
     assert len(law.laws) == WEIGHT_DRAWS

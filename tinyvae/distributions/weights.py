@@ -8,14 +8,14 @@ what the data have to pay for the weights, in nats for all data together.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from tinyvae.distributions.divergence import kl
 from tinyvae.distributions.normal import Normal
 from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.tensor import Tensor
-from tinyvae.nn.network import Matrix, Network
+from tinyvae.nn.layers import Parameters
+from tinyvae.nn.network import Network
 
 if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
@@ -24,23 +24,23 @@ FIRST = -8.0  # log s^2 at the start: near one value, so that a training begins 
 
 
 class WeightPosterior:
-    """q(w) of the weights of `network`; `rest` holds log s^2 - FIRST of all of them, (1, `count(network)`)."""
+    """q(w) of the weights of `network`, which a model adds as it adds networks (`Model.add`)."""
 
-    def __init__(self, network: Network, rest: Matrix) -> None:
-        self.network, self.rest = network, rest
+    def __init__(self, network: Network) -> None:
+        self.network, self.name = network, f"{network.name}_spread"
+        self.rest: dict[str, Tensor] = {}  # log s^2 - FIRST of each parameter of the network, by that parameter's name
 
-    @staticmethod
-    def count(network: Network) -> int:
-        """The number of weights."""
-        return sum(math.prod(shape) for shape in network.shapes().values())
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of its parameters, one for each of the network's."""
+        return {f"{self.name}.{name}": shape for name, shape in self.network.shapes().items()}
+
+    def attach(self, parameters: Parameters) -> None:
+        """Take its numbers from there."""
+        self.rest = {name: parameters[f"{self.name}.{name}"] for name in self.network.shapes()}
 
     def log_variances(self) -> dict[str, Tensor]:
         """log s^2 of each parameter of the network, by its name."""
-        values, found, start = FIRST + self.rest.value.reshape(-1), {}, 0
-        for name, shape in self.network.shapes().items():
-            end = start + math.prod(shape)
-            found[name], start = values[start:end].reshape(shape), end
-        return found
+        return {name: FIRST + rest for name, rest in self.rest.items()}
 
     def draw(self, noise: Noise) -> Network:
         """The network with weights of one draw, which is differentiable by m and s."""

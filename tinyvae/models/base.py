@@ -131,7 +131,7 @@ class Model:
         """Call `build`; returns the shapes of all parameters, for which no memory is taken yet."""
         self.xp: Namespace = namespace(device)
         self._dtype = floating(dtype)
-        self._networks: list[Network | Matrix] = []
+        self._networks: list[Any] = []
         self.build(pixels, **config)
         return {name: shape for network in self._networks for name, shape in network.shapes().items()}
 
@@ -144,13 +144,14 @@ class Model:
         """Add a network to this model; see `tinyvae.nn.network.Network`."""
         widths = widths_of(hidden)
         check_network(self.kind, name, inputs, widths, family, size, [network.name for network in self._networks])
-        made = Network(name, inputs, widths, family, size, activation)
-        self._networks.append(made)
-        return made
+        return self.add(Network(name, inputs, widths, family, size, activation))
 
     def matrix(self, name: str, rows: int, columns: int) -> Matrix:
         """Add learned numbers (rows, columns) that belong to no network."""
-        made = Matrix(name, whole(f"the rows of {name},", rows, 1), columns)
+        return self.add(Matrix(name, whole(f"the rows of {name},", rows, 1), columns))
+
+    def add(self, made: Any) -> Any:
+        """Add learned numbers: what has a `name`, `shapes()` and `attach(parameters)`, as a network has."""
         self._networks.append(made)
         return made
 

@@ -90,8 +90,7 @@ class VAE(Model, kind="vae"):
         self.decoder = self.network("decoder", latent, tuple(reversed(hidden)), pixel, pixels, activation)
         self.standard = prior_of(posterior, latent, self.dtype, self.xp)
         if learner == FULL_VB:
-            spread = self.matrix("decoder_spread", 1, WeightPosterior.count(self.decoder))
-            self.weights_of_decoder = WeightPosterior(self.decoder, spread)
+            self.weights_of_decoder = self.add(WeightPosterior(self.decoder))
             self.weights, self.bound = {"kl": -1.0, "weights": -1.0}, ("reconstruction", "kl")
         count = pseudo_inputs_of(prior, pseudo_inputs)
         if count and learner != AEVB:
