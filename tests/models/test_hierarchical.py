@@ -158,11 +158,11 @@ def test_the_prior_is_that_of_the_hierarchy():
 
 
 def small(inference, **options):
-    return Hierarchical(5, hidden=(6,), latent=(3, 2), activation="tanh", inference=inference, dtype="float64",
+    return Hierarchical(3, hidden=(4,), latent=(2, 1), activation="tanh", inference=inference, dtype="float64",
                         **options)
 
 
-BITS = (np.random.default_rng(1).random((3, 5)) < 0.5).astype(float)
+BITS = (np.random.default_rng(1).random((3, 3)) < 0.5).astype(float)
 
 
 @pytest.mark.parametrize("inference", ORDERS)
