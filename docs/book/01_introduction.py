@@ -209,15 +209,20 @@ quick = {"epochs": 20, "batch": 50, "lr": 3e-3}
 vae = tv.VAE(digits.dimensions, hidden=100, latent=8)
 tv.fit(vae, digits, **quick)
 completed = tv.complete(vae, digits, "left", method="metropolis", draws=10, count=100)
-for quantity in completed.quantities():
+told = [one for one in completed.quantities() if not one.name.startswith("wrong pixels")]
+for quantity in told:
     error = "" if quantity.error is None else f" ± {quantity.error:.3f}"
-    print(f"{quantity.name:<40}{quantity.value:.3f}{error:<10}{quantity.unit}")
+    print(f"{quantity.name:<54}{quantity.value:.3f}{error:<10}{quantity.unit}")
 drawn(completions, completed, (8, 8),
       text="Ten test digits, their right halves, four completions of each, the mean of the"
            " completions and their standard deviation. The completions of a digit differ, "
            "and most continue its strokes.")
 
 # %% [markdown]
+# The first row is the chain. The two below it are simpler answers: each hidden pixel has its mean over the training
+# images; or the hole is filled with that mean once, and the mean of $q(z|x)$ is decoded. The last row is the share of
+# the new $z$ that were accepted.
+#
 # There is no single right answer: a right half that may belong to a three or to an eight is completed to either. The
 # [appendix about completion](A2_completion.py) makes this exact.
 #

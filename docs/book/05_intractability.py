@@ -10,8 +10,8 @@
 # The evidence $p(x) = \int p(x|z)\,p(z)\,dz$ of chapter 3, and the posterior $p(z|x) = p(x|z)\,p(z) / p(x)$. An
 # *evaluation* is one run of the decoder: one $z$ in, the number $p(x|z)$ out.
 #
-# > **Claim.** If the decoder is a neural network, neither $p(x)$ nor $p(z|x)$ has a closed form, and a rule that fills
-# > a space of $d$ latents with $n$ points on each axis needs
+# > **Claim.** If the decoder is a neural network, neither $p(x)$ nor $p(z|x)$ has in general a closed form, and a rule
+# > that fills a space of $d$ latents with $n$ points on each axis needs
 # >
 # > $$n^d$$
 # >
@@ -50,13 +50,13 @@ from tinyvae.pictures.page import INK, LABELS, PALE, TEST, TRAIN, new_figure, pl
 #
 # $$p(x) = N(b,\; W W^\top + S)$$
 #
-# One hidden layer is enough to end this. With ReLU units, $W_2 \max(0, W_1 z)$ is linear in pieces, and the integral is
-# a sum over up to about $H^d$ pieces for $H$ units, each of them the normal probability of a polyhedron, for which
-# there is a formula with one latent only. With a sigmoid at the output there is none even then. If the latents are
-# discrete, the integral is a sum over all states. For the apple of chapter 2 these were 16 states of four hidden nodes.
-# A chain of 21 nodes, each yes or no, is refused. (It is only the shortest example to write. Its sum could be done node
-# by node, because each node meets only two others; where all causes share a sign, as injury and spores share the decay,
-# no order of the sums is short.)
+# One hidden layer is enough to end this. With ReLU units, $W_2 \max(0, W_1 z + b_1)$ is linear in pieces, and the
+# integral is a sum over up to about $H^d$ pieces for $H$ units, each of them the normal probability of a polyhedron,
+# for which there is a formula with one latent only. With a sigmoid at the output there is none even then. If the
+# latents are discrete, the integral is a sum over all states. For the apple of chapter 2 these were 16 states of four
+# hidden nodes. A chain of 21 nodes, each yes or no, is refused. (It is only the shortest example to write. Its sum
+# could be done node by node, because each node meets only two others; where all causes share a sign, as injury and
+# spores share the decay, no order of the sums is short.)
 
 # %%
 half = [0.5, 0.5]
@@ -154,13 +154,15 @@ for latent, vae in vaes.items():
     error = math.sqrt(variance_of(effective, draws)[0])
     print(f"{latent:>7}{rule.points:>20}{rule.evaluations:>13,}"
           f"{rule.log_evidence[0]:>10.3f}{estimate[0]:>18.3f} ± {error:.3f}")
-print("log p(x) in nats; quadrature is refined until it changes by less than 0.01 nats")
+print("log p(x) in nats. The points of an axis grow by half until log p(x) has changed twice\n"
+      "in a row by less than 0.01 nats; the evaluations are those of the last rule.")
 
 # %% [markdown]
 # Both agree. For one latent, a few dozen evaluations do what two thousand draws do. With four, the rule takes far more
-# evaluations than there are draws, and each further latent multiplies its bill by the points of an axis, while the
-# draws stay as many. (A rule that is refined until it stops changing may also stop by luck. The next picture therefore
-# takes a model whose evidence is known.)
+# evaluations than there are draws. At the same number of points on each axis every further latent multiplies the bill
+# by that number, while the draws stay as many. (The table stops at different numbers of points, so its bill need not
+# rise by as much from one row to the next. And a rule that is refined until it stops changing may also stop by luck.
+# The next picture therefore takes a model whose evidence is known.)
 #
 # ## The true errors
 #

@@ -219,7 +219,8 @@ show(figure, "Two long tilted ellipses of the posterior, and two circles of the 
 # shifted = (1 - rate) * q.mean / q.variance[:, None] + rate * weight * (phi.T @ self.x[rows])
 # ```
 #
-# (For a whole step `rate` is 1 and `weight` is 1. The rest of the line is for the next section.)
+# (For a whole step `rate` is 1 and `weight` is 1. The rest of the line is for the section on stochastic
+# variational inference.)
 
 # %%
 rng = np.random.default_rng(0)
@@ -535,8 +536,9 @@ def _(answer):
         expected = mixture.step(start, np.array(rows), rho)
         found = answer(0.4, 0.8, data[rows], 4, rho, 3.0)
         wanted = expected.mean[0, 0], expected.variance[0]
-        told = (f"for the data {rows} and rho = {rho} expected m = {wanted[0]:.5f}, "
-                f"s = {wanted[1]:.5f}")
+        told = (f"for m = 0.4, s = 0.8, the batch {data[rows].tolist()} of n = 4 data, "
+                f"rho = {rho} and v = 3 expected the new m = {wanted[0]:.5f}, "
+                f"s = {wanted[1]:.5f}; found {found}")
         assert np.allclose(found, wanted, atol=1e-9), told
 
 

@@ -269,9 +269,10 @@ show(figure, "Variance of a draw of the derivative by the shape. For f = z the c
              "a steep step they cross at a larger shape.")
 
 # %% [markdown]
-# Since then better maps have been found. The one of the sampler itself (rejection sampling variational inference)
-# leaves a smaller correction, and implicit reparameterization leaves none. `tinyvae variance --q gamma` compares all
-# that a family offers; here for the shape 2 and $f(z) = e^{-z}$:
+# Since then maps with a smaller correction have been found. The one of the sampler itself (rejection sampling
+# variational inference) leaves less of it, and implicit reparameterization leaves none. A smaller correction is not
+# always a smaller variance, as the rows of G-REP and `implicit` show. `tinyvae variance --q gamma` compares the
+# estimators that tinyvae has for a family; here for the shape 2 and $f(z) = e^{-z}$:
 
 # %%
 found = variance.of_expectation(member("gamma(2, 1)"), parse("exp(-z)"), draws=40_000)

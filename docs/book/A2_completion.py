@@ -164,10 +164,10 @@ drawn(completions, completed, (8, 8),
 print(f"{completed.acceptance:.0%} of the proposals were taken")
 
 # %% [markdown]
-# On these digits the encoder is so near the posterior that the three methods come out close to each other, and all of
-# them better than the two baselines. The line above says what share of the proposals `metropolis` takes; if the encoder
-# were the posterior, it would take all of them. The picture has draws above, and below them their mean, which is grey
-# where the draws disagree.
+# On these digits the three methods come out close to each other, and all of them better than the two baselines. The
+# encoder is not the posterior: the line above says what share of the proposals `metropolis` takes, and if the encoder
+# were the posterior, it would take all of them. But what the encoder gets wrong hardly moves this score. The picture
+# has draws above, and below them their mean, which is grey where the draws disagree.
 #
 # ## Predict, then run
 #

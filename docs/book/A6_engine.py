@@ -71,6 +71,8 @@ def walk(launches, last):
     """
     derivative = {last: 1.0}
     for result, slopes in reversed(launches):
+        if result not in derivative:
+            continue  # `last` does not depend on it
         for name, slope in slopes.items():
             derivative[name] = derivative.get(name, 0.0) + derivative[result] * slope
     return derivative
