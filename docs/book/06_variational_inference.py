@@ -466,10 +466,13 @@ def _(answer):
             return 0.5 * ((np.diag(inverse) * v).sum() - d + log_det - np.log(v).sum())
 
         found = np.asarray(answer(covariance), float)
+        told = f"a variance is above 0; found {found}"
+        assert (found > 0).all(), told
         for j, factor in itertools.product(range(d), (0.99, 1.01)):
             other = found.copy()
             other[j] *= factor
-            told = f"with v_{j} times {factor} the KL is smaller, so yours are not the best"
+            told = (f"found v = {found.round(4)}; with v_{j} times {factor} the KL is smaller, "
+                    "so these are not the best")
             assert kl(other) > kl(found), told
 
 
@@ -500,7 +503,8 @@ def _(answer):
     expected = mixture.step(start)
     found = answer(x, m, s, 4.0)
     told = (f"expected means {expected.mean[:, 0].round(4)}, variances "
-            f"{expected.variance.round(4)}")
+            f"{expected.variance.round(4)}; found {np.round(found[0], 4)} and "
+            f"{np.round(found[1], 4)}")
     assert np.allclose(found[0], expected.mean[:, 0], atol=1e-9), told
     assert np.allclose(found[1], expected.variance, atol=1e-9), told
 
@@ -538,7 +542,7 @@ def _(answer):
         wanted = expected.mean[0, 0], expected.variance[0]
         told = (f"for m = 0.4, s = 0.8, the batch {data[rows].tolist()} of n = 4 data, "
                 f"rho = {rho} and v = 3 expected the new m = {wanted[0]:.5f}, "
-                f"s = {wanted[1]:.5f}; found {found}")
+                f"s = {wanted[1]:.5f}; found {np.round(found, 5)}")
         assert np.allclose(found, wanted, atol=1e-9), told
 
 

@@ -338,8 +338,9 @@ def _(answer):
         of_z = a * psi1 + psi2 / (2 * psi1)
         for name, slope_of_f, expected in (("z", lambda z: 1.0, of_z),
                                            ("log z", lambda z: 1 / z, psi1)):
-            told = f"for f = {name}, a = {a} it is {expected:.6f}"
-            assert abs(answer(slope_of_f, a) - expected) < 1e-6, told
+            found = answer(slope_of_f, a)
+            told = f"for f = {name}, a = {a} it is {expected:.6f}; found {found:.6f}"
+            assert abs(found - expected) < 1e-6, told
 
 
 # %% tags=["solution"]
@@ -380,13 +381,15 @@ def _(answer):
             return integrate.quad(integrand, -60, 30, limit=300)[0]
 
         first, second = moment(1), moment(2)
-        assert abs(first) < 1e-5, f"for a = {a}, b = {b} the mean of eps is {first:.4f}"
-        told = f"for a = {a}, b = {b} the mean of eps² is {second:.4f}"
+        told = f"for a = {a}, b = {b} the mean of eps should be 0, found {first:.4f}"
+        assert abs(first) < 1e-5, told
+        told = f"for a = {a}, b = {b} the mean of eps² should be 1, found {second:.4f}"
         assert abs(second - 1) < 1e-5, told
         for end, z in ((0, 1e-12), (1, 1 - 1e-12)):
-            told = ("the range of eps should be the whole line: "
-                    f"near z = {end} eps is far out")
-            assert abs(answer(z, a, b)) > 5, told
+            found = answer(z, a, b)
+            told = ("the range of eps should be the whole line: for a = "
+                    f"{a}, b = {b} eps near z = {end} should be far out, found {found:.4f}")
+            assert abs(found) > 5, told
 
 
 # %% [markdown]

@@ -261,14 +261,19 @@ def unlabelled(bounds, q):
 def _(answer):
     bounds = np.array([-20.0, -21.0, -25.0])
     equal = bounds.mean() + np.log(3)
-    told = f"three equally likely classes give {equal:.4f} nats"
-    assert abs(answer(bounds, np.full(3, 1 / 3)) - equal) < 1e-9, told
+    found = answer(bounds, np.full(3, 1 / 3))
+    told = f"three equally likely classes give {equal:.4f} nats; found {found:.4f}"
+    assert abs(found - equal) < 1e-9, told
     certain = answer(bounds, np.array([0.0, 1.0, 0.0]))
-    assert abs(certain + 21) < 1e-9, "if the class is certain, -U(x) is -L(x, y): -21 nats"
+    told = (f"if the class is certain, -U(x) is -L(x, y): -21 nats; found {certain:.4f} "
+            "(0 log 0 counts as 0)")
+    assert abs(certain + 21) < 1e-9, told
     q = special.softmax(bounds)
     expected = special.logsumexp(bounds)
-    told = f"for the best q it is log sum exp(-L) = {expected:.4f} nats"
-    assert abs(answer(bounds, q) - expected) < 1e-9, told
+    found = answer(bounds, q)
+    told = (f"for the best q it is log sum exp(-L) = {expected:.4f} nats; "
+            f"found {found:.4f}")
+    assert abs(found - expected) < 1e-9, told
 
 
 # %% tags=["solution"]
@@ -296,8 +301,10 @@ def _(answer):
 
         found = optimize.minimize(loss, np.zeros(len(bounds)), tol=1e-12)
         expected = special.softmax(found.x)
-        told = f"for -L = {bounds.tolist()} a search finds {expected.round(3).tolist()}"
-        assert np.allclose(answer(bounds), expected, rtol=0, atol=1e-4), told
+        given = answer(bounds)
+        told = (f"for -L = {bounds.tolist()} a search gives {expected.round(3).tolist()}; "
+                f"found {np.round(given, 3)}")
+        assert np.allclose(given, expected, rtol=0, atol=1e-4), told
 
 
 # %% tags=["solution"]
@@ -327,8 +334,10 @@ def _(answer):
             return ratio + np.log(pi) - np.log(1 - pi)
 
         expected = optimize.brentq(difference, -30, 30)
-        told = f"for m = {m0}, {m1}, s = {s}, pi = {pi} the root lies at {expected:.4f}"
-        assert abs(answer(m0, m1, s, pi) - expected) < 1e-9, told
+        found = answer(m0, m1, s, pi)
+        told = (f"for m = {m0}, {m1}, s = {s}, pi = {pi} the root lies at {expected:.4f}; "
+                f"found {found:.4f}")
+        assert abs(found - expected) < 1e-9, told
 
 
 # %% tags=["solution"]

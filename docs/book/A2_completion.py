@@ -282,10 +282,12 @@ def log_predictive(log_p, log_weight):
 def _(answer):
     p, w = np.array([0.5, 0.1, 0.2]), np.array([1.0, 3.0, 4.0])
     expected = math.log(np.average(p, weights=w))
-    told = f"NumPy's weighted average gives {expected:.6f}"
-    assert abs(answer(np.log(p), np.log(w)) - expected) < 1e-9, told
+    found = answer(np.log(p), np.log(w))
+    told = f"NumPy's weighted average gives {expected:.6f}; found {found:.6f}"
+    assert abs(found - expected) < 1e-9, told
     shifted = answer(np.log(p) - 2000, np.log(w) + 900)
-    told = f"densities e^-2000 times as high give {expected - 2000:.4f}"
+    told = (f"densities e^-2000 times as high give {expected - 2000:.4f}; "
+            f"found {shifted:.4f}")
     assert abs(shifted - expected + 2000) < 1e-9, told
 
 
@@ -314,8 +316,10 @@ def _(answer):
                for k in range(3)]
     mean = moments[1] / moments[0]
     expected = mean, moments[2] / moments[0] - mean**2
-    told = f"quadrature gives the mean {expected[0]:.4f} and the variance {expected[1]:.4f}"
-    assert np.allclose(answer(m, C, x1), expected, rtol=0, atol=1e-6), told
+    found = answer(m, C, x1)
+    told = (f"quadrature gives the mean {expected[0]:.4f} and the variance "
+            f"{expected[1]:.4f}; found {np.round(found, 4)}")
+    assert np.allclose(found, expected, rtol=0, atol=1e-6), told
 
 
 # %% tags=["solution"]

@@ -339,9 +339,10 @@ def _(answer):
     for x, y in ((0.5, 1.2), (-1.0, 0.3), (2.0, -0.7)):
         u, w = complex(x, tiny) * y, x * complex(y, tiny)
         expected = [(z * np.exp(z)).imag / tiny for z in (u, w)]
+        found = answer(x, y)
         told = (f"at x = {x}, y = {y} a complex step gives dL/dx = {expected[0]:.6f}, "
-                f"dL/dy = {expected[1]:.6f}")
-        assert np.allclose(answer(x, y), expected, rtol=1e-10, atol=0), told
+                f"dL/dy = {expected[1]:.6f}; found {np.round(found, 6)}")
+        assert np.allclose(found, expected, rtol=1e-10, atol=0), told
 
 
 # %% tags=["solution"]
@@ -373,11 +374,15 @@ def _(answer):
     four = [("b", {"a": b}), ("c", {"a": b, "b": 0.5}), ("L", {"c": 1.0, "b": 1.0})]
     found = answer(four, "a")
     for name, expected in (("L", 2.5 * b), ("c", 1.5 * b), ("b", b)):
-        told = f"d{name}/da = {expected:.6f} was expected, for the four nodes at a = 0.5"
-        assert abs(found.get(name, 0) - expected) < 1e-12, told
+        value = found.get(name, 0)
+        told = (f"for the four nodes at a = 0.5 expected d{name}/da = {expected:.6f}, "
+                f"found {value:.6f}")
+        assert abs(value - expected) < 1e-12, told
     two = answer([("p", {"r": 2.0}), ("q", {"s": 7.0}), ("L", {"p": 3.0, "q": 5.0})], "s")
-    assert abs(two.get("L", 0) - 35) < 1e-12, "7 times 5 was expected: only q depends on s"
-    assert two.get("p") == 0, "p does not depend on s, so 0 was expected"
+    told = f"only q depends on s: expected dL/ds = 7 times 5, found {two.get('L', 0)}"
+    assert abs(two.get("L", 0) - 35) < 1e-12, told
+    told = f"p does not depend on s: expected dp/ds = 0, found {two.get('p')}"
+    assert two.get("p") == 0, told
 
 
 # %% tags=["solution"]
@@ -409,7 +414,7 @@ def _(answer):
                 g * (np.hypot(a, b + step) - np.hypot(a, b - step)) / (2 * step))
     found = answer(g, np.hypot(a, b), a, b)
     for name, ours, theirs in zip("ab", found, expected, strict=True):
-        told = f"to {name} central differences pass back {theirs}"
+        told = f"to {name} central differences pass back {theirs}; found {ours}"
         assert np.allclose(ours, theirs, rtol=1e-7, atol=1e-9), told
 
 
@@ -447,8 +452,9 @@ def _(answer):
     for shape, letters in (((3, 4), "ijk->jk"), ((4,), "ijk->k"), ((), "ijk->"),
                            ((1, 3, 1), "ijk->j"), ((2, 1, 4), "ijk->ik")):
         expected = np.einsum(letters, g).reshape(shape)
-        told = f"for the shape {shape} expected\n{expected}"
-        assert np.array_equal(answer(g, shape), expected), told
+        found = answer(g, shape)
+        told = f"for the shape {shape} expected\n{expected}\nfound\n{found}"
+        assert np.array_equal(found, expected), told
 
 
 # %% tags=["solution"]

@@ -26,6 +26,24 @@ def test_an_answer_is_told_what_is_wrong(capsys):
     assert made(5.0) == 0.0
 
 
+def test_a_forgotten_return_is_named():
+    made = exercise("A square")(lambda x: None)
+
+    @made.check
+    def _(found):
+        if (value := found(3.0)) != 9.0:
+            raise AssertionError(f"9 was expected, found {value:.1f}")
+
+    told = "Your function returns nothing (None); does it end with `return`?"
+    assert made.wrong_with(made.answer) == told
+    assert made.wrong_with(lambda x: 8.0) == "9 was expected, found 8.0"
+
+
+def test_a_kept_solution_is_not_taken_for_the_answer(capsys):
+    square(lambda x: 0.0).solution(lambda x: x * x)
+    assert capsys.readouterr().out.endswith("\n(The kept solution passes the check.)\n")
+
+
 def test_a_check_without_words_fails_too():
     made = exercise("Nothing")(lambda: 0)
 

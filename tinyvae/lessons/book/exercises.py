@@ -46,16 +46,26 @@ class Exercise:
         self.solved = solved
         if wrong := self.wrong_with(solved):
             raise AssertionError(f"the solution of “{self.title}” does not pass its check: {wrong}")
-        print("This solution passes the check.")
+        print("(The kept solution passes the check.)")
         return solved
 
     def wrong_with(self, answer: Function) -> str:
         """What the check says against a function; nothing if it passes."""
         if self.checks is None:
             raise ValueError(f"found the exercise “{self.title}” without a check; define one with @NAME.check first")
+        nothing = False
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            nonlocal nothing
+            found = answer(*arguments, **named)
+            nothing |= found is None
+            return found
+
         try:
-            self.checks(answer)
+            self.checks(watched)
         except Exception as wrong:  # an answer may go wrong in any way
+            if nothing:
+                return "Your function returns nothing (None); does it end with `return`?"
             told = isinstance(wrong, AssertionError) and str(wrong)
             return told or f"The check fails with {type(wrong).__name__}: {wrong}"
         return ""
