@@ -4,13 +4,16 @@
 # A program that is given an image of a digit and answers "seven" has learned something. Could it draw a seven? Could
 # it finish one of which half is covered? Could it notice that it was given no digit at all? This book is about models
 # that can, and about one of them, the *variational auto-encoder*. This chapter says what such a model is for; the
-# next ones say how it is built, and why it can be trained.
+# next ones say how it is built, and why it can be trained. The book follows an article, *Mathematical Explanation:
+# Variational Auto-Encoder*, chapter by chapter; where a chapter says "the article", it means this one.
 #
 # ## What you need to know
 #
 # The product rule $p(a, b) = p(a)\,p(b|a)$, and the sum rule $p(a) = \sum_b p(a, b)$. A datum is $x$, here the 64
 # pixels of a small image; its label is $y$. A *discriminator* is a model of $p(y|x)$. A *generator* is a model of how
-# the data come about, $p(x)$ or $p(x, y)$. Their networks may look alike; what differs is the question.
+# the data come about, $p(x)$ or $p(x, y)$. Their networks may look alike; what differs is the question. A $q$ is a
+# distribution that a network guesses, and $E_q$ is the mean over its draws. The logarithm, $\log$, is the natural one;
+# its unit is called *nat*.
 #
 # > **Claim.** From a joint distribution $p(x, y)$ every other answer follows by sums and divisions, and with
 # > $x = (x_{\mathrm{seen}}, x_{\mathrm{hidden}})$ so do
@@ -116,9 +119,9 @@ print(f"{'':<12}{'discriminator':<20}generator")
 for name, image in shown.items():
     p_y = discriminator.predict_proba([image])[0]
     value = special.logsumexp(log_joint(image))
-    lower = np.mean(log_p > value)
+    higher = np.mean(log_p > value)
     print(f"{name:<12}{p_y.argmax()}, {p_y.max():<6.1%} sure     "
-          f"log p(x) = {value:6.1f} nats, lower than {lower:.0%} of the test digits")
+          f"log p(x) = {value:6.1f} nats; {higher:.0%} of the test digits have more")
 
 # %% tags=["outcome"]
 figure = new_figure(7, 2.4)

@@ -139,7 +139,8 @@ show(figure, "The standard normal prior, the narrower posterior of one image bes
 # ```
 #
 # To first order the standard error of $\log \frac1K \sum_k w_k$ is the relative standard error of the mean weight. The
-# line gives its square:
+# line gives its square, with the effective number of draws $(\sum_k w_k)^2 / \sum_k w_k^2$ (`effective`) and the
+# number of all of them, $K$ (`count`):
 #
 # ```{line} tinyvae/evidence/diagnostics.py
 # return (1 / effective - 1 / count) * np.divide(count, count - 1)
@@ -335,8 +336,8 @@ def _(f):
 
 # %% [markdown]
 # **3. An estimate and its error.** From $\log w_k$ of $K$ independent draws, give the estimate
-# $\log \frac1K \sum_k w_k$ and its standard error, to first order: the standard error of the mean weight over the mean
-# weight. The largest $\log w_k$ may be $-5000$.
+# $\log \frac1K \sum_k w_k$ and its standard error, to first order: the standard error of the mean weight (with
+# $K - 1$ in the sample variance) over the mean weight. The largest $\log w_k$ may be $-5000$.
 
 # %%
 @exercise("An estimate and its error")

@@ -125,7 +125,7 @@ show(figure, f"Four bars that end at log p(x) = {evidence:.2f} nats. The bar of 
 # ## Two forms, and the lines that compute them
 #
 # The ELBO in the claim needs $\log p(x, z)$ and $\log q(z)$ at draws of $z$, and nothing else. This is AEVB's
-# estimator A. Its bracket consists of what the decoder says and of $\log q(z|x) - \log p(z)$, whose expectation is a
+# estimator A. Its bracket consists of what the decoder says, less $\log q(z|x) - \log p(z)$, whose expectation is a
 # KL divergence to the *prior*:
 #
 # $$\log q(z_l|x) - \log p(z_l), \qquad z_l \sim q(z|x)$$
@@ -205,7 +205,9 @@ for bound in ("elbo-a", "elbo-b"):
 # Gamma with shape $a$ and rate $b$. As this $p$ is normalised, $\log p(x)$ is $\log 1 = 0$ and the identity of the
 # claim reads $0 = \mathrm{ELBO}(a, b) + \mathrm{KL}(q \,\|\, p)$. In closed form
 #
-# $$\mathrm{ELBO}(a, b) = -\tfrac12 \log 2\pi\sigma^2 - \frac{\mathrm{Var}_q[z] + (E_q[z] - \mu)^2}{2\sigma^2} + H(q)$$
+# $$\mathrm{ELBO}(a, b) = -\tfrac12 \log 2\pi\sigma^2 - \frac{\mathrm{Var}_q[z] + (E_q[z] - \mu)^2}{2\sigma^2} + H(q),$$
+#
+# where $H(q) = -E_q[\log q(z)]$ is the entropy:
 #
 # ```{line} tinyvae/lessons/elbo.py
 # expected_log_p = (-0.5 * (LOG_2PI + 2 * math.log(sigma))

@@ -81,7 +81,8 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 # ```
 #
 # where the draw itself is held fixed, too. (The names are those of chapter 11: there $z = T(\epsilon; v)$ with
-# parameters $v$, and here $T$ is the identity and $\epsilon$ is $z$ itself.)
+# parameters $v$, and here $T$ is the identity and $\epsilon$ is $z$ itself. `to_stable` maps $z$ to a scale without
+# underflow, and `from_stable` maps it back; read both as $z$ here.)
 #
 # ```{line} tinyvae/inference/estimators.py
 # """The identity as T: only log q_eps = log q depends on v."""
@@ -110,8 +111,11 @@ print(f"{'exactly':<24}{2:.3f}")
 # The score finds the 2, with a variance near 30. It can be computed by hand: the estimate is $z^2 (z - 1)$, and with
 # $z = 1 + \epsilon$ its variance is $E[(1 + \epsilon)^4 \epsilon^2] - 4 = 34 - 4 = 30$. The estimate of the next
 # chapter is $2z$, with variance 4. The table has all estimators of tinyvae on this problem, with the exact variance by
-# quadrature where it is known; baselines follow below, and G-REP is chapter 11. `tinyvae variance` makes such a table
-# for any $f$.
+# quadrature where it is known. A baseline is a number that is subtracted from $f$. The mean of $f$ over the other draws
+# (leave-one-out) follows below; moving-average takes the mean of $f$ over earlier steps, and fitted the best baseline
+# of exercise 3, estimated from the other draws. G-REP is chapter 11. With a baseline the terms of one estimate need not
+# be independent, so there the "variance of a draw" is $L$ times the variance of the mean of $L$ draws.
+# `tinyvae variance` makes such a table for any $f$.
 
 # %%
 found = variance.of_expectation(member("normal(1, 1)"), parse("z**2"), draws=100_000)
@@ -244,6 +248,9 @@ print(f"the score has less variance from about k = {crossing:.1f} on")
 #
 # ## Exercises
 #
+# Replace the line after the docstring and run the cell: the check says whether it is right. The solution is folded
+# below.
+#
 # **1. The score of a coin.** $z$ is 1 with probability $p$ and else 0. Write the derivative of $\log q(z; p)$ by $p$.
 # With it, the claim can be checked by adding up two cases.
 
@@ -319,12 +326,10 @@ def _(answer):
         assert abs(found - expected) < 1e-9, told
 
 
-# %% [markdown]
-# The mean of $f$ is not the best, only good: where the score is large, $f$ counts more.
-
 # %% tags=["solution"]
 @best_baseline.solution
 def _(f, score):
+    # the mean of f is only good: where the score is large, f counts more
     return np.sum(f * score**2) / np.sum(score**2)
 
 

@@ -8,8 +8,8 @@
 # ## What you need to know
 #
 # Substitution in an integral, $\int h(z)\,dz = \int h(g(\epsilon))\,|\det dg/d\epsilon|\,d\epsilon$; the chain rule;
-# and what it means that $z$ "has the density $q$". The parameters of $q$ are called $v$, for a normal distribution
-# $v = (\mu, \sigma)$.
+# and what it means that $z$ "has the density $q$". The parameters of $q$ are called $v$ ($\phi$ in chapter 8), for a
+# normal distribution $v = (\mu, \sigma)$.
 #
 # > **Claim.** Let $\epsilon$ have a law $p(\epsilon)$ that does not depend on $v$, and let $z = g(\epsilon; v)$ have
 # > the law $q(z; v)$. Then
@@ -202,6 +202,8 @@ for name, left, right in (
 # """The draw itself, which the family's sampler has already made a differentiable function of the parameters."""
 # return MappedDraw(z, None)
 # ```
+#
+# Now $q$ is the normal distribution $N(0.4, 0.7^2)$ itself, with the same $f$:
 
 # %%
 count = 100_000
@@ -299,6 +301,9 @@ print(f"exactly: {stats.norm.pdf(0.5):.4f}")
 #
 # ## Exercises
 #
+# Replace the line after the docstring and run the cell: the check says whether it is right. The solution is folded
+# below.
+#
 # **1. A power of a uniform number.** Find $g$ for the density $q(z; a) = a z^{a-1}$ on $(0, 1)$ by its inverse
 # distribution function.
 
@@ -347,13 +352,10 @@ def _(answer):
         assert abs(found - expected) < 1e-5, told
 
 
-# %% [markdown]
-# The rate only scales $z$, so doubling it halves every draw.
-
 # %% tags=["solution"]
 @by_rate.solution
 def _(z, rate):
-    return -z / rate
+    return -z / rate  # the rate only scales z: doubling it halves every draw
 
 
 # %% [markdown]

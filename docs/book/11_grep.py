@@ -13,7 +13,8 @@
 # $\psi_1$, $\psi_2$ are the derivatives of $\log\Gamma$ (digamma, trigamma, tetragamma).
 #
 # > **Claim.** Let $z = T(\epsilon; v)$ with an invertible $T$, and let $q_\epsilon(\epsilon; v)$ be the law of
-# > $\epsilon = T^{-1}(z; v)$, which may depend on $v$. Then
+# > $\epsilon = T^{-1}(z; v)$, which may depend on $v$. Let $q_\epsilon\, f(T)$ meet the condition of chapter 8, under
+# > which derivative and integral change places. Then
 # >
 # > $$\nabla_v\, E_{q(z; v)}[f(z)] = \underbrace{E\bigl[h^\top \nabla_z f(z)\bigr]}_{g_{\mathrm{rep}}}
 # >   + \underbrace{E\bigl[f(z)\, ( h^\top \nabla_z \log q(z; v)
@@ -78,8 +79,7 @@ from tinyvae.pictures.page import INK, TEST, TRAIN, new_figure, plain_axes
 #
 # and $f(z)$ times this has the expectation $g_{\mathrm{corr}}$. $\square$
 #
-# (Derivative and integral change places under the condition of chapter 8, for $q_\epsilon\, f(T)$.) No draws of
-# $\epsilon$ are needed: draw $z \sim q$ as one can, and set $\epsilon = T^{-1}(z; v)$.
+# No draws of $\epsilon$ are needed: draw $z \sim q$ as one can, and set $\epsilon = T^{-1}(z; v)$.
 #
 # ## The lines that compute it
 #
@@ -213,15 +213,14 @@ for a in (0.3, 1.0, 3.0, 30.0):
     print(f"{a:>6g}{path:>10.4f}{1 - path:>10.4f}{by_score:>18.4g}{by_grep:>18.4g}")
 
 # %% [markdown]
-# One fact follows from the two fixed moments of $\epsilon$, another one from the shift. The correction is 0 on average
-# for every $f$ that is a quadratic polynomial in $\log z$, since the expectations of $1$, $\epsilon$ and $\epsilon^2$
-# do not depend on $a$. And it is 0 for the rate, for every $f$: the rate only shifts $\log z$, and the standardised
-# noise does not see a shift.
+# The correction is 0 on average for every $f$ that is a quadratic polynomial in $\log z$, since the expectations of
+# $1$, $\epsilon$ and $\epsilon^2$ do not depend on $a$. And it is 0 for the rate, for every $f$: the rate only shifts
+# $\log z$, and the standardised noise does not see a shift.
 #
 # ## Predict, then run
 #
 # Look at the last two columns for $a = 0.3$. There G-REP loses to the plain score. The table was for $f(z) = z$.
-# **For $f(z) = \log z$ and $a = 0.3$, is G-REP better or worse than the score? And for $f(z) = z^2$ and $a = 1$?**
+# **For $f(z) = \log z$ and $a = 0.3$, is G-REP better or worse than the score? And for $f(z) = z^2$ and $a = 3$?**
 
 # %% tags=["answer"]
 for f, a in (("log(z)", 0.3), ("z**2", 1.0), ("z**2", 3.0)):
@@ -287,6 +286,8 @@ for line in by_shape.lines:
 
 # %% [markdown]
 # ## Exercises
+#
+# Replace what follows the docstring and run the cell: the check says whether it is right. The solution is folded below.
 #
 # **1. How a Gamma draw moves.** Write $h = \partial z / \partial a$ at fixed $\epsilon$ for
 # $z = e^{\epsilon \sqrt{\psi_1(a)} + \psi(a)}$, by `special.polygamma`.
@@ -392,13 +393,10 @@ def _(answer):
             assert abs(found) > 5, told
 
 
-# %% [markdown]
-# The sufficient statistics are $\log z$ and $\log(1 - z)$; their difference, the logit, has the mean
-# $\psi(a) - \psi(b)$ and the variance $\psi_1(a) + \psi_1(b)$.
-
 # %% tags=["solution"]
 @beta_noise.solution
 def _(z, a, b):
+    # the difference of log z and log(1 - z) is the logit, with this mean and this spread
     centre = special.digamma(a) - special.digamma(b)
     spread = math.sqrt(special.polygamma(1, a) + special.polygamma(1, b))
     return (special.logit(z) - centre) / spread

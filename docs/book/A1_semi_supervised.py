@@ -182,6 +182,9 @@ for count in (2, 5, 20, 200, 2000):
 # terms |= Terms({"labelled": labelled}, labelled=share * labelled)  # records show the bound itself
 # ```
 #
+# A labelled image thus counts twice, in the first sum without its label. The total is an objective, not a bound of
+# $\log p$ of the data.
+#
 # The cell trains it with the term and without, $\alpha = 0$, and the supervised network of the same size, all with the
 # same 20 labels:
 
@@ -246,6 +249,9 @@ drawn(analogies, x[chosen], restyled.swapaxes(0, 1), list("0123456789"), (8, 8),
 # ```
 #
 # ## Exercises
+#
+# Replace the line after the docstring and run the cell: the check says whether it is right. The solution is folded
+# below.
 #
 # **1. The bound of an image without a label.** Write $-U(x)$ for given $-L(x, y)$ of every class and given $q(y|x)$.
 # A class with $q(y|x) = 0$ adds nothing.
@@ -353,7 +359,7 @@ def _(m0, m1, s, pi):
 # - Kingma, Rezende, Mohamed & Welling (2014): M1 (section 3.1), M2 with $-L(x, y)$ (eq. 6), $-U(x)$ (eq. 7) and the
 #   objective (eq. 9), whose $\alpha$ is 0.1 $N$ for the sum over all data. On MNIST with 100 labels they report 11.97
 #   ± 1.71 % wrong for M2, and 3.33 ± 0.14 % for M2 on the features of M1. Figure 1 has the analogies. Here labelled
-#   data stand in the first sum, too, so that it is the bound of all data.
+#   data stand in the first sum, too, so that this sum is the bound of all images without their labels.
 # - Feng et al. (2021), SHOT-VAE: the smooth label inside the bound, and the interpolation. They report 3.12 % wrong
 #   on MNIST with 100 labels, by a convolutional network. tinyvae sums over the classes, where their code draws them.
 # - The tutorial of Pyro on M2 reports 93.2 % right with 100 labels of MNIST, and 22.5 % without the term of $\alpha$.

@@ -232,6 +232,9 @@ for name, column in columns.items():
 #
 # ## Exercises
 #
+# Replace the line after the docstring and run the cell: the check says whether it is right. The solution is folded
+# below.
+#
 # **1. The ratio.** Write the probability with which a proposal is taken. The check makes a chain of three states out
 # of it, and looks whether the posterior is stationary.
 

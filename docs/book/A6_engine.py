@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A6. The engine
 #
-# Chapter 8 asked for $\nabla_v$ of an expectation, and chapter 9 moved that gradient to where a program can compute
+# Chapter 8 asked for $\nabla_\phi$ of an expectation, and chapter 9 moved that gradient to where a program can compute
 # it: inside the expectation, on an ordinary function of numbers. This page shows how a program computes it. First you
 # differentiate a graph of four nodes by hand, then a loop does the same for any graph, and at the end the loop's own
 # operations are written down and run again, with the same bits.
@@ -285,8 +285,9 @@ print(f"{len(tape)} launches; equal bits in {equal} of 100 replays")
 # ```
 #
 # The step below divides by a Python number, as a learning rate that falls would. In the first program the number
-# grows at every call, in the second from the fourth call on. **What do the five calls of each program do?** Three
-# answers are possible for a call: the right number, the old number, or an error.
+# grows at every call, in the second from the fourth call on. **What happens at each of the five calls of each
+# program?** Three answers are possible for a call: the right number, the old number, or an error, after which the
+# program is called no more.
 
 # %% tags=["answer"]
 def five_calls(denominators):
@@ -321,7 +322,8 @@ five_calls([1, 1, 1, 4, 5])
 #
 # ## Exercises
 #
-# Replace the line that returns 0 and run the cell: the check says whether it is right. The solution is folded below.
+# Replace the line after the docstring and run the cell: the check says whether it is right. The solution is folded
+# below.
 #
 # **1. Another graph, by hand.** Let $u = x y$, $v = e^u$ and $L = u v$. The numbers $x$ and $y$ are
 # given. Write $\partial L/\partial x$ and $\partial L/\partial y$. Mind that $u$ is read twice.
