@@ -150,11 +150,11 @@ print(f"{below.sum()} of the {np.sum(heap)} points of the right heap are not bey
       f"with these wrong and all others right, {1 - below.mean():.1%} are right\n")
 cdf = stats.norm([-2.0, 2.0], 0.8).cdf  # of either heap
 rng = np.random.default_rng(1)
-for count in (2, 5, 20, 200, 2000):
+for count in (2, 20, 200, 2000):
     shares = []
-    for _ in range(20):
+    for _ in range(10):
         x = rng.normal(rng.choice([-2.0, 2.0], count), 0.8)
-        m, _ = learn(x, np.array([1.2, 3.0]))
+        m, _ = learn(x, np.array([1.2, 3.0]), rounds=20)
         shares.append(1 - abs(cdf(m.mean()) - cdf(2.0)).mean())
     error = np.std(shares, ddof=1) / np.sqrt(len(shares))
     print(f"{count:>5} points without a label: {np.mean(shares):.1%} ± {error:.1%} of all "
@@ -163,7 +163,7 @@ for count in (2, 5, 20, 200, 2000):
 # %% [markdown]
 # The bound asks how $x$ can be explained, and two heaps explain it; that the names follow another border is a fact
 # about $p(y|x)$ of which $x$ alone says nothing. More unlabelled points do not mend it. The last lines above draw other
-# points, twenty times for each number of them: from about twenty points on they have outvoted the two labels, and then
+# points, ten times for each number of them: from about twenty points on they have outvoted the two labels, and then
 # the share stays where it is, however many come. What the method needs is an assumption, and the generator states it:
 # *a class is a way in which data come about.* For digits, coins and diseases that is often so. For "images that I like"
 # it is not.
