@@ -19,7 +19,10 @@
 # > $$\log p(x) = \mathrm{ELBO}(q) + \mathrm{KL}(q \,\|\, p(z|x))$$
 # >
 # > does not depend on $q$. So the search for the smallest KL is a search for the largest *evidence lower bound*,
-# > $\mathrm{ELBO}(q) = E_q[\log p(x, z) - \log q(z)]$, which needs only $p(x, z)$ and $q$.
+# >
+# > $$\mathrm{ELBO}(q) = E_q[\log p(x, z) - \log q(z)],$$
+# >
+# > which needs only $p(x, z)$ and $q$.
 
 # %%
 import itertools
