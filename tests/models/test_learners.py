@@ -1,6 +1,8 @@
 """Other ways to learn: wake-sleep's gradients against those of its own objectives in closed form; Monte Carlo EM
 against the maximum likelihood of probabilistic PCA, which is known; and what both do in a training."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from linear import set_layer
@@ -241,3 +243,13 @@ def test_what_does_not_go_together_gets_a_sentence(options, said):
 
     with pytest.raises(ValueError, match=said):
         train()
+
+
+@pytest.mark.parametrize("learner", ["wake-sleep", "mcem", "full-vb"])
+def test_the_command_trains_and_evaluates(learner, run):
+    code, out, err = run("train", "digits", "--learner", learner, "--epochs", 1, "--hidden", 5, "--latent", 2,
+                         "--no-pictures", "--out", "r")
+    assert code == 0, err
+    assert "epoch   1/1  train -" in out
+    assert "train_bound" not in Path("r/metrics.jsonl").read_text()
+    assert run("evaluate", "r")[0] == 0

@@ -91,7 +91,9 @@ class VAE(Model, kind="vae"):
         self.standard = prior_of(posterior, latent, self.dtype, self.xp)
         if learner == FULL_VB:
             self.weights_of_decoder = self.add(WeightPosterior(self.decoder))
-            self.weights, self.bound = {"kl": -1.0, "weights": -1.0}, ("reconstruction", "kl")
+            self.weights = {"kl": -1.0, "weights": -1.0}
+        if learner != AEVB:  # the objective is another one than the bound that records show
+            self.bound = ("reconstruction", "kl")
         count = pseudo_inputs_of(prior, pseudo_inputs)
         if count and learner != AEVB:
             raise ValueError(f"found the prior {prior} with learner={learner}, whose encoder is not trained to be a "
