@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from tinyvae.distributions.divergence import has_closed_kl, kl, kl_or_sampled, kl_per_dimension
+from tinyvae.distributions.divergence import has_closed_kl, kl_per_dimension
 from tinyvae.distributions.stable import LogTensor
 from tinyvae.engine.tensor import Tensor
 
@@ -101,11 +101,9 @@ class Distribution:
         return z, self.log_prob(z)
 
     def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        """Draws and KL(self || prior), (batch,), as `kl_or_sampled` gives it; a family may compute both in one pass."""
-        if has_closed_kl(self, prior):
-            return self.sample(noise, samples), kl(self, prior)
-        z, log_q = self.draw(noise, samples)
-        return z, kl_or_sampled(self, prior, z, log_q)
+        """Draws and KL(self || prior), (batch,), the sum of its parts; a family may compute both in one pass."""
+        z, parts = self.sample_with_kls(prior, noise, samples)
+        return z, parts.sum(-1)
 
     def sample_with_kls(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Draws and the parts of KL(self || prior), (batch, parts): one for each dimension in closed form, one for each

@@ -73,10 +73,6 @@ class Layered(Distribution):
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return self.draw(noise, samples)[0]
 
-    def sample_with_kl(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        z, each = self.sample_with_kls(prior, noise, samples)
-        return z, each.sum(-1)
-
     def sample_with_kls(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
         """Draws, and the part of each layer in KL(self || prior), (batch, layers), in nats.
 
@@ -103,7 +99,7 @@ class Layered(Distribution):
             if l not in kls:
                 kls[l] = (laws[l].log_prob(z[l]) - prior.law(l, z).log_prob(z[l])).mean(0)
         each = [kls[l].reshape(-1, 1) for l in range(len(z))]
-        return _joined(z), each[0].concatenate(*each[1:], axis=1)
+        return _joined(z), _joined(each)
 
     # ---- moments, estimated ----
 

@@ -27,15 +27,11 @@ from tinyvae.distributions import Distribution
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.inference.bounds import Draw, Joint, Terms, terms_of
+from tinyvae.models.base import Model
 from tinyvae.models.batch import Batch
 
 AEVB, WAKE_SLEEP, MCEM, FULL_VB = "aevb", "wake-sleep", "mcem", "full-vb"
 WEIGHT_DRAWS = 8  # of the decoder's weights, over which the predictive p(x|z) of full-vb is averaged
-
-
-def aevb(model: Any, batch: Batch, draw: Draw) -> Terms:
-    """The terms of the bound."""
-    return terms_of(model.generator(batch), lambda x: model.posterior(batch), model.target(batch), draw)
 
 
 def wake_sleep(model: Any, batch: Batch, draw: Draw) -> Terms:
@@ -103,5 +99,5 @@ class Averaged(Distribution):
         return drawn[0].concatenate(*drawn[1:])
 
 
-LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: aevb, WAKE_SLEEP: wake_sleep, MCEM: mcem,
+LEARNERS: dict[str, Callable[[Any, Batch, Draw], Terms]] = {AEVB: Model.terms, WAKE_SLEEP: wake_sleep, MCEM: mcem,
                                                            FULL_VB: full_vb}

@@ -18,7 +18,7 @@ from tinyvae.engine.devices import Array, read
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor
-from tinyvae.evidence.hamiltonian.hmc import TARGET, Chains, tuned
+from tinyvae.evidence.hamiltonian.hmc import TARGET, Chains, fading, first_step, tuned
 from tinyvae.inference.bounds import Draw
 from tinyvae.models.batch import Batch
 from tinyvae.training.batches import CURSOR, STEP
@@ -36,10 +36,10 @@ class McemStep(Step):
         prior = self.model.generator(None).prior
         start = Noise(self.settings.seed, "chains", xp.zeros(1, np.int64))
         self.z = prior.sample(start, count).data.copy()  # (count, latent)
-        self.step_size = xp.full(1, 0.5 * self.z.shape[-1] ** -0.25)
+        self.step_size = xp.full(1, first_step(self.z.shape[-1]))
         self.place = self.z[None, : self.batches.size].copy()  # the draws of the batch, (1, batch, latent)
         self.moves = Noise(self.settings.seed, "moves", self.counters)
-        self.rows, self.update = Program(self._rows), Program(self.build)
+        self.rows = Program(self._rows)
         self.chains: dict[int, Chains] = {}
 
     def state(self) -> dict[str, Array]:
@@ -59,7 +59,7 @@ class McemStep(Step):
         rows = self.batches.order[cursor : cursor + size]
         self._move(size, rows, Batch(**self.rows(size)))
         for number in range(1, UPDATES + 1):
-            self.update(size, number == UPDATES)
+            self.program(size, number == UPDATES)
 
     def _move(self, size: int, rows: Array, batch: Batch) -> None:
         """One move of the chains of these training data, and the tuning of the step size."""
@@ -71,7 +71,7 @@ class McemStep(Step):
         chains.refresh()
         moved = chains.transition(self.model.xp.broadcast_to(self.step_size, (size,)), LEAPFROG)
         self.z[rows], self.place[:, :size] = chains.z[0], chains.z
-        gain = (1 + read(self.counters[STEP])) ** -0.6
+        gain = fading(1 + read(self.counters[STEP]))
         self.step_size[...] = tuned(self.step_size, moved.acceptance.mean(), TARGET, gain)
 
     def _log_joint(self, batch: Batch, z: Tensor) -> Tensor:
@@ -90,6 +90,6 @@ class McemStep(Step):
         return False  # a move is made of several programs, and each step is checked by itself
 
     def forget(self) -> None:
-        for program in (self.rows, self.update):
-            program.clear()
+        super().forget()
+        self.rows.clear()
         self.chains.clear()

@@ -131,7 +131,7 @@ class Chains:
     def settle(self, step: Array, moves: int, steps: int, target: float = TARGET) -> Array:
         """Make `moves` transitions to forget the start, and find the step sizes (batch,) with acceptance `target`."""
         for t in range(1, moves + 1):
-            step = tuned(step, self.transition(step, steps).acceptance.mean(0), target, t**-0.6)
+            step = tuned(step, self.transition(step, steps).acceptance.mean(0), target, fading(t))
         return step
 
 
@@ -151,6 +151,16 @@ def tuned(step: Array, acceptance: Array, target: float, gain: float) -> Array:
     return step * namespace_of(step).exp(gain * (acceptance - target))
 
 
+def fading(t: int) -> float:
+    """The gain of move t, from 1: ever smaller, so that the step size settles."""
+    return t**-0.6
+
+
+def first_step(n: int) -> float:
+    """1/2 n^(-1/4) for n latents, the step size that suits a density of width 1."""
+    return 0.5 * n**-0.25
+
+
 def first_step_size(chains: Chains) -> Array:
-    """The step size at which tuning begins, (batch,): 1/2 n^(-1/4) for n latents, which suits a density of width 1."""
-    return chains.xp.full(chains.z.shape[1], 0.5 * chains.z.shape[-1] ** -0.25)
+    """The step size at which tuning begins, (batch,)."""
+    return chains.xp.full(chains.z.shape[1], first_step(chains.z.shape[-1]))
