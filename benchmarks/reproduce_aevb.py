@@ -1,14 +1,21 @@
-"""AEVB figure 2 (Kingma & Welling 2014, section 5): the bound by the number of training data seen, for several numbers
-of latents, of AEVB and of wake-sleep with the same networks, on MNIST and on Frey faces.
+"""AEVB's figures 2 and 3 (Kingma & Welling 2014, section 5), for which the paper gives no table.
 
-Each part trains one network by one learner. Train and test bounds of each point are recorded; the claims are about the
-test bound from a million data on, and about the gap between both for 200 latents beside 20.
+Figure 2: the bound by the number of training data seen, for several numbers of latents, of AEVB and of wake-sleep with
+the same networks, on MNIST and on Frey faces. The claims are about the test bound from a million data on, and about the
+gap of training and test data for 200 latents beside 20.
+
+Figure 3: log p(x) by posterior draws (AEVB appendix D) of networks with 3 latents and 100 hidden units, trained on
+1,000 and on 50,000 digits by AEVB and by wake-sleep, and on 1,000 by Monte Carlo EM, too. Each value is that of the
+first 1,000 training and test data.
+
+Each part trains one network by one learner.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +28,53 @@ from tinyvae.pictures.page import TEST, TRAIN, new_figure, plain_axes, save_png
 from tinyvae.tasks.comparing import bounds_of
 
 Say = Callable[[str], Any]
+Point = list[float]  # data seen, the value of the training data, that of the test data, and its standard error
+LEARNERS = ("aevb", "wake-sleep")
+SETTINGS: dict[str, Any] = {"batch": 100, "optimizer": "adagrad", "lr": 0.02, "weight_prior": True}
+
+
+def _trained(called: str, model: Any, data: tv.DataSet, seen: int, most: int, seed: int, say: Say,
+             point: Callable[[dict[str, Any]], Point]) -> Content:
+    """The curve of a model that learns from so many data: a `point` at about `most` epochs that part its logarithm
+    evenly. Its seconds leave out those of the points."""
+    passes, start, paused, points = max(2, round(seen / len(data.train))), time.perf_counter(), 0.0, []
+    marks = set(np.unique(np.geomspace(1, passes, most).round().astype(int)).tolist())
+
+    def report(record: dict[str, Any], timings: dict[str, Any]) -> None:
+        nonlocal paused
+        if record["epoch"] in marks:
+            begun = time.perf_counter()
+            points.append([record["epoch"] * len(data.train), *point(record)])
+            say(f"  {called}: epoch {record['epoch']} of {passes}, test {points[-1][2]:.2f} nats per datum")
+            paused += time.perf_counter() - begun
+
+    tv.fit(model, data, epochs=passes, seed=seed, on_epoch=report, **SETTINGS)
+    return {"data": data.name, "learner": model.config["learner"], "latent": model.latent, "points": points,
+            "passes": passes, "seconds": time.perf_counter() - start - paused}
+
+
+def _row(curve: Content, setting: str, value: float, error: float, quantity: str, target: str, reached: bool | None,
+         seed: int) -> dict[str, Any]:
+    return {"setting": setting, "data": curve["data"], "quantity": quantity, "value": value, "stderr": error,
+            "count": curve["count"], "target": target, "reached": reached, "passes": curve["passes"], "seed": seed,
+            "seconds": curve["seconds"]}
+
+
+def _least_gain(ours: Content, theirs: Content, setting: str, what: str, first: int, seed: int) -> dict[str, Any]:
+    """The row of the least gain of one curve over another from so many data on."""
+    gains = [(a[2] - b[2], float(np.hypot(a[3], b[3])), a[0])
+             for a, b in zip(ours["points"], theirs["points"], strict=True) if a[0] >= first]
+    least, error, at = min(gains)
+    return _row(ours, setting, least, error, f"nats per datum of {what}, from {first:,} data on, higher is better",
+                "above 0 at every point", bool(least > 0), seed) | {"at": at}
+
+
+# ---- figure 2 --------------------------------------------------------------------------------------------------------
+
 SEEN = 10_000_000  # training data, with repetitions
 FIRST = 1_000_000  # from which AEVB is to be above wake-sleep
 LATENTS = {"mnist-dynamic": (3, 5, 10, 20, 200), "frey-faces": (2, 5, 10, 20)}
 HIDDEN = {"mnist-dynamic": 500, "frey-faces": 200}
-LEARNERS = ("aevb", "wake-sleep")
-SETTINGS: dict[str, Any] = {"batch": 100, "optimizer": "adagrad", "lr": 0.02, "weight_prior": True}
 FEW, MANY = 20, 200  # the latents whose gaps are compared, by some of the data
 SOME = 2000
 
@@ -41,36 +89,22 @@ def figure_two(quick: bool, say: Say, seed: int = 0) -> dict[str, Part]:
         model = tv.VAE(data.dimensions, hidden=5 if quick else HIDDEN[name], latent=latent, activation="tanh",
                        likelihood=data.likelihood if quick or name != "frey-faces" else "gaussian", init="aevb",
                        seed=seed, learner=learner)
-        passes, start = 2 if quick else round(SEEN / len(data.train)), time.perf_counter()
-        points, marks = [], set(np.unique(np.geomspace(1, passes, 60).round().astype(int)).tolist())
-
-        def report(record: dict[str, Any], timings: dict[str, Any]) -> None:
-            if record["epoch"] in marks:
-                points.append([record["epoch"] * len(data.train), record["train_elbo"], record["test_elbo"],
-                               record["test_elbo_stderr"]])
-                say(f"  {_part(name, latent, learner)}: epoch {record['epoch']} of {passes}, test "
-                    f"{record['test_elbo']:.2f} nats per datum")
-
-        tv.fit(model, data, epochs=passes, seed=seed, on_epoch=report, **SETTINGS)
-        found = {"data": data.name, "learner": learner, "latent": latent, "points": points, "passes": passes,
-                 "count": len(data.test), "seconds": time.perf_counter() - start}
+        called = _part(name, latent, learner)
+        curve = _trained(called, model, data, 0 if quick else SEEN, 60, seed, say,
+                         lambda record: [record[key] for key in ("train_elbo", "test_elbo", "test_elbo_stderr")])
+        found = curve | {"panel": f"{name}, {latent} latents", "count": len(data.test)}
         if learner == "aevb" and latent in (few, many):
             found["bounds"] = {part: bounds_of(model, data, part=part)[:SOME].round(2).tolist()
                                for part in ("train", "test")}
-        return {"curves": {_part(name, latent, learner): found}}
+        return {"curves": {called: found}}
 
     def claims(content: Content) -> Content:
         curves, rows = content["curves"], []
         for name, sizes in latents.items():
             for latent in sizes:
                 ours, theirs = (curves[_part(name, latent, learner)] for learner in LEARNERS)
-                gains = [(a[0], a[2] - b[2]) for a, b in zip(ours["points"], theirs["points"], strict=True)
-                         if a[0] >= (0 if quick else FIRST)]
-                least, at = min((gain, seen) for seen, gain in gains)
-                rows.append(_row(ours, f"{name}, {latent} latents, least gain of AEVB over wake-sleep", least,
-                                 float(np.hypot(ours["points"][-1][3], theirs["points"][-1][3])),
-                                 "nats per datum of the test bound, from a million data on, higher is better",
-                                 "above 0 at every point", bool(least > 0), seed) | {"at": at})
+                rows.append(_least_gain(ours, theirs, f"{name}, {latent} latents, least gain of AEVB over wake-sleep",
+                                        "the test bound", 0 if quick else FIRST, seed))
                 for curve in (ours, theirs):
                     last = curve["points"][-1]
                     rows.append(_row(curve, f"{name}, {latent} latents, {curve['learner']}", last[2], last[3],
@@ -96,31 +130,77 @@ def _part(name: str, latent: int, learner: str) -> str:
     return f"{name}, {latent} latents, {learner}"
 
 
-def _row(curve: Content, setting: str, value: float, error: float, quantity: str, target: str, reached: bool | None,
-         seed: int) -> dict[str, Any]:
-    return {"setting": setting, "data": curve["data"], "quantity": quantity, "value": value, "stderr": error,
-            "count": curve["count"], "target": target, "reached": reached, "passes": curve["passes"], "seed": seed,
-            "seconds": curve["seconds"]}
+# ---- figure 3 --------------------------------------------------------------------------------------------------------
+
+SIZES = {1000: 3_000_000, 50_000: 10_000_000}  # the number of training data: how many of them are seen in all
+EVIDENCE: dict[str, Any] = {"method": "hmc", "chains": 4, "draws": 50, "leapfrog": 4, "count": 1000}
 
 
-def plot(content: Content, path: Path) -> Path:
-    """The curves as PNG beside the file: a panel for each number of latents."""
+def figure_three(quick: bool, say: Say, seed: int = 0) -> dict[str, Part]:
+    """A part for each number of data and learner, and the claims."""
+    sizes = {100: 0, 200: 0} if quick else SIZES
+    settings = EVIDENCE | ({"chains": 4, "draws": 20, "count": 20} if quick else {})
+    small, large = sizes
+    runs = [(size, learner) for size in sizes for learner in (*LEARNERS, *(("mcem",) if size == small else ()))]
+
+    def trained(size: int, learner: str) -> Content:
+        data = tv.data.load("digits" if quick else "mnist-dynamic")
+        count = settings["count"]
+        data = replace(data, train=data.train[:size], test=data.test[:count], train_labels=None, test_labels=None)
+        model = tv.VAE(data.dimensions, hidden=5 if quick else 100, latent=3, activation="tanh", init="aevb", seed=seed,
+                       likelihood=data.likelihood, learner=learner)
+
+        def point(record: dict[str, Any]) -> Point:
+            train, test = (tv.evaluate(model, data, part=part, **settings) for part in ("train", "test"))
+            return [train.log_evidence, test.log_evidence, test.log_evidence_stderr]
+
+        curve = _trained(_of(size, learner), model, data, sizes[size], 10, seed, say, point)
+        return {"curves": {_of(size, learner): curve | {"panel": f"{size:,} training data", "count": count}}}
+
+    def claims(content: Content) -> Content:
+        curves = {which: content["curves"][_of(*which)] for which in runs}
+        what, rows = "log p(x) of test data, nats per datum, higher is better", []
+        order = sorted((-curve["points"][-1][2], learner) for (size, learner), curve in curves.items() if size == small)
+        for (size, learner), curve in curves.items():
+            (_, _, value, error), place = curve["points"][-1], ""
+            if size == small:
+                place = f", place {1 + [name for _, name in order].index(learner)} of {len(order)}"
+            rows.append(_row(curve, f"{_of(size, learner)}{place}", value, error, what, "figure only", None, seed))
+        rows.append(_least_gain(curves[large, "aevb"], curves[large, "wake-sleep"],
+                                f"{large:,} training data, least gain of AEVB over wake-sleep", "log p(x) of test data",
+                                0 if quick else FIRST, seed))
+        return {"rows": rows}
+
+    return {_of(*which): lambda _, which=which: trained(*which) for which in runs} | {"claims": claims}
+
+
+def _of(size: int, learner: str) -> str:
+    return f"{size:,} training data, {learner}"
+
+
+# ---- the pictures ----------------------------------------------------------------------------------------------------
+
+COLOURS = dict(zip((*LEARNERS, "mcem"), (TEST, TRAIN, "#117733"), strict=True))
+
+
+def plot(content: Content, path: Path, quantity: str) -> Path:
+    """The curves as PNG beside the file: a panel for each network, a row of them for each data set."""
     curves = list(content["curves"].values())
-    panels = list(dict.fromkeys((curve["data"], curve["latent"]) for curve in curves))
-    columns = max(sum(data == name for data, _ in panels) for name, _ in panels)
+    panels = list(dict.fromkeys((curve["data"], curve["panel"]) for curve in curves))
     names = list(dict.fromkeys(name for name, _ in panels))
+    columns = max(sum(data == name for data, _ in panels) for name in names)
     figure = new_figure(2.3 * columns, 2.5 * len(names))
-    for name, latent in panels:
-        row, column = names.index(name), [other for data, other in panels if data == name].index(latent)
+    for name, panel in panels:
+        row, column = names.index(name), [other for data, other in panels if data == name].index(panel)
         axes = figure.add_subplot(len(names), columns, row * columns + column + 1)
-        for curve in (curve for curve in curves if (curve["data"], curve["latent"]) == (name, latent)):
+        for curve in (curve for curve in curves if curve["panel"] == panel):
             seen, train, test, _ = zip(*curve["points"], strict=True)
-            colour = TEST if curve["learner"] == "aevb" else TRAIN
+            colour = COLOURS[curve["learner"]]
             axes.plot(seen, test, color=colour, linewidth=1.2, label=f"{curve['learner']}, test")
             axes.plot(seen, train, color=colour, linewidth=1, linestyle=":", label=f"{curve['learner']}, train")
         axes.set_xscale("log")
-        plain_axes(axes, f"{name}, {latent} latents", "training data seen" if row == len(names) - 1 else "",
-                   "bound, nats per datum" if column == 0 else "")
+        plain_axes(axes, panel, "training data seen" if row == len(names) - 1 else "",
+                   f"{quantity}, nats per datum" if column == 0 else "")
         everything = [point[2] for curve in curves if curve["data"] == name for point in curve["points"]]
         axes.set_ylim(np.quantile(everything, 0.1), max(everything) + 0.05 * np.ptp(everything))
         if row == column == 0:
