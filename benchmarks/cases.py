@@ -11,6 +11,7 @@ import numpy as np
 PIXELS, HIDDEN, LATENT, BATCH = 784, 500, 20, 100
 WEIGHTS = sum((m + 1) * n for m, n in ((PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIXELS)))
 WIDTH = 512  # the number of hidden units in a large case
+GATE = {"opening": 2.0}
 IDLE, BETWEEN = "a quarter idle", "between products"  # labels of cases with the same call in other circumstances
 Arrays = tuple[np.ndarray, ...]
 
@@ -48,6 +49,8 @@ def cases() -> list[Case]:
         Case("gaussian_sample_kl_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), raw, eps), {}),
         Case("gaussian_sample_kl_from", "", (raw, other, eps), {}),
         Case("gaussian_sample_kl_from_grad", "", (normal(1, BATCH, LATENT), normal(BATCH), raw, other, eps), {}),
+        Case("gate", "", (raw, other[:, :LATENT].copy()), GATE),
+        Case("gate_grad", "", (normal(BATCH, LATENT), normal(BATCH), raw, other[:, :LATENT].copy()), GATE),
         Case("bernoulli_log_prob", "", (logits, np.round(grey)), {}),
         Case("gaussian_log_prob", "", (normal(1, BATCH, 2 * PIXELS), grey), {}),
         Case("scale_rows", "", (normal(1, BATCH), logits), {}),
@@ -134,6 +137,8 @@ def large(count: int) -> Iterator[Case]:
     other = np.ascontiguousarray(raw[::-1])
     yield Case("gaussian_sample_kl_from", "", (raw, other, eps), {})
     yield Case("gaussian_sample_kl_from_grad", "", (normal(1, data, LATENT), normal(data), raw, other, eps), {})
+    yield Case("gate", "", (raw, eps[0]), GATE)
+    yield Case("gate_grad", "", (normal(data, LATENT), normal(data), raw, eps[0]), GATE)
     grey = rng.random((rows, PIXELS), np.float32)
     yield Case("bernoulli_log_prob", "", (normal(1, rows, PIXELS, scale=3), np.round(grey)), {})
     yield Case("gaussian_log_prob", "", (normal(1, rows_of_pairs, 2 * PIXELS), grey[:rows_of_pairs]), {})

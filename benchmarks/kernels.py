@@ -42,7 +42,7 @@ SPINNING, REST, TURN = ("adam", *PRODUCTS), 0.15, 0.05  # seconds
 # The largest allowed error of each operation, in rounding units of its type.
 BOUNDS: dict[str, float] = {
     "bias_activation": 4, "bias_activation_grad": 32, "gaussian_sample_kl": 8, "gaussian_sample_kl_grad": 8,
-    "gaussian_sample_kl_from": 16, "gaussian_sample_kl_from_grad": 16,
+    "gaussian_sample_kl_from": 16, "gaussian_sample_kl_from_grad": 16, "gate": 16, "gate_grad": 16,
     "bernoulli_log_prob": 32, "gaussian_log_prob": 32, "scale_rows": 1, "normal": 64, "binarised_rows": 0,
     "matmul": 64, "sparse_matmul": 64, "sparse_matmul_grad": 64, "bias_grad": 64, "objective": 8, "objective_grad": 4,
     "grey_rows": 1, "next_indices": 0, "next_rates": 0, "tick": 0, "accumulate": 512, "guard": 512, "weight_prior": 2,

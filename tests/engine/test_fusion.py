@@ -90,6 +90,19 @@ def scaled_rows(draw):
 
 
 @st.composite
+def gates(draw):
+    rows, width, s = draw(sizes), draw(sizes), draw(samples)
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    return [near(rng, *s, rows, 2 * width), near(rng, *s, rows, width)], {"opening": 2.0}
+
+
+@st.composite
+def gate_grads(draw):
+    (raw, z), attributes = draw(gates())
+    return [np.cos(z) * 2, np.sin(z[..., 0] * 9), raw, z], attributes
+
+
+@st.composite
 def row_sums(draw):
     (g, _), _ = draw(activations())
     return [g], {}
@@ -137,7 +150,7 @@ CASES = {
     "bias_activation": activations(), "bias_activation_grad": activation_grads(), "gaussian_sample_kl": posteriors(),
     "gaussian_sample_kl_grad": posterior_grads(), "gaussian_sample_kl_from": conditional_posteriors(),
     "gaussian_sample_kl_from_grad": conditional_posterior_grads(), "bernoulli_log_prob": likelihoods(1),
-    "gaussian_log_prob": likelihoods(2), "scale_rows": scaled_rows(),
+    "gaussian_log_prob": likelihoods(2), "scale_rows": scaled_rows(), "gate": gates(), "gate_grad": gate_grads(),
 }  # fmt: skip
 ONE_RESULT = ("bernoulli_log_prob", "gaussian_log_prob", "sparse_matmul")  # the second is for the kernel's own way back
 FORWARD = [name for name in CASES if TABLE[name].grads is not None]
@@ -330,6 +343,7 @@ def test_a_wrong_kernel_is_found(monkeypatch, name, fault):
               "gaussian_sample_kl_grad": [(2, 3, 5), (3,), (3, 10), (2, 3, 5)],
               "gaussian_sample_kl_from": [(3, 10), (3, 10), (2, 3, 5)],
               "gaussian_sample_kl_from_grad": [(2, 3, 5), (3,), (3, 10), (3, 10), (2, 3, 5)],
+              "gate": [(3, 10), (3, 5)], "gate_grad": [(3, 5), (3,), (3, 10), (3, 5)],
               "gaussian_log_prob": [(3, 10), (3, 5)], "scale_rows": [(3,), (3, 5)], "bias_grad": [(3, 5)],
               "objective": [(3,), (3,), (2,)], "objective_grad": [(), (3,), (2,)],
               "sparse_matmul": [(3, 6), (6, 4)], "sparse_matmul_grad": [(3, 4), (3, 7), (3, 6)]}[name]  # fmt: skip
@@ -338,8 +352,8 @@ def test_a_wrong_kernel_is_found(monkeypatch, name, fault):
         x = np.diag(np.full(6, 0.7))[:3]
         index = np.array([[1, i] + [0] * 5 for i in range(3)], np.int32)
         arrays = [x, arrays[1]] if name == "sparse_matmul" else [arrays[0], index, x]
-    arrays[0] -= 3.0 * (name == "objective")  # a value whose fourth digit the allowed error does not cover
-    attributes = {"kind": "tanh"} if "activation" in name else {}
+    arrays[0] -= 3.0 * (name in ("objective", "gate_grad"))  # the allowed error would cover the fourth digit else
+    attributes = {"kind": "tanh"} if "activation" in name else {"opening": 2.0} if "gate" in name else {}
     check_twin(name, arrays, attributes, np.float32)
     wrong_kernel(monkeypatch, name, FAULTS[fault])
     with pytest.raises(AssertionError, match="against its twin"):

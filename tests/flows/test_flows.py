@@ -93,7 +93,7 @@ def test_one_pass_does_not_invert_iaf():
     z = Tensor(np.random.default_rng(3).normal(size=(4, 2, 5)))
     each = flow_of("iaf", 5).maps[0]
     y = each.forward(z)[0]
-    m, s = each.net(y, each.h)
+    m, s = each.net(y, each.h).split(2)
     gate = (s + 2.0).sigmoid()
     once = (y - (1 - gate) * m) / gate
     assert np.abs(once.numpy() - z.numpy()).max() > 1e-3
@@ -187,13 +187,13 @@ def test_iaf_is_autoregressive(step):
     raw, z = raw_of(made, 1), np.random.default_rng(0).normal(size=(1, 1, 5))
     for which in range(2):
         each = made.from_raw(Tensor(raw)).maps[step]
-        found = jacobian(lambda z, each=each, which=which: each.net(z, each.h)[which], z)[0]
+        found = jacobian(lambda z, each=each, which=which: each.net(z, each.h).split(2)[which], z)[0]
         order = np.arange(5) if step == 0 else np.arange(5)[::-1]
         before = order[:, None] > order[None, :]
         assert (found[~before] == 0).all()
         assert (found[before] != 0).all()
         h = Tensor(raw[:, 10:], requires_grad=True)
-        output = IafMap(each.net, h).net(Tensor(z), h)[which]
+        output = IafMap(each.net, h).net(Tensor(z), h).split(2)[which]
         assert all((grad(output[..., i].sum(), [h])[0].numpy() != 0).any() for i in range(5))
 
 

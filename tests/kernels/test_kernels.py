@@ -72,6 +72,20 @@ def _gaussian_sample_kl_from_grad(dz, dkl, raw, other, eps):
     return by_raw, np.concatenate([-by_mu, each * by_s * s / 2], axis=1)
 
 
+def _gate(raw, z, opening):
+    m, s = np.split(raw, 2, axis=-1)
+    g = scipy.special.expit(s + opening)
+    return m + g * (z - m), scipy.special.log_expit(s + opening).sum(-1)
+
+
+def _gate_grad(dout, dsum, raw, z, opening):
+    m, s = np.split(raw, 2, axis=-1)
+    g = scipy.special.expit(s + opening)
+    slope = 1 / (2 + 2 * np.cosh(s + opening))  # of the logistic function
+    by_s = dout * (z - m) * slope + dsum[..., None] / (1 + np.exp(s + opening))
+    return np.concatenate([dout * (1 - g), by_s], axis=-1), dout * g
+
+
 def _bernoulli_log_prob(logits, x):
     p_on, p_off = scipy.special.log_expit(logits), scipy.special.log_expit(-logits)
     return (x * p_on + (1 - x) * p_off).sum(-1), x * np.exp(p_off) - (1 - x) * np.exp(p_on)
@@ -103,6 +117,7 @@ FORMULAS = {
     "bias_grad": lambda g: np.ones(g.size // g.shape[-1]) @ g.reshape(-1, g.shape[-1]),
     "gaussian_sample_kl": _gaussian_sample_kl, "gaussian_sample_kl_grad": _gaussian_sample_kl_grad,
     "gaussian_sample_kl_from": _gaussian_sample_kl_from, "gaussian_sample_kl_from_grad": _gaussian_sample_kl_from_grad,
+    "gate": _gate, "gate_grad": _gate_grad,
     "bernoulli_log_prob": _bernoulli_log_prob, "gaussian_log_prob": _gaussian_log_prob,
     "scale_rows": lambda g, a: np.einsum("i,ij->ij", g.ravel(), a.reshape(-1, a.shape[-1])).reshape(a.shape),
     "objective": _objective, "objective_grad": _objective_grad,
@@ -135,13 +150,17 @@ def make(name, rng, batch, width, samples, dtype=np.float64, kind="tanh"):
         "gaussian_sample_kl_from_grad": lambda: [normal(samples or 1, batch, width), normal(batch),
                                                  normal(batch, 2 * width), normal(batch, 2 * width),
                                                  normal(samples or 1, batch, width)],
+        "gate": lambda: [normal(*s, batch, 2 * width), normal(*s, batch, width)],
+        "gate_grad": lambda: [normal(*s, batch, width), normal(*s, batch), normal(*s, batch, 2 * width),
+                              normal(*s, batch, width)],
         "bernoulli_log_prob": lambda: [normal(*s, batch, width), rng.random((batch, width))],
         "gaussian_log_prob": lambda: [normal(*s, batch, 2 * width), rng.random((batch, width))],
         "scale_rows": lambda: [normal(*s, batch), normal(*s, batch, width)],
         "objective": lambda: [normal(width), normal(width), np.array([0.3, 0.7])],
         "objective_grad": lambda: [np.array(1.7), normal(width), np.array([0.3, 0.7])],
     }[name]()  # fmt: skip
-    return [a.astype(dtype) for a in arrays], ({"kind": kind} if "activation" in name else {})
+    attributes = {"kind": kind} if "activation" in name else {"opening": 2.0} if "gate" in name else {}
+    return [a.astype(dtype) for a in arrays], attributes
 
 
 KINDS = {"bias_activation": ["identity", "tanh", "relu", "softplus"],

@@ -14,11 +14,12 @@ The network of q(z|x) gives h. The output of `net` is multiplied by factors that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyvae.engine.tensor import Tensor
+from tinyvae.engine.rules import ANY, of_shapes, rule
+from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.flows.base import FlowFamily, flow
 from tinyvae.flows.networks import MapNetwork
 
@@ -35,16 +36,13 @@ class IafMap(NamedTuple):
         return IafMap(self.net.map(f), f(self.h))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        m, s = self.net(z, self.h)
-        gate = (s + OPEN).sigmoid()
-        return gate * z + (1 - gate) * m, -((-OPEN - s).softplus()).sum(-1)  # log sigmoid(a) = -log(1 + exp(-a))
+        return apply("gate", self.net(z, self.h), z, opening=OPEN)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         y = z
         for _ in range(z.shape[-1]):  # after k passes k elements are right
-            m, s = self.net(y, self.h)
-            gate = (s + OPEN).sigmoid()
-            y = (z - (1 - gate) * m) / gate
+            m, a = _opened(self.net(y, self.h), OPEN)
+            y = (z - (-a).sigmoid() * m) / a.sigmoid()
         return y, self.forward(y)[1]
 
 
@@ -62,3 +60,38 @@ class Iaf(FlowFamily):
         degree = np.arange(self.hidden) % self.n
         masks = order[:, None] <= degree[None, :], degree[:, None] < order[None, :]
         return IafMap(MapNetwork(lambda name: self.weight(t, name), *masks), read)
+
+
+# ---- what follows the network, in one pass ---------------------------------------------------------------------------
+
+
+def _opened(raw: Tensor, opening: float) -> tuple[Tensor, Tensor]:
+    """m, and the a of g = sigmoid(a) and 1 - g = sigmoid(-a)."""
+    m, s = raw.split(2)
+    return m, s + opening
+
+
+def _gate(raw: Tensor, z: Tensor, opening: float) -> tuple[Tensor, Tensor]:
+    m, a = _opened(raw, opening)
+    return a.sigmoid() * z + (-a).sigmoid() * m, -((-a).softplus()).sum(-1)  # log sigmoid(a) = -log(1 + exp(-a))
+
+
+def _gate_grads(g: Any, y: Any, raw: Tensor, z: Tensor, opening: float) -> tuple[Tensor, Tensor]:
+    by_raw, by_z = g[0].contiguous().apply("gate_grad", g[1].contiguous(), raw, z, opening=opening)
+    return by_raw, by_z
+
+
+def _gate_grad(dout: Tensor, dsum: Tensor, raw: Tensor, z: Tensor, opening: float) -> tuple[Tensor, Tensor]:
+    m, a = _opened(raw, opening)
+    g, rest = a.sigmoid(), (-a).sigmoid()
+    by_s = (dout * (z - m) * g + dsum.reshape(*dsum.shape, 1)) * rest  # dg/ds = g (1 - g), d log g/ds = 1 - g
+    return (dout * rest).concatenate(by_s, axis=-1), dout * g
+
+
+# raw is (..., 2 n), m and s side by side, and z (..., n); of the results one is as z, and the other (...)
+rule("gate", twin=_gate, grads=_gate_grads, domain=(ANY, ANY), outputs=2, kernel="gate",
+     accepts=of_shapes(lambda raw, z: len(z) > 1 and raw == (*z[:-1], 2 * z[-1])), flops=lambda y, raw, z: 10 * z.size)
+rule("gate_grad", twin=_gate_grad, domain=(ANY,) * 4, outputs=2, kernel="gate_grad",
+     accepts=of_shapes(lambda dout, dsum, raw, z: len(z) > 1 and dout == z and dsum == z[:-1]
+                       and raw == (*z[:-1], 2 * z[-1])),
+     flops=lambda y, dout, dsum, raw, z: 12 * z.size)

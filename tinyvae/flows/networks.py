@@ -32,12 +32,12 @@ class MapNetwork:
     def map(self, f: Callable[[Tensor], Tensor]) -> MapNetwork:
         return MapNetwork(lambda name: f(self.weights[name]), self.reads, self.gives)
 
-    def __call__(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """The two numbers for each element, each (samples, rows, n), for z (samples, rows, n) and h (rows, given)."""
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """The outputs, the first numbers of all elements beside the second ones, (samples, rows, 2 n), for z (samples,
+        rows, n) and h (rows, given)."""
         w = self.weights
         masks = (Tensor(namespace_of(z.data).asarray(mask.astype(z.dtype)))
                  for mask in (self.reads, np.concatenate([self.gives, self.gives], 1)))
         first, last = (w[name] * mask for name, mask in zip(("0.weight", "1.weight"), masks, strict=True))
         hidden = Linear(first, w["0.bias"], "relu", w["0.weight.1"])(z, h)
-        a, b = (w["gain"] * Linear(last, w["1.bias"])(hidden)).split(2)
-        return a, b
+        return w["gain"] * Linear(last, w["1.bias"])(hidden)

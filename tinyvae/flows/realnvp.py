@@ -42,7 +42,7 @@ class CouplingMap(NamedTuple):
 
     def _move(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """t and tanh(s), 0 where nothing moves; the network's first mask hides what moves from it."""
-        t, s = self.net(z, self.h)
+        t, s = self.net(z, self.h).split(2)
         moves = Tensor(namespace_of(z.data).asarray(self.moves.astype(z.dtype)))
         return t * moves, s.tanh() * moves
 

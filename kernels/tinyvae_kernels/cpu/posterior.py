@@ -1,5 +1,5 @@
 """KL divergences of posteriors: of the Gaussian one from N(0, 1) or from another one, with its draws, in one pass each
-way; of the Gamma, Beta and Dirichlet ones."""
+way; of the Gamma, Beta and Dirichlet ones; and what a flow does behind its network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae_kernels.cpu.runtime.compiled import kernel
-from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1
+from tinyvae_kernels.cpu.runtime.elementary import exp, exp_remainder, expm1, log1p
 from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, total, vector
@@ -157,6 +157,61 @@ def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array
     by_raw, by_other = out if out is not None else (np.empty_like(raw), np.empty_like(other))
     return (by_raw, by_other), [Job(_sample_kl_from_grad, dz, dkl, raw, other, eps, by_raw, by_other, len(eps),
                                     _largest(raw), work=10 * eps.size)]
+
+
+# ---- the gate of an inverse autoregressive flow ----------------------------------------------------------------------
+
+
+@kernel()
+def _gate(raw: Matrix, z: Matrix, out: Matrix, sums: Vector, memory: Matrix, opening: float, part: int,
+          parts: int) -> None:
+    # f = g z + (1 - g) m with g = sigmoid(a) and a = s + opening; log g = min(a, 0) - log(1 + exp(-|a|))
+    (rows, width), terms = z.shape, memory[part]
+    zero, one, opened = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
+    first, last = share(rows, part, parts)
+    for i in range(first, last):
+        for j in range(width):
+            a = raw[i, width + j] + opened
+            e = exp(-abs(a))
+            g, rest = (e if a < zero else one) / (one + e), (one if a < zero else e) / (one + e)
+            out[i, j] = g * z[i, j] + rest * raw[i, j]
+            terms[j] = (a if a < zero else zero) - log1p(e)
+        sums[i] = total(terms)
+
+
+@kernel()
+def _gate_grad(dout: Matrix, dsum: Vector, raw: Matrix, z: Matrix, by_raw: Matrix, by_z: Matrix, opening: float,
+               part: int, parts: int) -> None:
+    # df/dz = g, df/dm = 1 - g, df/da = (z - m) g (1 - g), d log g / da = 1 - g
+    rows, width = z.shape
+    zero, one, opened = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
+    first, last = share(rows, part, parts)
+    for i in range(first, last):
+        for j in range(width):
+            a = raw[i, width + j] + opened
+            e = exp(-abs(a))
+            g, rest = (e if a < zero else one) / (one + e), (one if a < zero else e) / (one + e)
+            by_z[i, j] = dout[i, j] * g
+            by_raw[i, j] = dout[i, j] * rest
+            by_raw[i, width + j] = (dout[i, j] * (z[i, j] - raw[i, j]) * g + dsum[i]) * rest
+
+
+@Launcher
+def gate(raw: Array, z: Array, out: tuple[Array, Array] | None, opening: float) -> Plan:
+    """f = g z + (1 - g) m, as z (..., n), and sum_i log g_i, (...), with g = sigmoid(s + opening).
+
+    `raw` (..., 2 n) holds m and s side by side.
+    """
+    moved, sums = out if out is not None else (np.empty_like(z), np.empty(z.shape[:-1], z.dtype))
+    memory = scratch(z.shape[-1], z.dtype)
+    return (moved, sums), [Job(_gate, raw, z, moved, sums, memory, opening, work=12 * z.size)]
+
+
+@Launcher
+def gate_grad(dout: Array, dsum: Array, raw: Array, z: Array, out: tuple[Array, Array] | None, opening: float) -> Plan:
+    """The gradients by `raw` and by z, from those by f and by the sum."""
+    by_raw, by_z = out if out is not None else (np.empty_like(raw), np.empty_like(z))
+    return (by_raw, by_z), [Job(_gate_grad, dout, dsum, raw, z, by_raw, by_z, opening, work=12 * z.size)]
 
 
 # ---- Gamma and Dirichlet ---------------------------------------------------------------------------------------------

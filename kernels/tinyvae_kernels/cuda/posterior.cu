@@ -1,4 +1,5 @@
-// The sampled posterior and its KL in one pass, and the gradient of both in one pass back. A warp has a datum.
+// The sampled posterior and its KL in one pass, and the gradient of both in one pass back; the gate of a flow. A warp
+// has a datum.
 
 #include "runtime/common.cu"
 #include "runtime/philox.cu"
@@ -121,5 +122,47 @@ sample_kl_from_grad(const real* dz, const real* dkl, const real* raw, const real
     out[at + latent] = FMA(real(0.5) * by_sigma, EXP(real(0.5) * raw[at + latent]), by_logvar);
     by_other[at] = -by_mu;
     by_other[at + latent] = -by_logvar - half * (away * away);
+  }
+}
+
+// ---- the gate of an inverse autoregressive flow: f = g z + (1 - g) m with g = sigmoid(a) and a = s + opening ----
+// A row of raw has m, then as many numbers s. A warp has a row.
+
+// g and 1 - g, neither by a difference
+__device__ __forceinline__ void opened(real a, real e, real& g, real& rest) {
+  const real r = 1 / (1 + e);
+  g = a < 0 ? e * r : r;
+  rest = a < 0 ? r : e * r;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+gate(const real* raw, const real* z, real* moved, real* sums, double opening, unsigned rows, int width) {
+  const unsigned row = blockIdx.x * 8 + threadIdx.x / 32;
+  if (row >= rows) return;  // a warp leaves together
+  const real* m = raw + (whole)2 * row * width;
+  const whole begin = (whole)row * width;
+  real sum = 0;
+  for (int j = threadIdx.x % 32; j < width; j += 32) {
+    const real a = m[width + j] + (real)opening, e = EXP(-FABS(a));
+    real g, rest;
+    opened(a, e, g, rest);
+    moved[begin + j] = FMA(g, z[begin + j], rest * m[j]);
+    sum += (a < 0 ? a : real(0)) - LOG1P(e);
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) sums[row] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+gate_grad(const real* dmoved, const real* dsum, const real* raw, const real* z, real* by_raw, real* by_z,
+          double opening, unsigned rows, unsigned width) {
+  for (unsigned i = thread_number(); i < rows * width; i += thread_count()) {
+    const unsigned row = i / width, at = i + row * width;  // of m; s is `width` numbers on
+    const real a = raw[at + width] + (real)opening, e = EXP(-FABS(a)), d = dmoved[i];
+    real g, rest;
+    opened(a, e, g, rest);
+    by_z[i] = d * g;
+    by_raw[at] = d * rest;
+    by_raw[at + width] = FMA(d * (z[i] - raw[at]), g, dsum[row]) * rest;
   }
 }

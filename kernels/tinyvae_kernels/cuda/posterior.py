@@ -1,10 +1,11 @@
-"""The sampled Gaussian posterior and its KL divergence from N(0, 1) or another Gaussian, in one pass each way."""
+"""The sampled Gaussian posterior and its KL divergence from N(0, 1) or another Gaussian, in one pass each way; and what
+a flow does behind its network."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyvae_kernels.cuda.runtime.arguments import count, new_like, same_type
+from tinyvae_kernels.cuda.runtime.arguments import count, new_like, rows_of, same_type
 from tinyvae_kernels.cuda.runtime.jobs import THREADS, Array, Job, Launcher, Plan, neighbours, spread
 
 
@@ -48,6 +49,29 @@ def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array
     count(2 * eps.size)
     arguments = (dz, dkl, raw, other, eps, by_raw, by_other, np.int32(samples), count(batch), count(latent))
     return (by_raw, by_other), spread("posterior", "sample_kl_from_grad", dtype, batch * latent, *arguments)
+
+
+@Launcher
+def gate(raw: Array, z: Array, out: tuple[Array, Array] | None, opening: float) -> Plan:
+    """f = g z + (1 - g) m, as z (..., n), and sum_i log g_i, (...), with g = sigmoid(s + opening).
+
+    `raw` (..., 2 n) holds m and s side by side.
+    """
+    moved, sums = out if out is not None else (new_like(z), new_like(z, z.shape[:-1]))
+    dtype, (rows, width) = same_type(raw, z, moved, sums), rows_of(z)
+    count(2 * z.size)
+    arguments = (raw, z, moved, sums, np.float64(opening), count(rows), np.int32(width))
+    return (moved, sums), [Job("posterior", "gate", dtype, (-(-rows // 8),), (THREADS,), arguments)] if rows else []
+
+
+@Launcher
+def gate_grad(dout: Array, dsum: Array, raw: Array, z: Array, out: tuple[Array, Array] | None, opening: float) -> Plan:
+    """The gradients by `raw` and by z, from those by f and by the sum."""
+    by_raw, by_z = out if out is not None else (new_like(raw), new_like(z))
+    dtype, (rows, width) = same_type(dout, dsum, raw, z, by_raw, by_z), rows_of(z)
+    count(2 * z.size)
+    arguments = (dout, dsum, raw, z, by_raw, by_z, np.float64(opening), count(rows), count(width))
+    return (by_raw, by_z), spread("posterior", "gate_grad", dtype, rows * width, *arguments)
 
 
 @neighbours("normal", "sample_kl")

@@ -287,6 +287,7 @@ def check_steps():
 
 activations, posterior = check_formulas("bias_activation", "bias_activation_grad", "bias_grad"), check_formulas(
     "gaussian_sample_kl", "gaussian_sample_kl_grad")  # fmt: skip
+gates = check_formulas("gate", "gate_grad")
 likelihoods = check_formulas("bernoulli_log_prob", "gaussian_log_prob", "scale_rows")
 MUTANTS = [
     ("activations", activations, "a < 0 ? real(0) : a;  //", "a > 0 ? a : real(0);  //"),  # hides a NaN
@@ -303,6 +304,11 @@ MUTANTS = [
     ("activations", activations, "tile[k][threadIdx.x].v[l]", "tile[k][threadIdx.x].v[0]"),
     ("posterior", posterior, "x < 1000 ? x :", "x < 1000 ? -x :"),
     ("posterior", posterior, "k > 2", "k > 3"),
+    ("posterior", gates, "rest = a < 0 ? r : e * r", "rest = e * r"),
+    ("posterior", gates, "(a < 0 ? a : real(0))", "real(0)"),
+    ("posterior", gates, "j += 32) {\n    const real a", "j += 64) {\n    const real a"),
+    ("posterior", gates, "d * (z[i] - raw[at]), g,", "d * (z[i] - raw[at]), rest,"),
+    ("posterior", gates, "dsum[row]) * rest", "dsum[0]) * rest"),
     ("posterior", lambda: check_limits(cuda, np.float32), "FABS(x) < 1", "FABS(x) < 0"),
     ("likelihoods", lambda: check_limits(cuda, np.float32), "d == 0 ? d : d", "d"),
     ("likelihoods", lambda: check_limits(cuda, np.float32), "by_mean == 0 ? by_mean : by_mean", "by_mean"),
@@ -385,6 +391,7 @@ def test_every_kernel_is_launched():
     activations()
     posterior()
     check_formulas("gaussian_sample_kl_from", "gaussian_sample_kl_from_grad")()
+    gates()
     check_steps()
     for dtype in (np.uint8, np.float32):
         check_grey_rows(cuda.grey_rows, 3, 40, 5, 0, dtype, np.float32)
