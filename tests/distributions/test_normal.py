@@ -121,6 +121,17 @@ def test_known_divergences(mu, sigma, nats):
     assert abs(together.sample_with_kl(Normal.standard(1, np.float64), Noise(0))[1].item() - nats) <= 5e-5
 
 
+def test_draws_come_with_their_density():
+    """By SciPy; where mu and sigma move with their draw, log q(z) = -eps^2 / 2 - log sigma + ... moves with sigma."""
+    mu, logvar = (Tensor(a, requires_grad=True) for a in (MU, LOGVAR))
+    z, log_q = Normal(mu, logvar).draw(Noise(3), 4)
+    assert_close(log_q.numpy(), stats.norm(MU, np.exp(LOGVAR / 2)).logpdf(z.numpy()).sum(-1), 64)
+    np.testing.assert_array_equal(z.numpy(), Normal(mu, logvar).sample(Noise(3), 4).numpy())
+    by_mu, by_logvar = grad(log_q.sum(), [mu, logvar])
+    np.testing.assert_array_equal(by_mu.numpy(), 0)
+    np.testing.assert_array_equal(by_logvar.numpy(), -0.5 * 4)
+
+
 def test_divergence_is_the_mean_log_ratio():
     q, p = Normal(T([[0.5, -1.0]]), T([[-1.0, 0.3]])), Normal(T([[0.0, 1.0]]), T([[0.5, -0.4]]))
     mean_log_ratio(q, p, kl(q, p).numpy(), 7)

@@ -78,6 +78,13 @@ class Normal(Distribution):
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return self.at(self.noise(noise, samples))
 
+    def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        return self.drawn(self.noise(noise, samples))
+
+    def drawn(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z = mu + sigma eps and log q(z), where (z - mu) / sigma need not be found again: it is eps."""
+        return self.at(eps), -0.5 * (LOG_2PI + self.logvar + eps * eps).sum(-1)
+
     def noise(self, noise: Noise, samples: int) -> Tensor:
         """eps ~ N(0, 1), (samples, batch, n)."""
         return noise.normal((samples, *self.mu.shape), self.mu.dtype)

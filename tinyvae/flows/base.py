@@ -52,11 +52,10 @@ class Flow(Distribution):
         return type(self)(self.base.map(f), [each.map(f) for each in self.maps])
 
     def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        return self.moved(self.base.sample(noise, samples))
+        return self.moved(*self.base.draw(noise, samples))
 
-    def moved(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z_T and log q(z_T) of a z_0, (samples, rows, n) and (samples, rows)."""
-        log_q = self.base.log_prob(z)
+    def moved(self, z: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        """z_T and log q(z_T) of a z_0 with its log q, (samples, rows, n) and (samples, rows)."""
         for each in self.maps:
             z, log_det = each.forward(z)
             log_q = log_q - log_det
@@ -75,7 +74,7 @@ class Flow(Distribution):
     @cached_property
     def _drawn(self) -> Tensor:
         eps = self.base.noise(Noise(0, "moments"), PAIRS)
-        return self.moved(self.base.at(eps.concatenate(-eps)))[0]
+        return self.moved(*self.base.drawn(eps.concatenate(-eps)))[0]
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
