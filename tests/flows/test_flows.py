@@ -177,6 +177,29 @@ def test_a_flow_begins_near_the_identity(name, factor):
     close(log_q.numpy(), q.base.log_prob(Tensor(z_0)).numpy() - 12 * np.log(factor), rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_unit_that_no_datum_moves_is_not_active(name):
+    """The mean of 64 draws varies by a 64th of the prior's variance, which is more than the bound of an active unit;
+    the center does not."""
+    data = tv.data.load("digits")
+    model = tv.VAE(64, hidden=5, latent=4, posterior=name, seed=3)
+    for key, tensor in model.parameters.tensors.items():
+        tensor.data[...] += 0.5 * np.random.default_rng(0).normal(size=tensor.shape) * ("map" in key)
+    model.parameters["encoder.1.weight"].data[...] = 0.0  # q(z|x) is the same for every x
+    assert tv.evaluate(model, data).active_units == 0
+    model.parameters["encoder.1.weight"].data[:, 0] = 1.0  # mu_1 alone
+    assert tv.evaluate(model, data).active_units >= 1
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_center_is_the_mean_of_narrow_flows(name):
+    made, _ = family_of(name)
+    raw = raw_of(made)
+    raw[:, 3:6] = -60.0  # log sigma^2 of z_0
+    q = made.from_raw(Tensor(raw))
+    close(q.center.numpy(), q.mean.numpy())
+
+
 # ---- what depends on what --------------------------------------------------------------------------------------------
 
 

@@ -148,6 +148,11 @@ class Distribution:
         """log |dw / deps|, element by element, or log |det dw/deps| of a vector."""
         return self.moments[1].log()
 
+    @property
+    def center(self) -> Tensor:
+        """A point of each row that the draws lie around: E[z], or what is cheaper where that has no closed form."""
+        return self.mean
+
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
         """E[w] and sd[w] of the stable form, computed once."""

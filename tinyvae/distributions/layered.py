@@ -119,6 +119,14 @@ class Layered(Distribution):
         return _joined(means), _joined(variances)
 
     @property
+    def center(self) -> Tensor:
+        """The mean of the layer that is drawn first, and of each other layer that given the points before it."""
+        z: list[Any] = [None] * len(self.sizes)
+        for l in self.order:
+            z[l] = self.law(l, z).mean
+        return _joined(z)
+
+    @property
     def mean(self) -> Tensor:  # type: ignore[override]
         """E[z], exact for the layer that is drawn first; for the others the mean of their conditional means."""
         return self._moments_of_layers[0]

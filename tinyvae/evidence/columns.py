@@ -14,15 +14,16 @@ from tinyvae.inference.bounds import Draw
 from tinyvae.models import Batch
 
 # A latent unit is active if the variance of its posterior mean over the data is larger than this multiple of the
-# prior's variance (Burda et al. 2016, whose prior has variance 1).
+# prior's variance (Burda et al. 2016, whose prior has variance 1). Where the mean would be estimated by draws, whose
+# noise has a variance, too, the center stands for it.
 ACTIVE = 1e-2
 
 
 def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarray]:
     """The bound `elbo` of each datum by one draw of z, and its parts; the first axis of each array counts data.
 
-    The parts are `reconstruction`, `kl` (data, latent), the posterior mean `mu` and the prior's variance for a model
-    with one latent variable, and `term NAME` for each term of another model.
+    The parts are `reconstruction`, `kl` (data, latent), the posterior's center `mu` and the prior's variance for a
+    model with one latent variable, and `term NAME` for each term of another model.
     """
     if not (model.has("generator") and model.has("posterior")):
         terms = model.terms(batch, Draw(noise)).reported
@@ -30,7 +31,7 @@ def bound_columns(model: Any, batch: Batch, noise: Noise) -> dict[str, np.ndarra
         return {"elbo": np.asarray(model.bound_of(rows))} | {f"term {key}": values for key, values in rows.items()}
     p, q = model.generator(batch), model.posterior(batch)
     z, parts = q.sample_with_kls(p.prior, noise)
-    kl, mu = parts.numpy(), q.mean.numpy()
+    kl, mu = parts.numpy(), q.center.numpy()
     reconstruction = p.likelihood(z).log_prob(model.target(batch)).numpy()[0]
     prior = to_host(p.prior.variance.data)
     if p.prior.mean.ndim == mu.ndim:  # each datum has its own p(z|condition), which tells nothing of the target

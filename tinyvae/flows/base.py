@@ -77,6 +77,14 @@ class Flow(Distribution):
         return self.moved(*self.base.drawn(eps.concatenate(-eps)))[0]
 
     @property
+    def center(self) -> Tensor:
+        """The point to which the maps move the mean of z_0, (rows, n)."""
+        z = self.base.mean[None]
+        for each in self.maps:
+            z = each.forward(z)[0]
+        return z[0]
+
+    @property
     def mean(self) -> Tensor:  # type: ignore[override]
         """E[z], (rows, n), estimated by PAIRS pairs of draws, the same at each call."""
         return self._drawn.mean(0)
