@@ -162,18 +162,24 @@ def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array
 # ---- the gate of an inverse autoregressive flow ----------------------------------------------------------------------
 
 
+@helper
+def _opened(a: Any, e: Any, zero: Any, one: Any) -> Any:
+    # g = sigmoid(a) and 1 - g, neither by a difference; e is exp(-|a|)
+    return (e if a < zero else one) / (one + e), (one if a < zero else e) / (one + e)
+
+
 @kernel()
 def _gate(raw: Matrix, z: Matrix, out: Matrix, sums: Vector, memory: Matrix, opening: float, part: int,
           parts: int) -> None:
     # f = g z + (1 - g) m with g = sigmoid(a) and a = s + opening; log g = min(a, 0) - log(1 + exp(-|a|))
     (rows, width), terms = z.shape, memory[part]
-    zero, one, opened = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
+    zero, one, begin = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         for j in range(width):
-            a = raw[i, width + j] + opened
+            a = raw[i, width + j] + begin
             e = exp(-abs(a))
-            g, rest = (e if a < zero else one) / (one + e), (one if a < zero else e) / (one + e)
+            g, rest = _opened(a, e, zero, one)
             out[i, j] = g * z[i, j] + rest * raw[i, j]
             terms[j] = (a if a < zero else zero) - log1p(e)
         sums[i] = total(terms)
@@ -184,13 +190,12 @@ def _gate_grad(dout: Matrix, dsum: Vector, raw: Matrix, z: Matrix, by_raw: Matri
                part: int, parts: int) -> None:
     # df/dz = g, df/dm = 1 - g, df/da = (z - m) g (1 - g), d log g / da = 1 - g
     rows, width = z.shape
-    zero, one, opened = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
+    zero, one, begin = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         for j in range(width):
-            a = raw[i, width + j] + opened
-            e = exp(-abs(a))
-            g, rest = (e if a < zero else one) / (one + e), (one if a < zero else e) / (one + e)
+            a = raw[i, width + j] + begin
+            g, rest = _opened(a, exp(-abs(a)), zero, one)
             by_z[i, j] = dout[i, j] * g
             by_raw[i, j] = dout[i, j] * rest
             by_raw[i, width + j] = (dout[i, j] * (z[i, j] - raw[i, j]) * g + dsum[i]) * rest
