@@ -294,8 +294,10 @@ def classify(log_joint):
 def _(answer):
     for given in (np.log([[0.1, 0.3], [0.2, 0.2]]), np.array([[-2000.0, -2001.0]])):
         expected = special.softmax(given, axis=1)
-        told = f"for {given.round(2).tolist()} softmax is {expected.round(3).tolist()}"
-        assert np.allclose(answer(given), expected, rtol=0, atol=1e-12), told
+        found = answer(given)
+        told = (f"for log p(x, y) = {given.round(2).tolist()} softmax gives "
+                f"{expected.round(4).tolist()}; found {np.round(found, 4).tolist()}")
+        assert np.allclose(found, expected, rtol=0, atol=1e-12), told
 
 
 # %% tags=["solution"]
@@ -323,8 +325,10 @@ def _(answer):
     images, x = rng.integers(2, size=(9, 5)), rng.integers(2, size=(4, 5))
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1])
     expected = BernoulliNB(alpha=1.0).fit(images, labels).predict_joint_log_proba(x)
-    told = f"BernoulliNB gives {expected[0].round(4).tolist()} for the first image"
-    assert np.allclose(answer(images, labels, x), expected, rtol=0, atol=1e-9), told
+    found = answer(images, labels, x)
+    told = (f"for the four images x BernoulliNB gives log p(x, y) =\n{expected.round(4)}\n"
+            f"found\n{np.round(found, 4)}")
+    assert np.allclose(found, expected, rtol=0, atol=1e-9), told
 
 
 # %% tags=["solution"]
@@ -353,13 +357,19 @@ def third_bit(table, a, b):
 @third_bit.check
 def _(answer):
     even = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]]) / 4
-    told = "if the sum of the bits is always even, 0 and 1 are followed by 1"
-    assert answer(even, 0, 1) == 1, told
+    found = answer(even, 0, 1)
+    told = ("if the sum of the bits is always even, 0 and 1 are followed by 1: expected 1, "
+            f"found {np.round(found, 4)}")
+    assert found == 1, told
     table = np.array([[[1, 3], [2, 2]], [[5, 1], [1, 1]]]) / 16
-    told = "after 1, 0 come five chances for 0 and one for 1: it is 1/6"
-    assert abs(answer(table, 1, 0) - 1 / 6) < 1e-12, told
-    told = "after 0, 0 come one chance for 0 and three for 1: it is 3/4"
-    assert abs(answer(table, 0, 0) - 3 / 4) < 1e-12, told
+    found = answer(table, 1, 0)
+    told = ("after 1, 0 come five chances for 0 and one for 1: expected 1/6 = 0.1667, "
+            f"found {np.round(found, 4)}")
+    assert abs(found - 1 / 6) < 1e-12, told
+    found = answer(table, 0, 0)
+    told = ("after 0, 0 come one chance for 0 and three for 1: expected 3/4 = 0.75, "
+            f"found {np.round(found, 4)}")
+    assert abs(found - 3 / 4) < 1e-12, told
 
 
 # %% tags=["solution"]

@@ -251,8 +251,10 @@ def _(answer):
     for logit in (-2.0, 0.0, 3.0):
         for x in (0, 1):
             expected = stats.bernoulli(1 / (1 + math.exp(-logit))).logpmf(x)
-            told = f"x = {x}, logit = {logit}: SciPy gives {expected:.6f}"
-            assert abs(answer(x, logit) - expected) < 1e-9, told
+            found = answer(x, logit)
+            told = (f"x = {x}, logit = {logit}: SciPy gives {expected:.6f}, "
+                    f"found {found:.6f}")
+            assert abs(found - expected) < 1e-9, told
     for x, logit, expected in ((0, 800.0, -800.0), (1, -800.0, -800.0), (1, 800.0, 0.0),
                                (0, 45.0, -45.0)):
         with np.errstate(all="ignore"):
@@ -286,9 +288,10 @@ def _(answer):
         weight /= weight.sum()
         mean = weight @ z
         expected = mean, weight @ (z - mean) ** 2
-        told = (f"for x = {x}, w = {w}, s = {s} a grid gives mean {expected[0]:.5f}, "
-                f"variance {expected[1]:.5f}")
-        assert np.allclose(answer(x, w, s), expected, rtol=0, atol=1e-7), told
+        found = answer(x, w, s)
+        told = (f"for x = {x}, w = {w}, s = {s} a grid gives the mean {expected[0]:.5f} "
+                f"and the variance {expected[1]:.5f}; found {np.round(found, 5)}")
+        assert np.allclose(found, expected, rtol=0, atol=1e-7), told
 
 
 # %% [markdown]

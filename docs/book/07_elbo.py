@@ -265,7 +265,8 @@ for sigma in (1.0, 0.1, 0.01):
 #
 # ## Exercises
 #
-# Replace the line that returns 0 and run the cell: the check says whether it is right. The solution is folded below.
+# The functions `price`, `importance_weighted` and `highest` return 0.0 so far. Replace that line, `return 0.0`, and run
+# the cell: the check says whether it is right. The solution is folded below.
 #
 # **1. The divergence of two normals.** Write $\mathrm{KL}(N(\mu, \sigma^2) \,\|\, N(0, 1))$, the price in the VAE of
 # chapter 4. What does a datum pay for one latent whose mean is 2, if its variance is that of the prior?

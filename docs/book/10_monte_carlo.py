@@ -203,8 +203,9 @@ def standard_error(values):
 def _(answer):
     for values in ([1.0, 2.0], [0.0, 0.0, 6.0], np.linspace(0, 1, 50) ** 2):
         expected = stats.sem(values)
-        told = f"SciPy gives {expected:.6f} for {len(values)} values"
-        assert abs(answer(np.array(values)) - expected) < 1e-12, told
+        found = answer(np.array(values))
+        told = f"SciPy gives {expected:.6f} for {len(values)} values; found {found:.6f}"
+        assert abs(found - expected) < 1e-12, told
 
 
 # %% tags=["solution"]
@@ -231,8 +232,8 @@ def _(answer):
     for M in (1, 2, 4):
         minibatches = list(itertools.combinations(terms, M))
         each = [answer(np.array(chosen), len(terms)) for chosen in minibatches]
-        told = (f"the mean over all {len(each)} minibatches of {M} is {np.mean(each):.3f}, "
-                f"the sum {terms.sum():.3f}")
+        told = (f"the mean over all {len(each)} minibatches with M = {M} should be the "
+                f"sum, {terms.sum():.3f}; found {np.mean(each):.3f}")
         assert abs(np.mean(each) - terms.sum()) < 1e-9, told
 
 

@@ -359,7 +359,8 @@ for name, settings in methods.items():
 #
 # ## Exercises
 #
-# Replace the line that returns 0 and run the cell: the check says whether it is right. The solution is folded below.
+# The functions `effective_size`, `bias`, `people_in_a_bus` and `tail_of` return 0.0 so far. Replace that line,
+# `return 0.0`, and run the cell: the check says whether it is right. The solution is folded below.
 #
 # **1. The effective sample size.** Write it for given $\log w_k$, so that weights of $e^{-2000}$ do no harm.
 
@@ -374,8 +375,10 @@ def effective_size(log_w):
 def _(answer):
     for log_w, expected in ((np.log([1.0, 3.0]), 1.6), (np.full(7, -2000.0), 7.0),
                             (np.array([900.0, 0.0, 0.0]), 1.0)):
-        told = f"for log w = {log_w.tolist()} expected {expected}"
-        assert abs(answer(log_w) - expected) < 1e-9, told
+        found = answer(log_w)
+        told = (f"for log w = {log_w.round(4).tolist()} expected {expected}, "
+                f"found {found:.4f}")
+        assert abs(found - expected) < 1e-9, told
 
 
 # %% tags=["solution"]
@@ -404,8 +407,10 @@ def _(answer):
         threes = stats.binom(count, 0.5)
         k = np.arange(count + 1)
         expected = threes.pmf(k) @ np.log((count + 2 * k) / count) - math.log(2)
-        told = f"for {count} weights with m = 2 and s = 1 the sum gives {expected:.7f} nats"
-        assert abs(answer(2.0, 1.0, count) / expected - 1) < 0.02, told
+        found = answer(2.0, 1.0, count)
+        told = (f"for {count} weights with m = 2 and s = 1 the sum gives {expected:.7f} "
+                f"nats, and 2 % more or less are allowed; found {found:.7f}")
+        assert abs(found / expected - 1) < 0.02, told
 
 
 # %% tags=["solution"]
@@ -428,8 +433,10 @@ def people_in_a_bus(answers):
 @people_in_a_bus.check
 def _(answer):
     for buses in ([50, 10], [3, 3, 3], [1, 2, 97]):
-        told = f"buses with {buses} people have {np.mean(buses):.4f} on average"
-        assert abs(answer(np.repeat(buses, buses)) - np.mean(buses)) < 1e-9, told
+        found = answer(np.repeat(buses, buses))
+        told = (f"buses with {buses} people have {np.mean(buses):.4f} on average; "
+                f"found {found:.4f}")
+        assert abs(found - np.mean(buses)) < 1e-9, told
 
 
 # %% tags=["solution"]
@@ -457,8 +464,10 @@ def _(answer):
         t = np.array([2000.0, 2001.0]) * s  # so far out that only the tail is left
         log_w = 0.5 * t**2 * (1 / s**2 - 1)
         fall = np.diff(stats.norm.logsf(t / s)) / np.diff(log_w)  # of log P(w > u)
-        told = f"for s = {s} the tail of the normal law gives {-1 / fall[0]:.5f}"
-        assert abs(answer(s) + 1 / fall[0]) < 1e-4, told
+        found = answer(s)
+        told = (f"for s = {s} the tail of the normal law gives k = {-1 / fall[0]:.5f}; "
+                f"found {found:.5f}")
+        assert abs(found + 1 / fall[0]) < 1e-4, told
 
 
 # %% tags=["solution"]

@@ -377,7 +377,9 @@ if gpu:
 #
 # ## Exercises
 #
-# Replace the line that returns 0 and run the cell: the check says whether it is right. The solution is folded below.
+# The functions `houses_of` and `traffic` return `0, 0` so far, `batch_where_arithmetic_wins` returns `0`, and
+# `careful_sum` returns `np.float32(0)`. Replace that line and run the cell: the check says whether it is right. The
+# solution is folded below.
 #
 # **1. Share the houses.** Write the first house and the one after the last for part `part` of `parts`: together all
 # houses, none twice, and no part with two houses more than another.
@@ -394,10 +396,12 @@ def _(answer):
     for count, parts in ((10, 3), (7, 7), (3, 5), (512, 6)):
         cuts = [answer(count, part, parts) for part in range(parts)]
         covered = [house for first, last in cuts for house in range(first, last)]
-        told = f"{count} houses in {parts} parts: {cuts} are not all houses, in order, once"
+        told = (f"{count} houses in {parts} parts: expected all houses, in order, "
+                f"each once; found {cuts}")
         assert covered == list(range(count)), told
         lengths = [last - first for first, last in cuts]
-        told = f"{count} houses in {parts} parts: found parts of {lengths} houses"
+        told = (f"{count} houses in {parts} parts: expected no part with two houses more "
+                f"than another; found parts of {lengths} houses")
         assert max(lengths) - min(lengths) <= 1, told
 
 
@@ -428,8 +432,10 @@ def _(answer):
         with tv.Tape() as kernel:
             _ = pre.apply("bias_activation", bias, kind="tanh")
         expected = tuple(sum(map(table.traffic, tape.working())) for tape in (twin, kernel))
-        told = f"for {r} x {c} numbers the table has {expected} bytes"
-        assert tuple(answer(r, c)) == expected, told
+        found = tuple(answer(r, c))
+        told = (f"for {r} x {c} numbers the table has {expected} bytes of the twin and of "
+                f"the kernel; found {found}")
+        assert found == expected, told
 
 
 # %% tags=["solution"]
@@ -459,8 +465,11 @@ def _(answer):
         batch = 1
         while not batch * operations / peak > launches * seconds:
             batch += 1
-        told = f"for {launches} launches of {seconds:g} s, counting up from 1 finds {batch}"
-        assert answer(launches, seconds, operations, peak) == batch, told
+        found = answer(launches, seconds, operations, peak)
+        told = (f"for {launches} launches of {seconds:g} s, {operations:g} operations for "
+                f"each datum and a peak of {peak:g} a second, counting up from 1 gives "
+                f"{batch}; found {found}")
+        assert found == batch, told
 
 
 # %% tags=["solution"]
