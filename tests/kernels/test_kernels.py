@@ -74,16 +74,16 @@ def _gaussian_sample_kl_from_grad(dz, dkl, raw, other, eps):
 
 def _gate(raw, z, opening):
     m, s = np.split(raw, 2, axis=-1)
-    g = scipy.special.expit(s + opening)
-    return m + g * (z - m), scipy.special.log_expit(s + opening).sum(-1)
+    g, first = scipy.special.expit(s + opening), scipy.special.expit(opening)
+    return m + g * (z / first - m), (scipy.special.log_expit(s + opening) - np.log(first)).sum(-1)
 
 
 def _gate_grad(dout, dsum, raw, z, opening):
     m, s = np.split(raw, 2, axis=-1)
-    g = scipy.special.expit(s + opening)
+    g, first = scipy.special.expit(s + opening), scipy.special.expit(opening)
     slope = 1 / (2 + 2 * np.cosh(s + opening))  # of the logistic function
-    by_s = dout * (z - m) * slope + dsum[..., None] / (1 + np.exp(s + opening))
-    return np.concatenate([dout * (1 - g), by_s], axis=-1), dout * g
+    by_s = dout * (z / first - m) * slope + dsum[..., None] / (1 + np.exp(s + opening))
+    return np.concatenate([dout * (1 - g), by_s], axis=-1), dout * g / first
 
 
 def _bernoulli_log_prob(logits, x):

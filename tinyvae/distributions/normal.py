@@ -79,11 +79,8 @@ class Normal(Distribution):
         return self.at(self.noise(noise, samples))
 
     def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        return self.drawn(self.noise(noise, samples))
-
-    def drawn(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """z = mu + sigma eps and log q(z), where (z - mu) / sigma need not be found again: it is eps."""
-        return self.at(eps), -0.5 * (LOG_2PI + self.logvar + eps * eps).sum(-1)
+        eps = self.noise(noise, samples)
+        return self.at(eps), -0.5 * (LOG_2PI + self.logvar + eps * eps).sum(-1)  # (z - mu) / sigma is eps itself
 
     def noise(self, noise: Noise, samples: int) -> Tensor:
         """eps ~ N(0, 1), (samples, batch, n)."""

@@ -19,6 +19,7 @@ from tinyvae.choices import an, chosen
 from tinyvae.distributions import Distribution, posteriors
 from tinyvae.distributions.normal import Normal
 from tinyvae.distributions.registry import POSTERIORS, PRIORS
+from tinyvae.engine.devices import namespace_of
 from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.nn.layers import Parameters
@@ -51,15 +52,31 @@ class Flow(Distribution):
     def map(self, f: Callable[[Tensor], Tensor]) -> Flow:
         return type(self)(self.base.map(f), [each.map(f) for each in self.maps])
 
-    def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
-        return self.moved(*self.base.draw(noise, samples))
-
-    def moved(self, z: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        """z_T and log q(z_T) of a z_0 with its log q, (samples, rows, n) and (samples, rows)."""
+    def moved(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z_T of a z_0, (samples, rows, n), and sum_t log |det df_t/dz_(t-1)|, (samples, rows)."""
+        total: Any = 0.0
         for each in self.maps:
             z, log_det = each.forward(z)
-            log_q = log_q - log_det
-        return z, log_q
+            total = total + log_det
+        return z, total
+
+    def draw(self, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        z_0, log_q = self.base.draw(noise, samples)
+        z, log_det = self.moved(z_0)
+        return z, log_q - log_det
+
+    def sample_with_kls(self, prior: Distribution, noise: Noise, samples: int = 1) -> tuple[Tensor, Tensor]:
+        """Draws, and the KL as one part, (batch, 1), of which that of z_0 has a closed form:
+
+            KL(q || p) = KL(q(z_0) || N(0, I)) + E[log N(z_0; 0, I) - log p(z_T) - sum_t log |det df_t/dz_(t-1)|].
+
+        The less the maps do, the smaller is what the draws estimate, and with it the noise of the gradient.
+        """
+        mean = self.base.mean
+        standard = Normal.standard(mean.shape[-1], mean.dtype, namespace_of(mean.data))
+        z_0, kl = self.base.sample_with_kl(standard, noise, samples)
+        z, log_det = self.moved(z_0)
+        return z, (kl + (standard.log_prob(z_0) - prior.log_prob(z) - log_det).mean(0)).reshape(-1, 1)
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         return self.draw(noise, samples)[0]
@@ -74,15 +91,12 @@ class Flow(Distribution):
     @cached_property
     def _drawn(self) -> Tensor:
         eps = self.base.noise(Noise(0, "moments"), PAIRS)
-        return self.moved(*self.base.drawn(eps.concatenate(-eps)))[0]
+        return self.moved(self.base.at(eps.concatenate(-eps)))[0]
 
     @property
     def center(self) -> Tensor:
         """The point to which the maps move the mean of z_0, (rows, n)."""
-        z = self.base.mean[None]
-        for each in self.maps:
-            z = each.forward(z)[0]
-        return z[0]
+        return self.moved(self.base.mean[None])[0][0]
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -150,8 +164,8 @@ class FlowFamily:
 
     def from_raw(self, raw: Tensor) -> Flow:
         """The flow of each row, from a network's output (rows, width(n))."""
-        mu, logvar, read = raw[..., : self.n], raw[..., self.n : 2 * self.n], raw[..., 2 * self.n :]
-        return self.law(Normal(mu, logvar), self.of_steps(read))
+        base, read = raw[..., : 2 * self.n], raw[..., 2 * self.n :]
+        return self.law(Normal.from_raw(base.contiguous()), self.of_steps(read))
 
     def of_steps(self, read: Tensor) -> Sequence[Map]:
         """All maps, which read `read`, (rows, read(n))."""

@@ -1,18 +1,20 @@
 """Inverse autoregressive flow (Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling 2016).
 
-    (m, s) = net(z, h),    g = sigmoid(s + 2),    f(z) = g z + (1 - g) m,    log |det df/dz| = sum_i log g_i
+    (m, s) = net(z, h),    g = sigmoid(s + 2),    c = 1 / sigmoid(2),
+    f(z) = c g z + (1 - g) m,    log |det df/dz| = sum_i log c g_i
 
-The i-th elements of m and s depend on z_1 .. z_(i-1) and on h alone, so df/dz is triangular, with g on its diagonal.
-All elements are computed at once. The inverse finds one element after the other: y_i = (z_i - (1 - g_i) m_i) / g_i,
+The i-th elements of m and s depend on z_1 .. z_(i-1) and on h alone, so df/dz is triangular, with c g on its diagonal.
+All elements are computed at once. The inverse finds one element after the other: y_i = (z_i - (1 - g_i) m_i) / (c g_i),
 where m_i and g_i follow from y_1 .. y_(i-1), as many passes as there are dimensions. Every second step goes through the
 elements in reverse order.
 
-The network of q(z|x) gives h. The output of `net` is multiplied by factors that begin at 0, so a step begins as f(z) =
-0.88 z; g is near 1, as in the paper, so that a step at first changes little.
+The network of q(z|x) gives h. The output of `net` is multiplied by factors that begin at 0, so a step begins as the
+identity: the paper has c = 1, with which it would begin as f(z) = 0.88 z.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,7 +44,7 @@ class IafMap(NamedTuple):
         y = z
         for _ in range(z.shape[-1]):  # after k passes k elements are right
             m, a = _opened(self.net(y, self.h), OPEN)
-            y = (z - (-a).sigmoid() * m) / a.sigmoid()
+            y = (z - (-a).sigmoid() * m) / (a.sigmoid() / _sigmoid(OPEN))
         return y, self.forward(y)[1]
 
 
@@ -65,6 +67,10 @@ class Iaf(FlowFamily):
 # ---- what follows the network, in one pass ---------------------------------------------------------------------------
 
 
+def _sigmoid(a: float) -> float:
+    return 1 / (1 + math.exp(-a))
+
+
 def _opened(raw: Tensor, opening: float) -> tuple[Tensor, Tensor]:
     """m, and the a of g = sigmoid(a) and 1 - g = sigmoid(-a)."""
     m, s = raw.split(2)
@@ -73,7 +79,9 @@ def _opened(raw: Tensor, opening: float) -> tuple[Tensor, Tensor]:
 
 def _gate(raw: Tensor, z: Tensor, opening: float) -> tuple[Tensor, Tensor]:
     m, a = _opened(raw, opening)
-    return a.sigmoid() * z + (-a).sigmoid() * m, -((-a).softplus()).sum(-1)  # log sigmoid(a) = -log(1 + exp(-a))
+    first = _sigmoid(opening)
+    log_det = -((-a).softplus() + math.log(first)).sum(-1)  # log sigmoid(a) = -log(1 + exp(-a))
+    return a.sigmoid() / first * z + (-a).sigmoid() * m, log_det
 
 
 def _gate_grads(g: Any, y: Any, raw: Tensor, z: Tensor, opening: float) -> tuple[Tensor, Tensor]:
@@ -83,9 +91,9 @@ def _gate_grads(g: Any, y: Any, raw: Tensor, z: Tensor, opening: float) -> tuple
 
 def _gate_grad(dout: Tensor, dsum: Tensor, raw: Tensor, z: Tensor, opening: float) -> tuple[Tensor, Tensor]:
     m, a = _opened(raw, opening)
-    g, rest = a.sigmoid(), (-a).sigmoid()
-    by_s = (dout * (z - m) * g + dsum.reshape(*dsum.shape, 1)) * rest  # dg/ds = g (1 - g), d log g/ds = 1 - g
-    return (dout * rest).concatenate(by_s, axis=-1), dout * g
+    g, rest, first = a.sigmoid(), (-a).sigmoid(), _sigmoid(opening)
+    by_s = (dout * (z / first - m) * g + dsum.reshape(*dsum.shape, 1)) * rest  # dg/ds = g (1 - g), d log g/ds = 1 - g
+    return (dout * rest).concatenate(by_s, axis=-1), dout * (g / first)
 
 
 # raw is (..., 2 n), m and s side by side, and z (..., n); of the results one is as z, and the other (...)

@@ -171,39 +171,44 @@ def _opened(a: Any, e: Any, zero: Any, one: Any) -> Any:
 @kernel()
 def _gate(raw: Matrix, z: Matrix, out: Matrix, sums: Vector, memory: Matrix, opening: float, part: int,
           parts: int) -> None:
-    # f = g z + (1 - g) m with g = sigmoid(a) and a = s + opening; log g = min(a, 0) - log(1 + exp(-|a|))
+    # f = c g z + (1 - g) m with g = sigmoid(a), a = s + opening and c = 1 / sigmoid(opening);
+    # log g = min(a, 0) - log(1 + exp(-|a|))
     (rows, width), terms = z.shape, memory[part]
     zero, one, begin = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
+    c = one + exp(-begin)
+    log_c = log1p(exp(-begin))
     first, last = share(rows, part, parts)
     for i in range(first, last):
         for j in range(width):
             a = raw[i, width + j] + begin
             e = exp(-abs(a))
             g, rest = _opened(a, e, zero, one)
-            out[i, j] = g * z[i, j] + rest * raw[i, j]
-            terms[j] = (a if a < zero else zero) - log1p(e)
+            out[i, j] = c * g * z[i, j] + rest * raw[i, j]
+            terms[j] = (a if a < zero else zero) - log1p(e) + log_c
         sums[i] = total(terms)
 
 
 @kernel()
 def _gate_grad(dout: Matrix, dsum: Vector, raw: Matrix, z: Matrix, by_raw: Matrix, by_z: Matrix, opening: float,
                part: int, parts: int) -> None:
-    # df/dz = g, df/dm = 1 - g, df/da = (z - m) g (1 - g), d log g / da = 1 - g
+    # df/dz = c g, df/dm = 1 - g, df/da = (c z - m) g (1 - g), d log g / da = 1 - g
     rows, width = z.shape
     zero, one, begin = raw.dtype.type(0), raw.dtype.type(1), raw.dtype.type(opening)
+    c = one + exp(-begin)
     first, last = share(rows, part, parts)
     for i in range(first, last):
         for j in range(width):
             a = raw[i, width + j] + begin
             g, rest = _opened(a, exp(-abs(a)), zero, one)
-            by_z[i, j] = dout[i, j] * g
+            by_z[i, j] = dout[i, j] * (c * g)
             by_raw[i, j] = dout[i, j] * rest
-            by_raw[i, width + j] = (dout[i, j] * (z[i, j] - raw[i, j]) * g + dsum[i]) * rest
+            by_raw[i, width + j] = (dout[i, j] * (c * z[i, j] - raw[i, j]) * g + dsum[i]) * rest
 
 
 @Launcher
 def gate(raw: Array, z: Array, out: tuple[Array, Array] | None, opening: float) -> Plan:
-    """f = g z + (1 - g) m, as z (..., n), and sum_i log g_i, (...), with g = sigmoid(s + opening).
+    """f = c g z + (1 - g) m, as z (..., n), and sum_i log c g_i, (...), with g = sigmoid(s + opening), and c g = 1 for
+    s = 0.
 
     `raw` (..., 2 n) holds m and s side by side.
     """

@@ -125,8 +125,8 @@ sample_kl_from_grad(const real* dz, const real* dkl, const real* raw, const real
   }
 }
 
-// ---- the gate of an inverse autoregressive flow: f = g z + (1 - g) m with g = sigmoid(a) and a = s + opening ----
-// A row of raw has m, then as many numbers s. A warp has a row.
+// ---- the gate of an inverse autoregressive flow: f = c g z + (1 - g) m with g = sigmoid(a) and a = s + opening ----
+// c is 1 / sigmoid(opening). A row of raw has m, then as many numbers s. A warp has a row.
 
 // g and 1 - g, neither by a difference
 __device__ __forceinline__ void opened(real a, real e, real& g, real& rest) {
@@ -141,13 +141,14 @@ gate(const real* raw, const real* z, real* moved, real* sums, double opening, un
   if (row >= rows) return;  // a warp leaves together
   const real* m = raw + (whole)2 * row * width;
   const whole begin = (whole)row * width;
+  const real shut = EXP(-(real)opening), log_c = LOG1P(shut);
   real sum = 0;
   for (int j = threadIdx.x % 32; j < width; j += 32) {
     const real a = m[width + j] + (real)opening, e = EXP(-FABS(a));
     real g, rest;
     opened(a, e, g, rest);
-    moved[begin + j] = FMA(g, z[begin + j], rest * m[j]);
-    sum += (a < 0 ? a : real(0)) - LOG1P(e);
+    moved[begin + j] = FMA((1 + shut) * g, z[begin + j], rest * m[j]);
+    sum += (a < 0 ? a : real(0)) - LOG1P(e) + log_c;
   }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) sums[row] = sum;
@@ -156,13 +157,14 @@ gate(const real* raw, const real* z, real* moved, real* sums, double opening, un
 extern "C" __global__ void __launch_bounds__(256)
 gate_grad(const real* dmoved, const real* dsum, const real* raw, const real* z, real* by_raw, real* by_z,
           double opening, unsigned rows, unsigned width) {
+  const real c = 1 + EXP(-(real)opening);
   for (unsigned i = thread_number(); i < rows * width; i += thread_count()) {
     const unsigned row = i / width, at = i + row * width;  // of m; s is `width` numbers on
     const real a = raw[at + width] + (real)opening, e = EXP(-FABS(a)), d = dmoved[i];
     real g, rest;
     opened(a, e, g, rest);
-    by_z[i] = d * g;
+    by_z[i] = d * (c * g);
     by_raw[at] = d * rest;
-    by_raw[at + width] = FMA(d * (z[i] - raw[at]), g, dsum[row]) * rest;
+    by_raw[at + width] = FMA(d * FMA(c, z[i], -raw[at]), g, dsum[row]) * rest;
   }
 }

@@ -53,7 +53,8 @@ def gaussian_sample_kl_from_grad(dz: Array, dkl: Array, raw: Array, other: Array
 
 @Launcher
 def gate(raw: Array, z: Array, out: tuple[Array, Array] | None, opening: float) -> Plan:
-    """f = g z + (1 - g) m, as z (..., n), and sum_i log g_i, (...), with g = sigmoid(s + opening).
+    """f = c g z + (1 - g) m, as z (..., n), and sum_i log c g_i, (...), with g = sigmoid(s + opening), and c g = 1 for
+    s = 0.
 
     `raw` (..., 2 n) holds m and s side by side.
     """
