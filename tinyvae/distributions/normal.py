@@ -99,7 +99,7 @@ class Normal(Distribution):
         return -0.5 * (LOG_2PI + self.logvar + z * z)
 
     def standardise(self, w: Tensor) -> Tensor:
-        return (w - self.mu).apply("over_exp", 0.5 * self.logvar)
+        return w if self.is_standard() else (w - self.mu).apply("over_exp", 0.5 * self.logvar)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         return self.mu, self.sigma
