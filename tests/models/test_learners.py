@@ -216,6 +216,8 @@ def test_the_prediction_is_the_mean_over_weights():
     assert each.std(0).min() > 0
     np.testing.assert_allclose(law.log_prob(x).numpy(), np.log(np.exp(each).mean(0)), 1e-12)
     np.testing.assert_allclose(law.mean.numpy(), np.mean([one.mean.numpy() for one in law.laws], 0), 1e-12)
+    with pytest.raises(TypeError, match=r"learner=full-vb, whose .* are not independent .* take a run of learner=aevb"):
+        law.log_density(x)
     drawn = np.stack([np.concatenate([part.numpy().ravel() for part in model.weights_of_decoder.draw(
         tv.Noise(seed)).layers[0].map(lambda w: w).weights]) for seed in range(400)])
     m = model.decoder.layers[0].weight.numpy().ravel()

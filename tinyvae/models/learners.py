@@ -93,6 +93,10 @@ class Averaged(Distribution):
         first, *others = (law.log_prob(x)[None] for law in self.laws)
         return first.concatenate(*others).logsumexp(0) - math.log(len(self.laws))
 
+    def log_density(self, w: Tensor) -> Tensor:
+        raise TypeError(f"found learner={FULL_VB}, whose p(x|z) is a mean over draws of the weights, so that pixels are "
+                        f"not independent given z, where some pixels are missing: take a run of learner={AEVB}")
+
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         """Draws, each with the weights of one of the draws w_s, in turn."""
         drawn = [self.laws[number % len(self.laws)].sample(noise) for number in range(samples)]
