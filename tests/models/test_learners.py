@@ -226,6 +226,15 @@ def test_the_prediction_is_the_mean_over_weights():
     assert np.abs(drawn.reshape(400, -1).std(0) / np.exp(-0.5) - 1).max() < stats.norm.ppf(1 - FALSE_ALARM / 24) / 28
 
 
+def test_the_bound_of_full_vb_is_without_the_weights():
+    """With iwae the objective is that bound less the KL of the weights over N."""
+    data = tv.data.load("digits-static")
+    model = tv.VAE(64, hidden=5, latent=2, learner="full-vb")
+    record = tv.fit(model, data, epochs=1, bound="iwae", importance_samples=3)[-1]
+    assert record["train_weights"] > 0.1
+    np.testing.assert_allclose(record["train_bound"], record["train_objective"] + record["train_weights"], 1e-12)
+
+
 @pytest.mark.parametrize(("settings", "said"), [
     ({"bound": "iwae"}, "bound"), ({"beta": 0.5}, "found beta=0.5"), ({"free_bits": 1.0}, "free_bits")])
 def test_settings_of_the_bound_are_refused(settings, said):

@@ -94,8 +94,8 @@ class Averaged(Distribution):
         return first.concatenate(*others).logsumexp(0) - math.log(len(self.laws))
 
     def log_density(self, w: Tensor) -> Tensor:
-        raise TypeError(f"found learner={FULL_VB}, whose p(x|z) is a mean over draws of the weights, so that pixels are "
-                        f"not independent given z, where some pixels are missing: take a run of learner={AEVB}")
+        raise TypeError(f"found learner={FULL_VB}, whose p(x|z) is a mean over draws of the weights, so that pixels "
+                        f"are not independent given z, where some pixels are missing: take a run of learner={AEVB}")
 
     def sample(self, noise: Noise, samples: int = 1) -> Tensor:
         """Draws, each with the weights of one of the draws w_s, in turn."""

@@ -362,5 +362,6 @@ class Training:
         if self.model.bound:  # the objective has other terms beside the bound
             record["train_objective"] = -totals[OBJECTIVE] / count
         if "bound" in step.term_names and "bound" not in sums:  # iwae's, of which the terms of the ELBO are reported
-            record["train_bound"] = -totals[OBJECTIVE] / count
+            others = sum(self.model.weights.get(name, 1.0) * sums[name] for name in step.term_names if name in sums)
+            record["train_bound"] = (-totals[OBJECTIVE] - others) / count
         return record
