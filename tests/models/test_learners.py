@@ -182,7 +182,7 @@ def test_the_posterior_over_weights_of_a_linear_regression(design):
     y = x @ [1.5, -2.0, 1.0] + 0.2 + 0.5 * rng.normal(size=64)
     rows = np.concatenate([x, y[:, None]], 1).astype(np.float32)
     model = Regression(4, dtype="float64")
-    tv.fit(model, tv.DataSet("made-real", rows, rows[:2], (1, 4), 1, "real", "normal"), epochs=1500, batch=64, lr=0.03,
+    tv.fit(model, tv.DataSet("made-real", rows, rows[:2], (1, 4), 1, "real", "normal"), epochs=400, batch=16, lr=0.03,
            schedule="cosine", quiet=True)
     wide = np.concatenate([rows[:, :-1].astype(float), np.ones((64, 1))], 1)
     precision = wide.T @ wide / 0.25 + np.eye(4)
