@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -826,3 +827,18 @@ def test_phases_without_lengths_alternate_step_by_step():
         after = training.model.parameters.arrays()
         changed.append({name.split(".")[0] for name in before if (before[name] != after[name]).any()})
     assert changed == [{"encoder"}, {"decoder"}, {"encoder"}]
+
+
+class Following(Alternating, kind="following"):
+    """The encoder learns for two epochs, then the decoder."""
+
+    def phases(self):
+        return (Phase("encoder", self.terms, ("encoder",), 2), Phase("decoder", self.terms, ("decoder",)))
+
+
+@pytest.mark.parametrize(("epochs", "progress"), [(5, [0, 1 / 2, 0, 1 / 3, 2 / 3]), (1, [0]), (2, [0, 1 / 2])])
+def test_a_schedule_runs_over_each_phase(epochs, progress):
+    settings = Settings(batch=1497, epochs=epochs, schedule="linear", lr=0.5)
+    with warnings.catch_warnings(action="ignore"):  # the second phase may not begin
+        training = Training(Following(64, hidden=5, latent=2, dtype="float64"), tv.data.load("digits"), settings)
+    assert_close(rates(training)[0], 0.5 * (1 - np.array(progress)), 4)

@@ -149,6 +149,16 @@ class Training:
         return self.steps_of[self._turn % len(self.steps_of)] if self.in_turn() else self.steps_of[
             self.phase_at(self.epoch)]
 
+    def stretch(self) -> tuple[int, int]:
+        """The first epoch of the current phase, and how many it has; of phases that take turns, those of the run."""
+        first, last = 0, self.settings.epochs
+        if not self.in_turn():
+            lengths = [phase.epochs or 0 for phase in self.phases]
+            now = self.phase_at(self.epoch)
+            first = sum(lengths[:now])
+            last = last if now == len(self.phases) - 1 else min(last, first + lengths[now])
+        return first, last - first
+
     def phase_at(self, epoch: int) -> int:
         """The number of the phase that an epoch, counted from 0, belongs to, where phases follow each other."""
         end = 0
@@ -232,18 +242,19 @@ class Training:
     def begin_epoch(self) -> None:
         """Write the order and the plan of the current epoch.
 
-        The rates of batch i are the learning rate, lr * schedule(progress), and the weight of the KL, which rises
-        linearly to beta over `warmup` epochs.
+        The rates of batch i are the learning rate, lr * schedule(progress), where the progress is that within the
+        phase, and the weight of the KL, which rises linearly to beta over `warmup` epochs.
         """
         self._turn = self.now(STEP)
         if not self._turn and self.settings.data_mean_bias:
             self._start_bias()
         self.batches.begin(self.epoch)
         settings, steps = self.settings, self.batches.steps
+        first, length = self.stretch()
         plan = np.zeros(self.batches.plan.shape, self.model.dtype)
         for i in range(steps):
             done = self.epoch + i / steps
-            rate = settings.lr * SCHEDULES[settings.schedule](done / max(1, settings.epochs))
+            rate = settings.lr * SCHEDULES[settings.schedule]((done - first) / max(1, length))
             risen = min(1.0, (done + 1 / steps) / settings.warmup) if settings.warmup else 1.0
             plan[i] = (rate, settings.beta * risen)[: plan.shape[1]]
         self.batches.plan[...] = self.xp.asarray(plan)

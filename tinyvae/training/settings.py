@@ -53,8 +53,8 @@ class Settings:
     batch: int = setting(100, "The number of data in a step.")
     optimizer: str = setting("adam", "The optimizer: {}.", OPTIMIZERS)
     lr: float = setting(1e-3, "The learning rate.", later=True)
-    schedule: str = setting("constant", "How the learning rate changes over the whole run: {}.", SCHEDULES,
-                            later=True)
+    schedule: str = setting("constant", "How the learning rate changes over the run, or over each phase of a run "
+                                        "whose phases follow each other: {}.", SCHEDULES, later=True)
     bound: str = setting("elbo-b", "The bound to raise: {}. elbo-b takes the KL in closed form, elbo-a samples it; "
                                    "iwae weighs K draws.", GRADIENTS)
     samples: int = setting(1, "The number of draws of z for each datum (L); with iwae, repetitions of its K draws.")
