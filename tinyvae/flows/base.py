@@ -24,6 +24,7 @@ from tinyvae.engine.noise import Noise
 from tinyvae.engine.tensor import Tensor
 from tinyvae.nn.layers import Parameters
 
+WIDEST = 128  # hidden layer of a map's network: a wider one costs time, and gained nothing where it was tried
 PAIRS = 32  # of draws, z_0 = mu + sigma eps and mu - sigma eps, by which the moments of a flow are estimated
 
 
@@ -208,7 +209,8 @@ def posterior_family(posterior: str, latent: int, hidden: Sequence[int] = (), st
     latent
         The number of dimensions of z.
     hidden
-        The widths of the network of q; a flow's own networks have the first of them, or as many as z has dimensions.
+        The widths of the network of q; a flow's own networks have the first of them, or as many as z has dimensions,
+        but at most `WIDEST`.
     steps
         The number of a flow's maps, 0 for its default; ValueError if the posterior is no flow.
     """
@@ -219,7 +221,7 @@ def posterior_family(posterior: str, latent: int, hidden: Sequence[int] = (), st
         if steps < 0:
             default = FLOWS[posterior].default
             raise ValueError(f"found flow_steps={steps}; expected at least 1, or 0 for the {default} of {posterior}")
-        return FLOWS[posterior](steps, latent, hidden[0] if hidden else latent)
+        return FLOWS[posterior](steps, latent, min(WIDEST, hidden[0] if hidden else latent))
     if steps:
         raise ValueError(f"found flow_steps={steps} with {an(posterior)} posterior, which has no maps; leave it out, "
                          f"or take one of {', '.join(FLOWS)}")
