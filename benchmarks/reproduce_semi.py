@@ -61,8 +61,9 @@ def _shot(smoothing: float, interpolation: float) -> Contestant:
     return Contestant("shot", BY_LABELS["M2"].options | {"smoothing": smoothing, "interpolation": interpolation}, SEMI)
 
 
-SHOT = {"SHOT, neither": _shot(0.0, 0.0), "SHOT, smoothing": _shot(0.01, 0.0), "SHOT, interpolation": _shot(0.0, 1.0),
-        "SHOT, both": _shot(0.01, 1.0)}  # fmt: skip
+# with neither it is M2
+SHOT = {"SHOT, smoothing": _shot(0.01, 0.0), "SHOT, interpolation": _shot(0.0, 10.0),
+        "SHOT, both": _shot(0.01, 10.0)}  # fmt: skip
 STACK = Contestant("m1m2", {"hidden": [500, 500], "activation": "softplus", "latent": 10, "first_epochs": 50},
                    SEMI | {"epochs": 200, "batch": 100, "lr": 2e-3})
 ALL = BY_LABELS | {"M1+M2": STACK} | SHOT

@@ -1,14 +1,17 @@
 """SHOT-VAE's two ideas (Feng, Kong, Chen, Zhang, Zhu & Chen 2021) in a multilayer perceptron; each can be switched off.
 
-The model is p(y) p(z) p(x|y, z) with q(y, z|x) = q(y|x) q(z|x), whose q(z|x) does not read the class. It is trained as
-M2 is (m2.py), with
+The model is that of M2 (m2.py), p(y) p(z) p(x|y, z) with q(y|x) and q(z|x, y), and is trained as it is, with
 
     smoothing       the smooth-ELBO: a label stands for the distribution p~(y) = (1 - smoothing) [y is the label] +
                     smoothing / classes, in the bound of labelled data, sum_y p~(y) (-L(x, y)), and in the classifier's
                     term, sum_y p~(y) log q(y|x);
     interpolation   the weight of the optimal interpolation: for x~ = l x + (1 - l) x' of two data, with l ~ Beta(2, 2),
-                    q(y|x~) is drawn to the same mixture of q(y|x) and q(y|x') by the cross-entropy, and mean and
-                    standard deviation of q(z|x~) to theirs by squared error; no gradient flows into the targets.
+                    q(y|x~) is drawn to the same mixture of q(y|x) and q(y|x') by the cross-entropy; no gradient flows
+                    into the targets.
+
+    style           `apart`: q(z|x) does not read the class, as in the authors' model, and the interpolation draws its
+                    mean and standard deviation, too, to theirs by squared error. A perceptron then leaves the class to
+                    z. So q(z|x, y) is M2's by default, `given-class`.
 
     capacities      as the authors train on MNIST: with a `capacity_weight` w above 0 training holds the two KL of -U(x)
                     at capacities in place of lowering them,
@@ -19,8 +22,8 @@ M2 is (m2.py), with
                     where I_z and I_y rise linearly over `ramp` steps from 0 to `capacity` and to `class_capacity`, or
                     log(classes) if that is less. The authors take w = 30 and the other defaults.
 
-With all at 0 it is M2 with this q(z|x). The authors' code differs in that it draws y by Gumbel-softmax, where here the
-classes are summed, and in that it lets the weights rise.
+With all at 0 it is M2. The authors' code differs in that it draws y by Gumbel-softmax, where here the classes are
+summed, and in that it lets the weights rise.
 """
 
 from __future__ import annotations
@@ -30,11 +33,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyvae.choices import known
 from tinyvae.engine.rules import INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models.batch import Batch
 from tinyvae.models.m2 import M2, probabilities
+
+GIVEN_CLASS, APART = STYLES = "given-class", "apart"
 
 
 def _risen(xp: Any, counters: Any, out: Any, steps: int, dtype: Any) -> Any:
@@ -46,12 +52,12 @@ rule("risen", _risen, (None,), (INDEX,))
 
 
 class Shot(M2, kind="shot"):
-    """q(y|x), q(z|x) and p(x|y, z), each a network."""
+    """q(y|x), q(z|x, y) and p(x|y, z), each a network."""
 
-    reads_class = False
     options: ClassVar = {
         "alpha": M2.options["alpha"], "smoothing": "The part of a label that goes to all classes alike; 0 for none.",
         "interpolation": "The weight of the interpolation between two data; 0 for none.",
+        "style": "Whether q(z|x, y) reads the class, as in M2 (given-class), or not, as the authors' (apart).",
         "capacity_weight": "The weight of |KL - capacity| in place of each KL; 0 for the plain KL, the authors' is 30.",
         "capacity": "The nats at which KL(q(z|x) || p(z)) is held.",
         "class_capacity": "The nats at which KL(q(y|x) || p(y)) is held, at most log(classes).",
@@ -60,9 +66,9 @@ class Shot(M2, kind="shot"):
 
     def build(self, pixels: int, classes: int = 10, hidden: int | Sequence[int] = 400, latent: int = 20,
               activation: str = "relu", alpha: float = 1.0, likelihood: str = "bernoulli",
-              posterior: str = "normal", smoothing: float = 0.01, interpolation: float = 1.0,
-              capacity_weight: float = 0.0, capacity: float = 17.5, class_capacity: float = 17.0,
-              ramp: int = 25_000) -> None:
+              posterior: str = "normal", smoothing: float = 0.01, interpolation: float = 10.0,
+              style: str = GIVEN_CLASS, capacity_weight: float = 0.0, capacity: float = 17.5,
+              class_capacity: float = 17.0, ramp: int = 25_000) -> None:
         if not (0 <= smoothing < 1 and 0 <= interpolation < float("inf")):
             raise ValueError(f"found smoothing={smoothing} and interpolation={interpolation}; expected a number from 0 "
                              "to below 1, and a finite one of at least 0")
@@ -71,6 +77,7 @@ class Shot(M2, kind="shot"):
             raise ValueError(f"found capacity_weight={capacity_weight}, capacity={capacity}, class_capacity="
                              f"{class_capacity} and ramp={ramp}; expected finite numbers of at least 0, and at least "
                              "one step")
+        self.reads_class = known("style", style, STYLES) == GIVEN_CLASS
         super().build(pixels, classes, hidden, latent, activation, alpha, likelihood, posterior)
         self.weights = {"classifier": alpha} | ({"interpolation": -interpolation} if interpolation else {})
 
@@ -86,7 +93,7 @@ class Shot(M2, kind="shot"):
         plain = (weights * (reconstruction - kl - self.log_classes)).sum(0) + entropy
         capacities = self.config["capacity"], min(self.config["class_capacity"], self.log_classes)
         away = sum(abs(found - limit * risen) for found, limit in zip(
-            (kl[0], self.log_classes - entropy), capacities, strict=True))  # q(z|x) is the same for every class
+            ((weights * kl).sum(0), self.log_classes - entropy), capacities, strict=True))
         held = (weights * reconstruction).sum(0) - weight * away
         return Terms({"unlabelled": plain}, unlabelled=held)  # records show the bound itself
 
@@ -113,10 +120,13 @@ class Shot(M2, kind="shot"):
             values = values.detach()
             return share * values + (1 - share) * values[1:].concatenate(values[:1])
 
-        (q_y, q_z), (found_y, found_z) = ((self.q_y(seen), self.q_z(seen)) for seen in map(self.read, (x, mixed(x))))
-        classes = -(mixed(q_y.mean) * found_y.logits.log_softmax()).sum(-1)
+        between = self.read(mixed(x))
+        classes = -(mixed(self.q_y(self.read(x)).mean) * self.q_y(between).logits.log_softmax()).sum(-1)
+        if self.reads_class:  # x~ mixes two classes, and q(z|x~, y) reads one
+            return classes
+        q, found = self.q_z(self.read(x)), self.q_z(between)
         mean, spread = (self._error(ours, mixed(theirs)) for ours, theirs in (
-            (found_z.mean, q_z.mean), (found_z.variance.sqrt(), q_z.variance.sqrt())))
+            (found.mean, q.mean), (found.variance.sqrt(), q.variance.sqrt())))
         return classes + mean + spread
 
     @staticmethod
