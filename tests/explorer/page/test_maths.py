@@ -29,6 +29,7 @@ CASES = {
        for option, what in (("likelihood", "likelihood"), ("activation", "activation"), ("posterior", "family"))
        for name in served()[what] if name != DEFAULTS[option]},
     **{f"model {name}": {"kind": name} for name in served()["model"]},
+    "shot, apart": {"kind": "shot", "style": "apart"},
     "given quadrants:1": {"kind": "cvae", "given": "quadrants:1"},
     "given quadrants:2": {"kind": "cvae", "given": "quadrants:2"},
     "given quadrants:3": {"kind": "cvae", "given": "quadrants:3"},

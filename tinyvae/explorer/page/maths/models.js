@@ -44,12 +44,10 @@ model("m2", {
   classes: (d) => ({ p: softmax(forward("q_y", d.x)) }),
 });
 
-// M2 whose q(z|x) does not read y
+// M2 that was trained with two ideas more; in the style "apart" its q(z|x) does not read y
 model("shot", {
-  chooses: () => true,
-  posterior: (d) => posteriorOf(forward("q_z", d.x)),
-  raw: (z, d) => forward("p_x", z, oneHot(d.y, RUN.config.classes)),
-  classes: (d) => ({ p: softmax(forward("q_y", d.x)) }),
+  ...MODELS.m2,
+  posterior: (d) => (RUN.config.style === "apart" ? posteriorOf(forward("q_z", d.x)) : MODELS.m2.posterior(d)),
 });
 
 // p(z|c), q(z|t, c) and p(t|z, c) (Sohn, Lee & Yan 2015)
