@@ -53,8 +53,9 @@ IAF = Contest("mnist-binarized", ("mean-field", Contestant("vae", WIDE)),
               ("IAF, 2 steps", Contestant("vae", WIDE | {"posterior": "iaf", "flow_steps": 2})),
               ({"epochs": 80, "lr": 1e-3, "batch": 128, "schedule": "cosine"},),
               {BOUND: (1.2, "103.31 to 101.64"), EVIDENCE: (1.2, "97.10 to 95.33")})
+# Pixels are drawn anew, since on fixed bits both contestants overfit more than they differ.
 SLIM: dict[str, Any] = {"hidden": (200, 200), "latent": 40}
-PLANAR = Contest("mnist-binarized", ("diagonal", Contestant("vae", SLIM)),
+PLANAR = Contest("mnist-dynamic", ("diagonal", Contestant("vae", SLIM)),
                  ("planar, 10 maps", Contestant("vae", SLIM | {"posterior": "planar", "flow_steps": 10})),
                  ({"epochs": 40, "lr": 1e-3, "batch": 100, "schedule": "cosine"},),
                  {EVIDENCE: (None, "89.9 to 87.5 after long runs"), BOUND: (None, "none")}, seeds=3)
