@@ -139,7 +139,7 @@ EVIDENCE: dict[str, Any] = {"method": "hmc", "chains": 4, "draws": 50, "leapfrog
 def figure_three(quick: bool, say: Say, seed: int = 0) -> dict[str, Part]:
     """A part for each number of data and learner, and the claims."""
     sizes = {100: 0, 200: 0} if quick else SIZES
-    settings = EVIDENCE | ({"chains": 4, "draws": 20, "count": 20} if quick else {})
+    settings = EVIDENCE | ({"draws": 10, "leapfrog": 1, "count": 5} if quick else {})
     small, large = sizes
     runs = [(size, learner) for size in sizes for learner in (*LEARNERS, *(("mcem",) if size == small else ()))]
 
@@ -147,14 +147,15 @@ def figure_three(quick: bool, say: Say, seed: int = 0) -> dict[str, Part]:
         data = tv.data.load("digits" if quick else "mnist-dynamic")
         count = settings["count"]
         data = replace(data, train=data.train[:size], test=data.test[:count], train_labels=None, test_labels=None)
-        model = tv.VAE(data.dimensions, hidden=5 if quick else 100, latent=3, activation="tanh", init="aevb", seed=seed,
+        hidden, latent = (5, 1) if quick else (100, 3)
+        model = tv.VAE(data.dimensions, hidden=hidden, latent=latent, activation="tanh", init="aevb", seed=seed,
                        likelihood=data.likelihood, learner=learner)
 
         def point(record: dict[str, Any]) -> Point:
             train, test = (tv.evaluate(model, data, part=part, **settings) for part in ("train", "test"))
             return [train.log_evidence, test.log_evidence, test.log_evidence_stderr]
 
-        curve = _trained(_of(size, learner), model, data, sizes[size], 10, seed, say, point)
+        curve = _trained(_of(size, learner), model, data, sizes[size], 1 if quick else 10, seed, say, point)
         return {"curves": {_of(size, learner): curve | {"panel": f"{size:,} training data", "count": count}}}
 
     def claims(content: Content) -> Content:
