@@ -120,11 +120,11 @@ class Shot(M2, kind="shot"):
             values = values.detach()
             return share * values + (1 - share) * values[1:].concatenate(values[:1])
 
-        between = self.read(mixed(x))
-        classes = -(mixed(self.q_y(self.read(x)).mean) * self.q_y(between).logits.log_softmax()).sum(-1)
+        seen, between = self.read(x), self.read(mixed(x))
+        classes = -(mixed(self.q_y(seen).mean) * self.q_y(between).logits.log_softmax()).sum(-1)
         if self.reads_class:  # x~ mixes two classes, and q(z|x~, y) reads one
             return classes
-        q, found = self.q_z(self.read(x)), self.q_z(between)
+        q, found = self.q_z(seen), self.q_z(between)
         mean, spread = (self._error(ours, mixed(theirs)) for ours, theirs in (
             (found.mean, q.mean), (found.variance.sqrt(), q.variance.sqrt())))
         return classes + mean + spread
