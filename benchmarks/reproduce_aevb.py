@@ -139,7 +139,7 @@ EVIDENCE: dict[str, Any] = {"method": "hmc", "chains": 4, "draws": 50, "leapfrog
 def figure_three(quick: bool, say: Say, seed: int = 0) -> dict[str, Part]:
     """A part for each number of data and learner, and the claims."""
     sizes = {100: 0, 200: 0} if quick else SIZES
-    settings = EVIDENCE | ({"draws": 10, "leapfrog": 1, "count": 5} if quick else {})
+    settings: dict[str, Any] = {"method": "importance", "importance_samples": 10, "count": 5} if quick else EVIDENCE
     small, large = sizes
     runs = [(size, learner) for size in sizes for learner in (*LEARNERS, *(("mcem",) if size == small else ()))]
 

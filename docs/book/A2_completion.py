@@ -260,7 +260,8 @@ def _(answer):
             f"{after.round(3).tolist()}")
     assert np.allclose(after, posterior, rtol=0, atol=1e-12), told
     always = answer(-3.0, -1.0, -2.0, 0.0)
-    assert abs(always - 1) < 1e-12, "with equal weights w every proposal is taken"
+    told = f"with equal weights w every proposal is taken: expected 1, found {always:.6f}"
+    assert abs(always - 1) < 1e-12, told
 
 
 # %% tags=["solution"]
