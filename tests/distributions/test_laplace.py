@@ -63,7 +63,7 @@ def test_the_ends_of_the_range(monkeypatch, dtype):
     """Words of all bits 0 and of all bits 1 give finite draws; the outermost is the same on both sides."""
     found = []
     for word in (0, 1, 2**32 - 2, 2**32 - 1):
-        monkeypatch.setattr(laplace, "words", lambda *_, word=word, **__: np.array([word], np.uint64))
+        monkeypatch.setattr(laplace, "words_of", lambda *_, word=word, **__: np.array([word], np.uint64))
         found.append(Laplace(T([0.0], dtype), T([1.0], dtype)).sample(Noise(0)).item())
     assert found[0] == -found[1]
     assert found[2] == -found[3]

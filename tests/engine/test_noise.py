@@ -16,7 +16,7 @@ from support import DTYPES, assert_close, assert_same_bits, likely, likely_zero
 
 import tinyvae as tv
 from tinyvae.engine import noise
-from tinyvae.engine.noise import Noise, normal, permutation, philox, uniform, words
+from tinyvae.engine.noise import Noise, Window, normal, permutation, philox, uniform, words
 
 MANY = 200_000
 
@@ -278,6 +278,59 @@ def test_binarised_rows_are_the_same_bits_on_both_roads(batch, width, scale, dty
     assert_same_bits(fast, readable)
     assert_same_bits(fast[stored[index] == 0], np.zeros((stored[index] == 0).sum(), dtype))
     assert_same_bits(fast[stored[index] == scale], np.ones((stored[index] == scale).sum(), dtype))
+
+
+# ---- some rows of a batch ------------------------------------------------------------
+
+DRAWN = {"normal": {}, "uniform": {}, "laplace": {}, "log_gamma": {"samples": 2}, "poisson": {"samples": 2},
+         "categorical": {"samples": 2}, "binarised_rows": {"scale": 1.0}}  # fmt: skip
+
+
+def draw_of(kind, batch, width, rows, dtype):
+    """A draw of (2, batch, width), or of pixels (batch, width), or of some of its rows."""
+    source = Noise(3, "noise", np.array([5])).restart(rows=rows)
+    first, count, _ = rows or (0, batch, batch)
+    numbers = np.random.default_rng(batch).uniform(0.2, 15, (batch, width)).astype(dtype)
+    if kind == "binarised_rows":
+        grey = tv.Tensor((numbers / 15).astype(np.float32))
+        index = tv.Tensor(np.arange(first, first + count))
+        return source.draw(kind, grey, index, dtype=dtype, **DRAWN[kind]).data[None]
+    if DRAWN[kind]:
+        return source.draw(kind, tv.Tensor(numbers[first : first + count]), **DRAWN[kind]).data
+    return source.draw(kind, shape=(2, count, width), dtype=dtype).data
+
+
+def check_rows(kind, batch, width, dtype, shift=0):
+    """The draw of each part of a batch's rows has the bits that these rows have in the draw of all."""
+    whole = draw_of(kind, batch, width, None, dtype)
+    for first in range(batch):
+        for count in range(1, batch - first + 1):
+            part = draw_of(kind, batch, width, Window(first, count, batch + shift), dtype)
+            assert_same_bits(part, whole[:, first : first + count])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("kind", DRAWN)
+def test_some_rows_of_a_batch_get_the_numbers_that_they_get_in_all(kind, fused):
+    """Also where a run of numbers begins in the middle of a pair, or of the four words of a counter."""
+    with tv.fused(fused):
+        for batch, width in ((5, 3), (4, 1), (3, 4)):
+            for dtype in map(np.dtype, DTYPES):
+                check_rows(kind, batch, width, dtype)
+
+
+def test_rows_of_another_batch_are_found():
+    """With two samples for each row, the place of the second one depends on the rows of the whole batch."""
+    with pytest.raises(AssertionError):
+        check_rows("normal", 5, 3, np.dtype(np.float64), shift=1)
+
+
+def test_draws_for_some_rows_say_which_axis_has_them():
+    source = Noise(3).restart(rows=Window(2, 3, 9))
+    with pytest.raises(ValueError, match=r"^found a draw of shape \(4, 2\) for 3 of the 9 rows .* shared=True"):
+        source.normal((4, 2))
+    source.restart(rows=Window(2, 3, 9))
+    assert_same_bits(source.normal((4, 2), shared=True).data, Noise(3).normal((4, 2)).data)
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -12,7 +12,7 @@ from tinyvae.distributions.base import Distribution
 from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import open_unit, philox, stream_number
+from tinyvae.engine.noise import Window, open_unit, philox, places, stream_number
 from tinyvae.engine.rules import ANY, INDEX, into, log_softmax, logsumexp, rule
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tinyvae.engine.noise import Noise
 
 
-def _categorical(xp: Any, logits: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+def _categorical(xp: Any, logits: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int,
+                 rows: Window | None = None) -> Any:
     # A draw inverts the distribution function: it is the first category k with p_1 + ... + p_k > u, for one uniform
     # number u of 52 bits (the Gumbel-max trick would take one for each category). A category without mass is never the
     # first. The masses are not normalised: u times their sum is compared.
@@ -29,7 +30,7 @@ def _categorical(xp: Any, logits: Any, counters: Any, out: Any, seed: int, strea
     top = xp.amax(wide, axis=-1, keepdims=True)
     likeliest, zero = wide == top, xp.zeros_like(wide)
     mass = xp.cumsum(xp.exp(xp.where(likeliest, zero, wide) - xp.where(likeliest, zero, top)), axis=-1)
-    index = xp.arange(samples * math.prod(batch), dtype=xp.uint64).reshape(samples, *batch, 1)
+    index = places((samples, *batch, 1), rows, xp)
     u = open_unit(*philox((index, site, read(counters[0]), 0), (seed, stream_number(stream)), xp)[:2])
     place = (mass <= u * mass[..., -1:]).sum(axis=-1, keepdims=True)
     # where all logits are -inf or one is NaN, there is no draw

@@ -16,7 +16,7 @@ from tinyvae.distributions.divergence import closed_form, exp_remainder
 from tinyvae.distributions.registry import family
 from tinyvae.distributions.stable import LogTensor, over_exp
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import words
+from tinyvae.engine.noise import Window, words_of
 from tinyvae.engine.rules import ANY, INDEX, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
@@ -27,11 +27,11 @@ LOG_2 = math.log(2)
 
 
 def _laplace(xp: Any, counters: Any, out: Any, seed: int, stream: str, site: int, shape: tuple[int, ...],
-             dtype: Any) -> Any:
+             dtype: Any, rows: Window | None = None) -> Any:
     # |x| is exponential: -log v for v uniform on (0, 1), and the sign is another bit. (The inverse of the distribution
     # function at one uniform u would round u where the tail is, and be infinite at u = 0.) So a 32-bit word gives its
     # last bit as the sign and the others as v, whose small values, the tail, keep their digits: |x| is at most 22.18.
-    bits = words(seed, stream, read(counters[0]), site, math.prod(shape), xp=xp).reshape(shape)
+    bits = words_of(seed, stream, read(counters[0]), site, shape, rows, xp)
     v = ((bits >> xp.uint64(1)).astype(xp.float64) + 0.5) * 2.0**-31
     return into(out, (xp.log(v) * (1 - 2 * (bits & xp.uint64(1)).astype(xp.float64))).astype(dtype))
 

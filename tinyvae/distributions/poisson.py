@@ -29,7 +29,7 @@ from tinyvae.distributions.registry import family, likelihood
 from tinyvae.distributions.stable import LogTensor, replaced, supported
 from tinyvae.distributions.stirling import LOG_2PI, deviance, log_ratio
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import open_unit, philox, stream_number
+from tinyvae.engine.noise import Window, open_unit, philox, places, stream_number
 from tinyvae.engine.rules import INDEX, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
@@ -76,18 +76,20 @@ def _proposal(xp: Any, u: Any, rate: Any) -> tuple[Any, Any]:
     return k, xp.where(k < 0, -xp.inf, chance)
 
 
-def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+def _poisson(xp: Any, rate: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int,
+             rows: Window | None = None) -> Any:
     step, key = read(counters[0]), (seed, stream_number(stream))
     rates = xp.broadcast_to(rate, (samples, *rate.shape)).astype(xp.float64).reshape(-1)
+    index = places((samples, *rate.shape), rows, xp).reshape(-1)
     counts = xp.full(rates.shape, xp.nan)  # NaN remains where the rate is negative, infinite or NaN
     low = xp.flatnonzero((rates >= 0) & (rates < SEARCHED))
     if low.size:
-        counts[low] = _search(xp, rates[low], open_unit(*philox((low, site, step, 0), key, xp)[:2]))
+        counts[low] = _search(xp, rates[low], open_unit(*philox((index[low], site, step, 0), key, xp)[:2]))
     waiting = xp.flatnonzero((rates >= SEARCHED) & (rates < xp.inf))
     for attempt in range(ATTEMPTS):
         if not waiting.size:
             break
-        first, second, third, fourth = philox((waiting, site, step, attempt), key, xp)
+        first, second, third, fourth = philox((index[waiting], site, step, attempt), key, xp)
         k, chance = _proposal(xp, open_unit(first, second) - 0.5, rates[waiting])
         accepted = xp.log(open_unit(third, fourth)) < chance
         counts[waiting[accepted]] = k[accepted]

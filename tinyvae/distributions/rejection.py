@@ -18,16 +18,17 @@ import numpy as np
 
 from tinyvae.distributions import special  # noqa: F401 - registers the row of the derivative
 from tinyvae.engine.devices import read
-from tinyvae.engine.noise import Noise, for_kernel, open_unit, philox, stream_number
+from tinyvae.engine.noise import Noise, Window, for_kernel, open_unit, philox, places, stream_number
 from tinyvae.engine.rules import INDEX, POSITIVE, into, rule
 from tinyvae.engine.tensor import Tensor
 
 ATTEMPTS = 64  # a valid shape is refused so often with a chance of 0.05^64; what is left is no shape, and stays NaN
 
 
-def _log_gamma(xp: Any, shape: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int) -> Any:
+def _log_gamma(xp: Any, shape: Any, counters: Any, out: Any, seed: int, stream: str, site: int, samples: int,
+               rows: Window | None = None) -> Any:
     a = xp.broadcast_to(shape, (samples, *shape.shape)).astype(np.float64)
-    index, step = xp.arange(a.size, dtype=np.uint64).reshape(a.shape), read(counters[0])
+    index, step = places(a.shape, rows, xp), read(counters[0])
     d = xp.where(a < 1, a + 1, a) - 1 / 3
     c = 1 / xp.sqrt(9 * d)
     log_g, waiting, boost = xp.full(a.shape, np.nan), xp.ones(a.shape, bool), 0.0
@@ -56,7 +57,8 @@ def _prepare(arrays: Any, samples: int, **rest: Any) -> dict[str, Any]:
 
 # log G of the step that `counters` holds, (samples, *shape). Its derivative by the shape is the implicit one, along
 # which the distribution function keeps its value (Figurnov et al. 2018): see special.py.
-rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX), kernel="log_gamma", prepare=_prepare)
+rule("log_gamma", _log_gamma, (_by_shape, None), (POSITIVE, INDEX), kernel="log_gamma", prepare=_prepare,
+     asks="draws")
 
 
 def log_gamma(shape: Tensor, noise: Noise, samples: int) -> Tensor:

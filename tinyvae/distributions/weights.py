@@ -45,7 +45,7 @@ class WeightPosterior:
     def draw(self, noise: Noise) -> Network:
         """The network with weights of one draw, which is differentiable by m and s."""
         spread = {name: (0.5 * logvar).exp() for name, logvar in self.log_variances().items()}
-        return self.network.map(lambda m: m + spread[m.name] * noise.normal(m.shape, m.dtype))
+        return self.network.map(lambda m: m + spread[m.name] * noise.normal(m.shape, m.dtype, shared=True))
 
     def kl(self) -> Tensor:
         """KL(q(w) || p(w)), (), in nats."""

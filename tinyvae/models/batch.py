@@ -15,7 +15,7 @@ from tinyvae.choices import an
 from tinyvae.data import DataSet, as_data_set, ways_to_label
 from tinyvae.data.dataset import PARTS
 from tinyvae.engine.devices import Namespace, namespace_of, read
-from tinyvae.engine.noise import Noise, for_kernel, uniform
+from tinyvae.engine.noise import Noise, Window, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 
@@ -57,9 +57,9 @@ def _grey_rows(xp: Any, stored: Any, index: Any, out: Any, scale: float, dtype: 
 
 
 def _binarised_rows(xp: Any, stored: Any, index: Any, counters: Any, out: Any, seed: int, stream: str, site: int,
-                    scale: float, dtype: Any) -> Any:
+                    scale: float, dtype: Any, rows: Window | None = None) -> Any:
     grey = _grey_rows(xp, stored, index, None, scale, dtype)
-    u = uniform(seed, stream, read(counters[0]), site, grey.shape, np.float32, xp=xp)
+    u = uniform(seed, stream, read(counters[0]), site, grey.shape, np.float32, xp=xp, rows=rows)
     drawn = (u.astype(dtype) < grey).astype(dtype)
     return into(out, drawn)
 
@@ -83,7 +83,7 @@ rule("grey_rows", _grey_rows, (None, None), (DATA, INDEX), kernel="grey_rows", p
      accepts=_accepts, picks=True)
 # x is 1 with probability stored / scale, else 0
 rule("binarised_rows", _binarised_rows, (None, None, None), (DATA, INDEX, INDEX), kernel="binarised_rows",
-     prepare=_prepare_drawn, accepts=_accepts, picks=True, flops=3)
+     prepare=_prepare_drawn, accepts=_accepts, asks="draws", picks=True, flops=3)
 
 
 class Rows:

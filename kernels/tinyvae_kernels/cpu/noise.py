@@ -66,6 +66,29 @@ def words_job(counters: Array, count: int, seed: int, stream: int, site: int, at
                       work=4 * words.size)
 
 
+def words_from(counters: Array, begin: int, count: int, seed: int, stream: int, site: int) -> tuple[Array, Job]:
+    """`count` words of an address from number `begin` on, (count,), and the job that draws them."""
+    block, skip = divmod(begin, 4)
+    words, draw = words_job(counters, skip + count, seed, stream, site, first=block)
+    return words.reshape(-1)[skip : skip + count], draw
+
+
+def runs(out: Array, rows: Any) -> list[tuple[int, Array]]:
+    """The runs of neighbouring numbers of a draw: where each begins in the draw for the whole batch, and its part of
+    `out`. The rows of a draw lie on the last axis but one; `rows` are the first of them, their count, and how many the
+    batch has, or None for all."""
+    if rows is None:
+        return [(0, out.reshape(-1))]
+    (first, _, of), width = rows, out.shape[-1]
+    return [((i * of + first) * width, part.reshape(-1)) for i, part in enumerate(out.reshape(-1, *out.shape[-2:]))]
+
+
+@Launcher.question
+def draws(*_: Array, **__: Any) -> bool:
+    """Whether the kernels draw these numbers."""
+    return True
+
+
 # ---- normal numbers --------------------------------------------------------------------------------------------------
 
 
@@ -89,12 +112,18 @@ def _copy(out: Vector, source: Pointer) -> None:
 
 
 @Launcher
-def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+def normal(counters: Array, out: Array, seed: int, stream: int, site: int, rows: Any = None) -> Plan:
     """Standard normal numbers of the address (seed, stream, counters[STEP], site) into `out`."""
-    words, draw = words_job(counters, out.size, seed, stream, site)
-    even = out if out.size % 2 == 0 else np.empty(out.size + 1, out.dtype)
-    jobs = [draw, Job(_normal, even, words, even.size // 2, work=10 * out.size)]
-    return out, jobs if even is out else [*jobs, Job(_copy, out, even)]
+    jobs = []
+    for begin, run in runs(out, rows):
+        skip = begin % 2  # a run may begin in the middle of a pair, and end there
+        count = run.size + skip + (run.size + skip) % 2
+        pairs = run if count == run.size else np.empty(count, out.dtype)
+        words, draw = words_from(counters, begin - skip, count, seed, stream, site)
+        jobs += [draw, Job(_normal, pairs, words, count // 2, work=10 * count)]
+        if pairs is not run:
+            jobs.append(Job(_copy, run, pairs[skip:]))
+    return out, jobs
 
 
 # ---- Gamma numbers ---------------------------------------------------------------------------------------------------
@@ -115,7 +144,7 @@ def _philox(index: Any, site: Any, step: Any, attempt: Any, seed: Any, stream: A
 
 @kernel()
 def _log_gamma(shape: Vector, out: Vector, words: Pointer[np.uint32], counters: Pointer[np.int64], seed: int,
-               stream: int, site: int, part: int, parts: int) -> None:
+               stream: int, site: int, begin: int, part: int, parts: int) -> None:
     dtype, step = out.dtype.type, counters[STEP]
     first, last = share(out.size, part, parts)
     for i in range(first, last):
@@ -127,7 +156,7 @@ def _log_gamma(shape: Vector, out: Vector, words: Pointer[np.uint32], counters: 
         found = np.nan
         for attempt in range(ATTEMPTS):
             if attempt > 0:
-                w0, w1, w2, w3 = _philox(i, site, step, attempt, seed, stream)
+                w0, w1, w2, w3 = _philox(begin + i, site, step, attempt, seed, stream)
             x = np.sqrt(-2.0 * log((np.float64(w0) + 0.5) * UNIT)) * cosine_of_turn(np.float64(w1) * UNIT)
             root = 1.0 + c * x
             v = root * root * root
@@ -140,11 +169,13 @@ def _log_gamma(shape: Vector, out: Vector, words: Pointer[np.uint32], counters: 
 
 
 @Launcher.alone("on a GPU the readable form draws by rejection, one attempt for all elements at a time")
-def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int, rows: Any = None) -> Plan:
     """log G, G ~ Gamma(shape, 1), of the address (seed, stream, counters[STEP], site) into `out` (samples, *shape)."""
-    words, draw = words_job(counters, 4 * out.size, seed, stream, site)
-    taken = Job(_log_gamma, shape, out, words, counters, seed, stream, site, work=60 * out.size)
-    return out, [draw, taken] if out.size else []
+    jobs = []
+    for begin, run in runs(out, rows) if out.size else []:
+        words, draw = words_job(counters, 4 * run.size, seed, stream, site, first=begin)
+        jobs += [draw, Job(_log_gamma, shape, run, words, counters, seed, stream, site, begin, work=60 * run.size)]
+    return out, jobs
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------------------
@@ -210,10 +241,11 @@ _GREY = {"uint8": _grey_bytes, "float32": _grey_floats}
 
 @Launcher
 def binarised_rows(stored: Array, index: Array, counters: Array, out: Array, seed: int, stream: int, site: int,
-                   scale: float) -> Plan:
+                   scale: float, rows: Any = None) -> Plan:
     """The rows `index` of the stored grey images, each pixel drawn 0 or 1 at its grey value; out (batch, pixels)."""
-    words, draw = words_job(counters, out.size, seed, stream, site)
-    drawn = words.reshape(-1)[: out.size].reshape(out.shape)
+    (begin, run), = runs(out, rows)
+    words, draw = words_from(counters, begin, run.size, seed, stream, site)
+    drawn = words.reshape(out.shape)
     kernel = chosen(_BINARISE, stored.dtype.name)
     return out, [draw, Job(kernel, stored, index, drawn, out, scale, work=2 * out.size)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyvae_kernels.cuda.runtime.arguments import count, flat, same_type
@@ -14,6 +16,13 @@ def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Pl
     """Standard normal numbers of the address (seed, stream, counters[STEP], site) into `out`."""
     arguments = (counters, out, count(out.size), np.uint32(seed), np.uint32(stream), np.uint32(site))
     return out, spread("noise", "normal", same_type(out), -(-out.size // 4), *arguments)
+
+
+@Launcher.question
+def draws(*_: Array, rows: Any = None, **__: Any) -> bool:
+    """Whether the kernels draw these numbers: not those of some rows of a batch, whose readable form runs."""
+    return rows is None
+
 
 # Pixels are stored as bytes or as float32, whatever the kernel's own type is.
 _BINARISE, _GREY = ({"uint8": f"{name}_bytes", "float32": f"{name}_floats"} for name in ("binarise", "grey"))
