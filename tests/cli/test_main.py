@@ -103,7 +103,7 @@ def test_the_options_reach_the_run(run):
         "train", "digits-static", "--no-pictures", "--out", "r", "--epochs", 1, "--batch", 300, "--hidden", "9,8",
         "--latent", 3, "--activation", "softplus", "--optimizer", "adagrad", "--lr", 0.02, "--schedule", "linear",
         "--bound", "elbo-a", "--samples", 2, "--beta", 0.5, "--warmup", 1, "--posterior", "gamma",
-        "--estimator", "grep", "--baseline", "fitted", "--clip", 9,
+        "--estimator", "grep", "--baseline", "leave-one-out", "--clip", 9, "--shards", 2,
         "--weight-prior", "--data-mean-bias", "--on-nonfinite", "skip", "--validation", 50, "--patience", 3,
         "--seed", 4, "--dtype", "float64", "--init", "aevb", "--device", "cpu")  # fmt: skip
     assert code == 0, err
@@ -115,10 +115,10 @@ def test_the_options_reach_the_run(run):
         "pseudo_inputs": 0, "learner": "aevb"}  # fmt: skip
     assert config["settings"] == {
         "epochs": 1, "batch": 300, "optimizer": "adagrad", "lr": 0.02, "schedule": "linear", "bound": "elbo-a",
-        "samples": 2, "importance_samples": 1, "gradient": "path", "estimator": "grep", "baseline": "fitted",
+        "samples": 2, "importance_samples": 1, "gradient": "path", "estimator": "grep", "baseline": "leave-one-out",
         "beta": 0.5, "warmup": 1, "free_bits": 0.0, "clip": 9, "weight_prior": True,
         "data_mean_bias": True, "on_nonfinite": "skip", "validation": 50, "labels": 0, "labelled_batch": 0,
-        "patience": 3, "seed": 4}  # fmt: skip
+        "shards": 2, "patience": 3, "seed": 4}  # fmt: skip
 
 
 def test_the_importance_weighted_bound(run):

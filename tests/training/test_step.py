@@ -624,7 +624,7 @@ BAD = [("epochs", -1), ("batch", 0), ("lr", 0.0), ("lr", -1.0), ("lr", math.inf)
        ("bound", "elbo-c"), ("importance_samples", 0), ("importance_samples", 5), ("gradient", "score"),
        ("gradient", "stl"), ("gradient", "dreg"),
        ("optimizer", "lion"), ("on_nonfinite", "ignore"), ("validation", -1), ("patience", -1), ("seed", -1),
-       ("labels", -1), ("labelled_batch", -1),
+       ("labels", -1), ("labelled_batch", -1), ("shards", 0),
        ("seed", 2**32), ("estimator", "magic"), ("baseline", "wise"), ("baseline", "fitted")]  # fmt: skip
 
 

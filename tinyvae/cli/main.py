@@ -13,8 +13,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +38,7 @@ EXAMPLES = {
     "tinyvae doctor": "what is wrong with this machine",
     "tinyvae bench": "how fast it trains, and where the time goes",
 }
+PATIENCE = 1.0  # seconds in which rank 0 can end all processes by its own sentence
 UNWRITTEN = (errno.ENOSPC, errno.EIO, errno.EFBIG)  # what a full or broken place says to a writer
 
 
@@ -140,7 +143,49 @@ def interrupted(stop: KeyboardInterrupt) -> int:
 
 
 def main() -> None:
-    """The entry point: errors that are the user's to mend become one sentence."""
+    """The entry point, also of each process that mpiexec starts."""
+    from tinyvae.training.shards.ranks import launched, ranks
+
+    if launched() == 1:
+        answered(lambda: put_together()(standalone_mode=True))
+        return
+    try:
+        answered(one_of_several)
+    except SystemExit as end:
+        if end.code not in (0, None, 130):  # the others would wait for this process
+            print(end.code if isinstance(end.code, str) else "", end="", file=sys.stderr)
+            ranks().end(end.code if isinstance(end.code, int) else 1)
+        raise
+
+
+def one_of_several() -> None:
+    """What one of the processes of mpiexec does: rank 0 is the program, and the others train along with it."""
+    from tinyvae import runs
+    from tinyvae.training.shards.ranks import ranks
+
+    team = ranks()
+    try:
+        if sys.argv[1:2] != ["train"]:
+            raise ValueError(f"mpiexec started {team.size} processes, and only tinyvae train shares its work out: "
+                             "start one")
+        if team.rank:
+            runs.follow(team)
+            return
+    except KeyboardInterrupt:  # of which rank 0 speaks
+        sys.exit(130)
+    except Exception:
+        time.sleep(PATIENCE if team.rank else 0)  # what rank 0 found out, too, it says for all
+        raise
+    try:
+        put_together()(standalone_mode=True)
+    except SystemExit as end:
+        if not team.led and not end.code:  # as after --help
+            team.from_first(None)
+        raise
+
+
+def answered(program: Callable[[], Any]) -> None:
+    """Run a program; errors that are the user's to mend become one sentence."""
     from tinyvae.engine.tape import TapeError
     from tinyvae.runs import CheckpointError
     from tinyvae.training.faults import TrainingError
@@ -157,7 +202,7 @@ def main() -> None:
         try:
             ours = answer_interrupts()
             use_files(sys.argv[1:])
-            put_together()(standalone_mode=True)
+            program()
         finally:  # what is left, Python's own end, takes a moment, and would answer Ctrl-C by a traceback
             if ours:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)

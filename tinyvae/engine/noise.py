@@ -10,8 +10,8 @@ The address is
     counter = (index // 4, site, step, attempt) which draw: 32 bits each
 
 `site` is the running number of the draw within a step, so that two draws of one step never share a counter;
-`attempt` is for rejection samplers. One counter gives four 32-bit words, hence `index // 4`. `index` is the place in the
-draw for the whole batch, so a part of the rows of a batch gets the numbers that these rows get there.
+`attempt` is for rejection samplers. One counter gives four 32-bit words, hence `index // 4`. `index` is the place in
+the draw for the whole batch, so a part of the rows of a batch gets the numbers that these rows get there.
 """
 
 from __future__ import annotations

@@ -1,17 +1,13 @@
 """`fit` begins a training and `resume` goes on with one; with a run folder both are the same code.
 
-A new run writes its folder and then continues from step 0. The end of an epoch writes the best checkpoint, the line of
-metrics and the last checkpoint, in this order. An epoch that is interrupted in between is repeated, with the same bits.
+A new run writes its folder and then continues from step 0.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,25 +15,20 @@ from typing import Any
 from tinyvae import data as data_sets
 from tinyvae.choices import counted
 from tinyvae.data import DataSet
-from tinyvae.engine.devices import namespace, read
-from tinyvae.models import Model, check_finite, check_model, extensions
+from tinyvae.engine.devices import namespace
+from tinyvae.models import Model, check_finite, check_model
 from tinyvae.progress import watched
 from tinyvae.runs import environment, files, log, schema
 from tinyvae.runs.files import CheckpointError
 from tinyvae.runs.folder import RunFolder, check_uses, configuration
 from tinyvae.runs.loading import anew, built, check_data, data_of, take_parameters
+from tinyvae.runs.loop.epochs import OnEpoch, OnStep, all_epochs, train, watching
+from tinyvae.runs.loop.together import follow, lead
 from tinyvae.training.batches import STEP
 from tinyvae.training.epochs import Training
-from tinyvae.training.faults import TrainingError
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.settings import Settings, described, may_change
-
-OnStep = Callable[[Training, int], None]
-OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was interrupted by Ctrl-C or SIGTERM; the step was finished and the state saved."""
+from tinyvae.training.shards.ranks import ranks
 
 
 def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
@@ -86,17 +77,22 @@ SETTINGS
         origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
         training = Training(model, data, chosen)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
-            if out is not None:
+            if out is not None and not training.ranks.rank:
                 run = RunFolder(out)
                 with run.begun(configuration(model, data.name, chosen, **origin)):
                     run.constant = {"data_sha256": data.fingerprint, **origin}
                     run.save_last(training)
                     train(run, training, step, epoch)
                     return log.read_lines(run.metrics, schema.is_record)
-            records = []
-            while not training.finished():
-                records.append(_epoch(training, lambda: False, step, epoch, None))
-            return [record for record in records if record is not None]
+            records: list[dict[str, Any]] = []
+
+            def noted(record: dict[str, Any], timings: dict[str, Any]) -> None:
+                records.append(record)
+                epoch(record, timings)
+
+            with nullcontext(lambda: False) if out is None else watching(training) as asked:
+                all_epochs(training, asked, step, noted)
+            return records
 
 
 fit.__doc__ = (fit.__doc__ or "").replace("SETTINGS", described("        "))
@@ -122,10 +118,13 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
     Raises CheckpointError if the folder holds no run that can go on, or another process trains it; ValueError for a
     setting that cannot change; TrainingError as `fit` does.
     """
+    if (team := ranks()).rank:
+        return follow(team)
     run = RunFolder(path)
     run.check_path()
     with run.locked():
         _, training = prepare(run, data, device=device, epochs=epochs, **changes)
+        lead(run, training, device=device)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
             train(run, training, step, epoch)
         return log.read_lines(run.metrics, schema.is_record)
@@ -267,76 +266,7 @@ def _record(run: RunFolder, config: dict[str, Any], training: Training, before: 
         files.write_json(run.config_file, config | now)
 
 
-# ---- the loop --------------------------------------------------------------------------------------------------------
-
-
-def train(run: RunFolder, training: Training, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> None:
-    """Train the remaining epochs in a run folder, with a checkpoint after every epoch and after Ctrl-C."""
-    with run.locked(), _interruptible() as interrupted:
-        while not training.finished():
-            try:
-                _epoch(training, interrupted, on_step, on_epoch, run)
-                if interrupted():
-                    run.save_last(training)
-            except TrainingError as fault:
-                files.write_json(run.path / "fault.json", {"message": str(fault), **fault.report})
-                raise
-            if interrupted():
-                raise Interrupted(f"interrupted; the state is saved, {way_on(run)}")
-
-
-def way_on(run: RunFolder) -> str:
-    """The command with which a run that was interrupted goes on."""
-    uses = "".join(f" --use {path}" for path in extensions.PATHS.values())
-    return f"go on with: tinyvae train --resume {run.path}{uses}"
-
-
-def _epoch(training: Training, interrupted: Callable[[], bool], on_step: OnStep | None, on_epoch: OnEpoch | None,
-           run: RunFolder | None) -> dict[str, Any] | None:
-    start, first = time.perf_counter(), read(training.totals[0])
-    for done in training.steps():
-        if on_step:
-            on_step(training, done)
-        if interrupted():
-            return None
-    seconds = time.perf_counter() - start
-    trained = read(training.totals[0]) - first
-    record = training.end_epoch()
-    timings = {"epoch": record["epoch"], "train_seconds": seconds, "data_per_second": trained / seconds,
-               "evaluate_seconds": time.perf_counter() - start - seconds}
-    if run is not None:
-        if record["best"]:
-            run.save_best(training, record)
-        log.append_line(run.metrics, record)
-        log.append_line(run.timings, timings)
-        run.save_last(training)
-    if on_epoch:
-        on_epoch(record, timings)
-    return record
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Within this block Ctrl-C (SIGINT) or SIGTERM asks to stop after the current step; a second one stops at once.
-
-    Yields a function that says whether a stop was asked for. Only the main thread can receive signals.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            signal.default_int_handler(number, frame)
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+# ---- a bar -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

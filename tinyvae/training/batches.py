@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.engine.devices import Array, namespace_of, read
-from tinyvae.engine.noise import permutation
+from tinyvae.engine.noise import Window, permutation
 from tinyvae.engine.rules import ANY, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.models.batch import Batch, Rows
@@ -99,18 +99,24 @@ class Batches:
         """The number of rows in each batch of an epoch; the last batch has the remaining rows."""
         return [min(self.size, self.count - start) for start in range(0, self.count, self.size)]
 
-    def next(self, size: int) -> tuple[Batch, Tensor]:
-        """The batch at the cursor, and its rates."""
+    def next(self, size: int, window: Window | None = None) -> tuple[Batch, Tensor]:
+        """The batch at the cursor or some of its rows, and its rates."""
         for rows in (self.rows, self.labelled):
             if rows is not None and rows.draw is not None:
-                rows.draw.restart()
+                rows.draw.restart(rows=window)
         index = apply("next_indices", Tensor(self.order), Tensor(self.counters), batch=size)
-        rates = apply("next_rates", Tensor(self.plan), Tensor(self.counters))
+        if window is not None:
+            index = index[window.first : window.first + window.size]
+        rates = self.rates()
         labelled = None
         if self.labelled is not None:
             labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order),
                                               Tensor(self.labelled_counters), batch=self.labelled_size))
         return self.rows.at(index, labelled), rates
+
+    def rates(self) -> Tensor:
+        """The rates of the batch at the cursor."""
+        return apply("next_rates", Tensor(self.plan), Tensor(self.counters))
 
     def tick(self, size: int) -> None:
         """Move the counters past a batch, as an operation of the recorded step."""

@@ -33,6 +33,8 @@ from tinyvae.training.mcem import McemStep
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
 from tinyvae.training.selection import check_classes, check_labels, select
 from tinyvae.training.settings import SCHEDULES, Settings, check_read
+from tinyvae.training.shards.ranks import ALONE, check_shards, ranks
+from tinyvae.training.shards.step import ShardedStep
 from tinyvae.training.step import Step
 
 # On a GPU the host checks only after so many steps whether all of them were finite, because each check waits for the
@@ -73,7 +75,8 @@ class Training:
         if settings.patience and self.data.valid is None:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
-        self.xp = model.xp
+        check_shards(settings.shards)
+        self.xp, self.ranks = model.xp, ranks() if settings.shards > 1 else ALONE
         self.counters = self.xp.zeros(3, np.int64)
         self.epoch = 0  # the number of completed epochs
         self.best, self.best_epoch = -math.inf, 0
@@ -82,8 +85,8 @@ class Training:
         check_phases(model.kind, phases := model.phases())
         self.phases: list[Phase] = list(phases)
         check_all_begin(self.phases, settings.epochs)
-        self.steps_of = [(McemStep if phase.chains else Step)(model, phase, self.batches, settings, self.counters)
-                         for phase in self.phases]
+        self.steps_of = [(ShardedStep if settings.shards > 1 else McemStep if phase.chains else Step)(
+            model, phase, self.batches, settings, self.counters) for phase in self.phases]
         terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
         check_weights(model.kind, model.weights, terms, Model.weights)
         for name, plain in (("beta", 1.0), ("warmup", 0.0)):
@@ -333,6 +336,10 @@ class Training:
         if result.active_units_per_layer:
             record["active_units_per_layer"] = result.active_units_per_layer
         record["fingerprint"] = fingerprint(self.model.parameters.arrays())
+        if (rank := self.ranks.differing(record["fingerprint"])) is not None:
+            raise NonFiniteError(f"the parameters of rank {rank} are not those of rank 0 after epoch {self.epoch + 1}; "
+                                 "the epoch was not saved: a machine computed something else, so look at its memory, "
+                                 "and go on from the last checkpoint", {"epoch": self.epoch + 1, "rank": rank})
         self.epoch += 1
         for counters in (self.counters, self.batches.labelled_counters):
             counters[CURSOR] = counters[BATCH] = 0

@@ -48,6 +48,16 @@ def accumulate(terms: Terms, rows: int, loss: Tensor, totals: Any, status: Any) 
         apply("accumulate_terms", *end, *reported.values(), rows=rows)
 
 
+def sum_terms(terms: Terms, rows: int, loss: Tensor, sums: Any) -> None:
+    """Write the loss of some rows, and the sum over the rows of each reported term, into `sums`, in float64."""
+    apply("sum_terms", loss, Tensor(sums), *terms.reported.values(), rows=rows)
+
+
+def accumulate_sums(sums: Any, rows: int, totals: Any, status: Any) -> None:
+    """Add a step of `rows` data, whose loss and terms `sums` has, to `totals`, as `accumulate` does."""
+    apply("accumulate_sums", Tensor(sums), Tensor(totals), Tensor(status), rows=rows)
+
+
 # ---- the rows of the ELBO, which have kernels ------------------------------------------------------------------------
 
 
@@ -94,3 +104,19 @@ def _accumulate_terms(xp: Any, loss: Any, totals: Any, status: Any, *terms: Any,
 
 # the same for any terms, each (rows,) with its own number of rows, or ()
 rule("accumulate_terms", _accumulate_terms, domain=DATA, writes=(1,))
+
+
+def _sum_terms(xp: Any, loss: Any, sums: Any, *terms: Any, rows: int) -> None:
+    sums[...] = xp.asarray((read(loss), *(rows * read(term.mean(dtype=np.float64)) for term in terms)))
+
+
+def _accumulate_sums(xp: Any, sums: Any, totals: Any, status: Any, rows: int) -> None:
+    if read(status[FINITE]) != 1.0:
+        totals[SKIPPED] += 1
+        return
+    loss, *terms = map(read, sums)
+    totals[:SKIPPED] += xp.asarray((rows, *terms, rows * loss, read(status[NORM]), 1))
+
+
+rule("sum_terms", _sum_terms, domain=DATA, writes=(1,))
+rule("accumulate_sums", _accumulate_sums, domain=(DATA, DATA, DATA), writes=(1,))

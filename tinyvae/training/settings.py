@@ -78,6 +78,8 @@ class Settings:
     labels: int = setting(0, "The number of training labels that are used, the same number of each class; 0 uses all.")
     labelled_batch: int = setting(0, "The number of labelled data in a step, where a model learns from labels; 0 takes "
                                      "as many as of the others.")
+    shards: int = setting(1, "The number of parts that each batch is cut into, one for each process of `mpiexec` or "
+                             "more; the bits of a run depend on it.")
     patience: int = setting(0, "Stop after this many epochs that are not better on the validation data; 0 never "
                                  "stops.",
                             later=True)
@@ -102,6 +104,7 @@ class Settings:
             ("validation", self.validation >= 0, "at least 0"),
             ("labels", self.labels >= 0, "at least 0"),
             ("labelled_batch", self.labelled_batch >= 0, "at least 0"),
+            ("shards", self.shards >= 1, "at least 1"),
             ("patience", self.patience >= 0, "at least 0"),
             ("seed", 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
         ):

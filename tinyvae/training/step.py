@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyvae.engine.devices import Array, read, to_host
 from tinyvae.engine.fusion import tf32
-from tinyvae.engine.noise import Noise
+from tinyvae.engine.noise import Noise, Window
 from tinyvae.engine.program import Program, Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.bounds import Draw, Terms
@@ -98,12 +98,15 @@ class Step:
 
     # ---- one step as operations --------------------------------------------------------------------------------------
 
-    def loss(self, size: int) -> tuple[Tensor, Terms, Tensor]:
-        """Forward and backward pass of the batch at the cursor: the loss in nats per datum, the terms, the rates."""
-        batch, rates = self.batches.next(size)
-        self.noise.restart()
+    def loss(self, size: int, rows: Window | None = None) -> tuple[Tensor, Terms, Tensor]:
+        """Forward and backward pass of the batch at the cursor: the loss in nats per datum, the terms, the rates. Some
+        rows alone give their part of the loss, which is a mean over all rows, and of its gradient."""
+        batch, rates = self.batches.next(size, rows)
+        self.noise.restart(rows=rows)
         terms = self.phase.terms(batch, self.draw_of(size))
         loss = objective(terms, self.model.weights, rates, self.scheduled)
+        if rows is not None:
+            loss = loss * (rows.size / rows.of)
         self.model.parameters.collect(grad(loss, self.parameters), self.names)
         return loss, terms, rates
 

@@ -1,0 +1,146 @@
+"""The processes that share the shards of a training: the ranks of an MPI program, which mpiexec starts.
+
+MPI moves bytes here and never adds: in which order it would add is the library's choice. Rank r of R sums its M / R
+shards. Then each rank gets one part of every rank's sums, adds them in the tree (tree.py), and gives the result to all:
+
+    Alltoall  ->  tree  ->  Allgather
+
+Those are as many bytes as an all-reduce moves, and the bits depend on M alone. For this M / R must be a power of two:
+then the shards of a rank are a whole branch of the tree of all shards.
+
+A process that ends while the others wait for it would leave them waiting, so every error ends all.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from tinyvae.engine.devices import Array, namespace_of, to_host
+from tinyvae.training.shards.tree import total
+
+# the variables in which the launchers of MPICH and Intel MPI, of Open MPI and of PMIx say how many processes there are
+LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+
+
+def launched() -> int:
+    """How many processes a launcher of MPI has started together with this one; 1 if none did."""
+    return max([1, *(int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit())])
+
+
+@dataclass
+class Ranks:
+    """The processes of a training, of which this one has the number `rank`."""
+
+    rank: int = 0
+    size: int = 1
+    comm: Any = None  # mpi4py's communicator
+    wish: bool = False  # whether this process was asked to stop
+    stopping: bool = False  # whether one of them was, as all of them know it after the same step
+    led: bool = False  # whether rank 0 has told the others what to train
+    _buffers: dict[Any, tuple[Array, Array, Array]] = field(default_factory=dict)
+
+    def share(self, shards: int) -> range:
+        """The numbers of this rank's shards. ValueError if the shards cannot be shared out."""
+        each, rest = divmod(shards, self.size)
+        if self.size > 1 and (rest or each & (each - 1) or not each):
+            possible = [f"{self.size << k}" for k in range(3)]
+            raise ValueError(f"found shards={shards} and {self.size} processes of mpiexec; expected a power of two of "
+                             f"shards for each of them: take --shards {', '.join(possible)}, ..., or start another "
+                             "number of processes")
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def add(self, vector: Array) -> None:
+        """Replace the vector of every rank by the sum over all ranks, with the same bits on each."""
+        if self.size == 1:
+            return
+        key = (vector.size, vector.dtype.str)
+        if key not in self._buffers:
+            each = -(-vector.size // self.size)  # the numbers that one rank adds, with zeros at the end
+            self._buffers[key] = (np.zeros((self.size, each), vector.dtype), np.empty((self.size, each), vector.dtype),
+                                  np.empty(each, vector.dtype))
+        sent, received, part = self._buffers[key]
+        sent.reshape(-1)[: vector.size] = to_host(vector)
+        self.comm.Alltoall(sent, received)
+        total(received, part)
+        self.comm.Allgather(part, sent)
+        vector[...] = namespace_of(vector).asarray(sent.reshape(-1)[: vector.size])
+
+    def from_first(self, value: Any) -> Any:
+        """What rank 0 gives, on every rank."""
+        return value if self.size == 1 else self.comm.bcast(value if self.rank == 0 else None, root=0)
+
+    def differing(self, value: Any) -> int | None:
+        """The first rank whose value is not that of rank 0, or None."""
+        values = [value] if self.size == 1 else self.comm.allgather(value)
+        return next((rank for rank, other in enumerate(values) if other != values[0]), None)
+
+    def end(self, code: int) -> None:
+        """End all processes."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.comm.Abort(code)
+
+
+ALONE = Ranks()
+
+
+@functools.cache
+def ranks() -> Ranks:
+    """The processes that mpiexec started, or this one alone.
+
+    Raises
+    ------
+    ValueError
+        If mpi4py is missing, or belongs to another MPI than the launcher.
+    """
+    if (expected := launched()) == 1:
+        return ALONE
+    try:
+        from mpi4py import MPI
+    except ImportError as fault:
+        raise ValueError(f"mpiexec started {expected} processes, and mpi4py, by which they speak with each other, "
+                         f"cannot be imported ({fault}): pip install 'tinyvae[mpi]', or start one process") from None
+    comm = MPI.COMM_WORLD
+    if comm.Get_size() != expected:
+        library = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+        raise ValueError(f"the launcher started {expected} processes, and {library} counts {comm.Get_size()}: mpiexec "
+                         "belongs to another MPI than mpi4py; start it by the mpiexec of the same MPI")
+    found = Ranks(comm.Get_rank(), comm.Get_size(), comm)
+    share_processors(comm.Split_type(MPI.COMM_TYPE_SHARED))
+
+    def end_all(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+        print(f"rank {found.rank} of {found.size} ends all processes:", file=sys.stderr)
+        traceback.print_exception(kind, fault, trace)
+        found.end(1)
+
+    sys.excepthook = end_all
+    return found
+
+
+def share_processors(neighbours: Any) -> None:
+    """Give each process of this machine its part of the processors, unless a variable says how many it takes. A
+    launcher may have given each its own already."""
+    mine = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = mine if isinstance(mine, int) else len(mine)
+    each = max(1, count // neighbours.allgather(mine).count(mine))
+    if "NUMBA_NUM_THREADS" not in os.environ and importlib.util.find_spec("numba"):
+        importlib.import_module("numba").config.NUMBA_NUM_THREADS = each
+    if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ):
+        threadpoolctl.threadpool_limits(each, "blas")
+
+
+def check_shards(shards: int) -> None:
+    """Raise ValueError if a training that cannot be shared out was started as several processes."""
+    if shards == 1 and (size := launched()) > 1:
+        raise ValueError(f"mpiexec started {size} processes, and shards=1 gives each of them the same work: take "
+                         f"--shards {size}, or {2 * size} or {4 * size}, or start one process")
