@@ -8,6 +8,7 @@ its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -153,17 +154,24 @@ def main() -> None:
         answered(one_of_several)
     except SystemExit as end:
         if end.code not in (0, None, 130):  # the others would wait for this process
-            print(end.code if isinstance(end.code, str) else "", end="", file=sys.stderr)
-            ranks().end(end.code if isinstance(end.code, int) else 1)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+            with contextlib.suppress(ValueError):  # without MPI there is none that waits
+                ranks().end(end.code if isinstance(end.code, int) else 1)
         raise
 
 
 def one_of_several() -> None:
     """What one of the processes of mpiexec does: rank 0 is the program, and the others train along with it."""
     from tinyvae import runs
-    from tinyvae.training.shards.ranks import ranks
+    from tinyvae.training.shards.ranks import launched_as, ranks
 
-    team = ranks()
+    try:
+        team = ranks()
+    except ValueError:
+        if launched_as():  # of this mistake the first process speaks for all
+            sys.exit(2)
+        raise
     try:
         if sys.argv[1:2] != ["train"]:
             raise ValueError(f"mpiexec started {team.size} processes, and only tinyvae train shares its work out: "

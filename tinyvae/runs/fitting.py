@@ -119,7 +119,8 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
     setting that cannot change; TrainingError as `fit` does.
     """
     if (team := ranks()).rank:
-        return follow(team)
+        follow(team)
+        return team.from_first(None)
     run = RunFolder(path)
     run.check_path()
     with run.locked():
@@ -127,7 +128,7 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
         lead(run, training, device=device)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
             train(run, training, step, epoch)
-        return log.read_lines(run.metrics, schema.is_record)
+        return team.from_first(log.read_lines(run.metrics, schema.is_record))
 
 
 resume.__doc__ = (resume.__doc__ or "").replace("CHANGES", ", ".join(may_change()))

@@ -28,13 +28,24 @@ import threadpoolctl
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.training.shards.tree import total
 
-# the variables in which the launchers of MPICH and Intel MPI, of Open MPI and of PMIx say how many processes there are
-LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+# the variables in which the launchers of MPICH and Intel MPI, and of Open MPI say how many processes there are, and which
+# one this is
+LAUNCHERS = {"PMI_SIZE": "PMI_RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
 
 
 def launched() -> int:
     """How many processes a launcher of MPI has started together with this one; 1 if none did."""
-    return max([1, *(int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit())])
+    return max([1, *map(_number, LAUNCHERS)])
+
+
+def launched_as() -> int:
+    """The number of this process among them, as the launcher counts."""
+    return max(map(_number, LAUNCHERS.values()))
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else 0
 
 
 @dataclass
