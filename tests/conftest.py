@@ -116,6 +116,8 @@ def run(monkeypatch, capsys, tmp_path):
 
     Its pictures have few pixels, which take less time.
     """
+    import matplotlib.font_manager  # noqa: F401  (it lists the fonts of the machine where its cache is empty)
+
     from tinyvae.cli import main as cli
     from tinyvae.pictures import page
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import typer
 
 from tinyvae.choices import counted, known
 from tinyvae.cli.options import Json, make, opened, opt
@@ -34,11 +33,6 @@ BIASED = 5.0  # z
 
 Out = Annotated[Path, opt("The folder for the pictures.")]
 Seed = Annotated[int, opt("Another seed gives other draws.")]
-
-
-def register(app: typer.Typer) -> None:
-    for command in (elbo, montecarlo, variance):
-        app.command()(command)
 
 
 def print_json(found: Any) -> None:
@@ -337,3 +331,6 @@ def notes(found: Comparison) -> list[str]:
     if biased:
         lines.append(f"These are biased, or their variance does not show in the draws: {', '.join(biased)}.")
     return lines + found.notes
+
+
+COMMANDS = (elbo, montecarlo, variance)

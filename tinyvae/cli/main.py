@@ -55,8 +55,11 @@ def program(
     pass
 
 
-def put_together() -> typer.Typer:
-    """All commands as one program. Help texts name the choices that are registered by now."""
+def put_together(only: str = "") -> typer.Typer:
+    """All commands as one program. Help texts name the choices that are registered by now.
+
+    If `only` names a command, it alone is put in: to read the options of all takes longer than to read its own.
+    """
     from tinyvae.cli import classify, commands, completing, conditional, lessons, train
 
     examples = EXAMPLES | lessons.EXAMPLES
@@ -67,20 +70,23 @@ def put_together() -> typer.Typer:
         + "\n\n".join(f"{command:<42}{what}" for command, what in examples.items()),
     )
     app.callback()(program)
-    app.command()(train.train)
-    app.command()(commands.evaluate)
-    app.command()(commands.compare)
-    app.command()(conditional.sample)
-    app.command()(conditional.upscale)
-    for name, text in commands.PICTURES.items():
-        app.command(name, help=text)(commands.picture(name))
-    app.command()(completing.complete)
-    app.command()(classify.classify)
-    app.command()(commands.explore)
-    app.command()(commands.doctor)
-    app.command()(commands.bench)
-    lessons.register(app)
+    known: dict[str, tuple[Callable[..., Any], str | None]] = {
+        "train": (train.train, None), "evaluate": (commands.evaluate, None), "compare": (commands.compare, None),
+        "sample": (conditional.sample, None), "upscale": (conditional.upscale, None),
+        **{name: (commands.picture(name), text) for name, text in commands.PICTURES.items()},
+        "complete": (completing.complete, None), "classify": (classify.classify, None),
+        "explore": (commands.explore, None), "doctor": (commands.doctor, None), "bench": (commands.bench, None),
+        **{command.__name__: (command, None) for command in lessons.COMMANDS},
+    }  # fmt: skip
+    for name in [only] if only in known else known:
+        function, text = known[name]
+        app.command(name, help=text)(function)
     return app
+
+
+def run_command() -> None:
+    """Run the command that the arguments name."""
+    put_together(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=True)
 
 
 def use_files(arguments: list[str]) -> None:
@@ -148,7 +154,7 @@ def main() -> None:
     from tinyvae.training.shards.ranks import launched, ranks
 
     if launched() == 1:
-        answered(lambda: put_together()(standalone_mode=True))
+        answered(run_command)
         return
     try:
         answered(one_of_several)
@@ -185,7 +191,7 @@ def one_of_several() -> None:
         time.sleep(PATIENCE if team.rank else 0)  # what rank 0 found out, too, it says for all
         raise
     try:
-        put_together()(standalone_mode=True)
+        run_command()
     except SystemExit as end:
         if not team.led and not end.code:  # as after --help
             team.from_first(None)
