@@ -1,10 +1,13 @@
 """What several test files share: the false-alarm rate, comparisons that NaN fails, and rows made wrong on purpose."""
 
+import contextlib
 import copy
 import ctypes
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +95,69 @@ def run_python(code, *options, timeout=300, **environment):
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+TRAIN = """
+import numpy as np
+import tinyvae as tv
+
+data = tv.DataSet("made-up", *np.eye(8).reshape(2, 4, 8), (2, 4), 1.0, "threshold", "bernoulli")
+tv.fit(tv.VAE(8, hidden=4, latent=1), data, epochs=1, quiet=True)
+"""
+FORKS = """
+import json, os, runpy, sys, threading
+
+exec(sys.argv[1], {})
+assert threading.active_count() == 1, "a fork would lack the other threads"
+print("ready", flush=True)
+for line in sys.stdin:
+    folder, words, *files = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for descriptor, file in enumerate([os.devnull, *files]):
+            os.dup2(os.open(file, os.O_RDWR), descriptor)
+        sys.argv = words[words[0] == "-m":]
+        if words[0] == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def forks(*options, begin=TRAIN, cwd=ROOT, **environment):
+    """Run many programs, each in a process of its own that need not load what all programs of the library load.
+
+    One process loads it, the kernels' machine code too, and forks for every program. The function that is given takes
+    a folder and the words after `python`, which are a file, or -m and a module, and what these are told. It returns
+    the finished process. Where there are no forks, each program is a process from the beginning.
+    """
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    python = [sys.executable, *options]
+
+    def anew(folder, *words):
+        return subprocess.run([*python, *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True,
+                              check=False)  # fmt: skip
+
+    def forked(folder, *words):
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+            server.stdin.write(json.dumps([str(folder), list(map(str, words)), out.name, err.name]) + "\n")
+            server.stdin.flush()
+            status = int(server.stdout.readline())
+            return subprocess.CompletedProcess(words, status, *(Path(file.name).read_text() for file in (out, err)))
+
+    if not hasattr(os, "fork"):
+        yield anew
+        return
+    with subprocess.Popen([*python, "-c", FORKS, begin], cwd=cwd, env=environment, text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as server:  # fmt: skip
+        assert server.stdout.readline() == "ready\n", "what all programs load cannot be loaded"
+        yield forked
+        server.stdin.close()
 
 
 # ---- kernels by hand -----------------------------------------------------------------

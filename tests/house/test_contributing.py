@@ -1,5 +1,6 @@
 """CONTRIBUTING.md does what it says: its files are put into a copy of the repository, and its commands run there."""
 
+import contextlib
 import functools
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
-from support import ROOT
+from support import ROOT, forks
 
 PAGE = ROOT / "CONTRIBUTING.md"
 if not PAGE.is_file():
@@ -66,18 +67,28 @@ def copy(tmp_path_factory):
         kernels))  # fmt: skip
 
 
-def run_in(folder, command):
-    """A command of the page, as its reader runs it: exit code and all that it prints."""
-    python = shlex.quote(sys.executable)
-    command = re.sub(r"^python ", f"{python} ", re.sub(r"^tinyvae ", f"{python} -m tinyvae ", command))
-    kernels = next(base / "kernels" for base in (folder, ROOT) if (base / "kernels").is_dir())
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(kernels)]), "COLUMNS": "200"}
-    environment["PYTEST_ADDOPTS"] = "-rp"  # a line for each test that passed
-    if kernels.parent == folder:  # its machine code is not that of the real kernels
-        environment["NUMBA_CACHE_DIR"] = str(folder / "cache")
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)  # fmt: skip
-    return done.returncode, done.stdout
+@pytest.fixture(scope="module")
+def run_in():
+    """Runs a command of the page in a folder, as its reader does: exit code and all that it prints."""
+    with contextlib.ExitStack() as stack:
+        @functools.cache
+        def python_of(folder):
+            kernels = next(base / "kernels" for base in (folder, ROOT) if (base / "kernels").is_dir())
+            environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(kernels)]), "COLUMNS": "200"}
+            environment["PYTEST_ADDOPTS"] = "-rp"  # a line for each test that passed
+            if kernels.parent == folder:  # its machine code is not that of the real kernels, and takes a while to make
+                environment |= {"NUMBA_CACHE_DIR": str(folder / "cache"), "begin": "import tinyvae"}
+            return stack.enter_context(forks(cwd=folder, **environment))
+
+        def run(folder, command):
+            program, *words = shlex.split(command)
+            if program in ("python", "tinyvae"):
+                done = python_of(folder)(folder, *(["-m", "tinyvae"] if program == "tinyvae" else []), *words)
+            else:
+                done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout + done.stderr
+
+        yield run
 
 
 def test_all_examples_are_found():
@@ -99,7 +110,7 @@ def assert_tests_ran(command, printed):
 
 
 @pytest.mark.parametrize("title", SECTIONS)
-def test_a_section_does_what_it_says(title, copy, tmp_path):
+def test_a_section_does_what_it_says(title, copy, run_in, tmp_path):
     """Its commands, in order, with the files of all sections in place. Of each test run some pass, none is skipped."""
     folder = copy(SECTIONS[title] is KERNEL)
     if any(" rm " in command for command in SECTIONS[title].commands):  # the other sections need what it removes
@@ -117,7 +128,7 @@ def test_a_section_does_what_it_says(title, copy, tmp_path):
         assert "--use my_family.py" in printed
 
 
-def test_the_files_are_in_the_style_of_the_house(copy):
+def test_the_files_are_in_the_style_of_the_house(copy, run_in):
     """Linters find nothing, and the rules of the rooms hold for the new files."""
     folder = copy(True)
     names = " ".join({name for section in SECTIONS.values() for _, name, _ in section.files if name.endswith(".py")})

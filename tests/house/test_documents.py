@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import forks
 
 from tinyvae.cli import main as cli
 
@@ -21,12 +22,18 @@ def snippets(document):
     return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def program():
+    """Runs a program where every warning is an error, those of the imports among them."""
+    with forks("-W", "error") as run:
+        yield run
+
+
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if snippets(d)], ids=lambda d: d.name)
-def test_snippets_run(document, tmp_path):
+def test_snippets_run(document, program, tmp_path):
     """All snippets of a document, one after the other, as a reader would paste them."""
-    program = tmp_path / "snippets.py"
-    program.write_text("\n".join(snippets(document)))
-    done = subprocess.run([sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "snippets.py").write_text("\n".join(snippets(document)))
+    done = program(tmp_path, "snippets.py")
     assert done.returncode == 0, done.stderr
 
 

@@ -1,12 +1,9 @@
 """A file of the user's own: what it registers is a choice everywhere, and a run asks for it again."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-from support import ROOT
+from support import forks
 
 import tinyvae as tv
 from tinyvae.models import extensions
@@ -64,16 +61,24 @@ class Plain(tv.Model, kind="plain"):
 '''
 
 
-def program(folder, *arguments):
-    """The program in a process of its own: exit code, standard output, standard error."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    done = subprocess.run([sys.executable, "-m", "tinyvae", *map(str, arguments)], cwd=folder, capture_output=True,
-                          text=True, check=False, env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"})
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture(scope="module")
+def python():
+    with forks(COLUMNS="200") as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def program(python):
+    """The program in a process of its own: exit code, standard output, standard error."""
+    def run(folder, *arguments):
+        done = python(folder, "-m", "tinyvae", *arguments)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(program, tmp_path_factory):
     """The file, and a run of two epochs with its posterior and its likelihood."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.py").write_text(OWN)
@@ -84,7 +89,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_what_a_file_registers_is_a_choice_and_in_the_help(folder, run):
+def test_what_a_file_registers_is_a_choice_and_in_the_help(folder, program, run):
     code, out, _ = program(folder, "train", "--use", "own.py", "--help")
     assert code == 0
     for name in ("tests-student", "soft-bernoulli", "plain"):
@@ -105,7 +110,7 @@ def test_a_run_records_the_file_and_asks_for_it_again(folder, run):
         assert "--use own.py" in err
 
 
-def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
+def test_a_run_goes_on_with_the_file_and_refuses_another(folder, program):
     """The bits are those of a run that was not stopped; a changed file, even by a comment, is not the same."""
     code, out, err = program(folder, "train", "--resume", "run", "--use", "own.py", "--epochs", 3, "--json",
                              "--no-pictures")  # fmt: skip
@@ -123,7 +128,7 @@ def test_a_run_goes_on_with_the_file_and_refuses_another(folder):
     assert "another version of own.py" in err
 
 
-def test_a_model_of_ones_own_from_the_command_line(folder):
+def test_a_model_of_ones_own_from_the_command_line(folder, program):
     code, out, err = program(folder, "train", "digits", "--use", "own.py", "--model", "plain", "--hidden", 20,
                              "--option", "scale=2.5", "--epochs", 1, "--out", "plain", "--json",
                              "--no-pictures")  # fmt: skip
@@ -153,12 +158,11 @@ def test_a_file_that_cannot_be_used_gets_a_sentence(content, sentence, tmp_path)
     assert not extensions.USED
 
 
-def test_a_run_of_a_class_of_ones_own_is_refused_elsewhere(folder, tmp_path):
+def test_a_run_of_a_class_of_ones_own_is_refused_elsewhere(python, tmp_path):
     """A model defined in a script is recorded with the script's file; another process without it gets a sentence."""
     script = tmp_path / "script.py"
     script.write_text(OWN + 'tv.fit(Plain(64), "digits", out="run", epochs=1, quiet=True)\n')
-    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": path})
+    python(tmp_path, "script.py").check_returncode()
     with pytest.raises(tv.CheckpointError, match=r"was made with script\.py"):
         tv.load(tmp_path / "run")
 
