@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tinyvae.sklearn import SemiSupervisedVAEClassifier, VAEImputer, VAETransformer
 
 SMALL = {"hidden": 8, "epochs": 2}
-LEARNS = {"hidden": 8, "epochs": 12, "learning_rate": 0.02}  # enough for the checks that look at the accuracy
+LEARNS = {"hidden": 8, "epochs": 6, "learning_rate": 0.05}  # enough for the checks that look at the accuracy
 
 
 def expected_failures(estimator):

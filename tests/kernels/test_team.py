@@ -218,7 +218,7 @@ def test_all_threads_work_at_once(count):
     """Also after they have gone to sleep, again and again. A helper that is just about to sleep may miss its signal,
     and leaves its part to the others, who cannot take it here: so all sleep before each meeting."""
     team = team_of(count)
-    for _ in range(3):
+    for _ in range(2):
         if team._helpers:
             wait_for("helpers never sleep", lambda: len(team._sleeping) == count - 1)
         meeting, seen = met(count)

@@ -184,6 +184,7 @@ import numpy as np, tinyvae as tv
 import tests.training.test_replay as test_replay
 from tinyvae_kernels.cpu.runtime.team import team
 
+test_replay.STEPS = 20  # 2000 rows: three batches and a smaller one
 data = test_replay.made("large").data
 {begin}
 print(json.dumps([records[-1]["fingerprint"], records[-1]["step"], team.count]))

@@ -76,7 +76,9 @@ def test_launchers(name, dtype, batch, width, samples, seed, schedule, few, data
 def test_large_launches_in_every_order(name, dtype, width, few, blocks):
     """More than a block, a warp and a chunk, of sizes that nothing divides but pieces; the same bits in every order."""
     likelihood_file.FEW, jobs.BLOCKS = few, blocks
-    arrays, attributes = make(name, np.random.default_rng(8), 301, width, 2, dtype)
+    # where a row of pixels has a block to itself, which the host runs slowly, 122 rows do as well as 602
+    batch = 61 if few and name.endswith("_log_prob") else 301
+    arrays, attributes = make(name, np.random.default_rng(8), batch, width, 2, dtype)
     DRIVER.schedule, *others = SCHEDULES
     found = check_launcher(name, arrays, attributes, launcher=getattr(cuda, name))
     for DRIVER.schedule in others:
