@@ -158,7 +158,7 @@ def test_the_prior_is_that_of_the_hierarchy():
 
 
 def small(inference, **options):
-    return Hierarchical(3, hidden=(4,), latent=(2, 1), activation="tanh", inference=inference, dtype="float64",
+    return Hierarchical(3, hidden=(2,), latent=(2, 1), activation="tanh", inference=inference, dtype="float64",
                         **options)
 
 
