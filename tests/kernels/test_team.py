@@ -215,8 +215,8 @@ def wait_for(what, true):
 @pytest.mark.parametrize("count", [n for n in COUNTS if n > 1])
 @ends
 def test_all_threads_work_at_once(count):
-    """Also after they have gone to sleep, again and again. A helper that is just about to sleep may miss its signal,
-    and leaves its part to the others, who cannot take it here: so all sleep before each meeting."""
+    """Also after they have gone to sleep. A helper that is just about to sleep may miss its signal, and leaves its part
+    to the others, who cannot take it here: so all sleep before each meeting."""
     team = team_of(count)
     for _ in range(2):
         if team._helpers:

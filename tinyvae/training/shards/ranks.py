@@ -28,8 +28,8 @@ import threadpoolctl
 from tinyvae.engine.devices import Array, namespace_of, to_host
 from tinyvae.training.shards.tree import total
 
-# the variables in which the launchers of MPICH and Intel MPI, and of Open MPI say how many processes there are, and which
-# one this is
+# the variables in which launchers say how many processes there are, and which one this is: MPICH's and Intel's, Open
+# MPI's
 LAUNCHERS = {"PMI_SIZE": "PMI_RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
 
 
