@@ -1,6 +1,8 @@
 """A batch in shards: the same draws and the same gradient as the whole batch, added in a tree that only their number
 decides; and what mixes rows is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -185,6 +187,17 @@ def test_who_computes_what():
     for size, shards in ((2, 3), (2, 6), (4, 2), (3, 9)):
         with pytest.raises(ValueError, match=rf"found shards={shards} and {size} processes .* take --shards {size}, "):
             Ranks(0, size).share(shards)
+
+
+def test_an_evaluation_is_put_in_the_order_of_the_data():
+    """Of five batches and three processes; of one batch and three, of which two found nothing."""
+    for count in (5, 1):
+        teams = [Ranks(rank, 3) for rank in range(3)]
+        found = [{"x": [np.array([n]) for n in range(count) if team.computes(n)]} for team in teams]
+        found = [columns if columns["x"] else {} for columns in found]
+        for team, columns in zip(teams, found, strict=True):
+            team.comm = SimpleNamespace(allgather=lambda mine, all_of_them=found: all_of_them)
+            assert np.concatenate(team.in_order(columns)["x"]).tolist() == list(range(count))
 
 
 def test_a_launcher_is_noticed(monkeypatch):

@@ -166,7 +166,8 @@ class Evaluation:
 def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: int = 0, seed: int = 0,
              part: str = "test", method: str | None = None, count: int | None = None, *, chains: int | None = None,
              temperatures: int | None = None, leapfrog: int | None = None, draws: int | None = None,
-             start: str | None = None, progress: Callable[[float], Any] = lambda share: None) -> Evaluation:
+             start: str | None = None, progress: Callable[[float], Any] = lambda share: None,
+             team: Any = None) -> Evaluation:
     """Evaluate a model on a part of a data set, of a named one ("digits"), or on an array (count, pixels) in [0, 1].
 
     Pixels that are drawn at each use come from a stream of their own, so every call draws the same pixels.
@@ -183,6 +184,9 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         The number of data to take, from the first on. None takes all; with `ais` and `hmc` at most 100.
     progress
         A function that is called now and then with the share of the estimation of log p(x) that is done.
+    team
+        The processes that share the batches out among them (`Ranks` of training/shards/ranks.py), each of which calls
+        this function and gets the same result. None stands for this process alone.
 
     Raises
     ------
@@ -215,6 +219,8 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
         progress(done / work)
 
     for number, batch in enumerate(batches_of(model, data, seed, part, used)):
+        if team is not None and not team.computes(number):
+            continue
         noise.restart(number)
         found = bound_columns(model, batch, noise)
         if model.has("classify"):
@@ -225,6 +231,7 @@ def evaluate(model: Any, data: DataSet | np.ndarray | str, importance_samples: i
             found |= chosen_method.estimate(model, batch, noise, report, **settings)
         for column_name, values in found.items():
             columns.setdefault(column_name, []).append(values.astype(np.float64))
+    columns = columns if team is None else team.in_order(columns)
     column = {key: np.concatenate(values) for key, values in columns.items()}
     elbo, elbo_error = mean_and_error(column["elbo"])
     own = data.log_jacobian(part)

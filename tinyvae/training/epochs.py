@@ -326,7 +326,7 @@ class Training:
             record["importance_samples"] = draws
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
-                result = evaluate(self.model, self.data, part=part, importance_samples=draws)
+                result = evaluate(self.model, self.data, part=part, importance_samples=draws, team=self.ranks)
                 record |= {f"{part}_{key}": getattr(result, key) for key in EVALUATED}
                 record |= {f"{part}_{name}": mean for name, mean in (result.terms or {}).items()}
                 record |= {f"{part}_{key}": value for key in SPECIAL if (value := getattr(result, key)) is not None}

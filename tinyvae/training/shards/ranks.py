@@ -86,6 +86,19 @@ class Ranks:
         self.comm.Allgather(part, sent)
         vector[...] = namespace_of(vector).asarray(sent.reshape(-1)[: vector.size])
 
+    def computes(self, number: int) -> bool:
+        """Whether this process computes the batch of this number of an evaluation, in which they take turns."""
+        return number % self.size == self.rank
+
+    def in_order(self, columns: dict[str, list[Array]]) -> dict[str, list[Array]]:
+        """What was found of the batches that each process computed, of all batches in their order."""
+        if self.size == 1:
+            return columns
+        found = self.comm.allgather(columns)
+        turns = max(len(values) for values in found[0].values())
+        return {name: [each[name][turn] for turn in range(turns) for each in found if turn < len(each.get(name, ()))]
+                for name in found[0]}
+
     def from_first(self, value: Any) -> Any:
         """What rank 0 gives, on every rank."""
         return value if self.size == 1 else self.comm.bcast(value if self.rank == 0 else None, root=0)
