@@ -98,6 +98,13 @@ def _fingerprints(out: Out = None) -> None:
     raise typer.Exit(0 if fingerprints.run(results.folder(False, out)) else 1)
 
 
+@app.command(name="scale")
+def _scale(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+    """Train in several processes: equal bits, the exchange beside MPI's own, a step in one and two, and a model of
+    many machines; needs an MPI (the extra "mpi-local" brings one)."""
+    parts.measure(measurements(quick, "scale"), quick, out, resume)
+
+
 @app.command(name="gpu")
 def _gpu(
     quick: Quick = False, out: Out = None, resume: Resume = False,

@@ -4,6 +4,7 @@ Marked `mpi`, so that only `pytest -m mpi` runs it; it needs the extra `mpi-loca
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -161,6 +162,19 @@ def test_a_launcher_of_another_mpi_is_named(run, tmp_path):
         said = [line for line in err.splitlines() if line.startswith("tinyvae: the launcher started 4 processes, and ")]
         assert (code, len(said)) == (2, lines), err
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_the_benchmark_of_processes_runs_in_its_quick_form(run, tmp_path):
+    """All parts are there, the fingerprints are equal, and no number is NaN."""
+    code, out, err = run(None, "-m", "benchmarks", "scale", "--quick", "--out", tmp_path)
+    assert code == 0, out + err
+    content = json.loads((tmp_path / "scale.json").read_text())
+    same, ours, theirs, *others = content["rows"]
+    assert (same["reached"], same["value"]) == (True, 1)
+    assert ours["value"] / theirs["value"] == pytest.approx(ours["times_allreduce"])
+    assert all(0 < row["value"] < 1e9 for row in others)
+    assert all(points[0] == [1, 1.0] for points in content["curves"].values())
+    assert (tmp_path / "scale.svg").stat().st_size > 2000
 
 
 def test_help_ends(run):
