@@ -15,7 +15,7 @@ from tinyvae.engine.noise import Window
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 from tinyvae.training.shards import ranks as ranks_file
-from tinyvae.training.shards.ranks import Ranks, launched, ranks
+from tinyvae.training.shards.ranks import Ranks, launched, launched_as, ranks
 from tinyvae.training.shards.step import ShardedStep, windows
 from tinyvae.training.shards.tree import Tree, total
 
@@ -205,6 +205,11 @@ def test_a_launcher_is_noticed(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert launched() == 1
     assert ranks() is ranks_file.ALONE
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "5")  # of five programs that know nothing of each other
+    assert launched() == 1
+    monkeypatch.setenv("PMIX_RANK", "2")
+    assert (launched(), launched_as()) == (5, 2)
+    monkeypatch.delenv("PMIX_RANK")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
     assert launched() == 3
     with pytest.raises(ValueError, match=r"mpiexec started 3 processes, and shards=1 .* take --shards 3, or 6 or 12"):

@@ -35,12 +35,14 @@ LAUNCHERS = {"PMI_SIZE": "PMI_RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RA
 
 def launched() -> int:
     """How many processes a launcher of MPI has started together with this one; 1 if none did."""
-    return max([1, *map(_number, LAUNCHERS)])
+    # srun of Slurm by PMIx leaves the number to Slurm's own variables
+    by_slurm = _number("SLURM_STEP_NUM_TASKS") if "PMIX_RANK" in os.environ else 0
+    return max([1, by_slurm, *map(_number, LAUNCHERS)])
 
 
 def launched_as() -> int:
     """The number of this process among them, as the launcher counts."""
-    return max(map(_number, LAUNCHERS.values()))
+    return max(map(_number, [*LAUNCHERS.values(), "PMIX_RANK"]))
 
 
 def _number(variable: str) -> int:
