@@ -390,7 +390,7 @@ def test_the_best_epoch_of_iwae_is_chosen_by_its_bound(validation, monkeypatch):
     # the validation ELBO falls, as it may where the bound rises
     values, real = iter([-5.0, -4.0, -3.0]), epochs.evaluate
 
-    def judged(model, data, importance_samples, part):
+    def judged(model, data, importance_samples, part, team):
         result = real(model, data, importance_samples, part=part)
         value = next(values) if part == "valid" else 0.0
         return dataclasses.replace(result, elbo=-9 - value, log_evidence=value) if part == "valid" else result
@@ -584,7 +584,7 @@ def test_early_stopping_stops_after_the_best_epoch(monkeypatch):
     bounds = iter([-5.0, -4.0, -3.0, -3.0, -3.5, -9.0])
     real = epochs.evaluate
 
-    def judged(model, data, part, importance_samples):
+    def judged(model, data, part, importance_samples, team):
         result = real(model, data, part=part)
         return dataclasses.replace(result, elbo=next(bounds)) if part == "valid" else result
 
