@@ -193,7 +193,7 @@ data = tv.data.load("digits")
 model = tv.VAE(data.dimensions, hidden=30, latent=3)
 {before}
 records = tv.fit(model, data, shards={shards}, epochs=2, batch=101, quiet=True, out={out!r}{more})
-records += tv.resume({out!r}, epochs=3, quiet=True)
+records += tv.resume({out!r}, data, epochs=3, quiet=True)
 print(f"\\n{{ranks().rank}} {{[record['fingerprint'] for record in records]}}", flush=True)
 """
 

@@ -175,7 +175,7 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
     from tinyvae.tasks.generation import aggregate
 
     run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
-    runs.lead(run, training, device=device, tf32=tf32)
+    runs.lead(run, training, data_dir, device, tf32)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
     say(f"{word} {run.path}, {training.epoch} of "
         f"{counted(training.settings.epochs, 'epoch')} done")

@@ -119,13 +119,13 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
     setting that cannot change; TrainingError as `fit` does.
     """
     if (team := ranks()).rank:
-        follow(team)
+        follow(team, data)
         return team.from_first(None)
     run = RunFolder(path)
     run.check_path()
     with run.locked():
         _, training = prepare(run, data, device=device, epochs=epochs, **changes)
-        lead(run, training, device=device)
+        lead(run, training, None, device)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
             train(run, training, step, epoch)
         return team.from_first(log.read_lines(run.metrics, schema.is_record))
