@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,21 @@ rule("objective_grad", twin=_objective_grad, domain=(ANY, ANY, ANY), outputs=2, 
      accepts=of_shapes(lambda g, kl, rates: g == () and len(kl) == 1 and kl > (0,) and rates == (2,)), flops=2)
 
 
-def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, status: Any) -> None:
+def _add(xp: Any, totals: Any, status: Any, rows: int, sums: Iterable[float], loss: Any) -> None:
+    """Add a step to `totals`, or count it among the skipped ones."""
     if read(status[FINITE]) != 1.0:
         totals[SKIPPED] += 1
-        return
+    else:
+        totals[:SKIPPED] += xp.asarray((rows, *sums, rows * read(loss), read(status[NORM]), 1))
+
+
+def _sums_of(terms: Iterable[Any], rows: int) -> Iterator[float]:
+    return (rows * read(term.mean(dtype=np.float64)) for term in terms)
+
+
+def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, status: Any) -> None:
     sums = (read(terms.sum(dtype=np.float64)) for terms in (reconstruction, kl))
-    totals[:SKIPPED] += xp.asarray((len(kl), *sums, len(kl) * read(loss), read(status[NORM]), 1))
+    _add(xp, totals, status, len(kl), sums, loss)
 
 
 rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,), kernel="accumulate",
@@ -95,11 +104,7 @@ rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,),
 
 
 def _accumulate_terms(xp: Any, loss: Any, totals: Any, status: Any, *terms: Any, rows: int) -> None:
-    if read(status[FINITE]) != 1.0:
-        totals[SKIPPED] += 1
-        return
-    sums = (rows * read(term.mean(dtype=np.float64)) for term in terms)
-    totals[:SKIPPED] += xp.asarray((rows, *sums, rows * read(loss), read(status[NORM]), 1))
+    _add(xp, totals, status, rows, _sums_of(terms, rows), loss)
 
 
 # the same for any terms, each (rows,) with its own number of rows, or ()
@@ -107,15 +112,11 @@ rule("accumulate_terms", _accumulate_terms, domain=DATA, writes=(1,))
 
 
 def _sum_terms(xp: Any, loss: Any, sums: Any, *terms: Any, rows: int) -> None:
-    sums[...] = xp.asarray((read(loss), *(rows * read(term.mean(dtype=np.float64)) for term in terms)))
+    sums[...] = xp.asarray((read(loss), *_sums_of(terms, rows)))
 
 
 def _accumulate_sums(xp: Any, sums: Any, totals: Any, status: Any, rows: int) -> None:
-    if read(status[FINITE]) != 1.0:
-        totals[SKIPPED] += 1
-        return
-    loss, *terms = map(read, sums)
-    totals[:SKIPPED] += xp.asarray((rows, *terms, rows * loss, read(status[NORM]), 1))
+    _add(xp, totals, status, rows, map(read, sums[1:]), sums[0])
 
 
 rule("sum_terms", _sum_terms, domain=DATA, writes=(1,))
