@@ -319,6 +319,24 @@ def test_some_rows_of_a_batch_get_the_numbers_that_they_get_in_all(kind, fused):
                 check_rows(kind, batch, width, dtype)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("kind", ["normal", "log_gamma"])
+def test_copies_of_the_rows_get_their_numbers(kind, fused):
+    """Where the rows lie three times one after another, as for three classes."""
+    numbers = np.random.default_rng(0).uniform(0.2, 15, (3, 5, 2))
+
+    def drawn(first, count, rows):
+        source, mine = Noise(3).restart(rows=rows), numbers[:, first : first + count].copy().reshape(-1, 2)
+        found = source.normal((2, 3 * count, 2), np.float64) if kind == "normal" else source.draw(
+            kind, tv.Tensor(mine), samples=2)
+        return found.data.reshape(2, 3, count, 2)
+
+    with tv.fused(fused):
+        whole = drawn(0, 5, None)
+        for first, count in ((0, 2), (2, 3), (1, 1), (0, 5)):
+            assert_same_bits(drawn(first, count, Window(first, count, 5)), whole[:, :, first : first + count])
+
+
 def test_rows_of_another_batch_are_found():
     """With two samples for each row, the place of the second one depends on the rows of the whole batch."""
     with pytest.raises(AssertionError):

@@ -357,3 +357,12 @@ def test_the_likelihood_is_one_of_the_counts_themselves(kind):
     batch = Batch(tv.Tensor(COUNTS.astype(float)))
     found = model.log_weights(batch, Draw(tv.Noise(0)), 2).numpy()
     np.testing.assert_allclose(found, np.tile(-(COUNTS + 1.0).sum(1) * np.log(2), (2, 1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, family in MODELS.items() if family.__module__.startswith("tinyvae.")])
+def test_every_model_of_the_default_sizes_prints_itself(kind):
+    """As the first line of its training does; m1 once failed there."""
+    needs = {"given": "label"} if kind in ("cvae", "net") else {}
+    made = model_for(kind, digits(), **needs)
+    assert f"{made.parameters.count:,} parameters" in repr(made)
+    assert repr(made).startswith(type(made).__name__)

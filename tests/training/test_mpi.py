@@ -110,6 +110,14 @@ def test_one_two_and_four_processes_train_the_same_bits(run, tmp_path):
     assert (tmp_path / "other" / "metrics.jsonl").read_text() != records[0]  # the bits depend on the shards
 
 
+def test_a_step_with_a_second_batch_of_labelled_data_is_shared_out(run, tmp_path):
+    for count in (None, 2):
+        few = ("--model", "m2", "--labels", "100", "--batch", "64", "--labelled-batch", "10")
+        code, _, err = run(count, *TRAIN, *few, "--epochs", 2, "--out", f"r{count}")
+        assert (code, err) == (0, "")
+    assert (tmp_path / "r2/metrics.jsonl").read_text() == (tmp_path / "rNone/metrics.jsonl").read_text()
+
+
 @pytest.mark.parametrize(("killed", "with_", "then"), [(0, 2, 4), (1, 2, 1)])
 def test_a_run_of_which_a_process_was_killed_goes_on_with_another_number(start, run, tmp_path, killed, with_, then):
     code, _, err = run(None, *TRAIN, "--epochs", 8, "--out", "whole")
@@ -220,3 +228,24 @@ def test_a_fault_of_one_process_ends_all(start, script, before, more, said):
     _, err = process.communicate(timeout=MOST + 15)  # the start and two epochs take the rest
     assert process.returncode != 0
     assert said in err
+
+
+OWN = """
+import tinyvae as tv
+from tinyvae.training.shards.ranks import ranks
+
+
+class Own(tv.VAE, kind="own"):
+    def learn(self, data):
+        if ranks().rank == 0:
+            raise RuntimeError("a fault of its own")
+"""
+
+
+def test_a_fault_of_the_command_line_ends_all(start, script):
+    """Though its library puts a hook of its own in the place of the one that ends all."""
+    process = start(2, *TRAIN, "--epochs", 1, "--use", script(OWN), "--model", "own")
+    _, err = process.communicate(timeout=MOST + 15)
+    assert process.returncode != 0
+    assert "rank 0 of 2 ends all processes:\nTraceback" in err
+    assert "RuntimeError: a fault of its own" in err

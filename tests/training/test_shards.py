@@ -1,6 +1,7 @@
 """A batch in shards: the same draws and the same gradient as the whole batch, added in a tree that only their number
 decides; and what mixes rows is refused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,12 @@ from support import assert_close, assert_same_bits
 import tinyvae as tv
 from tinyvae.data import DataSet
 from tinyvae.engine.noise import Window
+from tinyvae.training.batches import Shard
 from tinyvae.training.epochs import Training
 from tinyvae.training.settings import Settings
 from tinyvae.training.shards import ranks as ranks_file
 from tinyvae.training.shards.ranks import Ranks, launched, launched_as, ranks
-from tinyvae.training.shards.step import ShardedStep, windows
+from tinyvae.training.shards.step import ShardedStep, shards_of, windows
 from tinyvae.training.shards.tree import Tree, total
 
 WIDTH = 6
@@ -32,7 +34,7 @@ def data_set(count=26):
 
 def start(shards=1, kind="vae", options=None, dtype="float64", **settings):
     data = data_set()
-    options = {"hidden": 5, "latent": 2} | (options or {})
+    options = {"hidden": 5} | ({} if kind == "classifier" else {"latent": 2}) | (options or {})
     model = tv.models.model_for(kind, data, dtype=dtype, **options)
     return Training(model, data, Settings(**{"batch": 10, "seed": 1, "shards": shards} | settings))
 
@@ -97,16 +99,21 @@ MODELS = [("vae", {}, {}), ("vae", {"posterior": "gamma"}, {}), ("vae", {"poster
           ("vae", {}, {"bound": "iwae", "importance_samples": 3, "gradient": "dreg"}),
           ("vae", {"posterior": "beta"}, {"estimator": "grep", "samples": 2, "baseline": "leave-one-out"}),
           ("vae", {"learner": "full-vb"}, {}), ("vae", {"learner": "wake-sleep"}, {}),
-          ("hierarchical", {"latent": (3, 2)}, {}), ("cvae", {"given": "label"}, {})]  # fmt: skip
+          ("hierarchical", {"latent": (3, 2)}, {}), ("cvae", {"given": "label"}, {}),
+          ("m2", {"alpha": 2.0}, {"labelled_batch": 11}), ("m2", {"posterior": "gamma"}, {"samples": 2}),
+          ("m1m2", {"features": 3, "hidden2": 4, "first_epochs": 1}, {"labelled_batch": 11}),
+          ("shot", {"interpolation": 0.0, "capacity_weight": 3.0}, {"labelled_batch": 12}), ("m1", {}, {}),
+          ("classifier", {}, {"labelled_batch": 11})]  # fmt: skip
 
 
 def found(training):
     """The loss and the gradient of the first two steps of each phase, and the totals after them."""
+    training.epoch = training.model.config.get("first_epochs", 0)  # the last phase, where phases follow each other
     training.begin_epoch()
     seen = []
-    for _ in range(2 * len(training.steps_of)):
+    for _ in range(training.batches.steps):  # the last batch is smaller
+        step = training.step_now()
         training.step()
-        step = training.steps_of[(training.now(0) - 1) % len(training.steps_of)]
         seen += [step.gradient.copy(), step.totals.copy()]
     return seen
 
@@ -122,10 +129,25 @@ def test_the_gradient_is_that_of_the_whole_batch(kind, options, settings):
 
 def test_wrong_rows_are_found(monkeypatch):
     """Noise of other rows, or a loss that is not the shard's part of the batch's, gives another gradient."""
-    whole = found(start(1))
-    for wrong in (lambda rows: rows._replace(first=max(0, rows.first - 1)), lambda rows: rows._replace(of=rows.of + 1)):
-        monkeypatch.setattr(ShardedStep, "own", lambda self, size, wrong=wrong: list(map(wrong, windows(size, 2))))
-        assert not np.allclose(found(start(2))[0], whole[0], rtol=1e-6)
+    earlier = lambda rows: rows._replace(first=max(0, rows.first - 1))
+    for kind, field, wrong in (("vae", "rows", earlier), ("vae", "rows", lambda rows: rows._replace(of=rows.of + 1)),
+                               ("m2", "labelled", earlier)):
+        whole = found(start(1, kind, labelled_batch=11 * (kind == "m2")))
+        right = lambda size, kind=kind: shards_of(size, 11 * (kind == "m2"), 2)
+        for change in (lambda rows: rows, wrong):
+            monkeypatch.setattr(ShardedStep, "own", lambda self, size, change=change, field=field, right=right: [
+                shard._replace(**{field: change(getattr(shard, field))}) for shard in right(size)])
+            sharded = found(start(2, kind, labelled_batch=11 * (kind == "m2")))
+            assert np.allclose(sharded[0], whole[0], rtol=1e-6) == (change is not wrong)
+
+
+def test_labelled_rows_are_told_from_others_of_the_same_number(monkeypatch):
+    """Where a shard has as many of both, and they are parts of batches of different sizes: 3 of 10, and 3 of 11."""
+    whole, sharded = (found(start(shards, "m2", labelled_batch=11)) for shards in (1, 3))
+    np.testing.assert_allclose(sharded[0], whole[0], rtol=1e-9)
+    assert shards_of(10, 11, 3)[0] == Shard(Window(0, 3, 10), Window(0, 3, 11))
+    monkeypatch.setattr(ShardedStep, "count", lambda self, name, shard: shard.rows.size)
+    assert not np.allclose(found(start(3, "m2", labelled_batch=11))[0], whole[0], rtol=1e-6)
 
 
 def test_the_sum_over_shards_is_the_trees(monkeypatch):
@@ -133,8 +155,8 @@ def test_the_sum_over_shards_is_the_trees(monkeypatch):
     training = start(5, dtype="float32")
     training.begin_epoch()
     step, parts = training.step_now(), []
-    for rows in windows(10, 5):
-        step.loss(10, rows)
+    for shard in shards_of(10, 0, 5):
+        step.loss(10, shard)
         parts.append(step.gradient.copy())
     training.step()
     assert_same_bits(step.gradient, by_levels(parts))
@@ -144,7 +166,13 @@ def test_a_shard_draws_its_rows_pixels():
     batches = start().batches
     batches.begin(0)
     whole = batches.next(10)[0].x.data
-    assert_same_bits(batches.next(10, Window(3, 4, 10))[0].x.data, whole[3:7])
+    assert_same_bits(batches.next(10, Shard(Window(3, 4, 10), None))[0].x.data, whole[3:7])
+    batches = start(kind="m2", labelled_batch=11).batches
+    batches.begin(0)
+    whole = batches.next(10)[0].labelled
+    part = batches.next(10, Shard(Window(3, 4, 10), Window(5, 2, 11)))[0].labelled
+    assert_same_bits(part.x.data, whole.x.data[5:7])
+    assert_same_bits(part.y.data, whole.y.data[5:7])
 
 
 def test_replay_is_eager_and_a_run_goes_on(tmp_path):
@@ -169,12 +197,24 @@ def test_replay_is_eager_and_a_run_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "options", "settings", "why"), [
-    ("m2", {}, {}, "an m2, whose steps take a second batch"), ("vae", {"learner": "mcem"}, {}, "the learner mcem"),
+    ("shot", {}, {}, "a shot with interpolation=10, which mixes each datum with the next one"),
+    ("vae", {"learner": "mcem"}, {}, "the learner mcem"),
     ("vae", {}, {"free_bits": 0.5}, "free_bits=0.5"), ("vae", {}, {
         "estimator": "grep", "baseline": "fitted", "samples": 2}, "baseline=fitted")])  # fmt: skip
 def test_what_mixes_rows_is_refused(kind, options, settings, why):
     with pytest.raises(ValueError, match=rf"^found shards=2 with {why}.*: leave shards out$"):
         start(2, kind, options, **settings)
+
+
+def test_each_shard_needs_a_labelled_row():
+    start(4, "m2", labelled_batch=4)
+    said = "found shards={} with {} labelled data in a step, of which each shard needs one: {}take at most {} shards"
+    with pytest.raises(ValueError, match=f"^{said.format(4, 3, 'take labelled_batch=4, or ', 3)}$"):
+        start(4, "m2", labelled_batch=3)
+    few = replace(data_set(), train_labels=np.where(np.arange(26) < 5, np.arange(26) % 3, -1))
+    model = tv.models.model_for("m2", few, hidden=5, latent=2)
+    with pytest.raises(ValueError, match=f"^{said.format(8, 5, '', 5)}$"):
+        Training(model, few, Settings(batch=10, shards=8))
 
 
 # ---- processes -----------------------------------------------------------------------

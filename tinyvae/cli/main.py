@@ -165,6 +165,8 @@ def main() -> None:
             with contextlib.suppress(ValueError):  # without MPI there is none that waits
                 ranks().end(end.code if isinstance(end.code, int) else 1)
         raise
+    except Exception as fault:  # typer puts a hook of its own in the place of that of `ranks`
+        ranks().end_by(type(fault), fault, fault.__traceback__)
 
 
 def one_of_several() -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -77,8 +78,8 @@ def words(
 class Window(NamedTuple):
     """Some rows of a batch: those from number `first` on, `size` of the `of` rows of the batch.
 
-    The rows of a draw lie on its last axis but one. A draw for a window gives the numbers that a draw for the whole
-    batch has in these rows.
+    The rows of a draw lie on its last axis but one, which may hold several copies of them one after another. A draw for
+    a window gives the numbers that a draw for the whole batch has in these rows.
     """
 
     first: int
@@ -87,12 +88,13 @@ class Window(NamedTuple):
 
     def runs(self, shape: Sequence[int]) -> list[int]:
         """The place in the whole draw at which each run of neighbouring numbers begins, for a draw of this shape; there
-        is a run for each index of the axes before that of the rows. ValueError if the draw has other rows."""
+        is a run for each copy of the rows. ValueError if the draw has other rows."""
         *before, rows, width = shape if len(shape) > 1 else (0, 0)
-        if rows != self.size:
+        copies, rest = divmod(rows, self.size)
+        if rest or not copies:
             raise ValueError(f"found a draw of shape {tuple(shape)} for {self.size} of the {self.of} rows of a batch; "
                              "expected the rows on the last axis but one: draw what belongs to no row with shared=True")
-        return [(i * self.of + self.first) * width for i in range(math.prod(before))]
+        return [(i * self.of + self.first) * width for i in range(math.prod(before) * copies)]
 
 
 def places(shape: tuple[int, ...], rows: Window | None, xp: Any = np) -> Any:
@@ -110,7 +112,7 @@ def words_of(seed: int, stream: str, step: int, site: int, shape: tuple[int, ...
     if rows is None:
         return words(seed, stream, step, site, math.prod(shape), xp=xp).reshape(shape)
     begins = rows.runs(shape)
-    each = math.prod(shape[-2:])
+    each = rows.size * shape[-1]
     runs = [words(seed, stream, step, site, each, first=begin, xp=xp) for begin in begins]
     return (xp.concatenate(runs) if runs else xp.zeros(0, xp.uint64)).reshape(shape)
 
@@ -139,7 +141,7 @@ def normal(
     u = (word + 1/2) / 2**32 is never 0, so the logarithm is finite; the largest draw is 6.77.
     """
     if rows is not None:  # a run may begin in the middle of a pair
-        count = math.prod(shape[-2:])
+        count = rows.size * shape[-1]
         runs = [_normals(seed, stream, step, site, begin - begin % 2, begin % 2 + count, dtype, xp)[begin % 2 :]
                 for begin in rows.runs(shape)]
         return (xp.concatenate(runs) if runs else xp.zeros(0, dtype)).reshape(shape)
@@ -217,6 +219,15 @@ class Noise:
         if step is not None:
             self.counters[0] = step
         return self
+
+    @contextmanager
+    def of(self, rows: Window) -> Iterator[None]:
+        """Draw for the rows of another batch of the same step."""
+        before, self.rows = self.rows, rows
+        try:
+            yield
+        finally:
+            self.rows = before
 
     def next_site(self) -> int:
         """The number of the next draw: two draws of one step never share counters."""

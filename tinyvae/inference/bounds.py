@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -245,6 +246,10 @@ class Draw:
         known("bound", self.bound, BOUNDS)
         whole("samples", self.samples, 1)
         whole("importance_samples", self.importance_samples, 1)
+
+    def of(self, batch: Any) -> AbstractContextManager[None]:
+        """A `with` block in which the draws are for the rows of another batch of the step, as `batch.labelled`."""
+        return self.noise.of(batch.rows) if batch.rows else nullcontext()
 
 
 def check_draw(bound: str, samples: int, importance_samples: int, gradient: str, estimator: str, baseline: str,

@@ -99,6 +99,7 @@ class Model:
     defaults: ClassVar[Mapping[str, Any]] = {}  # settings of its trainings with other defaults than those of `Settings`
     layers: tuple[int, ...] = ()  # of a z of several layers the size of each, the lowest first
     condition: Any = None  # of a conditional model: a `Condition`, which `build` sets together with `needs`
+    mixes: str = ""  # what in its terms compares a row of a batch with others, so that no part of a batch has them
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -255,9 +256,8 @@ class Model:
 
     def generate(self, count: int, seed: int = 0) -> np.ndarray:
         """Mean images of `count` draws from the prior, (count, pixels)."""
-        count = whole("the count of images", count, 1)
         draw = Noise(seed, "generate", self.xp.zeros(1, np.int64))
-        return self.decode(self.generator(None).prior.sample(draw, count).numpy())
+        return self.decode(self.generator(None).prior.sample(draw, whole("the count of images", count, 1)).numpy())
 
     # ---- questions about a model -------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class Batch:
     mask : (rows, pixels), 1 for an observed pixel and 0 for a missing one
     given : (rows, width), the condition, where it is not a part of the other fields (conditions.py)
     available : the number of data of which these rows are some; 0 if that is not known
+    rows : which rows of the step's batch these are, where a step is computed in parts; None for all
     """
 
     x: Tensor
@@ -42,6 +43,7 @@ class Batch:
     mask: Tensor | None = None
     given: Tensor | None = None
     available: int = 0
+    rows: Window | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.x, Tensor):
@@ -104,15 +106,18 @@ class Rows:
         self.stored, self.scale, self.dtype, self.draw = Tensor(xp.asarray(stored)), scale, np.dtype(dtype), draw
         self.beside = {name: Tensor(xp.asarray(array)) for name, array in (beside or {}).items()}
 
-    def at(self, index: Tensor, labelled: Batch | None = None) -> Batch:
-        """The batch of the rows with the numbers `index`, (rows,); `labelled` becomes a part of it."""
+    def at(self, index: Tensor, labelled: Batch | None = None, window: Window | None = None) -> Batch:
+        """The batch of the rows with the numbers `index`, (rows,), or of those in a window; `labelled` becomes a part
+        of it."""
+        if window is not None:
+            index = index[window.first : window.first + window.size]
         if self.draw is None:
             x = apply("grey_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
         else:
             x = self.draw.draw("binarised_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
         beside: dict[str, Any] = {name: apply("grey_rows", array, index, scale=1.0, dtype=self.dtype)
                                   for name, array in self.beside.items()}
-        return Batch(x, labelled=labelled, available=len(self.stored), **beside)
+        return Batch(x, labelled=labelled, available=len(self.stored), rows=window, **beside)
 
 
 def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise | None = None,

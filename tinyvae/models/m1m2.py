@@ -69,7 +69,8 @@ class M1M2(M2, kind="m1m2"):
         z = q.sample(draw.noise)
         seen = batch.labelled
         if seen is not None:
-            seen = replace(seen, x=self.q(seen.x).sample(draw.noise)[0].detach())
+            with draw.of(seen):
+                seen = replace(seen, x=self.q(seen.x).sample(draw.noise)[0].detach())
         inner = super().terms(replace(batch, x=z[0].detach(), labelled=seen), draw)
         shown = self.stacked(batch.x, z, q, inner["unlabelled"])
         return Terms(inner.reported | dict(shown), **inner)

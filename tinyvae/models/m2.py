@@ -111,7 +111,8 @@ class M2(Model, kind="m2"):
     def terms(self, batch: Batch, draw: Draw) -> Terms:
         terms = self.of_all(batch, draw)
         if (seen := batch.labelled) is not None and seen.y is not None:
-            labelled, classifier = self.known(seen.x, seen.y, draw)
+            with draw.of(seen):
+                labelled, classifier = self.known(seen.x, seen.y, draw)
             share = seen.available / batch.available  # M/N
             terms |= Terms({"labelled": labelled}, labelled=share * labelled)  # records show the bound itself
             terms |= Terms(classifier=classifier)

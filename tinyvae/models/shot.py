@@ -80,6 +80,7 @@ class Shot(M2, kind="shot"):
         self.reads_class = known("style", style, STYLES) == GIVEN_CLASS
         super().build(pixels, classes, hidden, latent, activation, alpha, likelihood, posterior)
         self.weights = {"classifier": alpha} | ({"interpolation": -interpolation} if interpolation else {})
+        self.mixes = f"interpolation={interpolation:g}, which mixes each datum with the next one" * (interpolation > 0)
 
     def of_all(self, batch: Batch, draw: Draw) -> Terms:
         weight = self.config["capacity_weight"]

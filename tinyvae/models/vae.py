@@ -131,7 +131,7 @@ class VAE(Model, kind="vae"):
         return (Phase("", self.terms, chains=self.config["learner"] == MCEM),)
 
     def __repr__(self) -> str:
-        sizes = "-".join(map(str, (self.pixels, *self.config["hidden"], self.latent)))
+        sizes = "-".join(map(str, (self.pixels, *widths_of(self.config["hidden"]), self.latent)))
         kind = ", ".join(self.config[name] for name in ("activation", "likelihood")) + \
             f", {self.config['posterior']} posterior"
         return f"{type(self).__name__}({sizes}, {kind}, {self.parameters.count:,} parameters)"

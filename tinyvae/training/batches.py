@@ -7,7 +7,7 @@ A step reads both at the cursor in `counters`, so a recorded step fetches the ne
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,13 @@ def _tick(xp: Any, counters: Any, batch: int) -> None:
 rule("next_indices", _next_indices, (None, None), (INDEX, INDEX), kernel="next_indices", picks=True)
 rule("next_rates", _next_rates, (None, None), (ANY, INDEX), kernel="next_rates", picks=True)
 rule("tick", _tick, domain=(INDEX,), writes=(0,), kernel="tick")
+
+
+class Shard(NamedTuple):
+    """A part of a step: some rows of its batch, and of its labelled batch, if it has one."""
+
+    rows: Window
+    labelled: Window | None
 
 
 class Batches:
@@ -99,20 +106,20 @@ class Batches:
         """The number of rows in each batch of an epoch; the last batch has the remaining rows."""
         return [min(self.size, self.count - start) for start in range(0, self.count, self.size)]
 
-    def next(self, size: int, window: Window | None = None) -> tuple[Batch, Tensor]:
-        """The batch at the cursor or some of its rows, and its rates."""
-        for rows in (self.rows, self.labelled):
+    def next(self, size: int, shard: Shard | None = None) -> tuple[Batch, Tensor]:
+        """The batch at the cursor or a shard of it, and its rates."""
+        window, of_labelled = shard or (None, None)
+        for rows, part in ((self.rows, window), (self.labelled, of_labelled)):
             if rows is not None and rows.draw is not None:
-                rows.draw.restart(rows=window)
+                rows.draw.restart(rows=part)
         index = apply("next_indices", Tensor(self.order), Tensor(self.counters), batch=size)
-        if window is not None:
-            index = index[window.first : window.first + window.size]
         rates = self.rates()
         labelled = None
         if self.labelled is not None:
             labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order),
-                                              Tensor(self.labelled_counters), batch=self.labelled_size))
-        return self.rows.at(index, labelled), rates
+                                              Tensor(self.labelled_counters), batch=self.labelled_size),
+                                        window=of_labelled)
+        return self.rows.at(index, labelled, window), rates
 
     def rates(self) -> Tensor:
         """The rates of the batch at the cursor."""

@@ -48,9 +48,9 @@ def accumulate(terms: Terms, rows: int, loss: Tensor, totals: Any, status: Any) 
         apply("accumulate_terms", *end, *reported.values(), rows=rows)
 
 
-def sum_terms(terms: Terms, rows: int, loss: Tensor, sums: Any) -> None:
-    """Write the loss of some rows, and the sum over the rows of each reported term, into `sums`, in float64."""
-    apply("sum_terms", loss, Tensor(sums), *terms.reported.values(), rows=rows)
+def sum_terms(terms: Terms, counts: Sequence[float], loss: Tensor, sums: Any) -> None:
+    """Write a loss into `sums`, in float64, and of each reported term its mean times the number in `counts`."""
+    apply("sum_terms", loss, Tensor(sums), *terms.reported.values(), counts=tuple(counts))
 
 
 def accumulate_sums(sums: Any, rows: int, totals: Any, status: Any) -> None:
@@ -90,8 +90,8 @@ def _add(xp: Any, totals: Any, status: Any, rows: int, sums: Iterable[float], lo
         totals[:SKIPPED] += xp.asarray((rows, *sums, rows * read(loss), read(status[NORM]), 1))
 
 
-def _sums_of(terms: Iterable[Any], rows: int) -> Iterator[float]:
-    return (rows * read(term.mean(dtype=np.float64)) for term in terms)
+def _sums_of(terms: Sequence[Any], counts: Sequence[float]) -> Iterator[float]:
+    return (count * read(term.mean(dtype=np.float64)) for term, count in zip(terms, counts, strict=True))
 
 
 def _accumulate(xp: Any, reconstruction: Any, kl: Any, loss: Any, totals: Any, status: Any) -> None:
@@ -104,15 +104,15 @@ rule("accumulate", _accumulate, domain=(ANY, ANY, ANY, DATA, DATA), writes=(3,),
 
 
 def _accumulate_terms(xp: Any, loss: Any, totals: Any, status: Any, *terms: Any, rows: int) -> None:
-    _add(xp, totals, status, rows, _sums_of(terms, rows), loss)
+    _add(xp, totals, status, rows, _sums_of(terms, (rows,) * len(terms)), loss)
 
 
 # the same for any terms, each (rows,) with its own number of rows, or ()
 rule("accumulate_terms", _accumulate_terms, domain=DATA, writes=(1,))
 
 
-def _sum_terms(xp: Any, loss: Any, sums: Any, *terms: Any, rows: int) -> None:
-    sums[...] = xp.asarray((read(loss), *_sums_of(terms, rows)))
+def _sum_terms(xp: Any, loss: Any, sums: Any, *terms: Any, counts: tuple[float, ...]) -> None:
+    sums[...] = xp.asarray((read(loss), *_sums_of(terms, counts)))
 
 
 def _accumulate_sums(xp: Any, sums: Any, totals: Any, status: Any, rows: int) -> None:

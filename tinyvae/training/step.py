@@ -16,14 +16,14 @@ import numpy as np
 
 from tinyvae.engine.devices import Array, read, to_host
 from tinyvae.engine.fusion import tf32
-from tinyvae.engine.noise import Noise, Window
+from tinyvae.engine.noise import Noise
 from tinyvae.engine.program import Program, Tape
 from tinyvae.engine.tensor import Tensor, grad
 from tinyvae.inference.bounds import Draw, Terms
 from tinyvae.models import Model, Phase
 from tinyvae.models.contract import check_parts, check_terms
 from tinyvae.nn.optimizers import FINITE, Optimizer
-from tinyvae.training.batches import Batches
+from tinyvae.training.batches import Batches, Shard
 from tinyvae.training.objective import SKIPPED, accumulate, objective
 from tinyvae.training.settings import Settings
 
@@ -79,10 +79,11 @@ class Step:
         return self.draw
 
     def _trial_terms(self) -> Terms:
-        """The terms of two data, which show the names of the terms, and faulty terms before the training begins."""
+        """The terms of a few data, which show the names of the terms, and faulty terms before the training begins. The
+        data are as many as no labelled batch has, so that the shape of a term shows which of the two it is of."""
         self.batches.plan_for(1)
         with np.errstate(all="ignore"):
-            batch, _ = self.batches.next(size := min(2, self.batches.count))
+            batch, _ = self.batches.next(size := min(3 if self.batches.labelled_size == 2 else 2, self.batches.count))
             check_parts(self.model, batch, self.draw)
             self.noise.restart()
             terms = self.phase.terms(watched(batch, self.read), watched(self.draw_of(size), self.read))
@@ -98,17 +99,19 @@ class Step:
 
     # ---- one step as operations --------------------------------------------------------------------------------------
 
-    def loss(self, size: int, rows: Window | None = None) -> tuple[Tensor, Terms, Tensor]:
-        """Forward and backward pass of the batch at the cursor: the loss in nats per datum, the terms, the rates. Some
-        rows alone give their part of the loss, which is a mean over all rows, and of its gradient."""
-        batch, rates = self.batches.next(size, rows)
-        self.noise.restart(rows=rows)
+    def loss(self, size: int, shard: Shard | None = None) -> tuple[Tensor, Terms, Tensor]:
+        """Forward and backward pass of the batch at the cursor: the loss in nats per datum, the terms, the rates. A
+        shard gives its part of the loss, which is a mean over all rows, and of its gradient."""
+        batch, rates = self.batches.next(size, shard)
+        self.noise.restart(rows=shard and shard.rows)
         terms = self.phase.terms(batch, self.draw_of(size))
-        loss = objective(terms, self.model.weights, rates, self.scheduled)
-        if rows is not None:
-            loss = loss * (rows.size / rows.of)
+        loss = self.objective(terms, rates, shard)
         self.model.parameters.collect(grad(loss, self.parameters), self.names)
         return loss, terms, rates
+
+    def objective(self, terms: Terms, rates: Tensor, shard: Shard | None) -> Tensor:
+        """The loss, or a shard's part of it; a subclass can compute in shards."""
+        return objective(terms, self.model.weights, rates, self.scheduled)
 
     def build(self, size: int) -> None:
         """The operations of one whole step, which `program` records."""

@@ -75,12 +75,12 @@ def words_from(counters: Array, begin: int, count: int, seed: int, stream: int, 
 
 def runs(out: Array, rows: Any) -> list[tuple[int, Array]]:
     """The runs of neighbouring numbers of a draw: where each begins in the draw for the whole batch, and its part of
-    `out`. The rows of a draw lie on the last axis but one; `rows` are the first of them, their count, and how many the
-    batch has, or None for all."""
+    `out`. The rows of a draw lie on the last axis but one, in one copy or several; `rows` are the first of them, their
+    count, and how many the batch has, or None for all."""
     if rows is None:
         return [(0, out.reshape(-1))]
-    (first, _, of), width = rows, out.shape[-1]
-    return [((i * of + first) * width, part.reshape(-1)) for i, part in enumerate(out.reshape(-1, *out.shape[-2:]))]
+    (first, size, of), width = rows, out.shape[-1]
+    return [((i * of + first) * width, part.reshape(-1)) for i, part in enumerate(out.reshape(-1, size, width))]
 
 
 @Launcher.question
@@ -172,9 +172,11 @@ def _log_gamma(shape: Vector, out: Vector, words: Pointer[np.uint32], counters: 
 def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int, rows: Any = None) -> Plan:
     """log G, G ~ Gamma(shape, 1), of the address (seed, stream, counters[STEP], site) into `out` (samples, *shape)."""
     jobs = []
-    for begin, run in runs(out, rows) if out.size else []:
+    for number, (begin, run) in enumerate(runs(out, rows) if out.size else []):
         words, draw = words_job(counters, 4 * run.size, seed, stream, site, first=begin)
-        jobs += [draw, Job(_log_gamma, shape, run, words, counters, seed, stream, site, begin, work=60 * run.size)]
+        each = shape.reshape(-1, min(shape.size, run.size))  # a run can be one of several copies of the rows
+        jobs += [draw, Job(_log_gamma, each[number % len(each)], run, words, counters, seed, stream, site, begin,
+                           work=60 * run.size)]
     return out, jobs
 
 

@@ -110,6 +110,12 @@ class Ranks:
         values = [value] if self.size == 1 else self.comm.allgather(value)
         return next((rank for rank, other in enumerate(values) if other != values[0]), None)
 
+    def end_by(self, kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+        """End all processes by an error that nobody caught, which is printed."""
+        print(f"rank {self.rank} of {self.size} ends all processes:", file=sys.stderr)
+        traceback.print_exception(kind, fault, trace)
+        self.end(1)
+
     def end(self, code: int) -> None:
         """End all processes."""
         sys.stdout.flush()
@@ -143,13 +149,7 @@ def ranks() -> Ranks:
                          "belongs to another MPI than mpi4py; start it by the mpiexec of the same MPI")
     found = Ranks(comm.Get_rank(), comm.Get_size(), comm)
     share_processors(comm.Split_type(MPI.COMM_TYPE_SHARED))
-
-    def end_all(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
-        print(f"rank {found.rank} of {found.size} ends all processes:", file=sys.stderr)
-        traceback.print_exception(kind, fault, trace)
-        found.end(1)
-
-    sys.excepthook = end_all
+    sys.excepthook = found.end_by
     return found
 
 

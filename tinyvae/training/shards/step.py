@@ -4,9 +4,10 @@
     the sums of the shards' gradients and terms, in a tree (tree.py)
     guard and update, and the totals
 
-Shard i of a batch of b rows has the rows from floor(i b / M) to floor((i + 1) b / M), so some are empty if b < M. Its
-pixels and noise are those that its rows have in the whole batch, and its loss is the part of the batch's loss that its
-rows make. The bits of a training depend on M, but not on how many processes share the shards (ranks.py).
+Shard i of a batch of b rows has the rows from floor(i b / M) to floor((i + 1) b / M), so some are empty if b < M. A
+batch of labelled rows beside it is cut likewise, into as many parts as there are shards that are not empty. The pixels
+and the noise of a shard are those that its rows have in the whole batch, and its loss is the part of the batch's loss
+that its rows make. The bits of a training depend on M, but not on how many processes share the shards (ranks.py).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from tinyvae.engine.devices import to_host
 from tinyvae.engine.noise import Window
 from tinyvae.engine.program import Program
 from tinyvae.engine.tensor import Tensor
+from tinyvae.inference.bounds import Terms
 from tinyvae.models import Model, Phase
-from tinyvae.training.batches import Batches
-from tinyvae.training.objective import accumulate_sums, sum_terms
+from tinyvae.training.batches import Batches, Shard
+from tinyvae.training.objective import accumulate_sums, objective, sum_terms
 from tinyvae.training.settings import Settings
 from tinyvae.training.shards.ranks import ranks
 from tinyvae.training.shards.tree import Tree
@@ -38,10 +40,17 @@ def windows(size: int, shards: int) -> list[Window]:
     return [Window(first, last - first, size) for first, last in pairwise(edges)]
 
 
+def shards_of(size: int, labelled: int, shards: int) -> list[Shard | None]:
+    """The shards of a batch of `size` rows beside `labelled` labelled ones; None for an empty one."""
+    rows = windows(size, shards)
+    parts = iter(windows(labelled, min(size, shards)))
+    return [Shard(part, next(parts) if labelled else None) if part.size else None for part in rows]
+
+
 def check(model: Model, phase: Phase, settings: Settings) -> None:
     """Raise ValueError for what cannot be computed shard by shard."""
     reasons = (
-        ("labelled" in model.needs, f"{an(model.kind)}, whose steps take a second batch of labelled data"),
+        (model.mixes, f"{an(model.kind)} with {model.mixes}"),
         (phase.chains, "the learner mcem, which moves a chain for each datum"),
         (settings.free_bits, f"free_bits={settings.free_bits:g}, which compares the mean KL of all rows of a batch"),
         (settings.baseline in MIXING, f"baseline={settings.baseline}, which is estimated from all rows of a batch"))
@@ -50,11 +59,21 @@ def check(model: Model, phase: Phase, settings: Settings) -> None:
             raise ValueError(f"found shards={settings.shards} with {what}: leave shards out")
 
 
+def check_labelled(batches: Batches, shards: int) -> None:
+    """Raise ValueError for fewer labelled rows in a step than shards."""
+    if (size := batches.labelled_size) and size < (needed := min(shards, batches.size)):
+        have = len(batches.labelled.stored) if batches.labelled else 0
+        cure = f"take labelled_batch={needed}, or " if have >= needed else ""
+        raise ValueError(f"found shards={shards} with {size} labelled data in a step, of which each shard needs one: "
+                         f"{cure}take at most {size} shards")
+
+
 class ShardedStep(Step):
     """The step of one phase, whose batch is cut into `settings.shards` shards."""
 
     def __init__(self, model: Model, phase: Phase, batches: Batches, settings: Settings, counters: Any) -> None:
         check(model, phase, settings)
+        check_labelled(batches, settings.shards)
         super().__init__(model, phase, batches, settings, counters)
         # the loss of a shard, which is its part of the batch's loss, and the sum over its rows of each reported term
         self.sums = model.xp.zeros(1 + len(self.reported_names))
@@ -62,12 +81,33 @@ class ShardedStep(Step):
         self.gradients, self.terms = Tree(self.gradient), Tree(self.sums)
         self.ranks = ranks()
         self.share = self.ranks.share(settings.shards)
-        self.shard = Program(self.build_shard)  # one recording for each shard of each batch size
+        self.program_of_shard = Program(self.build_shard)  # one recording for each shard of each batch size
 
-    def build_shard(self, rows: Window) -> None:
-        """The gradient of a shard and its sums, which `shard` records."""
-        loss, terms, _ = self.loss(rows.of, rows)
-        sum_terms(terms, rows.size, loss, self.sums)
+    def _trial_terms(self) -> Terms:
+        terms = super()._trial_terms()
+        everything = dict(terms) | terms.reported
+        # the terms that have a number for each row of the labelled batch
+        self.of_labelled = {name for name, term in everything.items() if term.shape == (self.batches.labelled_size,)}
+        return terms
+
+    def count(self, name: str, shard: Shard) -> float:
+        """How many of the batch's rows a shard's part of a term stands for: of a term of labelled data the same share
+        of them."""
+        part = shard.labelled if name in self.of_labelled and shard.labelled else shard.rows
+        return part.size if part.of == shard.rows.of else part.size / part.of * shard.rows.of
+
+    def objective(self, terms: Terms, rates: Tensor, shard: Shard | None) -> Tensor:
+        if shard is None:
+            return super().objective(terms, rates, shard)
+        weights, rows = self.model.weights, shard.rows
+        shares = {name: self.count(name, shard) / rows.size for name in terms}
+        weights = dict(weights) | {name: share * weights.get(name, 1.0) for name, share in shares.items() if share != 1}
+        return objective(terms, weights, rates, self.scheduled) * (rows.size / rows.of)
+
+    def build_shard(self, shard: Shard) -> None:
+        """The gradient of a shard and its sums, which `program_of_shard` records."""
+        loss, terms, _ = self.loss(shard.rows.of, shard)
+        sum_terms(terms, [self.count(name, shard) for name in terms.reported], loss, self.sums)
 
     def build(self, size: int) -> None:
         """The operations after the sums are known, which `program` records."""
@@ -75,15 +115,16 @@ class ShardedStep(Step):
         accumulate_sums(self.sums, size, self.totals, self.optimizer.status)
         self.batches.tick(size)
 
-    def own(self, size: int) -> list[Window]:
-        """The shards of a batch that this process computes."""
-        return windows(size, self.settings.shards)[self.share.start : self.share.stop]
+    def own(self, size: int) -> list[Shard | None]:
+        """The shards of a batch that this process computes; None for an empty one."""
+        shards = shards_of(size, self.batches.labelled_size, self.settings.shards)
+        return shards[self.share.start : self.share.stop]
 
     def _collect(self, size: int, make: Any) -> None:
         """Leave the sums over all shards in `gradient`, `sums` and `batch_loss`."""
-        for rows in self.own(size):
-            if rows.size:
-                make(rows)
+        for shard in self.own(size):
+            if shard:
+                make(shard)
             else:
                 self.gradient[...], self.sums[...] = 0, 0
             self.gradients.add(self.gradient)
@@ -105,7 +146,7 @@ class ShardedStep(Step):
 
     def advance(self, size: int) -> None:
         with np.errstate(all="ignore"):
-            self._collect(size, self.shard)
+            self._collect(size, self.program_of_shard)
         self.program(size)
 
     def eager(self, size: int) -> None:
@@ -114,8 +155,9 @@ class ShardedStep(Step):
             self.build(size)
 
     def is_settled(self, size: int) -> bool:
-        return super().is_settled(size) and all(self.shard.is_settled(rows) for rows in self.own(size) if rows.size)
+        return super().is_settled(size) and all(self.program_of_shard.is_settled(shard)
+                                                for shard in self.own(size) if shard)
 
     def forget(self) -> None:
         super().forget()
-        self.shard.clear()
+        self.program_of_shard.clear()
