@@ -56,8 +56,8 @@ class Pass(nn.Module):
         pyro.enable_validation(False)
         self.ready = models.training(case)
         batches = self.ready.batches
-        self.data = self._rows(batches.rows)
-        order = torch.from_numpy(batches.order[: models.compared(case) * case.batch])
+        self.data = self._rows(batches.stream.rows)
+        order = torch.from_numpy(batches.stream.index[: models.compared(case) * case.batch])
         self.order = list(order.split(case.batch))
         self.latent = case.latent
         self.restart()
@@ -115,7 +115,8 @@ class M2(Pass):
     def __init__(self, case: Case) -> None:
         super().__init__(case)
         batches = self.ready.batches
-        self.labelled, self.labelled_order = self._rows(batches.labelled), torch.from_numpy(batches.labelled_order)
+        self.labelled, self.labelled_order = self._rows(batches.labelled.rows), torch.from_numpy(
+            batches.labelled.index)
         self.classes, self.labels = self.labelled["y"].shape[1], batches.labelled_size
         self.alpha = self.ready.model.weights["classifier"]
         self.elbo = infer.TraceEnum_ELBO(max_plate_nesting=1)

@@ -144,7 +144,7 @@ def test_5_a_resumed_run_does_not_begin_again(tmp_path):
             training.step_now().noise.restart()
             eps = training.step_now().noise.normal((2, size)).numpy().copy()
             x = training.batches.next(size)[0].x.numpy().copy()
-            order = training.batches.order.copy()
+            order = training.batches.stream.index.copy()
             training.counters[:] = now
             seen[int(now[STEP])] = (eps.tobytes(), x.tobytes(), order.tobytes())
             if now[STEP] == stop:

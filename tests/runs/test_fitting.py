@@ -551,7 +551,7 @@ def test_a_resumed_training_has_its_place(images, tmp_path):
 
     def on_step(training, done):
         if training.counters[STEP] == 8:
-            on_step.order = training.batches.order.copy()
+            on_step.order = training.batches.stream.index.copy()
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
@@ -560,7 +560,7 @@ def test_a_resumed_training_has_its_place(images, tmp_path):
     assert (training.counters[STEP], training.counters[BATCH], training.counters[CURSOR]) == (8, 3, 24)
     assert training.epoch == 1
     training.begin_epoch()
-    assert_same_bits(training.batches.order, on_step.order)
+    assert_same_bits(training.batches.stream.index, on_step.order)
 
 
 def test_left_over_temporary_files_are_swept(whole, tmp_path):

@@ -68,7 +68,7 @@ def test_the_order_is_a_fair_shuffle():
     places = np.zeros(10)
     for number in range(5000):
         batches.begin(number)
-        places[np.flatnonzero(batches.order == 0)[0]] += 1
+        places[np.flatnonzero(batches.stream.index == 0)[0]] += 1
     likely("place of datum 0", stats.chisquare(places).pvalue)
 
 
@@ -82,7 +82,7 @@ def test_grey_rows_are_scaled_exactly(kind, scale, dtype):
     found = np.concatenate(epoch(make(stored, scale, dtype=dtype, batch=7), 0))
     order = make(stored, scale)
     order.begin(0)
-    assert_same_bits(found, (stored.astype(dtype) / dtype(scale))[order.order])
+    assert_same_bits(found, (stored.astype(dtype) / dtype(scale))[order.stream.index])
 
 
 GREY = np.array([0, 1, 4, 8, 15, 16], np.uint8)  # of 16, as in the digits

@@ -79,7 +79,7 @@ def test_labelled_batches_go_round_their_own_order(digits):
     training = Training(M2(64, hidden=5, latent=2), data, Settings(batch=100, labelled_batch=7))
     training.begin_epoch()
     batches, seen = training.batches, []
-    order = batches.labelled_order.copy()
+    order = batches.labelled.index.copy()
     assert sorted(order) == list(range(30))
     assert list(order) != sorted(order)
     for _ in range(6):

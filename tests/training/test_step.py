@@ -428,7 +428,7 @@ def bad_data(row=5):
 def test_stop_names_the_operation_the_batch_and_the_tensor():
     training = start(bad_data(), on_nonfinite="stop")
     training.begin_epoch()
-    while 5 not in training.batches.order[training.counters[CURSOR] :][:4]:
+    while 5 not in training.batches.stream.index[training.counters[CURSOR] :][:4]:
         training.step()
     before = snapshot(training)
     with pytest.raises(NonFiniteError) as caught:
@@ -463,7 +463,7 @@ def course(interval, mend=lambda training: None, on_nonfinite="stop"):
     training.interval = interval
     for epoch in range(3):
         if epoch == 2:
-            training.batches.rows.stored.data[5, 2] = np.nan
+            training.batches.stream.rows.stored.data[5, 2] = np.nan
             mend(training)
         try:
             assert list(training.steps())[-1] == training.batches.steps
@@ -504,7 +504,7 @@ def test_skip_leaves_the_batch_out(optimizer):
     while training.counters[BATCH] < training.batches.steps:
         size = training.batches.size_now()
         before, updates = snapshot(training), training.optimizer.status[UPDATES]
-        index = training.batches.order[training.counters[CURSOR] :][:size]
+        index = training.batches.stream.index[training.counters[CURSOR] :][:size]
         training.step()
         if 5 in index:
             skipped, left_out = skipped + 1, size

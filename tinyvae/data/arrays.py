@@ -18,6 +18,7 @@ from tinyvae.choices import counted
 from tinyvae.data.checks import DataError, number, sameness
 from tinyvae.data.dataset import CHANNELS, COLOURS, PARTS, TABLES, DataSet, held_out
 from tinyvae.data.formats import Arrays, Stored
+from tinyvae.data.mapped.rows import selected
 from tinyvae.data.rows import (
     as_counts,
     as_pixels,
@@ -176,7 +177,7 @@ def _split(path: Path | str, *of_parts: Parts) -> tuple[Parts, ...]:
     split = dict(zip(("train", "test"), held_out(count, max(1, count // 10)), strict=True))
 
     def parted(of: Parts) -> Parts:
-        return of | {part: of["train"][index] for part, index in split.items()} if "train" in of else of
+        return of | {part: selected(of["train"], index) for part, index in split.items()} if "train" in of else of
 
     return tuple(map(parted, of_parts))
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.data.mapped.rows import AnyRows, MappedRows, blocks
+
 OBJECTS = ("holds Python objects, which could run code when loaded; expected numbers: save np.stack(list(images)), "
            "which is one array, and strings with astype(str).")
 ROUNDING = 0.01  # values that lie out of range by at most this much are taken for rounding, or for compression
-BLOCK = 4096  # the number of images that are looked at together
 LARGEST_COUNT = 2**24  # float32 holds all whole numbers up to it
 
 
@@ -29,8 +30,9 @@ def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey", fla
     Of the `kind` "counts" it must hold whole numbers from 0 on, and of "real" any finite numbers. `flat` says that they
     may be no images but a table.
     """
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not rows.size:
-        found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else f"type {type(rows).__name__}"
+    there = isinstance(rows, (np.ndarray, MappedRows))
+    if not there or rows.ndim != 2 or not rows.size:
+        found = f"shape {rows.shape}" if there else f"type {type(rows).__name__}"
         raise DataError(f"found {what} of {found}; expected an array (count, pixels) that is not empty")
     check_type(rows.dtype, what)
     check_range(rows, what, scale, kind, flat)
@@ -71,16 +73,15 @@ def limits(parts: Sequence[np.ndarray]) -> tuple[Any, Any]:
 
 def only(parts: Sequence[np.ndarray], low: Any, high: Any) -> bool:
     """Whether every pixel has one of these two values."""
-    blocks = (part[first : first + BLOCK] for part in parts for first in range(0, len(part), BLOCK))
-    return all(bool(((block == low) | (block == high)).all()) for block in blocks)  # stops at the first other value
+    # stops at the first other value
+    return all(bool(((block == low) | (block == high)).all()) for part in parts for block in blocks(part))
 
 
 def is_whole(rows: np.ndarray) -> bool:
     """Whether all numbers, (count, columns), are whole."""
     if rows.dtype.kind != "f":
         return True
-    blocks = (rows[first : first + BLOCK] for first in range(0, len(rows), BLOCK))
-    return all(bool((block == np.floor(block)).all()) for block in blocks)  # stops at the first other block
+    return all(bool((block == np.floor(block)).all()) for block in blocks(rows))  # stops at the first other block
 
 
 def found_range(parts: Sequence[np.ndarray]) -> str:
@@ -88,7 +89,7 @@ def found_range(parts: Sequence[np.ndarray]) -> str:
     low, high = limits(parts)
     if low == low:
         return f"values from {number(low)} to {number(high)}"
-    bad = sum(int(np.isnan(part).any(axis=1).sum()) for part in parts)
+    bad = sum(int(np.isnan(block).any(axis=1).sum()) for part in parts for block in blocks(part))
     return f"NaN in {bad} of {sum(map(len, parts))} images"
 
 
@@ -101,7 +102,7 @@ def cure(parts: Sequence[np.ndarray]) -> str:
     """The sentence with the line that brings these images into [0, 1]; or why none can."""
     low, high = limits(parts)
     if not (np.isfinite(low) and np.isfinite(high)):
-        if not any(np.isfinite(part).all(axis=1).any() for part in parts):
+        if not any(np.isfinite(block).all(axis=1).any() for part in parts for block in blocks(part)):
             return "No image is free of them, so look at how the images were made."
         return "Drop those images and their labels: images[np.isfinite(images.reshape(len(images), -1)).all(1)]."
     if low == high:
@@ -129,23 +130,23 @@ def of_table(parts: list[np.ndarray], advice: str) -> str:
     return f"For {width} columns of a table, {advice}."
 
 
-def sameness(rows: np.ndarray) -> str:
+def sameness(rows: AnyRows) -> str:
     """In words, that all images (count, pixels) are copies of one; "" if they are not, or if there is only one."""
-    if len(rows) < 2 or not all((rows[first : first + BLOCK] == rows[0]).all() for first in range(0, len(rows), BLOCK)):
+    if len(rows) < 2 or not all((block == rows[0]).all() for block in blocks(rows)):
         return ""  # found in the first block with another image
     if rows[0].min() == rows[0].max():
         return f"every pixel of all {len(rows)} images is {number(rows[0, 0])}"
     return f"all {len(rows)} images are the same"
 
 
-def degeneracy(rows: np.ndarray) -> str:
+def degeneracy(rows: AnyRows) -> str:
     """In words, why a density has no bound on images (count, pixels); "" if no reason is seen.
 
     Copies of few images, or a pixel that never changes, let the density of a continuous likelihood grow on them alone.
     """
     if found := sameness(rows):
         return found
-    different = len({hash(row.tobytes()) for row in rows})
+    different = len({hash(row.tobytes()) for block in blocks(rows) for row in block})
     if 2 * different <= len(rows):
         return f"only {different} of {len(rows)} images differ from each other"
     fixed = int((rows.min(0) == rows.max(0)).sum()) if len(rows) > 1 else 0

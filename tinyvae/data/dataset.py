@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data.checks import DataError, check_rows, only
+from tinyvae.data.mapped.rows import AnyRows, blocks, contiguous
 from tinyvae.engine import noise
 
 # The suffixes of a name, each with its default likelihood. If a pixel is 0 in every image, as at the border of digits,
@@ -55,7 +56,8 @@ class DataSet:
     ----------
     name : the full name, such as "mnist-dynamic"; `load(name)` gives the same data again
     train, test : (count, pixels), uint8 or float32, C-contiguous
-        Grey value = stored / scale, in [0, 1]. In colour a pixel counts three times.
+        Grey value = stored / scale, in [0, 1]. In colour a pixel counts three times. Rows that lie in several files are
+        `MappedRows`, which read where they are used.
     shape : (rows, columns) of one image, or (rows, columns, 3) in colour
         A row of `train` reshaped to it is the picture.
     scale : 255 for bytes, 16 for digits, 1 for bits and for floats
@@ -72,15 +74,15 @@ class DataSet:
     """
 
     name: str
-    train: np.ndarray
-    test: np.ndarray
+    train: AnyRows
+    test: AnyRows
     shape: tuple[int, ...]
     scale: float
     pixels: str = "gray"
     likelihood: str = "continuous-bernoulli"
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
-    valid: np.ndarray | None = None
+    valid: AnyRows | None = None
     valid_labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     train_mask: np.ndarray | None = None
@@ -249,15 +251,16 @@ class DataSet:
         (0.1 s for MNIST), because the arrays can be changed in place: keep the result.
         """
         parts = {part + kind: getattr(self, part + kind) for part in PARTS for kind in ("", "_labels", "_mask")}
-        found = {name: np.ascontiguousarray(array) for name, array in parts.items() if array is not None}
-        found = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in found.items()}
+        found = {name: contiguous(array, array.dtype.newbyteorder("<")) for name, array in parts.items()
+                 if array is not None}
         types = {name: (array.dtype.str, array.shape) for name, array in found.items()}
         table = [] if self.center is None or self.spread is None else [self.center.tolist(), self.spread.tolist()]
         table += [] if self.columns is None else [list(self.columns)]
         head = json.dumps([self.pixels, float(self.scale), self.shape, self.class_names, types, *table])
         digest = hashlib.sha256(head.encode())
         for array in found.values():
-            digest.update(array.data)
+            for block in blocks(array):
+                digest.update(block.data)
         return digest.hexdigest()
 
     def __str__(self) -> str:
@@ -289,7 +292,7 @@ def treated(data: DataSet, pixels: str) -> DataSet:
     if pixels in ("dynamic", "gray", *COLOURS) or data.is_bits:  # a static draw or a threshold leaves bits unchanged
         return replace(data, pixels=pixels, likelihood=likelihood)
 
-    def bits(part: np.ndarray, site: int) -> np.ndarray:
+    def bits(part: AnyRows, site: int) -> np.ndarray:
         return draw_static(part, data.scale, site) if pixels == "static" else above_half(part, data.scale)
 
     return replace(
@@ -303,16 +306,16 @@ def treated(data: DataSet, pixels: str) -> DataSet:
     )
 
 
-def above_half(images: np.ndarray, scale: float) -> np.ndarray:
+def above_half(images: AnyRows, scale: float) -> np.ndarray:
     """1 where grey > 1/2, else 0, as (count, pixels) uint8.
 
     A grey value of exactly 1/2 gives 0, as in the usual data loaders. No byte has this value (127.5), but 8 of 16 in
     the digits has.
     """
-    return (images > scale / 2).view(np.uint8)
+    return (np.asarray(images) > scale / 2).view(np.uint8)
 
 
-def draw_static(images: np.ndarray, scale: float, site: int, chunk: int = CHUNK) -> np.ndarray:
+def draw_static(images: AnyRows, scale: float, site: int, chunk: int = CHUNK) -> np.ndarray:
     """Draw each pixel once: 1 with probability stored / scale, as (count, pixels) uint8.
 
     The draw of pixel p of image n has the address (seed 0, stream "binarise-static", step 0, site, index

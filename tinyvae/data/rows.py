@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data.checks import (
-    BLOCK,
     LARGEST_COUNT,
     DataError,
     check_type,
@@ -22,6 +21,7 @@ from tinyvae.data.checks import (
     only,
 )
 from tinyvae.data.dataset import CHANNELS
+from tinyvae.data.mapped.rows import BLOCK, contiguous
 
 # The weights of red, green and blue in the brightness of a pixel (ITU-R BT.601), as fractions of 2^16.
 LUMA = np.array([19595, 38470, 7471])
@@ -98,7 +98,7 @@ def as_counts(parts: list[np.ndarray], what: str) -> list[np.ndarray]:
         kind = "" if all(map(is_whole, parts)) else ", not all of them whole"
         raise DataError(f"{what} holds {found_range(parts)}{kind}; expected counts, whole numbers from 0 to "
                         f"{LARGEST_COUNT:,}: take -real for other numbers.")
-    return [np.ascontiguousarray(part, np.float32) for part in parts]
+    return [contiguous(part, np.float32) for part in parts]
 
 
 def standardised(parts: dict[str, np.ndarray], masks: dict[str, np.ndarray], names: tuple[str, ...],
@@ -176,15 +176,15 @@ def as_pixels(parts: list[np.ndarray], what: str, flat: bool = False) -> tuple[l
         if (low, high) != (0, 1):
             warnings.warn(f"{what} holds only the values {number(low)} and {number(high)}: they are taken as the bits "
                           "0 and 1", stacklevel=2)
-            return [(part == high).view(np.uint8) for part in parts], 1.0
-        return [np.ascontiguousarray(part, np.uint8) for part in parts], 1.0
+            return [(np.asarray(part) == high).view(np.uint8) for part in parts], 1.0
+        return [contiguous(part, np.uint8) for part in parts], 1.0
     if floats:
         if low == high and low in (0, 1):  # bits that are all the same
-            return [np.ascontiguousarray(part, np.uint8) for part in parts], 1.0
-        return [np.ascontiguousarray(part, np.float32) for part in parts], 1.0
+            return [contiguous(part, np.uint8) for part in parts], 1.0
+        return [contiguous(part, np.float32) for part in parts], 1.0
     if 1 < high <= (top + 1) // 4:
         warnings.warn(f"{what} holds integers from {low:g} to {high:g}, which divided by {top} are almost black; if "
                       f"{high:g} is white, store np.float32(images / {high:g}) instead", stacklevel=2)
     if deep:
         return [np.divide(part, 65535, dtype=np.float32) for part in parts], 1.0
-    return [np.ascontiguousarray(part, np.uint8) for part in parts], 1.0 if high <= 1 else 255.0
+    return [contiguous(part, np.uint8) for part in parts], 1.0 if high <= 1 else 255.0

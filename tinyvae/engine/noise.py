@@ -34,6 +34,7 @@ from tinyvae.engine.tensor import Tensor, apply
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
+PIECE = 2**16  # the labels of a permutation that are drawn at a time
 WORD = 0xFFFFFFFF
 
 
@@ -172,8 +173,12 @@ def permutation(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     Labels rather than Fisher-Yates, because each label has an address of its own; equal labels (chance
     count**2 / 2**65) keep their order.
     """
-    bits = words(seed, stream, step, 0, 2 * whole("the count of a permutation,", count)).reshape(-1, 2)
-    return np.argsort((bits[:, 0] << np.uint64(32)) | bits[:, 1], kind="stable").astype(np.int64)
+    labels = np.empty(whole("the count of a permutation,", count), np.uint64)
+    for first in range(0, count, PIECE):  # which bounds the memory, and changes no label
+        part = labels[first : first + PIECE]
+        bits = words(seed, stream, step, 0, 2 * len(part), first=2 * first).reshape(-1, 2)
+        part[...] = bits[:, 0] << np.uint64(32) | bits[:, 1]
+    return np.argsort(labels, kind="stable").astype(np.int64, copy=False)
 
 
 # ---- noise as an operation -------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def treatment(data: DataSet) -> str:
 
 def some_test_data(data: DataSet) -> DataSet:
     """The data set with as many of its test data as the page has room for, chosen by the stream "explorer"."""
-    each = data.dimensions * (data.test.itemsize + (data.pixels == "dynamic") / 8)
+    each = data.dimensions * (data.test.dtype.itemsize + (data.pixels == "dynamic") / 8)
     count = min(len(data.test), MOST, max(FEW, int(ROOM / each)))
     chosen = np.sort(permutation(0, "explorer", 0, len(data.test))[:count])
     labels = None if data.test_labels is None else data.test_labels[chosen]

@@ -6,6 +6,7 @@ gathered with the same index as the pixels, on the same device.
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from tinyvae.choices import an
 from tinyvae.data import DataSet, as_data_set, ways_to_label
 from tinyvae.data.dataset import PARTS
-from tinyvae.engine.devices import Namespace, namespace_of, read
+from tinyvae.data.mapped.rows import MappedRows, in_file, selected
+from tinyvae.engine.devices import Namespace, namespace_of, read, to_host
 from tinyvae.engine.noise import Noise, Window, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -101,23 +103,82 @@ class Rows:
         One-hot labels, masks and conditions, (count, width), by their field in `Batch`.
     """
 
-    def __init__(self, stored: np.ndarray, scale: float, dtype: Any, xp: Namespace, draw: Noise | None = None,
+    def __init__(self, stored: Any, scale: float, dtype: Any, xp: Namespace, draw: Noise | None = None,
                  beside: dict[str, np.ndarray] | None = None) -> None:
-        self.stored, self.scale, self.dtype, self.draw = Tensor(xp.asarray(stored)), scale, np.dtype(dtype), draw
+        self.count, self.scale, self.dtype, self.draw, self.xp = len(stored), scale, np.dtype(dtype), draw, xp
+        self.keep(stored)
         self.beside = {name: Tensor(xp.asarray(array)) for name, array in (beside or {}).items()}
+
+    def keep(self, stored: Any) -> None:
+        """Take the rows to the device."""
+        self.stored = Tensor(self.xp.asarray(stored))
+
+    def source(self, index: Tensor, window: Window | None) -> tuple[Tensor, Tensor]:
+        """An array that has the rows with the numbers `index`, and their places in it."""
+        return self.stored, index
 
     def at(self, index: Tensor, labelled: Batch | None = None, window: Window | None = None) -> Batch:
         """The batch of the rows with the numbers `index`, (rows,), or of those in a window; `labelled` becomes a part
         of it."""
         if window is not None:
             index = index[window.first : window.first + window.size]
+        stored, places = self.source(index, window)
         if self.draw is None:
-            x = apply("grey_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
+            x = apply("grey_rows", stored, places, scale=self.scale, dtype=self.dtype)
         else:
-            x = self.draw.draw("binarised_rows", self.stored, index, scale=self.scale, dtype=self.dtype)
+            x = self.draw.draw("binarised_rows", stored, places, scale=self.scale, dtype=self.dtype)
         beside: dict[str, Any] = {name: apply("grey_rows", array, index, scale=1.0, dtype=self.dtype)
                                   for name, array in self.beside.items()}
-        return Batch(x, labelled=labelled, available=len(self.stored), rows=window, **beside)
+        return Batch(x, labelled=labelled, available=self.count, rows=window, **beside)
+
+
+class RowsInFiles(Rows):
+    """Rows that stay in their files until a batch needs them.
+
+    A training says before each step which rows it takes, by `load`, and which ones it takes next. A thread reads those
+    while the step computes, so that a step does not wait for the files. The step finds its rows at `places` of
+    `buffer`, which has room for two batches: one that is computed, and one that is read. Without `reserve`, each use
+    reads its rows at once.
+    """
+
+    buffer: Tensor | None = None
+
+    def keep(self, stored: Any) -> None:
+        self.files: MappedRows = stored
+        self.reader = ThreadPoolExecutor(1, "reader")
+
+    def reserve(self, size: int) -> None:
+        """Memory for batches of up to `size` rows."""
+        self.size, self.half = size, 0
+        self.buffer = Tensor(self.xp.zeros((2 * size, self.files.shape[1]), self.files.dtype))
+        self.places = Tensor(self.xp.zeros(size, np.int64))
+        self.read = to_host(self.buffer.data)  # on a GPU a copy, from which the rows go there
+        self.expected: np.ndarray = np.zeros(0, np.int64)
+        self.ahead: Future[np.ndarray] | None = None
+
+    def load(self, index: np.ndarray, following: np.ndarray, first: int = 0) -> None:
+        """Make the rows with the numbers `index` those of the batch, from its row `first` on, and begin to read the
+        `following` ones."""
+        assert self.buffer is not None, "reserve was called"
+        if self.ahead is None or not np.array_equal(index, self.expected):
+            self.ahead = self._read(index)
+        begin = self.half * self.size
+        self.places.data[first : first + len(index)] = self.xp.asarray(begin + self.ahead.result())
+        if self.read is not self.buffer.data:
+            self.buffer.data[begin : begin + len(index)] = self.xp.asarray(self.read[begin : begin + len(index)])
+        self.half = 1 - self.half
+        self.expected, self.ahead = following, self._read(following) if len(following) else None
+
+    def _read(self, index: np.ndarray) -> Future[np.ndarray]:
+        """Let the thread read rows into the half of the buffer that no step reads; it gives their places there."""
+        return self.reader.submit(self.files.read, index, self.read[self.half * self.size :][: len(index)])
+
+    def source(self, index: Tensor, window: Window | None) -> tuple[Tensor, Tensor]:
+        if self.buffer is None:
+            found = Tensor(self.xp.asarray(self.files.take(to_host(index.data))))
+            return found, Tensor(self.xp.arange(len(index)))
+        first = window.first if window else 0
+        return self.buffer, self.places[first : first + len(index)]
 
 
 def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise | None = None,
@@ -158,7 +219,11 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
                                  f"{len(array):,} {part} data of {data.name} have none: leave those out, or take "
                                  "another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
-    return Rows(getattr(data, part)[chosen], data.scale, model.dtype, model.xp, draw, beside)
+    rows = in_file(getattr(data, part)) or getattr(data, part)
+    if only is not None:
+        rows = selected(rows, only)
+    kind = RowsInFiles if isinstance(rows, MappedRows) else Rows
+    return kind(rows, data.scale, model.dtype, model.xp, draw, beside)
 
 
 def _check_labels(model: Any, data: DataSet) -> None:

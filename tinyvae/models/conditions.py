@@ -281,7 +281,7 @@ class Pooled(Condition):
         return batch.given
 
     def rows(self, data: DataSet, part: str) -> np.ndarray:
-        return self.pooled(getattr(data, part)) / np.float32(data.scale)
+        return self.pooled(np.asarray(getattr(data, part))) / np.float32(data.scale)
 
     def pooled(self, images: np.ndarray) -> np.ndarray:
         """The means of the blocks of images (..., pixels), (..., width) float32."""

@@ -2,11 +2,13 @@
 
 The *rates* of a step are the numbers that a schedule sets: the learning rate, and the weight of each scheduled term of
 the objective. When an epoch begins, its order and its plan (one row of rates for each batch) are written into arrays.
-A step reads both at the cursor in `counters`, so a recorded step fetches the next batch whenever it is replayed.
+A step reads both at the cursor in `counters`, so a recorded step fetches the next batch whenever it is replayed. Rows
+that stay in files are read from outside, before each step (`Batches.load`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from tinyvae.engine.devices import Array, namespace_of, read
 from tinyvae.engine.noise import Window, permutation
 from tinyvae.engine.rules import ANY, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
-from tinyvae.models.batch import Batch, Rows
+from tinyvae.models.batch import Batch, Rows, RowsInFiles
 
 # The indices of `counters`, an int64 vector: the number of the step since the start of the training, which addresses
 # the noise; the position of the batch's first row in the epoch's order; and the number of the batch within the epoch.
@@ -52,6 +54,107 @@ class Shard(NamedTuple):
     labelled: Window | None
 
 
+def span(windows: Sequence[Window | None]) -> slice:
+    """The rows of neighbouring windows."""
+    there = [window for window in windows if window]
+    return slice(there[0].first, there[-1].first + there[-1].size) if there else slice(0, 0)
+
+
+TRIAL = 3  # the most rows of a trial before the training, whatever the batch size
+SHUFFLED = 2**24  # rows that one permutation shuffles; it takes about 30 bytes a row
+BLOCK, GROUP = 2**8, 2**14  # of more rows: the rows of a block, and the blocks whose rows are shuffled together
+
+
+class Order:
+    """The order of the rows in an epoch: a function of the seed, the epoch, and their number.
+
+    Up to `SHUFFLED` rows it is a random permutation. More are cut into blocks of neighbours, which are shuffled, and
+    then the rows of each `GROUP` blocks are shuffled among each other; the order of a group is made when it is read.
+    """
+
+    def __init__(self, seed: int, stream: str, epoch: int, count: int) -> None:
+        self.seed, self.stream, self.epoch, self.count = seed, stream, epoch, count
+        if count <= SHUFFLED:
+            self.blocks, sizes = None, np.array([count])
+        else:
+            self.blocks = permutation(seed, f"{stream}-blocks", epoch, -(-count // BLOCK))
+            lengths = np.minimum(BLOCK, count - BLOCK * self.blocks)  # the last block can be shorter
+            sizes = np.add.reduceat(lengths, np.arange(0, len(lengths), GROUP))
+        self.ends = np.cumsum(sizes)
+        self.made: dict[int, np.ndarray] = {}  # the orders of the groups that were read last
+
+    def rows(self, start: int, size: int) -> np.ndarray:
+        """The numbers of `size` rows from place `start` on; after the last place comes the first one."""
+        found, place = [], start % self.count
+        while size:
+            group = int(np.searchsorted(self.ends, place, side="right"))
+            part = self._group(group)[place - (self.ends[group - 1] if group else 0) :][:size]
+            found.append(part)
+            size, place = size - len(part), (place + len(part)) % self.count
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def _group(self, number: int) -> np.ndarray:
+        if number not in self.made:
+            if len(self.made) > 1:  # a batch can lie in two groups
+                self.made.pop(next(iter(self.made)))
+            self.made[number] = self._make(number)
+        return self.made[number]
+
+    def _make(self, number: int) -> np.ndarray:
+        if self.blocks is None:
+            return permutation(self.seed, self.stream, self.epoch, self.count)
+        blocks = self.blocks[number * GROUP : (number + 1) * GROUP]
+        rows = (BLOCK * blocks[:, None] + np.arange(BLOCK)).reshape(-1)
+        rows = rows[rows < self.count]
+        return rows[permutation(self.seed, f"{self.stream}-{number}", self.epoch, len(rows))]
+
+
+class Stream:
+    """The rows of a part of a step, in the order of the epoch.
+
+    `index` has the numbers of all rows in the order of the epoch; of rows in files, of which there may be more than fit
+    into memory, those of the batch that was loaded.
+    """
+
+    def __init__(self, rows: Rows, size: int, seed: int, name: str, counters: Array) -> None:
+        self.xp, self.rows, self.size, self.seed, self.name = namespace_of(counters), rows, size, seed, name
+        self.counters = counters
+        self.order: Order | None = None  # before the first epoch begins
+        room = max(size, TRIAL)
+        self.index = self.xp.zeros(room if isinstance(rows, RowsInFiles) else rows.count, np.int64)
+        if isinstance(rows, RowsInFiles):
+            rows.reserve(room)
+
+    def begin(self, epoch: int) -> None:
+        """Write the order of an epoch."""
+        self.order = Order(self.seed, self.name, epoch, self.rows.count)
+        if not isinstance(self.rows, RowsInFiles):
+            self.index[...] = self.xp.asarray(self.order.rows(0, self.rows.count))
+
+    def numbers(self, start: int, size: int) -> np.ndarray:
+        """The numbers of the rows of a batch that begins at this place of the order."""
+        return np.zeros(size, np.int64) if self.order is None else self.order.rows(start, size)
+
+    def load(self, size: int, following: int, share: Callable[[int], slice]) -> None:
+        """Read the rows of the batch at the cursor, of which this process computes a share, and have those of the next
+        batch, of `following` rows, read meanwhile; nothing to do for rows in memory."""
+        if isinstance(self.rows, RowsInFiles):
+            start, mine = read(self.counters[CURSOR]), share(size)
+            numbers = self.numbers(start, size)
+            self.index[:size] = self.xp.asarray(numbers)
+            self.rows.load(numbers[mine], self.numbers(start + size, following)[share(following)], mine.start)
+
+    def at(self, size: int, window: Window | None, labelled: Batch | None = None) -> Batch:
+        """The batch at the cursor, or some of its rows."""
+        if self.rows.draw is not None:
+            self.rows.draw.restart(rows=window)
+        if isinstance(self.rows, RowsInFiles):
+            index = Tensor(self.index)[:size]
+        else:
+            index = apply("next_indices", Tensor(self.index), Tensor(self.counters), batch=size)
+        return self.rows.at(index, labelled, window)
+
+
 class Batches:
     """The minibatches of a training set; each epoch has its own random order.
 
@@ -76,27 +179,27 @@ class Batches:
                  labelled_batch: int = 0) -> None:
         if not 1 <= batch:
             raise ValueError(f"found a batch size of {batch}; expected at least 1")
-        self.xp, self.rows, self.labelled, self.seed = namespace_of(counters), rows, labelled, seed
-        self.count, self.counters = len(rows.stored), counters
+        self.xp, self.counters, self.count = namespace_of(counters), counters, rows.count
         self.size = min(batch, self.count)
         self.steps = -(-self.count // self.size)
-        self.order = self.xp.zeros(self.count, np.int64)
-        self.labelled_order = None if labelled is None else self.xp.zeros(len(labelled.stored), np.int64)
-        self.labelled_size = 0 if labelled is None else min(labelled_batch or batch, len(labelled.stored))
+        self.labelled_size = 0 if labelled is None else min(labelled_batch or batch, labelled.count)
         # like `counters`, for the labelled rows: their cursor moves by another number of rows
         self.labelled_counters = self.xp.zeros(3, np.int64)
+        self.stream = Stream(rows, self.size, seed, "shuffle", counters)
+        self.labelled = labelled and Stream(labelled, self.labelled_size, seed, "shuffle-labelled",
+                                            self.labelled_counters)
+        self.dtype = rows.dtype
         self.plan_for(1)
 
     def plan_for(self, rates: int) -> None:
         """Allocate `plan`, (batches, rates), which the caller fills when an epoch begins."""
-        self.plan = self.xp.zeros((self.steps, rates), self.rows.dtype)
+        self.plan = self.xp.zeros((self.steps, rates), self.dtype)
 
     def begin(self, epoch: int) -> None:
         """Write the order of an epoch; the caller sets the cursor."""
-        self.order[...] = self.xp.asarray(permutation(self.seed, "shuffle", epoch, self.count))
-        if self.labelled_order is not None:
-            self.labelled_order[...] = self.xp.asarray(
-                permutation(self.seed, "shuffle-labelled", epoch, len(self.labelled_order)))
+        self.stream.begin(epoch)
+        if self.labelled:
+            self.labelled.begin(epoch)
 
     def size_now(self) -> int:
         """The number of rows in the batch at the cursor."""
@@ -106,20 +209,25 @@ class Batches:
         """The number of rows in each batch of an epoch; the last batch has the remaining rows."""
         return [min(self.size, self.count - start) for start in range(0, self.count, self.size)]
 
+    def load(self, size: int, own: Callable[[int], Sequence[Shard | None]] | None = None) -> None:
+        """Read the rows of the batch at the cursor that lie in files: those of all shards, or of a process's `own`."""
+
+        def share(rows: int) -> slice:
+            return slice(0, rows) if own is None or not rows else span([shard.rows for shard in own(rows) if shard])
+
+        def share_of_labelled(rows: int) -> slice:
+            return slice(0, rows) if own is None else span([shard.labelled for shard in own(size) if shard])
+
+        following = min(self.size, self.count - read(self.counters[CURSOR]) - size)
+        self.stream.load(size, max(0, following), share)
+        if self.labelled:
+            self.labelled.load(self.labelled_size, self.labelled_size, share_of_labelled)
+
     def next(self, size: int, shard: Shard | None = None) -> tuple[Batch, Tensor]:
         """The batch at the cursor or a shard of it, and its rates."""
         window, of_labelled = shard or (None, None)
-        for rows, part in ((self.rows, window), (self.labelled, of_labelled)):
-            if rows is not None and rows.draw is not None:
-                rows.draw.restart(rows=part)
-        index = apply("next_indices", Tensor(self.order), Tensor(self.counters), batch=size)
-        rates = self.rates()
-        labelled = None
-        if self.labelled is not None:
-            labelled = self.labelled.at(apply("next_indices", Tensor(self.labelled_order),
-                                              Tensor(self.labelled_counters), batch=self.labelled_size),
-                                        window=of_labelled)
-        return self.rows.at(index, labelled, window), rates
+        labelled = self.labelled.at(self.labelled_size, of_labelled) if self.labelled else None
+        return self.stream.at(size, window, labelled), self.rates()
 
     def rates(self) -> Tensor:
         """The rates of the batch at the cursor."""
@@ -128,5 +236,5 @@ class Batches:
     def tick(self, size: int) -> None:
         """Move the counters past a batch, as an operation of the recorded step."""
         apply("tick", Tensor(self.counters), batch=size)
-        if self.labelled is not None:
+        if self.labelled:
             apply("tick", Tensor(self.labelled_counters), batch=self.labelled_size)

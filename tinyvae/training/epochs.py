@@ -194,7 +194,9 @@ class Training:
             step.first_loss = float(totals[OBJECTIVE] / totals[DATA_COUNT])
 
     def _advance(self, size: int) -> None:
-        self.step_now().advance(size)
+        step = self.step_now()
+        step.load(size)
+        step.advance(size)
         self._turn += 1
 
     def step_many(self, sizes: list[int]) -> None:
@@ -232,7 +234,7 @@ class Training:
         number, cursor, batch = to_host(self.counters).tolist()
         return not_finite(step.tape_of_loss(size), step.gradient, {
             "epoch": self.epoch + 1, "batch": batch, "step": number, "seed": self.settings.seed,
-            "indices": to_host(self.batches.order)[cursor : cursor + size].tolist()},
+            "indices": self.batches.stream.numbers(cursor, size).tolist()},
             blame(self.model, self.data))  # fmt: skip
 
     def tf32_error(self) -> tuple[float, float]:

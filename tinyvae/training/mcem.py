@@ -56,7 +56,7 @@ class McemStep(Step):
 
     def advance(self, size: int) -> None:
         cursor = read(self.counters[CURSOR])
-        rows = self.batches.order[cursor : cursor + size]
+        rows = self.model.xp.asarray(self.batches.stream.numbers(cursor, size))
         self._move(size, rows, Batch(**self.rows(size)))
         for number in range(1, UPDATES + 1):
             self.program(size, number == UPDATES)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyvae.choices import an, counted
 from tinyvae.data import DataSet, split_labels, ways_to_label
+from tinyvae.data.mapped.rows import selected
 from tinyvae.engine.noise import permutation
 from tinyvae.models import MODELS, Model
 from tinyvae.training.settings import Settings
@@ -56,8 +57,8 @@ def hold_out(data: DataSet, count: int, seed: int) -> DataSet:
     order = permutation(seed, "split", 0, len(data.train))
     kept, held = np.sort(order[count:]), np.sort(order[:count])
     parts = {kind: array for kind in ("", "_labels", "_mask") if (array := getattr(data, f"train{kind}")) is not None}
-    return replace(data, **{f"train{kind}": array[kept] for kind, array in parts.items()},
-                   **{f"valid{kind}": array[held] for kind, array in parts.items()})
+    return replace(data, **{f"train{kind}": selected(array, kept) for kind, array in parts.items()},
+                   **{f"valid{kind}": selected(array, held) for kind, array in parts.items()})
 
 
 def few_labels(data: DataSet, count: int, seed: int) -> DataSet:

@@ -83,7 +83,9 @@ class Step:
         data are as many as no labelled batch has, so that the shape of a term shows which of the two it is of."""
         self.batches.plan_for(1)
         with np.errstate(all="ignore"):
-            batch, _ = self.batches.next(size := min(3 if self.batches.labelled_size == 2 else 2, self.batches.count))
+            size = min(3 if self.batches.labelled_size == 2 else 2, self.batches.count)
+            self.batches.load(size)
+            batch, _ = self.batches.next(size)
             check_parts(self.model, batch, self.draw)
             self.noise.restart()
             terms = self.phase.terms(watched(batch, self.read), watched(self.draw_of(size), self.read))
@@ -108,6 +110,10 @@ class Step:
         loss = self.objective(terms, rates, shard)
         self.model.parameters.collect(grad(loss, self.parameters), self.names)
         return loss, terms, rates
+
+    def load(self, size: int) -> None:
+        """Read those rows of the batch at the cursor that lie in files."""
+        self.batches.load(size)
 
     def objective(self, terms: Terms, rates: Tensor, shard: Shard | None) -> Tensor:
         """The loss, or a shard's part of it; a subclass can compute in shards."""
@@ -140,11 +146,13 @@ class Step:
 
     def eager(self, size: int) -> None:
         """Make one whole step without recording it."""
+        self.load(size)
         with np.errstate(all="ignore"):
             self.build(size)
 
     def tape_of_loss(self, size: int) -> Tape:
         """A recording of the loss and its gradient alone."""
+        self.batches.load(size)
         with np.errstate(all="ignore"), Tape() as tape:
             self.loss(size)
         return tape
@@ -160,6 +168,7 @@ class Step:
     def tf32_error(self, size: int) -> tuple[float, float]:
         """The relative errors of the loss and of the gradient (in norm) of the next batch with TF32."""
         found = []
+        self.batches.load(size)
         for on in (False, True):
             with np.errstate(all="ignore"), tf32(on):
                 loss, _, _ = self.loss(size)

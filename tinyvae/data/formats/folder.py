@@ -1,7 +1,10 @@
-"""Folders: of image files, or of arrays in files of their own, such as train.npy and test.npy."""
+"""Folders: of image files, or of arrays in files of their own, such as train.npy and test.npy, or part-000.npy, ..."""
 
 from __future__ import annotations
 
+import math
+import re
+from itertools import pairwise
 from pathlib import Path
 
 from tinyvae.data.checks import DataError
@@ -11,6 +14,7 @@ from tinyvae.data.formats.parquet import read_parquet
 from tinyvae.data.formats.registry import Arrays, Stored, expected, head_of, recognised
 from tinyvae.data.formats.table import Table, stacked
 from tinyvae.data.formats.text import is_text, read_text
+from tinyvae.data.mapped.rows import MappedRows
 
 ARRAYS = (npy.read_npy, idx.read, idx.read_gzip)  # the readers of files that hold one array
 SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
@@ -37,7 +41,8 @@ def read_folder(path: Path) -> Arrays | Table:
 
     All images must have the same size. Hidden files are skipped, and those that systems leave; any other file that is
     not an image is an error. The .npy files of a folder of arrays are memory-mapped, so a data set can be larger than
-    the memory. A folder of tables is one table, whose parts are the files.
+    the memory; part-000.npy, part-001.npy, ... are together one array. A folder of tables is one table, whose parts are
+    the files.
     """
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.name.lower() not in SYSTEM)
     if not files:
@@ -52,8 +57,12 @@ def read_folder(path: Path) -> Arrays | Table:
         kinds.append(recognised(head_of(file)))
     if all((kind is not None and kind.read in ARRAYS) or file.suffix == ".npy" for kind, file in zip(kinds, files,
                                                                                                     strict=True)):
-        found = {}
+        found, pieces = {}, {file: number for file in files if (number := _of_piece(file))}
+        if pieces:
+            found["train" if any(file.stem.startswith("test") for file in files) else "images"] = _joined(pieces)
         for kind, file in zip(kinds, files, strict=True):
+            if file in pieces:
+                continue
             name = file.name.removesuffix(".gz").removesuffix(".npy")
             found[name] = Stored.of(npy.map_npy(file)) if kind is None or file.suffix == ".npy" else \
                 kind.read(file)["images"]
@@ -67,3 +76,28 @@ def read_folder(path: Path) -> Arrays | Table:
         if kind is not None and kind.read is not read_file:
             raise DataError(f"{file} is {kind.name}; expected only images there: move it elsewhere.")
     return {"images": Stored.of(read_images(path, files))}
+
+
+def _of_piece(file: Path) -> int | None:
+    """The number, counted from 1, of a file that has some of an array's rows: part-000.npy."""
+    found = re.fullmatch(r"part[-_]?(\d+)\.npy", file.name)
+    return None if found is None else 1 + int(found[1])
+
+
+def _joined(pieces: dict[Path, int]) -> Stored:
+    """The rows of all pieces, in the order of their numbers, which stay in their files."""
+    files = sorted(pieces, key=lambda file: pieces[file])
+    for before, file in pairwise(files):
+        if pieces[file] != pieces[before] + 1:
+            raise DataError(f"{file.parent} has {file.name} after {before.name}; expected files without a gap in their "
+                            "numbers: one may be missing.")
+    arrays = [npy.map_npy(file) for file in files]
+    for file, array in zip(files, arrays, strict=True):
+        if array.dtype != arrays[0].dtype or array.shape[1:] != arrays[0].shape[1:] or array.ndim < 2:
+            raise DataError(f"{file} holds {array.dtype} of shape {array.shape}, and {files[0].name} {arrays[0].dtype} "
+                            f"of shape {arrays[0].shape}; expected one type, and rows of one size.")
+    rows = [array.reshape(len(array), -1) for array in arrays]
+    shape = (sum(map(len, rows)), *arrays[0].shape[1:])
+    if not math.prod(shape):
+        raise DataError(f"{files[0].parent} has no row in {len(files)} files; expected some.")
+    return Stored(shape, arrays[0].dtype, lambda: MappedRows(rows))

@@ -14,10 +14,11 @@ from tinyvae.data.formats.registry import Arrays, Stored, reads
 def map_npy(path: Path) -> np.ndarray:
     """The array of an .npy file, memory-mapped, so that only the pages in use are read.
 
-    The mapping is copy-on-write: the array is writable, but the file never changes.
+    The array cannot be written to: a mapping that can counts as memory that a process may come to need, so a limit on
+    it would refuse a large file.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # a damaged header raises SyntaxError, TokenError, MemoryError, ...
         raise numpy_error(path, error) from error
 

@@ -32,7 +32,7 @@ class Stored:
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Any]  # an array, or `MappedRows`
 
     @classmethod
     def of(cls, array: np.ndarray) -> Stored:

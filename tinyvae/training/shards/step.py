@@ -62,7 +62,7 @@ def check(model: Model, phase: Phase, settings: Settings) -> None:
 def check_labelled(batches: Batches, shards: int) -> None:
     """Raise ValueError for fewer labelled rows in a step than shards."""
     if (size := batches.labelled_size) and size < (needed := min(shards, batches.size)):
-        have = len(batches.labelled.stored) if batches.labelled else 0
+        have = batches.labelled.rows.count if batches.labelled else 0
         cure = f"take labelled_batch={needed}, or " if have >= needed else ""
         raise ValueError(f"found shards={shards} with {size} labelled data in a step, of which each shard needs one: "
                          f"{cure}take at most {size} shards")
@@ -149,7 +149,11 @@ class ShardedStep(Step):
             self._collect(size, self.program_of_shard)
         self.program(size)
 
+    def load(self, size: int) -> None:
+        self.batches.load(size, self.own)
+
     def eager(self, size: int) -> None:
+        self.load(size)
         with np.errstate(all="ignore"):
             self._collect(size, self.build_shard)
             self.build(size)

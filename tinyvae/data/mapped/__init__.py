@@ -1,0 +1,1 @@
+"""Rows that lie in files and are read where they are used."""
