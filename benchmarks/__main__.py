@@ -105,6 +105,12 @@ def _scale(quick: Quick = False, out: Out = None, resume: Resume = False) -> Non
     parts.measure(measurements(quick, "scale"), quick, out, resume)
 
 
+@app.command(name="memory")
+def _memory(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+    """Train on data in files: a step beside that of data in memory, and a training with less memory than data."""
+    parts.measure(measurements(quick, "memory"), quick, out, resume)
+
+
 @app.command(name="gpu")
 def _gpu(
     quick: Quick = False, out: Out = None, resume: Resume = False,

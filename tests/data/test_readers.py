@@ -130,7 +130,8 @@ def test_a_folder_of_two_arrays_is_memory_mapped(tmp_path, dtype):
     assert type(found.train) is np.ndarray
     assert np.array_equal(found.train, train.reshape(50, 64))
     assert np.array_equal(found.test, test.reshape(10, 64))
-    found.train[0, 0] = 1  # an ordinary array to its users, and the file stays as it is
+    with pytest.raises(ValueError, match="read-only"):  # the file stays as it is
+        found.train[0, 0] = 1
     del found
     assert (tmp_path / "train.npy").read_bytes() == before
 

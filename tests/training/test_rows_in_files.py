@@ -60,19 +60,21 @@ def start(data, **settings):
     return Training(model_of("vae", data), data, Settings(batch=12, seed=1, **settings))
 
 
-def test_a_step_finds_its_rows_read(tmp_path):
-    """Every batch but the first of an epoch was read while the one before was computed; of other rows, none is used."""
+def test_a_step_finds_its_rows_read(tmp_path, monkeypatch):
+    """The batches of an epoch are read two at a time, the first two when they are needed; of others, none is used."""
+    monkeypatch.setattr(batches, "TOGETHER", 24)
     training = start(in_files(in_memory(), tmp_path, 3))
-    rows, taken = training.batches.stream.rows, []
+    rows, asked = training.batches.stream.rows, []
     assert isinstance(rows, RowsInFiles)
     read = rows.files.read
-    rows.files.read = lambda index, out: taken.append(len(index)) or read(index, out)
+    rows.files.read = lambda index, out: asked.append(len(index)) or read(index, out)
     training.begin_epoch()
     for _ in training.steps():
         pass
-    assert taken == [12, 12, 12, 12, 2]
+    assert asked == [24, 24, 2]
     rows.load(np.array([3, 1]), np.array([5, 6]))
     rows.load(np.array([7, 8]), np.array([], int))  # not the ones that were read ahead
+    rows.take(0, 0, 2)
     assert_same_bits(rows.buffer.data[rows.places.data[:2]], in_memory().train[[7, 8]])
 
 
@@ -97,8 +99,9 @@ def test_a_process_reads_the_rows_of_its_shards_alone(tmp_path):
     step.share = range(2, 4)
     training.begin_epoch()
     step.load(12)
-    assert_same_bits(taken[0], training.batches.stream.numbers(6, 6))
-    assert_same_bits(rows.buffer.data[rows.places.data[6:12]], in_memory().train[taken[0]])
+    numbers = training.batches.stream.numbers
+    assert_same_bits(taken[0], np.concatenate([*(numbers(12 * batch + 6, 6) for batch in range(4)), numbers(49, 1)]))
+    assert_same_bits(rows.buffer.data[rows.places.data[6:12]], in_memory().train[numbers(6, 6)])
 
 
 # ---- the order -----------------------------------------------------------------------
@@ -165,12 +168,12 @@ except MemoryError:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="optional: limits of memory are those of Linux")
 def test_data_that_do_not_fit_into_memory_are_trained_on(tmp_path):
-    """768 MiB in two files that are empty but for a few rows, where a process may have 512 MiB."""
+    """448 MiB in two files that are empty but for a few rows, where a process may have 384 MiB."""
     for number in range(2):
-        rows = np.lib.format.open_memmap(tmp_path / f"part-{number}.npy", "w+", np.uint8, (384 * 256, 64, 64))
+        rows = np.lib.format.open_memmap(tmp_path / f"part-{number}.npy", "w+", np.uint8, (224 * 256, 64, 64))
         rows[:3] = np.random.default_rng(number).integers(0, 256, (3, 64, 64))
         del rows
     np.save(tmp_path / "test.npy", np.ones((2, 64, 64), np.uint8))
-    program = LIMITED.format(most=512 * 2**20, folder=str(tmp_path), size=600 * 2**20)
+    program = LIMITED.format(most=384 * 2**20, folder=str(tmp_path), size=448 * 2**20)
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.stdout.split() == [str(768 * 2**20), "limited"], found.stderr
+    assert found.stdout.split() == [str(448 * 2**20), "limited"], found.stderr

@@ -135,10 +135,9 @@ class Rows:
 class RowsInFiles(Rows):
     """Rows that stay in their files until a batch needs them.
 
-    A training says before each step which rows it takes, by `load`, and which ones it takes next. A thread reads those
-    while the step computes, so that a step does not wait for the files. The step finds its rows at `places` of
-    `buffer`, which has room for two batches: one that is computed, and one that is read. Without `reserve`, each use
-    reads its rows at once.
+    A training says which rows its next few batches take, and which ones the few after those, by `load`. A thread reads
+    the latter meanwhile, so that a step does not wait for the files. The step finds its rows at `places` of `buffer`,
+    which has room for both. Without `reserve`, each use reads its rows at once.
     """
 
     buffer: Tensor | None = None
@@ -147,27 +146,30 @@ class RowsInFiles(Rows):
         self.files: MappedRows = stored
         self.reader = ThreadPoolExecutor(1, "reader")
 
-    def reserve(self, size: int) -> None:
-        """Memory for batches of up to `size` rows."""
+    def reserve(self, batch: int, size: int) -> None:
+        """Memory for batches of up to `batch` rows, of which those that are read together have `size` rows."""
         self.size, self.half = size, 0
         self.buffer = Tensor(self.xp.zeros((2 * size, self.files.shape[1]), self.files.dtype))
-        self.places = Tensor(self.xp.zeros(size, np.int64))
+        self.places = Tensor(self.xp.zeros(batch, np.int64))
         self.read = to_host(self.buffer.data)  # on a GPU a copy, from which the rows go there
-        self.expected: np.ndarray = np.zeros(0, np.int64)
+        self.expected = self.found = np.zeros(0, np.int64)
         self.ahead: Future[np.ndarray] | None = None
 
-    def load(self, index: np.ndarray, following: np.ndarray, first: int = 0) -> None:
-        """Make the rows with the numbers `index` those of the batch, from its row `first` on, and begin to read the
-        `following` ones."""
+    def load(self, index: np.ndarray, following: np.ndarray) -> None:
+        """Have the rows with the numbers `index` in the buffer, and begin to read the `following` ones."""
         assert self.buffer is not None, "reserve was called"
         if self.ahead is None or not np.array_equal(index, self.expected):
             self.ahead = self._read(index)
         begin = self.half * self.size
-        self.places.data[first : first + len(index)] = self.xp.asarray(begin + self.ahead.result())
+        self.found = begin + self.ahead.result()
         if self.read is not self.buffer.data:
             self.buffer.data[begin : begin + len(index)] = self.xp.asarray(self.read[begin : begin + len(index)])
         self.half = 1 - self.half
         self.expected, self.ahead = following, self._read(following) if len(following) else None
+
+    def take(self, first: int, begin: int, count: int) -> None:
+        """Make `count` of the loaded rows, from number `begin` on, those of the batch from its row `first` on."""
+        self.places.data[first : first + count] = self.xp.asarray(self.found[begin : begin + count])
 
     def _read(self, index: np.ndarray) -> Future[np.ndarray]:
         """Let the thread read rows into the half of the buffer that no step reads; it gives their places there."""

@@ -54,13 +54,13 @@ class Shard(NamedTuple):
     labelled: Window | None
 
 
-def span(windows: Sequence[Window | None]) -> slice:
+def span(windows: Sequence[Window]) -> slice:
     """The rows of neighbouring windows."""
-    there = [window for window in windows if window]
-    return slice(there[0].first, there[-1].first + there[-1].size) if there else slice(0, 0)
+    return slice(windows[0].first, windows[-1].first + windows[-1].size) if windows else slice(0, 0)
 
 
 TRIAL = 3  # the most rows of a trial before the training, whatever the batch size
+TOGETHER = 1024  # about how many rows in files are read together: a thread that begins anew takes 0.1 ms of a step
 SHUFFLED = 2**24  # rows that one permutation shuffles; it takes about 30 bytes a row
 BLOCK, GROUP = 2**8, 2**14  # of more rows: the rows of a block, and the blocks whose rows are shuffled together
 
@@ -114,20 +114,33 @@ class Stream:
 
     `index` has the numbers of all rows in the order of the epoch; of rows in files, of which there may be more than fit
     into memory, those of the batch that was loaded.
+
+    Parameters
+    ----------
+    rows, size, counters
+        The rows, the number of them in a batch, and the position of the training.
+    seed, name
+        What the order depends on besides the epoch.
+    endless
+        Whether it begins again at its end, with whole batches; else the last batch has the remaining rows.
     """
 
-    def __init__(self, rows: Rows, size: int, seed: int, name: str, counters: Array) -> None:
-        self.xp, self.rows, self.size, self.seed, self.name = namespace_of(counters), rows, size, seed, name
-        self.counters = counters
+    def __init__(self, rows: Rows, size: int, counters: Array, seed: int, name: str, endless: bool = False) -> None:
+        self.xp, self.rows, self.size, self.counters = namespace_of(counters), rows, size, counters
+        self.seed, self.name, self.endless = seed, name, endless
         self.order: Order | None = None  # before the first epoch begins
+        self.together = max(1, TOGETHER // size) * size  # how many rows in files are read together
+        # of the batches that were read, by their places in the order: the first row of them that was, where it lies
+        # among the rows that were read together, and how many there are
+        self.there: dict[int, tuple[int, int, int]] = {}
         room = max(size, TRIAL)
         self.index = self.xp.zeros(room if isinstance(rows, RowsInFiles) else rows.count, np.int64)
         if isinstance(rows, RowsInFiles):
-            rows.reserve(room)
+            rows.reserve(room, self.together)
 
     def begin(self, epoch: int) -> None:
         """Write the order of an epoch."""
-        self.order = Order(self.seed, self.name, epoch, self.rows.count)
+        self.order, self.there = Order(self.seed, self.name, epoch, self.rows.count), {}
         if not isinstance(self.rows, RowsInFiles):
             self.index[...] = self.xp.asarray(self.order.rows(0, self.rows.count))
 
@@ -135,14 +148,32 @@ class Stream:
         """The numbers of the rows of a batch that begins at this place of the order."""
         return np.zeros(size, np.int64) if self.order is None else self.order.rows(start, size)
 
-    def load(self, size: int, following: int, share: Callable[[int], slice]) -> None:
-        """Read the rows of the batch at the cursor, of which this process computes a share, and have those of the next
-        batch, of `following` rows, read meanwhile; nothing to do for rows in memory."""
-        if isinstance(self.rows, RowsInFiles):
-            start, mine = read(self.counters[CURSOR]), share(size)
-            numbers = self.numbers(start, size)
-            self.index[:size] = self.xp.asarray(numbers)
-            self.rows.load(numbers[mine], self.numbers(start + size, following)[share(following)], mine.start)
+    def load(self, size: int, share: Callable[[int], slice]) -> None:
+        """Read the rows of the batch at the cursor, of which this process computes a share, together with those of the
+        batches after it, and have further ones read meanwhile; nothing to do for rows in memory."""
+        if not isinstance(self.rows, RowsInFiles):
+            return
+        start = read(self.counters[CURSOR])
+        if start not in self.there:
+            now, later = (self._shares(begin, share) for begin in (start, start + self.together))
+            self.rows.load(*(np.concatenate([rows for _, _, rows in part] or [np.zeros(0, np.int64)])
+                             for part in (now, later)))
+            places = np.cumsum([0, *(len(rows) for _, _, rows in now)]).tolist()
+            self.there = {begin: (first, place, len(rows)) for (begin, first, rows), place in zip(now, places,
+                                                                                                  strict=False)}
+        self.index[:size] = self.xp.asarray(self.numbers(start, size))
+        self.rows.take(*self.there[start])
+
+    def _shares(self, start: int, share: Callable[[int], slice]) -> list[tuple[int, int, np.ndarray]]:
+        """Of each batch that is read together with the one at this place: its place, the first row of this process's
+        share, and the numbers of its rows."""
+        found = []
+        for begin in range(start, start + self.together, self.size):
+            size = self.size if self.endless else min(self.size, self.rows.count - begin)
+            if size > 0:
+                mine = share(size)
+                found.append((begin, mine.start, self.numbers(begin, size)[mine]))
+        return found
 
     def at(self, size: int, window: Window | None, labelled: Batch | None = None) -> Batch:
         """The batch at the cursor, or some of its rows."""
@@ -185,9 +216,9 @@ class Batches:
         self.labelled_size = 0 if labelled is None else min(labelled_batch or batch, labelled.count)
         # like `counters`, for the labelled rows: their cursor moves by another number of rows
         self.labelled_counters = self.xp.zeros(3, np.int64)
-        self.stream = Stream(rows, self.size, seed, "shuffle", counters)
-        self.labelled = labelled and Stream(labelled, self.labelled_size, seed, "shuffle-labelled",
-                                            self.labelled_counters)
+        self.stream = Stream(rows, self.size, counters, seed, "shuffle")
+        self.labelled = labelled and Stream(labelled, self.labelled_size, self.labelled_counters, seed,
+                                            "shuffle-labelled", endless=True)
         self.dtype = rows.dtype
         self.plan_for(1)
 
@@ -213,15 +244,11 @@ class Batches:
         """Read the rows of the batch at the cursor that lie in files: those of all shards, or of a process's `own`."""
 
         def share(rows: int) -> slice:
-            return slice(0, rows) if own is None or not rows else span([shard.rows for shard in own(rows) if shard])
+            return slice(0, rows) if own is None else span([shard.rows for shard in own(rows) if shard])
 
-        def share_of_labelled(rows: int) -> slice:
-            return slice(0, rows) if own is None else span([shard.labelled for shard in own(size) if shard])
-
-        following = min(self.size, self.count - read(self.counters[CURSOR]) - size)
-        self.stream.load(size, max(0, following), share)
-        if self.labelled:
-            self.labelled.load(self.labelled_size, self.labelled_size, share_of_labelled)
+        self.stream.load(size, share)
+        if self.labelled:  # which are few, so that each process reads all of them
+            self.labelled.load(self.labelled_size, lambda rows: slice(0, rows))
 
     def next(self, size: int, shard: Shard | None = None) -> tuple[Batch, Tensor]:
         """The batch at the cursor or a shard of it, and its rates."""
