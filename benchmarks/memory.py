@@ -80,8 +80,9 @@ def comparison(batch: int, quick: bool) -> Content:
             training.begin_epoch()
             for _ in range(4):  # which are recorded and compared
                 training.step()
-        for _ in range(rounds):
-            for name, training in trainings.items():
+        for number in range(rounds):
+            for name in np.roll(list(forms), number):  # none is always the first one
+                training = trainings[name]
                 training.counters[CURSOR:] = 0
                 begin = time.perf_counter()
                 training.step_many([batch] * steps)
