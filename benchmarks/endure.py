@@ -2,6 +2,7 @@
 
     damaged files     mutated run folders, entered through every public entrance (damage.py)
     kills             kill -9 at random moments, again and again; the ends have the bits of an undisturbed run
+    kills of ranks    the same to one of several processes of MPI, after which another number of them goes on
     replayed steps    one recorded step replayed a million times, while the memory of the process stays flat
     first starts      processes that start together on an empty cache of kernels, and one that comes after them
 
@@ -10,10 +11,12 @@ Each part raises SystemExit with a sentence if something does not hold, so the f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,10 +32,13 @@ from rich.table import Table
 import tinyvae as tv
 from benchmarks import damage, parts, tables
 from benchmarks.parts import Content
+from benchmarks.scale import launcher
 from tinyvae.data import DataSet
 
 FILES, KILLS, STEPS, STARTS = 10_000, 100, 1_000_000, 10
-A_PART = {"files": 500, "kills": 10}  # what is kept at once
+KILLS_OF_RANKS, RANKS, SHARDS = 20, (1, 2, 4), 4
+A_PART = {"files": 500, "kills": 10, "kills of ranks": 5}  # what is kept at once
+PATIENCE = 5.0  # seconds within which all ranks end after one was killed
 GROWTH = 4.0  # MB by which the peak of the memory may grow between the first tenth of the steps and their end
 SETTINGS = {"epochs": 40, "batch": 8, "seed": 3, "lr": 0.01, "validation": 5}
 ENDS = ("metrics.jsonl", "last.safetensors", "best.safetensors")  # whose bytes must be those of an undisturbed run
@@ -109,6 +115,67 @@ def killed(seed: int, count: int) -> Content:
     return {"kills": [{"seed": seed, "count": hits}]}
 
 
+RANK = """
+import os, sys, time
+from pathlib import Path
+import tinyvae as tv
+
+out, images, settings, pids = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3]), Path(sys.argv[4])
+(pids / str(os.getpid())).touch()
+
+def step(training, done):
+    (pids / "step").write_text(str(training.now(0)))
+    time.sleep(0.002)
+
+if (out / "config.json").exists():
+    tv.resume(out, on_step=step)
+else:
+    tv.fit(tv.VAE(12, 6, 2), images, out=out, on_step=step, **settings)
+"""
+
+
+def killed_ranks(seed: int, count: int) -> Content:
+    """Kill one of several ranks at a random moment, `count` times, each time with another number of ranks; let the run
+    end, and compare its bytes with those of an undisturbed run of one process."""
+    pick, hits, settings = random.Random(seed), 0, SETTINGS | {"shards": SHARDS}
+    with tempfile.TemporaryDirectory() as place:
+        images, out, whole = (Path(place) / name for name in ("images.npz", "run", "whole"))
+        drawn = np.random.default_rng(seed).random((55, 3, 4), np.float32)
+        np.savez(images, train=drawn[12:], test=drawn[:12])
+        tv.fit(tv.VAE(12, 6, 2), f"{images}-dynamic", out=whole, **settings)
+        for number in range(count + 1):
+            pids = Path(place) / f"pids{number}"
+            pids.mkdir()
+            # most kills come from several ranks; the last run, which nobody kills, has a number of its own
+            ranks = pick.choice(RANKS[1:] if number < count else RANKS)
+            with _process(RANK, out, f"{images}-dynamic", repr(settings), pids, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, ranks=ranks) as launcher:
+                if number < count:
+                    hits += _kill_one(launcher, pids, ranks, pick)
+                if launcher.wait() and number == count:
+                    raise SystemExit(f"the run of seed {seed} did not go on in {ranks} processes after {count} kills")
+        compare(out, whole, f"seed {seed}, after {count} kills of a rank")
+    return {"kills of ranks": [{"seed": seed, "count": hits}]}
+
+
+def _kill_one(launcher: Any, pids: Path, ranks: int, pick: random.Random) -> bool:
+    """Kill one of the ranks after a random time; whether it was there. SystemExit if the others do not end then."""
+    while launcher.poll() is None and len(list(pids.glob("[0-9]*"))) < ranks:
+        time.sleep(0.01)
+    while launcher.poll() is None and not (pids / "step").exists():  # before the first one they import and compile
+        time.sleep(0.01)
+    time.sleep(pick.uniform(0, 0.3))
+    there = launcher.poll() is None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(pick.choice(sorted(path.name for path in pids.glob("[0-9]*")))), signal.SIGKILL)
+    try:
+        launcher.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        launcher.kill()
+        raise SystemExit(f"{PATIENCE:g} s after one of {ranks} ranks was killed, others still ran") from None
+    return there
+
+
 def compare(out: Path, whole: Path, what: str) -> None:
     """SystemExit if a file of the run differs from that of the undisturbed one."""
     for name in ENDS:
@@ -116,9 +183,11 @@ def compare(out: Path, whole: Path, what: str) -> None:
             raise SystemExit(f"{name} differs from that of an undisturbed run ({what})")
 
 
-def _process(code: str, *arguments: Any, **options: Any) -> Any:
+def _process(code: str, *arguments: Any, ranks: int = 1, **options: Any) -> Any:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | options.pop("env", {})
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, text=True, **options)
+    launch = [launcher(), "-n", str(ranks)] if ranks > 1 else []
+    return subprocess.Popen([*launch, sys.executable, "-c", code, *map(str, arguments)], env=environment, text=True,
+                            **options)
 
 
 # ---- replayed steps --------------------------------------------------------------------------------------------------
@@ -191,13 +260,15 @@ def started(count: int) -> Content:
 
 def close(content: Content) -> Content:
     """A row for each kind of trouble."""
-    found = {name: content.get(name, []) for name in ("files", "kills", "steps", "starts")}
+    found = {name: content.get(name, []) for name in ("files", "kills", "kills of ranks", "steps", "starts")}
     count = {name: sum(row["count"] for row in rows) for name, rows in found.items()}
     refused = sum(row["refused"] for row in found["files"])
     rows = [
         {"what": "damaged files", "count": count["files"],
          "outcome": f"{refused} refused in a sentence, {count['files'] - refused} sound enough to be used"},
         {"what": "kills", "count": count["kills"], "outcome": "the bits of an undisturbed run"},
+        {"what": "kills of one of several ranks", "count": count["kills of ranks"],
+         "outcome": "the bits of an undisturbed run of one process"},
         {"what": "replayed steps", "count": count["steps"],
          "outcome": "".join(f"{row['growth_megabytes']:.1f} MB more after the first tenth" for row in found["steps"])},
         {"what": "first starts at once", "count": count["starts"], "outcome": "the same bits, and a whole cache"},
@@ -218,9 +289,11 @@ def show(content: Content) -> None:
 
 
 def table_of(quick: bool) -> parts.Table:
-    """Parts of 500 damaged files and of 10 kills each, and the others whole; a hundredth of all that with `quick`."""
+    """Parts of 500 damaged files, of 10 kills and of 5 of a rank each, and the others whole; a hundredth of all that
+    with `quick`."""
     share = 100 if quick else 1
-    files, kills, steps, starts = (max(2, size // share) for size in (FILES, KILLS, STEPS, STARTS))
+    files, kills, of_ranks, steps, starts = (max(2, size // share) for size in (FILES, KILLS, KILLS_OF_RANKS, STEPS,
+                                                                                STARTS))
     found: dict[str, parts.Part] = {}
     for first in range(0, files, A_PART["files"]):
         found[f"damaged files from {first}"] = lambda content, first=first: damaged(
@@ -228,6 +301,9 @@ def table_of(quick: bool) -> parts.Table:
     for number, first in enumerate(range(0, kills, A_PART["kills"])):
         found[f"kills from {first}"] = lambda content, number=number, first=first: killed(
             number, min(A_PART["kills"], kills - first))
+    for number, first in enumerate(range(0, of_ranks, A_PART["kills of ranks"])):
+        found[f"kills of ranks from {first}"] = lambda content, number=number, first=first: killed_ranks(
+            number, min(A_PART["kills of ranks"], of_ranks - first))
     found[f"{steps:,} replayed steps"] = lambda content: replayed(steps)
     found[f"{starts} first starts"] = lambda content: started(starts)
     return parts.Table("endure", found, show, close=close)

@@ -47,6 +47,7 @@ def test_all_is_tried(quick, monkeypatch):
     """The parts together make the numbers that are promised, a hundredth of them in the quick run."""
     monkeypatch.setattr(endure, "damaged", lambda first, count: {"files": [{"count": count, "refused": 0}]})
     monkeypatch.setattr(endure, "killed", lambda seed, count: {"kills": [{"count": count}]})
+    monkeypatch.setattr(endure, "killed_ranks", lambda seed, count: {"kills of ranks": [{"count": count}]})
     monkeypatch.setattr(endure, "replayed", lambda count: {"steps": [{"count": count, "growth_megabytes": 0.0}]})
     monkeypatch.setattr(endure, "started", lambda count: {"starts": [{"count": count}]})
     table, content = endure.table_of(quick), {}
@@ -54,4 +55,4 @@ def test_all_is_tried(quick, monkeypatch):
         for name, rows in part(content).items():
             content[name] = content.get(name, []) + rows
     counts = [row["count"] for row in table.close(content)["rows"]]
-    assert counts == ([100, 2, 10_000, 2] if quick else [10_000, 100, 1_000_000, 10])
+    assert counts == ([100, 2, 2, 10_000, 2] if quick else [10_000, 100, 20, 1_000_000, 10])
