@@ -134,6 +134,16 @@ def _gpu_check(out: Out = None, resume: Resume = False) -> None:
     raise typer.Exit(0 if passed else 1)
 
 
+@app.command(name="card")
+def _card(out: Out = None) -> None:
+    """Everything about this machine's GPU in at most eight minutes, the most valuable first; says what to mend."""
+    from benchmarks import card
+
+    with _needing_a_gpu():
+        good = card.run(out)
+    raise typer.Exit(0 if good else 1)
+
+
 @contextmanager
 def _needing_a_gpu() -> Iterator[None]:
     """Within this block a missing GPU or CuPy ends the program with one sentence and exit code 2."""

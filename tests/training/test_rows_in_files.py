@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cuda_on_cpu import host
 from support import ROOT, assert_same_bits
 
 import tinyvae as tv
@@ -177,3 +178,22 @@ def test_data_that_do_not_fit_into_memory_are_trained_on(tmp_path):
     program = LIMITED.format(most=384 * 2**20, folder=str(tmp_path), size=448 * 2**20)
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout.split() == [str(448 * 2**20), "limited"], found.stderr
+
+
+# ---- a GPU ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(host.compiler() is None, reason=host.NO_COMPILER)
+@pytest.mark.parametrize("free", [1, 10**6])
+def test_a_gpu_is_given_all_rows_or_those_of_the_batches(driver, monkeypatch, tmp_path, free):
+    """By the memory that it has; the bits are those of the same data in memory."""
+    from tinyvae.models import batch
+
+    monkeypatch.setattr(batch, "memory_in_use", lambda: (0, free, free))
+    whole, files, found = in_memory(), in_files(in_memory(), tmp_path, 3), []
+    for data in (whole, files):
+        model = tv.models.model_for("vae", data, device="cuda", hidden=5, latent=2)
+        training = Training(model, data, Settings(batch=12, seed=1))
+        found.append(tv.fit(model, data, epochs=2, batch=12, quiet=True))
+    assert isinstance(training.batches.stream.rows, RowsInFiles) == (free == 1)
+    assert found[0] == found[1]

@@ -16,7 +16,7 @@ from tinyvae.choices import an
 from tinyvae.data import DataSet, as_data_set, ways_to_label
 from tinyvae.data.dataset import PARTS
 from tinyvae.data.mapped.rows import MappedRows, in_file, selected
-from tinyvae.engine.devices import Namespace, namespace_of, read, to_host
+from tinyvae.engine.devices import Namespace, memory_in_use, namespace_of, read, to_host
 from tinyvae.engine.noise import Noise, Window, for_kernel, uniform
 from tinyvae.engine.rules import DATA, INDEX, into, rule
 from tinyvae.engine.tensor import Tensor, apply
@@ -221,11 +221,18 @@ def rows_of(model: Any, data: DataSet | np.ndarray | str, part: str, draw: Noise
                                  f"{len(array):,} {part} data of {data.name} have none: leave those out, or take "
                                  "another model")
             beside[field] = (one_hot(array, model.config["classes"]) if field == "y" else array)[chosen]
-    rows = in_file(getattr(data, part)) or getattr(data, part)
+    rows: Any = getattr(data, part)
+    mapped = in_file(rows)
+    stay = mapped is not None and _stay(mapped, model.device)
+    rows = mapped if stay else np.asarray(rows)
     if only is not None:
         rows = selected(rows, only)
-    kind = RowsInFiles if isinstance(rows, MappedRows) else Rows
-    return kind(rows, data.scale, model.dtype, model.xp, draw, beside)
+    return (RowsInFiles if stay else Rows)(rows, data.scale, model.dtype, model.xp, draw, beside)
+
+
+def _stay(rows: MappedRows, device: str) -> bool:
+    """Whether rows stay in their files: always for the CPU, and for a GPU if they would fill half of its memory."""
+    return device == "cpu" or rows.nbytes > memory_in_use()[1] / 2
 
 
 def _check_labels(model: Any, data: DataSet) -> None:
