@@ -111,6 +111,12 @@ def _memory(quick: Quick = False, out: Out = None, resume: Resume = False) -> No
     parts.measure(measurements(quick, "memory"), quick, out, resume)
 
 
+@app.command(name="launches")
+def _launches(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+    """The slowest launches of a step of several models and estimators, as a share of the step."""
+    parts.measure(measurements(quick, "launches"), quick, out, resume)
+
+
 @app.command(name="gpu")
 def _gpu(
     quick: Quick = False, out: Out = None, resume: Resume = False,

@@ -63,10 +63,8 @@ def cases() -> list[Case]:
     x, weight = np.round(grey), normal(PIXELS, HIDDEN, scale=0.05)
     back, counters = normal(BATCH, HIDDEN), np.array([7, BATCH, 1])
     pixels = 1.0 * (rng.random((BATCH, PIXELS)) < 0.13)  # the share of pixels that are on in MNIST
-    index = np.zeros((BATCH, PIXELS + 1), np.int32)
-    for line, row in zip(index, pixels, strict=True):
-        line[0] = np.count_nonzero(row)
-        line[1 : 1 + line[0]] = np.flatnonzero(row)
+    padded = np.pad(pixels != 0, ((0, 0), (0, -PIXELS % 64)))
+    index = np.packbits(padded, axis=1, bitorder="little").view("<i8").astype(np.int64)
     terms = rounded(normal(BATCH, scale=10) - 100), rounded(10 * rng.random(BATCH))
     found += [
         Case("matmul", "x @ W", (x, weight), {}), Case("matmul", "g @ W.T", (normal(BATCH, HIDDEN), weight.T), {}),

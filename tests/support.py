@@ -70,6 +70,13 @@ def assert_same_bits(found, expected, what=""):
     assert found.tobytes() == expected.tobytes(), f"{what}: the bits differ"
 
 
+def bits_of(x):
+    """Which numbers of each row are not 0, as bits, 64 in a word, the first one lowest."""
+    padded = np.zeros((len(x), -(-x.shape[1] // 64) * 64), bool)
+    padded[:, : x.shape[1]] = x != 0
+    return np.packbits(padded, axis=1, bitorder="little").view("<i8")
+
+
 # ---- what must fail ------------------------------------------------------------------
 
 
