@@ -99,10 +99,16 @@ def _fingerprints(out: Out = None) -> None:
 
 
 @app.command(name="scale")
-def _scale(quick: Quick = False, out: Out = None, resume: Resume = False) -> None:
+def _scale(
+    quick: Quick = False, out: Out = None, resume: Resume = False,
+    other: Annotated[str | None, typer.Option(help="The Python of another environment, whose mpi4py belongs to another "
+                                                   "MPI; bits and exchange are measured with it, too.")] = None,
+) -> None:
     """Train in several processes: equal bits, the exchange beside MPI's own, a step in one and two, and a model of
     many machines; needs an MPI (the extra "mpi-local" brings one)."""
-    parts.measure(measurements(quick, "scale"), quick, out, resume)
+    from benchmarks import scale
+
+    parts.measure([scale.table_of(quick, other)], quick, out, resume)
 
 
 @app.command(name="memory")

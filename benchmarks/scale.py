@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import parts, plots, reproduce
 from benchmarks.parts import Content
+from benchmarks.results import ROOT
 from benchmarks.tables import say
 
 # 784-500-20 in float32: its step at some rows, in as many processes as start it
@@ -77,6 +78,9 @@ records = tv.fit(tv.VAE(data.dimensions, hidden=100, latent=5), data, shards=4, 
 if ranks().rank == 0:
     print(records[-1]["fingerprint"])
 """
+# what Open MPI asks of the administrator's account, as in a container, and of more processes than processors
+OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 GRADIENT = 815_824  # the parameters of 784-500-20
 BATCHES = (100, 1000, 8192)
 NETWORKS = {"10 GbE": (25e-6, 1.1e9), "100 Gb RDMA": (2e-6, 11e9)}  # seconds, bytes a second; not measured here
@@ -85,21 +89,22 @@ STRONG = 8192  # the rows that all ranks of strong scaling share
 ONE, TWO = "one process, two threads", "two processes, one thread each"
 
 
-def launcher() -> str:
-    """The mpiexec beside this Python, or the first one on the path; SystemExit if there is none."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+def launcher(python: str = sys.executable) -> str:
+    """The mpiexec beside a Python, or the first one on the path; SystemExit if there is none."""
+    path = f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if (found := shutil.which("mpiexec", path=path)) is None:
         raise SystemExit("no mpiexec was found: pip install '.[mpi-local]', which brings MPICH, or install another MPI")
     return found
 
 
-def run(program: str, *arguments: int, processes: int = 1, threads: int = 1) -> Any:
-    """What a program prints, in so many processes with so many threads each."""
-    launch = [launcher(), "-n", str(processes)] if processes > 1 else []
-    count = str(threads)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_NUM_THREADS": count,
-                                "OPENBLAS_NUM_THREADS": count}  # fmt: skip
-    done = subprocess.run([*launch, sys.executable, "-c", program, *map(str, arguments)], env=environment, text=True,
+def run(program: str, *arguments: int, processes: int = 1, threads: int = 1, python: str = sys.executable) -> Any:
+    """What a program prints, in so many processes with so many threads each, by this Python or by that of another
+    environment."""
+    launch = [launcher(python), "-n", str(processes)] if processes > 1 else []
+    count, path = str(threads), sys.path if python == sys.executable else [str(ROOT), str(ROOT / "kernels")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "NUMBA_NUM_THREADS": count,
+                                "OPENBLAS_NUM_THREADS": count} | OPEN_MPI  # fmt: skip
+    done = subprocess.run([*launch, python, "-c", program, *map(str, arguments)], env=environment, text=True,
                           capture_output=True, check=False)  # fmt: skip
     if done.returncode:
         raise SystemExit(f"a program in {processes} processes ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -114,22 +119,24 @@ def row(setting: str, seconds: list[float], **more: Any) -> dict[str, Any]:
             "upper_quartile": high, "count": len(seconds), "target": "none", "reached": None, "digits": 0} | more
 
 
-def bits(content: Content) -> Content:
-    """The fingerprint of a training in one, two and four processes."""
-    found = {count: run(BITS, processes=count) for count in (1, 2, 4)}
-    same = len(set(found.values())) == 1
-    return {"rows": [{"setting": "fingerprints of 1, 2 and 4 processes", "quantity": "different ones, lower is better",
-                      "value": len(set(found.values())), "stderr": 0.0, "count": len(found), "target": "1",
-                      "reached": same, "digits": 0, "fingerprints": list(found.values())}]}
+def bits(other: str | None) -> Content:
+    """The fingerprint of a training in one, two and four processes; and by the MPI of the other environment."""
+    found = [run(BITS, processes=count) for count in (1, 2, 4)]
+    found += [run(BITS, processes=count, python=other) for count in (2, 4) if other]
+    what = "1, 2 and 4 processes" + ", and of 2 and 4 of another MPI" * bool(other)
+    return {"rows": [{"setting": f"fingerprints of {what}", "quantity": "different ones, lower is better",
+                      "value": len(set(found)), "stderr": 0.0, "count": len(found), "target": "1",
+                      "reached": len(set(found)) == 1, "digits": 0, "fingerprints": found}]}
 
 
-def exchange(quick: bool) -> Content:
+def exchange(quick: bool, python: str = sys.executable) -> Content:
     """The sum of a gradient over two processes, beside MPI's own."""
-    found, library = run(EXCHANGE, GRADIENT, 10 if quick else 200, processes=2)
+    found, library = run(EXCHANGE, GRADIENT, 10 if quick else 200, processes=2, python=python)
+    library = " ".join(library.replace("\0", " ").partition(",")[0].replace(" Version:", "").split())
     ours, theirs = (statistics.median(found[name]) for name in ("ours", "allreduce"))
     what = f"{4 * GRADIENT / 1e6:.2f} MB between two processes"
-    return {"library": library, "rows": [
-        row(f"{what}, Alltoall, tree, Allgather", found["ours"], times_allreduce=ours / theirs,
+    return {"libraries": [library], "rows": [
+        row(f"{what}, Alltoall, tree, Allgather by {library}", found["ours"], times_allreduce=ours / theirs,
             target="at most 1.5 of Allreduce", reached=bool(ours <= 1.5 * theirs)),
         row(f"{what}, Allreduce of {library}", found["allreduce"])]}
 
@@ -189,9 +196,12 @@ def plot(content: Content, path: Path) -> Path:
         return plots.save(figure, path.with_suffix(".svg"))
 
 
-def table_of(quick: bool) -> parts.Table:
-    """Bits, exchange, a step at each batch size, and the model."""
+def table_of(quick: bool, other: str | None = None) -> parts.Table:
+    """Bits, exchange, a step at each batch size, and the model; bits and exchange also by the MPI of the environment of
+    another Python."""
     launcher()
-    made: dict[str, parts.Part] = {"bits": bits, "exchange": lambda _: exchange(quick)}
+    made: dict[str, parts.Part] = {"bits": lambda _: bits(other), "exchange": lambda _: exchange(quick)}
+    if other:
+        made["exchange of another MPI"] = lambda _: exchange(quick, other)
     made |= {f"batch {batch}": lambda _, batch=batch: step(batch, quick) for batch in ((10, 20) if quick else BATCHES)}
     return parts.Table("scale", made | {"model": modelled}, reproduce.show, plot)
