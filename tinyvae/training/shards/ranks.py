@@ -82,11 +82,17 @@ class Ranks:
             self._buffers[key] = (np.zeros((self.size, each), vector.dtype), np.empty((self.size, each), vector.dtype),
                                   np.empty(each, vector.dtype))
         sent, received, part = self._buffers[key]
-        sent.reshape(-1)[: vector.size] = to_host(vector)
+        # a vector of the host that can be cut into as many parts is sent from where it lies
+        direct = isinstance(vector, np.ndarray) and vector.size == sent.size and vector.flags.c_contiguous
+        if direct:
+            sent = vector.reshape(sent.shape)
+        else:
+            sent.reshape(-1)[: vector.size] = to_host(vector)
         self.comm.Alltoall(sent, received)
         total(received, part)
         self.comm.Allgather(part, sent)
-        vector[...] = namespace_of(vector).asarray(sent.reshape(-1)[: vector.size])
+        if not direct:
+            vector[...] = namespace_of(vector).asarray(sent.reshape(-1)[: vector.size])
 
     def computes(self, number: int) -> bool:
         """Whether this process computes the batch of this number of an evaluation, in which they take turns."""
