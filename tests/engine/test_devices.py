@@ -11,6 +11,7 @@ from support import run_python
 
 import tinyvae as tv
 from tinyvae.cli.main import main
+from tinyvae.engine import devices
 from tinyvae.engine.devices import DeviceError, Namespace, namespace, require_cuda
 
 
@@ -70,6 +71,17 @@ def test_what_is_missing_is_one_sentence(fault, monkeypatch, capsys, tmp_path):
 def test_a_usable_gpu_is_taken(monkeypatch):
     cupy = install(monkeypatch)
     assert require_cuda() is cupy
+
+
+@pytest.mark.parametrize(("place", "count", "taken"), [(0, 1, []), (1, 1, []), (6, 4, [2]), (4, 4, []), (1, 2, [1])])
+def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch, place, count, taken):
+    """In turns; the first one is CuPy's own choice."""
+    cupy, used = install(monkeypatch, count=lambda: count), []
+    cupy.cuda.Device = lambda *number: types.SimpleNamespace(compute_capability="90", use=lambda: used.append(*number))
+    monkeypatch.setattr(devices, "_place", 0)
+    devices.take_gpu(place)
+    assert require_cuda() is cupy
+    assert used == taken
 
 
 def test_another_device_is_refused():

@@ -93,8 +93,19 @@ def install_line(driver: int | None) -> str:
     return f'pip install "cupy-cuda{12 if driver is not None and driver < 13000 else 13}x[ctk]"'
 
 
+_place = 0  # of this process among those of its machine
+
+
+def take_gpu(place: int) -> None:
+    """Let this process compute on the GPU of its place among the processes of its machine. If there are more processes
+    than GPUs, several share one."""
+    global _place
+    _place = place
+
+
 def require_cuda() -> Any:
-    """CuPy, if it can compute; else DeviceError with one sentence: what is missing, and what to do."""
+    """CuPy with the GPU of this process, if it can compute; else DeviceError with one sentence: what is missing, and
+    what to do."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as fault:
@@ -111,6 +122,8 @@ def require_cuda() -> Any:
     if not count:
         raise DeviceError(f"{found} the NVIDIA driver reports no usable GPU ({reason}): look at nvidia-smi and "
                           "CUDA_VISIBLE_DEVICES, or compute with device='cpu'")
+    if _place % count:
+        cupy.cuda.Device(_place % count).use()
     capability = int(cupy.cuda.Device().compute_capability)
     if capability < OLDEST:
         raise DeviceError(f"{found} the GPU has compute capability {capability / 10}, and the kernels need "

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from tinyvae.engine.devices import Array, namespace_of, to_host
+from tinyvae.engine.devices import Array, namespace_of, take_gpu, to_host
 from tinyvae.training.shards.tree import total
 
 # the variables in which launchers say how many processes there are, and which one this is: MPICH's and Intel's, Open
@@ -154,7 +154,9 @@ def ranks() -> Ranks:
         raise ValueError(f"the launcher started {expected} processes, and {library} counts {comm.Get_size()}: mpiexec "
                          "belongs to another MPI than mpi4py; start it by the mpiexec of the same MPI")
     found = Ranks(comm.Get_rank(), comm.Get_size(), comm)
-    share_processors(comm.Split_type(MPI.COMM_TYPE_SHARED))
+    neighbours = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    share_processors(neighbours)
+    take_gpu(neighbours.Get_rank())
     sys.excepthook = found.end_by
     return found
 
