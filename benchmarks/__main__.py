@@ -147,12 +147,12 @@ def _gpu_check(out: Out = None, resume: Resume = False) -> None:
 
 
 @app.command(name="card")
-def _card(out: Out = None) -> None:
+def _card(out: Out = None, resume: Resume = False) -> None:
     """Everything about this machine's GPU in at most eight minutes, the most valuable first; says what to mend."""
     from benchmarks import card
 
     with _needing_a_gpu():
-        good = card.run(out)
+        good = card.run(out, resume)
     raise typer.Exit(0 if good else 1)
 
 

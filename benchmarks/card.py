@@ -149,11 +149,11 @@ def table_of(out: Path | None, place: Path) -> parts.Table:
     return parts.Table("card", found, show, head={"card": device, "work": gpu_steps.WORK})
 
 
-def run(out: Path | None) -> bool:
+def run(out: Path | None, resume: bool = False) -> bool:
     """Measure all parts, write card.json, and return whether nothing has to be mended."""
     with tempfile.TemporaryDirectory() as place:
         table = table_of(out, Path(place))
-        sheet = parts.Sheet(table, False, out)
+        sheet = parts.Sheet(table, False, out, resume)
         try:
             sheet.measure()
         finally:

@@ -13,6 +13,7 @@ Each part trains one network by one learner.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,11 +27,13 @@ from benchmarks.parts import Content, Part
 from tinyvae.evidence.diagnostics import mean_and_error
 from tinyvae.pictures.page import TEST, TRAIN, new_figure, plain_axes, save_png
 from tinyvae.tasks.comparing import bounds_of
+from tinyvae.training.faults import DivergedError
 
 Say = Callable[[str], Any]
 Point = list[float]  # data seen, the value of the training data, that of the test data, and its standard error
 LEARNERS = ("aevb", "wake-sleep")
-SETTINGS: dict[str, Any] = {"batch": 100, "optimizer": "adagrad", "lr": 0.02, "weight_prior": True}
+SETTINGS: dict[str, Any] = {"batch": 100, "optimizer": "adagrad", "weight_prior": True}
+RATES = (0.02, 0.01)  # of the paper's; the second where a training with the first one diverges
 
 
 def _trained(called: str, model: Any, data: tv.DataSet, seen: int, most: int, seed: int, say: Say,
@@ -38,7 +41,7 @@ def _trained(called: str, model: Any, data: tv.DataSet, seen: int, most: int, se
     """The curve of a model that learns from so many data: a `point` at about `most` epochs that part its logarithm
     evenly. Its seconds leave out those of the points."""
     passes, start, paused, points = max(2, round(seen / len(data.train))), time.perf_counter(), 0.0, []
-    marks = set(np.unique(np.geomspace(1, passes, most).round().astype(int)).tolist())
+    marks, first = set(np.unique(np.geomspace(1, passes, most).round().astype(int)).tolist()), copy.deepcopy(model)
 
     def report(record: dict[str, Any], timings: dict[str, Any]) -> None:
         nonlocal paused
@@ -48,9 +51,16 @@ def _trained(called: str, model: Any, data: tv.DataSet, seen: int, most: int, se
             say(f"  {called}: epoch {record['epoch']} of {passes}, test {points[-1][2]:.2f} nats per datum")
             paused += time.perf_counter() - begun
 
-    tv.fit(model, data, epochs=passes, seed=seed, on_epoch=report, **SETTINGS)
+    rate = RATES[0]
+    try:
+        tv.fit(model, data, epochs=passes, seed=seed, on_epoch=report, lr=rate, **SETTINGS)
+    except DivergedError as fault:
+        say(f"  {called}: {fault}")
+        rate, points[:] = RATES[1], []
+        model.parameters.flat[...] = first.parameters.flat
+        tv.fit(model, data, epochs=passes, seed=seed, on_epoch=report, lr=rate, **SETTINGS)
     return {"data": data.name, "learner": model.config["learner"], "latent": model.latent, "points": points,
-            "passes": passes, "seconds": time.perf_counter() - start - paused}
+            "rate": rate, "passes": passes, "seconds": time.perf_counter() - start - paused}
 
 
 def _row(curve: Content, setting: str, value: float, error: float, quantity: str, target: str, reached: bool | None,
@@ -190,21 +200,20 @@ def plot(content: Content, path: Path, quantity: str) -> Path:
     panels = list(dict.fromkeys((curve["data"], curve["panel"]) for curve in curves))
     names = list(dict.fromkeys(name for name, _ in panels))
     columns = max(sum(data == name for data, _ in panels) for name in names)
-    figure = new_figure(2.3 * columns, 2.5 * len(names))
+    figure, shown, below = new_figure(2.3 * columns, 2.5 * len(names) + 0.4), {}, 0.4  # inches, for the legend
     for name, panel in panels:
         row, column = names.index(name), [other for data, other in panels if data == name].index(panel)
         axes = figure.add_subplot(len(names), columns, row * columns + column + 1)
         for curve in (curve for curve in curves if curve["panel"] == panel):
             seen, train, test, _ = zip(*curve["points"], strict=True)
             colour = COLOURS[curve["learner"]]
-            axes.plot(seen, test, color=colour, linewidth=1.2, label=f"{curve['learner']}, test")
-            axes.plot(seen, train, color=colour, linewidth=1, linestyle=":", label=f"{curve['learner']}, train")
+            shown[f"{curve['learner']}, test"] = axes.plot(seen, test, color=colour, linewidth=1.2)[0]
+            shown[f"{curve['learner']}, train"] = axes.plot(seen, train, color=colour, linewidth=1, linestyle=":")[0]
         axes.set_xscale("log")
         plain_axes(axes, panel, "training data seen" if row == len(names) - 1 else "",
                    f"{quantity}, nats per datum" if column == 0 else "")
-        everything = [point[2] for curve in curves if curve["data"] == name for point in curve["points"]]
-        axes.set_ylim(np.quantile(everything, 0.1), max(everything) + 0.05 * np.ptp(everything))
-        if row == column == 0:
-            axes.legend(fontsize=6, frameon=False, loc="lower right")
-    figure.tight_layout()
+        everything = [point[1:3] for curve in curves if curve["data"] == name for point in curve["points"]]
+        axes.set_ylim(np.quantile(everything, 0.1), np.max(everything) + 0.05 * np.ptp(everything))
+    figure.tight_layout(rect=(0, below / figure.get_figheight(), 1, 1))
+    figure.legend(shown.values(), shown.keys(), fontsize=6, frameon=False, loc="lower center", ncols=3)
     return save_png(figure, path.with_suffix(".png"))

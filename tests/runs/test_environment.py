@@ -96,5 +96,8 @@ def test_other_variables_of_numba_are_a_difference(monkeypatch):
     assert environment.differing(before) == ""
     monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
     assert environment.differing(before) == "NUMBA_CPU_NAME= then, NUMBA_CPU_NAME=generic now"
+    threads = before["blas"] | {"threads": 77}
+    assert "threads 77 then" in environment.differing({"blas": threads})
+    assert environment.differing({"blas": threads}, shared=True) == ""  # processes share the processors
     assert environment.differing({"blas": before["blas"]}) == ""  # a run of version 0.1.0 tells no variables
     assert environment.differing({"blas": before["blas"], "variables": [3]}) == ""  # edited

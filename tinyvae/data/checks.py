@@ -41,6 +41,8 @@ def check_rows(rows: Any, what: str, scale: float = 1.0, kind: str = "grey", fla
 def check_range(rows: np.ndarray, what: str, scale: float = 1.0, kind: str = "grey", flat: bool = False) -> None:
     """Raise DataError unless all numbers of `rows`, (count, pixels) and not empty, are from 0 to `scale`, or of the
     `kind` "counts" or "real"."""
+    if rows.dtype == np.uint8 and scale >= 255 and kind not in ("real", "counts"):
+        return  # bytes are from 0 to 255
     low, high = limits([rows])
     if kind in ("real", "counts"):
         if not (np.isfinite(low) and np.isfinite(high)):
@@ -67,7 +69,9 @@ def check_type(dtype: np.dtype, what: str) -> None:
 
 def limits(parts: Sequence[np.ndarray]) -> tuple[Any, Any]:
     """The lowest and the highest number of all parts; both are NaN if there is one in them."""
-    low, high = (function([function(part) for part in parts]) for function in (np.min, np.max))
+    # both in one pass, for rows that are read from files
+    found = [(block.min(), block.max()) for part in parts for block in blocks(part)]
+    low, high = (function(values) for function, values in zip((np.min, np.max), zip(*found, strict=True), strict=True))
     return low, high
 
 

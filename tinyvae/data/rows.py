@@ -81,8 +81,7 @@ def observed(parts: list[np.ndarray], what: str) -> tuple[list[np.ndarray], list
 
     The masks are None if nothing is missing. The number is one of the array, so the parts' range stays as it is.
     """
-    low, _ = limits(parts)
-    if parts[0].dtype.kind != "f" or low == low:
+    if parts[0].dtype.kind != "f" or not np.isnan(limits(parts)[0]):
         return parts, None
     masks = [(~np.isnan(part)).astype(np.uint8) for part in parts]
     if not any(mask.any() for mask in masks):

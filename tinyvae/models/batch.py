@@ -168,7 +168,7 @@ class RowsInFiles(Rows):
         self.expected, self.ahead = following, self._read(following) if len(following) else None
 
     def take(self, first: int, begin: int, count: int) -> None:
-        """Make `count` of the loaded rows, from number `begin` on, those of the batch from its row `first` on."""
+        """Use `count` of the loaded rows, from number `begin` on, as the rows of the batch from number `first` on."""
         self.places.data[first : first + count] = self.xp.asarray(self.found[begin : begin + count])
 
     def _read(self, index: np.ndarray) -> Future[np.ndarray]:

@@ -72,17 +72,18 @@ def blas() -> dict[str, Any]:
     return found
 
 
-def differing(before: dict[str, Any]) -> str:
+def differing(before: dict[str, Any], shared: bool = False) -> str:
     """The differences from an earlier `environment()` that change bits, in words; "" if there are none.
 
     They are those of the BLAS, and of the variables for which Numba compiles other instructions.
 
     The products that the BLAS computes (where this package has no kernel) have the same bits only with the same kernel
     and number of threads. Another BLAS kernel also indicates another processor, on which the kernels of this package
-    may use shorter vectors.
+    may use shorter vectors. Of a training in shards, which is `shared` out among processes that share the processors,
+    the number of threads is no difference.
     """
     then, now = before.get("blas") or {}, blas()
-    keys = ("library", "version", "kernel", "threads")
+    keys = ("library", "version", "kernel", *(() if shared else ("threads",)))
     found = [f"{key} {then[key]} then, {now.get(key)} now" for key in keys if key in then and then[key] != now.get(key)]
     variables = before.get("variables")
     if not isinstance(variables, dict):

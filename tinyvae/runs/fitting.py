@@ -158,7 +158,7 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
         schema.check_options(config["model"], run.config_file, schema.UNDO)
         if run.is_new():
             return run, _begin(run, config, data, data_dir, device, wanted)
-        if other := environment.differing(config.get("environment", {})):
+        if other := environment.differing(config.get("environment", {}), config["settings"].get("shards", 1) > 1):
             what = "other variables" if other.startswith("NUMBA") else "another BLAS"
             warnings.warn(f"the run began under {what} ({other}): it goes on, but its bits may differ from those "
                           "of an uninterrupted run", RuntimeWarning, stacklevel=2)

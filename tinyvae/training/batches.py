@@ -59,8 +59,8 @@ def span(windows: Sequence[Window]) -> slice:
     return slice(windows[0].first, windows[-1].first + windows[-1].size) if windows else slice(0, 0)
 
 
-TRIAL = 3  # the most rows of a trial before the training, whatever the batch size
-TOGETHER = 1024  # about how many rows in files are read together: a thread that begins anew takes 0.1 ms of a step
+TRIAL = 3  # the most rows of the step before the training that shows which terms a model has
+TOGETHER = 1024  # rows in files that are read together: to begin a reading costs 0.1 ms, which small batches share
 SHUFFLED = 2**24  # rows that one permutation shuffles; it takes about 30 bytes a row
 BLOCK, GROUP = 2**8, 2**14  # of more rows: the rows of a block, and the blocks whose rows are shuffled together
 
@@ -130,8 +130,8 @@ class Stream:
         self.seed, self.name, self.endless = seed, name, endless
         self.order: Order | None = None  # before the first epoch begins
         self.together = max(1, TOGETHER // size) * size  # how many rows in files are read together
-        # of the batches that were read, by their places in the order: the first row of them that was, where it lies
-        # among the rows that were read together, and how many there are
+        # Of each batch that was read, by its place in the order: the first of its rows that this process reads, where
+        # that row lies among the rows that were read together, and how many rows this process reads.
         self.there: dict[int, tuple[int, int, int]] = {}
         room = max(size, TRIAL)
         self.index = self.xp.zeros(room if isinstance(rows, RowsInFiles) else rows.count, np.int64)

@@ -3,12 +3,13 @@
     x @ w, w (inputs, n)      row b: the sum of the rows of w at which x[b] is not 0
     x.T @ g, g (batch, n)     row p: the sum of the rows of g for which x[:, p] is not 0
 
-Which numbers are not 0 is kept as bits, 64 in a word. A word of a line of x chooses among 64 rows of the other factor.
-Of these a panel of a few vectors stays in the nearest cache while the same word of many lines is served.
+A line is a row of x, or in the second product a column. Which of its numbers are not 0 is kept as bits, 64 in a word. A
+word of a line chooses among 64 rows of the other factor. Of these a panel of a few vectors stays in the nearest cache
+while the same word of many lines is served.
 
-Each sum of up to LONG terms (products.py) runs in the order of the dense product's, so for finite factors the bits are
-the same; longer sums over a batch are made of such pieces, too. A NaN or an infinity in
-a factor is not left out: every sum starts from 0 times all rows, which is 0, or NaN if one of them is not finite.
+Each sum of up to LONG terms (products.py) runs in the same order as in the dense product, so for finite factors the
+bits are the same; longer sums over a batch are made of such pieces, too. A NaN or an infinity in a factor is not left
+out: every sum starts from 0 times all rows, which is 0, or NaN if one of them is not finite.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rows of memory-mapped files as one array that is never in memory as a whole.
+"""The rows of memory-mapped files as one array, which is in memory as a whole only if `np.asarray` asks for it.
 
 `MappedRows` has what checks and trainings ask of an array (count, pixels): its shape and type, its lowest and its
 highest number, and slices and rows by their numbers, which are ordinary arrays.

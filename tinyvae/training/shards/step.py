@@ -91,8 +91,8 @@ class ShardedStep(Step):
         return terms
 
     def count(self, name: str, shard: Shard) -> float:
-        """How many of the batch's rows a shard's part of a term stands for: of a term of labelled data the same share
-        of them."""
+        """For how many rows of the batch this shard's value of a term counts. For a term of the labelled batch they are
+        the same share of the batch as the shard's rows are of the labelled batch."""
         part = shard.labelled if name in self.of_labelled and shard.labelled else shard.rows
         return part.size if part.of == shard.rows.of else part.size / part.of * shard.rows.of
 
