@@ -177,7 +177,8 @@ for count in (2, 20, 200, 2000):
 #   \;+\; \alpha \cdot \frac1M \sum_{\text{labelled}} \log q(y|x)$$
 #
 # ```{line} tinyvae/models/m2.py
-# labelled, classifier = self.known(seen.x, seen.y, draw)
+# with draw.of(seen):
+#     labelled, classifier = self.known(seen.x, seen.y, draw)
 # share = seen.available / batch.available  # M/N
 # terms |= Terms({"labelled": labelled}, labelled=share * labelled)  # records show the bound itself
 # ```
