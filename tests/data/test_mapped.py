@@ -87,6 +87,20 @@ def test_pieces_that_do_not_fit_together(tmp_path):
         tv.data.load(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "array", "said"), [
+    ("part-002.npy", ROWS[:0], r"part-002.npy holds uint8 of shape \(0, 6\); expected numbers, at least one image"),
+    ("part-000.npy", np.array(3), r"part-000.npy holds int64 of shape \(\); expected numbers"),
+    ("part-001.npy", np.array([["a"]]), r"part-001.npy holds <U1 of shape \(1, 1\); expected numbers"),
+    ("part-01.npy", ROWS[:3], "has part-001.npy and part-01.npy, which have one number"),
+    ("train.npy", ROWS[:3], "has train.npy beside part-000.npy; expected one of them")])
+def test_a_piece_that_is_none_is_named(tmp_path, name, array, said):
+    in_pieces(tmp_path)
+    np.save(tmp_path / "test.npy", ROWS[:9])
+    np.save(tmp_path / name, array)
+    with pytest.raises(tv.data.DataError, match=said):
+        tv.data.load(tmp_path)
+
+
 def test_pieces_are_in_the_order_of_their_numbers(tmp_path):
     in_pieces(tmp_path, ROWS[:1200].reshape(-1, 2, 3), range(100, 1200, 100), "part{}.npy")  # part10 after part9
     np.save(tmp_path / "test.npy", ROWS[:9].reshape(-1, 2, 3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -64,6 +63,9 @@ def read_folder(path: Path) -> Arrays | Table:
             if file in pieces:
                 continue
             name = file.name.removesuffix(".gz").removesuffix(".npy")
+            if name in found and pieces:
+                raise DataError(f"{path} has {file.name} beside {next(iter(pieces)).name}; expected one of them: both "
+                                "are the training images.")
             found[name] = Stored.of(npy.map_npy(file)) if kind is None or file.suffix == ".npy" else \
                 kind.read(file)["images"]
         return found
@@ -88,16 +90,20 @@ def _joined(pieces: dict[Path, int]) -> Stored:
     """The rows of all pieces, in the order of their numbers, which stay in their files."""
     files = sorted(pieces, key=lambda file: pieces[file])
     for before, file in pairwise(files):
+        if pieces[file] == pieces[before]:
+            raise DataError(f"{file.parent} has {before.name} and {file.name}, which have one number; expected one "
+                            "file for each: rename one, or leave it out.")
         if pieces[file] != pieces[before] + 1:
             raise DataError(f"{file.parent} has {file.name} after {before.name}; expected files without a gap in their "
                             "numbers: one may be missing.")
     arrays = [npy.map_npy(file) for file in files]
     for file, array in zip(files, arrays, strict=True):
-        if array.dtype != arrays[0].dtype or array.shape[1:] != arrays[0].shape[1:] or array.ndim < 2:
+        if array.ndim < 2 or array.dtype.kind not in "buif" or not array.size:
+            raise DataError(f"{file} holds {array.dtype} of shape {array.shape}; expected numbers, at least one image: "
+                            "(count, rows, columns) or (count, pixels).")
+        if array.dtype != arrays[0].dtype or array.shape[1:] != arrays[0].shape[1:]:
             raise DataError(f"{file} holds {array.dtype} of shape {array.shape}, and {files[0].name} {arrays[0].dtype} "
                             f"of shape {arrays[0].shape}; expected one type, and rows of one size.")
     rows = [array.reshape(len(array), -1) for array in arrays]
     shape = (sum(map(len, rows)), *arrays[0].shape[1:])
-    if not math.prod(shape):
-        raise DataError(f"{files[0].parent} has no row in {len(files)} files; expected some.")
     return Stored(shape, arrays[0].dtype, lambda: MappedRows(rows))

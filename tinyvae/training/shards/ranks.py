@@ -17,6 +17,7 @@ import functools
 import importlib.util
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -123,9 +124,10 @@ class Ranks:
         self.end(1)
 
     def end(self, code: int) -> None:
-        """End all processes."""
+        """End all processes, after a moment in which the launcher passes on what this one has said."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(0.2)
         self.comm.Abort(code)
 
 

@@ -27,7 +27,7 @@ from tinyvae.models import Model, Phase
 from tinyvae.training.batches import Batches, Shard
 from tinyvae.training.objective import accumulate_sums, objective, sum_terms
 from tinyvae.training.settings import Settings
-from tinyvae.training.shards.ranks import ranks
+from tinyvae.training.shards.ranks import launched, ranks
 from tinyvae.training.shards.tree import Tree
 from tinyvae.training.step import Step
 
@@ -56,7 +56,8 @@ def check(model: Model, phase: Phase, settings: Settings) -> None:
         (settings.baseline in MIXING, f"baseline={settings.baseline}, which is estimated from all rows of a batch"))
     for wrong, what in reasons:
         if wrong:
-            raise ValueError(f"found shards={settings.shards} with {what}: leave shards out")
+            alone = ", and start one process" if launched() > 1 else ""
+            raise ValueError(f"found shards={settings.shards} with {what}: leave shards out{alone}")
 
 
 def check_labelled(batches: Batches, shards: int) -> None:
