@@ -93,22 +93,28 @@ else:
 """
 
 
+def undisturbed(place: Path, seed: int, settings: dict[str, Any]) -> tuple[str, Path, Path]:
+    """A data set, the folder of a run on it that will be killed, and the folder of one that nobody disturbed."""
+    images, whole = place / "images.npz", place / "whole"
+    drawn = np.random.default_rng(seed).random((55, 3, 4), np.float32)
+    np.savez(images, train=drawn[12:], test=drawn[:12])
+    tv.fit(tv.VAE(12, 6, 2), f"{images}-dynamic", out=whole, **settings)
+    return f"{images}-dynamic", place / "run", whole
+
+
 def killed(seed: int, count: int) -> Content:
     """Kill one run `count` times, let it end, and compare its bytes with those of an undisturbed run."""
     pick, hits = random.Random(seed), 0
     with tempfile.TemporaryDirectory() as place:
-        images, out, whole = (Path(place) / name for name in ("images.npz", "run", "whole"))
-        drawn = np.random.default_rng(seed).random((55, 3, 4), np.float32)
-        np.savez(images, train=drawn[12:], test=drawn[:12])
-        tv.fit(tv.VAE(12, 6, 2), f"{images}-dynamic", out=whole, **SETTINGS)
+        images, out, whole = undisturbed(Path(place), seed, SETTINGS)
         for _ in range(count):
-            with _process(CHILD, out, f"{images}-dynamic", repr(SETTINGS), stdout=subprocess.PIPE) as child:
+            with _process(CHILD, out, images, repr(SETTINGS), stdout=subprocess.PIPE) as child:
                 for _ in range(pick.randrange(1, 30)):
                     child.stdout.readline()
                 time.sleep(pick.uniform(0, 0.02))
                 child.kill()
                 hits += child.wait() != 0  # it had not ended before
-        with _process(CHILD, out, f"{images}-dynamic", repr(SETTINGS), stdout=subprocess.DEVNULL) as child:
+        with _process(CHILD, out, images, repr(SETTINGS), stdout=subprocess.DEVNULL) as child:
             if child.wait():
                 raise SystemExit(f"the run of seed {seed} did not go on after {count} kills")
         compare(out, whole, f"seed {seed}, after {count} kills")
@@ -139,16 +145,13 @@ def killed_ranks(seed: int, count: int) -> Content:
     end, and compare its bytes with those of an undisturbed run of one process."""
     pick, hits, settings = random.Random(seed), 0, SETTINGS | {"shards": SHARDS}
     with tempfile.TemporaryDirectory() as place:
-        images, out, whole = (Path(place) / name for name in ("images.npz", "run", "whole"))
-        drawn = np.random.default_rng(seed).random((55, 3, 4), np.float32)
-        np.savez(images, train=drawn[12:], test=drawn[:12])
-        tv.fit(tv.VAE(12, 6, 2), f"{images}-dynamic", out=whole, **settings)
+        images, out, whole = undisturbed(Path(place), seed, settings)
         for number in range(count + 1):
             pids = Path(place) / f"pids{number}"
             pids.mkdir()
             # most kills come from several ranks; the last run, which nobody kills, has a number of its own
             ranks = pick.choice(RANKS[1:] if number < count else RANKS)
-            with _process(RANK, out, f"{images}-dynamic", repr(settings), pids, stdout=subprocess.DEVNULL,
+            with _process(RANK, out, images, repr(settings), pids, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL, ranks=ranks) as launcher:
                 if number < count:
                     hits += _kill_one(launcher, pids, ranks, pick)
