@@ -1,7 +1,8 @@
 """Everything about one GPU in one command of at most eight minutes.
 
-The most valuable comes first: the checks of all kernels, the step and its peers, training from the command line on both
-devices, each kernel beside a copy, five seeds on both devices, and a few steps under compute-sanitizer. A part begins
+The most valuable comes first: the checks of all kernels, the step, the rungs beside it, its peers, training from the
+command line on both devices, each kernel beside a copy, five seeds on both devices, and a few steps under
+compute-sanitizer. A part begins
 only if the time that is left is enough for it; what it found is written at once. The end says what to mend.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import gpu_check, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_steps, parts, results, tables
+from benchmarks import gpu_check, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_rungs, gpu_steps, parts, results, tables
 from benchmarks.memory import images
 from benchmarks.parts import Content, Part
 
@@ -28,7 +29,7 @@ BATCHES = (100, 1000, 8192)
 # by batch and precision, the most telling first; the peers' programs are compiled, which takes most of the time
 PEERS = ((100, False), (8192, False), (1000, False), (100, True))
 ROWS, EPOCHS = 60_000, 4  # of the training from the command line, as many digits as MNIST has
-NEEDS = {"checks": 100.0, "peaks": 5.0, "step": 25.0, "peers": 60.0, "command line": 60.0, "kernels": 4.0,
+NEEDS = {"checks": 100.0, "peaks": 5.0, "step": 25.0, "rungs": 15.0, "peers": 60.0, "command line": 60.0, "kernels": 4.0,
          "seeds": 15.0, "sanitizer": 40.0}  # seconds that must be left
 SANITIZER = "compute-sanitizer"
 FEW_STEPS = """
@@ -101,6 +102,7 @@ def to_mend(content: Content) -> list[str]:
               f"{v['target']:g}" for v in gpu_peers.verdicts(content.get("peers", [])) if not v["reached"]]
     found += [f"{row['case']}: {row['share_of_copy']:.0%} of a copy's bandwidth, target {gpu_kernels.TARGET:.0%}"
               for row in content.get("large", []) if row["share_of_copy"] < gpu_kernels.TARGET]
+    found += gpu_rungs.to_mend(content)
     if "trained" in content and not all((told := gpu_compare.summary(content))[what]
                                         for what in ("by_chance", "each_near", "same_gradient")):
         found.append(f"CPU and GPU train to different bounds: {told['mean_difference']:+.4f} nats, standard error "
@@ -111,6 +113,7 @@ def to_mend(content: Content) -> list[str]:
 def show(content: Content) -> None:
     """Print the tables of the parts that are there, and what to mend."""
     gpu_steps.show(content)
+    gpu_rungs.show(content)
     if "trained" in content:
         gpu_compare.show(content)
     gpu_peers.show(content)
@@ -139,6 +142,7 @@ def table_of(out: Path | None, place: Path) -> parts.Table:
         ("checks", {"checks": lambda _: checks(out)}),
         ("peaks", {"peaks": lambda _: {"peaks": gpu_clock.peaks()._asdict()}}),
         ("step", gpu_steps.parts(BATCHES, ROUNDS)),
+        ("rungs", gpu_rungs.parts(BATCHES, ROUNDS)),
         ("peers", {f"peers, batch {batch:,}, {'TF32' if tf32 else 'float32'}": lambda _, batch=batch, tf32=tf32:
                    gpu_peers.measure(gpu_peers.net_of(batch), tf32, places, ROUNDS) for batch, tf32 in PEERS}),
         ("command line", {"command line": lambda _: from_the_command_line(place)}),
