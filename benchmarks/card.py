@@ -19,7 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import gpu_check, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_rungs, gpu_steps, parts, results, tables
+from benchmarks import (
+    gpu_check,
+    gpu_clock,
+    gpu_compare,
+    gpu_kernels,
+    gpu_peers,
+    gpu_rungs,
+    gpu_steps,
+    parts,
+    results,
+    tables,
+)
 from benchmarks.memory import images
 from benchmarks.parts import Content, Part
 
@@ -29,8 +40,8 @@ BATCHES = (100, 1000, 8192)
 # by batch and precision, the most telling first; the peers' programs are compiled, which takes most of the time
 PEERS = ((100, False), (8192, False), (1000, False), (100, True))
 ROWS, EPOCHS = 60_000, 4  # of the training from the command line, as many digits as MNIST has
-NEEDS = {"checks": 100.0, "peaks": 5.0, "step": 25.0, "rungs": 15.0, "peers": 60.0, "command line": 60.0, "kernels": 4.0,
-         "seeds": 15.0, "sanitizer": 40.0}  # seconds that must be left
+NEEDS = {"checks": 100.0, "peaks": 5.0, "step": 25.0, "rungs": 15.0, "peers": 60.0, "command line": 60.0,
+         "kernels": 4.0, "seeds": 15.0, "sanitizer": 40.0}  # seconds that must be left
 SANITIZER = "compute-sanitizer"
 FEW_STEPS = """
 import numpy as np
