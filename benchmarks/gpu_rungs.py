@@ -44,13 +44,14 @@ def kernels(name: str, peak: Peaks, rounds: int) -> list[Row]:
                                       for a, b in zip(found, before, strict=True)):
                 raise SystemExit(f"{name}: {case} has other bits than the present form; nothing was timed")
             here, there = (gpu_kernels.timed(case, one, peak, rounds) for one in (present, ours))
-            rows.append({"rung": name, "what": f"{case}, {here['numbers']:,} numbers", "share_of_copy":
-                         there["share_of_copy"], **_ratio(here["gpu_microseconds"], there["gpu_microseconds"])})
+            rows.append({"rung": name, "what": f"{case}, {here['numbers']:,} numbers",
+                         "share_of_copy": there["share_of_copy"],
+                         **_ratio(here["gpu_microseconds"], there["gpu_microseconds"], rounds)})
     return rows
 
 
-def _ratio(present: float, ours: float) -> Row:
-    return {"present_microseconds": present, "rung_microseconds": ours, "ratio": ours / present}
+def _ratio(present: float, ours: float, rounds: int) -> Row:
+    return {"present_microseconds": present, "rung_microseconds": ours, "ratio": ours / present, "rounds": rounds}
 
 
 def steps(net: Net, rounds: int) -> list[Row]:
@@ -73,9 +74,9 @@ def steps(net: Net, rounds: int) -> list[Row]:
     times = timing.measure({name: one.tape.replay for name, one in begun.items()}, rounds, least=gpu_clock.LEAST,
                            synchronize=require_cuda().cuda.Device().synchronize)
     present = times[PRESENT].median * 1e6
-    return [*faults, *({"rung": name, "what": f"step, batch {net.batch:,}", "form": gpu_clock.form(one.tape.calls or ()),
-                        "launches": gpu_steps.kernels(one.tape), **_ratio(present, times[name].median * 1e6)}
-                       for name, one in begun.items())]  # fmt: skip
+    return faults + [{"rung": name, "what": f"step, batch {net.batch:,}", "launches": gpu_steps.kernels(one.tape),
+                      "form": gpu_clock.form(one.tape.calls or ()), **_ratio(present, times[name].median * 1e6, rounds)}
+                     for name, one in begun.items()]
 
 
 def parts(batches: tuple[int, ...], rounds: int) -> dict[str, Part]:

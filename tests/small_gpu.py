@@ -9,7 +9,7 @@ import pytest
 import tinyvae as tv
 
 pytest.importorskip("benchmarks", reason="optional: benchmarks/ is not here, only the tests")
-from benchmarks import cases, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_steps, workers
+from benchmarks import cases, gpu_clock, gpu_compare, gpu_kernels, gpu_peers, gpu_rungs, gpu_steps, workers
 from benchmarks.nets import Net
 from benchmarks.peer_tinyvae import OnCard
 
@@ -52,6 +52,7 @@ def shrink(monkeypatch):
         (gpu_clock, {"COPIED": 1000, "SIDE": 8, "LEAST": 1e-6, "AGAIN": 2}),
         (gpu_kernels, {"LARGE": 2000, "cases": lambda: [case for case in every if case.operation in FEW],
                        "large": lambda count: [case for case in large if case.operation in FEW]}),
+        (gpu_rungs, {"cases": lambda: [case for case in every if case.operation in FEW], "large": lambda count: []}),
         (gpu_steps, {"NET": Net(36, 17, 5, 50, rows=150), "BATCHES": (50,), "FIRST": 3}),
         (gpu_peers, {"PEERS": {}, "ROWS": 1, "TARGETS": {50: 1.5}, "LEAST": 1e-6, "REST": 0,
                      "installed": lambda quick: dict.fromkeys(found, "nowhere:Nobody")}),
