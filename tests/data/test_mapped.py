@@ -101,6 +101,13 @@ def test_a_piece_that_is_none_is_named(tmp_path, name, array, said):
         tv.data.load(tmp_path)
 
 
+def test_a_file_that_is_no_array_is_named(tmp_path):
+    in_pieces(tmp_path)
+    (tmp_path / "part-001.npy").write_bytes(b"not numbers")
+    with pytest.raises(tv.data.DataError, match=r"part-001.npy is no array, though its name ends in .npy: it begins w"):
+        tv.data.load(tmp_path)
+
+
 def test_pieces_are_in_the_order_of_their_numbers(tmp_path):
     in_pieces(tmp_path, ROWS[:1200].reshape(-1, 2, 3), range(100, 1200, 100), "part{}.npy")  # part10 after part9
     np.save(tmp_path / "test.npy", ROWS[:9].reshape(-1, 2, 3))

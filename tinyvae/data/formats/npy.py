@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinyvae.data.checks import OBJECTS, DataError
-from tinyvae.data.formats.registry import Arrays, Stored, reads
+from tinyvae.data.formats.registry import Arrays, Stored, head_of, reads
+
+MAGIC = b"\x93NUMPY"  # how every .npy file begins
 
 
 def map_npy(path: Path) -> np.ndarray:
@@ -17,13 +19,16 @@ def map_npy(path: Path) -> np.ndarray:
     The array cannot be written to: a mapping that can counts as memory that a process may come to need, so a limit on
     it would refuse a large file.
     """
+    if (head := head_of(path))[:6] != MAGIC[: len(head)]:  # NumPy would take the file for a pickle
+        raise DataError(f"{path} is no array, though its name ends in .npy: it begins with {head[:8]!r}; expected "
+                        f"{MAGIC!r}, which np.save writes.")
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # a damaged header raises SyntaxError, TokenError, MemoryError, ...
         raise numpy_error(path, error) from error
 
 
-@reads("an .npy file", b"\x93NUMPY")
+@reads("an .npy file", MAGIC)
 def read_npy(path: Path) -> Arrays:
     """The array, which has no name of its own, as "images"."""
     return {"images": Stored.of(map_npy(path))}
