@@ -72,4 +72,5 @@ int cublasDgemm_v2(Handle* h, int ta, int tb, int m, int n, int k, const double*
   return gemm(h, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 size_t coc_stream(const Handle* h) { return h->stream; }
+size_t coc_workspace(const Handle* h) { return (size_t)h->workspace; }
 }

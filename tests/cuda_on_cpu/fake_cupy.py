@@ -11,7 +11,9 @@ import json
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -158,39 +160,114 @@ class CaptureError(RuntimeError):
     """CUDA would refuse this while a stream is captured."""
 
 
-class Stream:
-    """A stream that captures launches instead of running them."""
+class Node(NamedTuple):
+    """A launch in a graph, the stream that it was captured on, and the places of the nodes that must end before it."""
 
-    default = types.SimpleNamespace(ptr=0)
-    capturing = None  # the stream that captures, if any
-    current = default
+    call: Callable
+    stream: Any
+    after: frozenset
+
+
+class Capture:
+    """What the streams of a capture launch, and how they wait for each other."""
+
+    def __init__(self, origin):
+        self.origin, self.nodes = origin, []
+        self.streams = {origin: frozenset()}  # every stream of the capture, with the nodes that its next one awaits
+        self.workspaces = {}  # of cuBLAS, with the stream that uses each
+
+    def add(self, call):
+        after = self.awaited(Stream.current)
+        self.streams[Stream.current] = frozenset([len(self.nodes)])
+        self.nodes.append(Node(call, Stream.current, after))
+
+    def awaited(self, stream):
+        if stream not in self.streams:
+            raise CaptureError("work on a stream that takes no part in the capture: let it wait for an event first")
+        return self.streams[stream]
+
+    def joined(self):
+        """Does the first stream wait, in the end, for every node?"""
+        before = set(self.streams[self.origin])
+        for place in reversed(range(len(self.nodes))):
+            if place in before:
+                before |= self.nodes[place].after
+        return len(before) == len(self.nodes)
+
+
+class Graph:
+    """Captured launches as one call, in one of two orders that a card may choose, too: what was captured on other
+    streams than the first begins as "early" as it may, or as "late". So results change where an event is missing."""
+
+    def __init__(self, capture):
+        self.nodes, self._origin = capture.nodes, capture.origin
+        self._orders = {order: self._sorted(order == "early") for order in ("early", "late")}
+
+    def _sorted(self, early):
+        waiting, done = dict(enumerate(self.nodes)), []
+        while waiting:
+            ready = [node for node in waiting.items() if not node[1].after & waiting.keys()]
+            place, node = min(ready, key=lambda one: (one[1].stream is self._origin) == early)
+            done.append(node)
+            del waiting[place]
+        return done
+
+    def launch(self):
+        for node in self._orders[Stream.order]:
+            node.call()
+
+
+class Stream:
+    """A stream that captures launches instead of running them; events let other streams take part in its capture."""
+
+    capturing = None  # the capture under way, if any
+    order = "early"  # of the launches of a graph; or "late"
 
     def __init__(self, *, non_blocking=False):
-        self.ptr, self._calls = 1 + id(self), None
+        self.ptr, self._outer = 1 + id(self), []
 
     def __enter__(self):
+        self._outer.append(Stream.current)
         Stream.current = self
         return self
 
     def __exit__(self, *_):
-        Stream.current = Stream.default
+        Stream.current = self._outer.pop()
 
     def begin_capture(self):
         if Stream.current is not self or Stream.capturing:
             raise CaptureError("begin_capture of a stream that is not current, or inside another capture")
-        Stream.capturing, self._calls = self, []
+        Stream.capturing = Capture(self)
 
     def end_capture(self):
-        Stream.capturing, calls = None, self._calls
-        return types.SimpleNamespace(launch=lambda: [call() for call in calls], calls=calls)
+        capture, Stream.capturing = Stream.capturing, None
+        if capture is None or capture.origin is not self:
+            raise CaptureError("end_capture of a stream that began none")
+        if not capture.joined():
+            raise CaptureError("cudaErrorStreamCaptureUnjoined: the stream does not wait for all others of its capture")
+        return Graph(capture)
+
+    def record(self, event):
+        event.record(self)
+
+    def wait_event(self, event):
+        capture = Stream.capturing
+        if event._capture is not capture:
+            raise CaptureError("the event was recorded in another capture than the one under way, or in none")
+        if capture:
+            capture.streams[self] = capture.streams.get(self, frozenset()) | event._after
 
     @classmethod
     def submit(cls, call):
         """Run now, or keep for the graph."""
         if cls.capturing:
-            cls.capturing._calls.append(call)
+            cls.capturing.add(call)
         else:
             call()
+
+
+Stream.default = Stream.current = Stream()
+Stream.default.ptr = 0
 
 
 class Cublas:
@@ -207,6 +284,9 @@ class Cublas:
         def gemm(handle, *arguments):
             if self._library.coc_stream(handle) != Stream.current.ptr:
                 raise CaptureError(f"{name} on another stream than the current one")
+            used = Stream.capturing.workspaces if Stream.capturing else {}
+            if used.setdefault(self._library.coc_workspace(handle), Stream.current) is not Stream.current:
+                raise CaptureError(f"{name} with the workspace of another stream, which may use it at the same time")
             status = []
             Stream.submit(lambda: status.append(function(handle, *arguments)))
             return status[0] if status else 0
@@ -215,15 +295,27 @@ class Cublas:
 
 
 class Event:
-    """A moment, by the host's clock."""
+    """A moment, by the host's clock; in a capture, what its stream has launched by then."""
 
-    seconds = 0.0
+    seconds, _capture = 0.0, None
 
-    def record(self):
-        self.seconds = time.perf_counter()
+    def __init__(self, *, disable_timing=False):
+        self._timed = not disable_timing
+
+    def record(self, stream=None):
+        stream = stream or Stream.current
+        self.seconds, self._capture = time.perf_counter(), Stream.capturing
+        if Stream.capturing:
+            self._after = Stream.capturing.awaited(stream)
 
     def synchronize(self):
         pass
+
+
+def elapsed(start, stop):
+    if not (start._timed and stop._timed):
+        raise ValueError("the time between events that keep none")
+    return 1000 * (stop.seconds - start.seconds)
 
 
 class FakeModule(types.ModuleType):
@@ -281,7 +373,7 @@ def install(monkeypatch, driver):
     cuda = types.ModuleType("cupy.cuda")
     cuda.runtime, cuda.nvrtc, cuda.Device = runtime, nvrtc, lambda *_: device
     cuda.Stream, cuda.get_current_stream = Stream, lambda: Stream.current
-    cuda.Event, cuda.get_elapsed_time = Event, lambda start, stop: 1000 * (stop.seconds - start.seconds)
+    cuda.Event, cuda.get_elapsed_time = Event, elapsed
     types_of_products = {"type": 1}
     cupy._core = types.SimpleNamespace(get_compute_type=lambda dtype: types_of_products["type"],
                                        set_compute_type=lambda dtype, value: types_of_products.update(type=value))

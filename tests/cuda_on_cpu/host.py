@@ -177,7 +177,7 @@ class Driver:
     def cublas(self):
         """The stand-in for cuBLAS."""
         library = ctypes.CDLL(str(self._library((HERE / "cublas_on_cpu.cpp").read_text(), ())))
-        library.coc_stream.restype = ctypes.c_size_t
+        library.coc_stream.restype = library.coc_workspace.restype = ctypes.c_size_t
         return library
 
     def module(self, code, options=()):

@@ -41,13 +41,28 @@ class Product(NamedTuple):
         return driver.current.blas.product(*self)
 
 
+def in_order(jobs: Sequence[Job | Product]) -> Callable[[], Any]:
+    """The launches of jobs on the current stream, one after the other, as one call."""
+    calls = [job.bind() for job in jobs]
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+# How a new program launches its jobs; benchmarks/rungs/streams.py has another way.
+arrange: Callable[[Sequence[Job | Product]], Callable[[], Any]] = in_order
+
+
 class Program:
     """Jobs in order, as one call. Several become a CUDA graph at their second run; the first loads what they need."""
 
     def __init__(self, jobs: Sequence[Job | Product]) -> None:
         self.jobs = tuple(jobs)
-        self._calls = [job.bind() for job in jobs]
-        self._runs, self._run = 0, self._one_by_one
+        self._launches = self._run = arrange(self.jobs)
+        self._runs = 0
 
     @classmethod
     def join(cls, programs: Sequence[Program]) -> Program:
@@ -57,16 +72,12 @@ class Program:
     @property
     def captured(self) -> bool:
         """Is it a CUDA graph by now? One launch alone, and what could not be captured, is none."""
-        return self._run != self._one_by_one
-
-    def _one_by_one(self) -> None:
-        for call in self._calls:
-            call()
+        return self._run is not self._launches
 
     def __call__(self) -> None:
         self._runs += 1
-        if self._runs == 2 and len(self._calls) > 1:
-            self._run = driver.current.graph(self._one_by_one)
+        if self._runs == 2 and len(self.jobs) > 1:
+            self._run = driver.current.graph(self._launches)
         self._run()
 
 
