@@ -174,7 +174,7 @@ class Capture:
     def __init__(self, origin):
         self.origin, self.nodes = origin, []
         self.streams = {origin: frozenset()}  # every stream of the capture, with the nodes that its next one awaits
-        self.workspaces = {}  # of cuBLAS, with the stream that uses each
+        self.workspaces = {}  # each workspace of cuBLAS, with the one stream that may use it
 
     def add(self, call):
         after = self.awaited(Stream.current)
@@ -221,7 +221,7 @@ class Stream:
     """A stream that captures launches instead of running them; events let other streams take part in its capture."""
 
     capturing = None  # the capture under way, if any
-    order = "early"  # of the launches of a graph; or "late"
+    order = "early"  # when a graph runs what was captured on other streams than its first; "late" is the other choice
 
     def __init__(self, *, non_blocking=False):
         self.ptr, self._outer = 1 + id(self), []
@@ -304,9 +304,9 @@ class Event:
 
     def record(self, stream=None):
         stream = stream or Stream.current
-        self.seconds, self._capture = time.perf_counter(), Stream.capturing
         if Stream.capturing:
             self._after = Stream.capturing.awaited(stream)
+        self.seconds, self._capture = time.perf_counter(), Stream.capturing
 
     def synchronize(self):
         pass

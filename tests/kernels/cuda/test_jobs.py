@@ -337,3 +337,56 @@ def test_the_stand_in_captures_kernels_only(driver):
     monkey._stream = lambda: 0  # asks always for the default stream
     with stream, pytest.raises(fake_cupy.CaptureError, match="another stream"):
         run()
+
+
+@on_the_host
+def test_the_stand_in_joins_the_streams_of_a_capture(driver):
+    """It refuses work on a stream that takes no part, events of elsewhere, a stream that nothing waits for in the end,
+    and one workspace for two streams; and where no event says it, what was captured later may run earlier."""
+    xp, blas = namespace("cuda"), drivers.current.blas
+    first, second, stranger = (fake_cupy.Stream(non_blocking=True) for _ in range(3))
+    before, fork, join = (fake_cupy.Event(disable_timing=True) for _ in range(3))
+    first.record(before)
+    a, out = xp.asarray(np.ones((2, 2))), xp.asarray(np.zeros((2, 2)))
+    done = []
+    with first:
+        first.begin_capture()
+        fake_cupy.Stream.submit(lambda: done.append("fork"))
+        first.record(fork)
+        fake_cupy.Stream.submit(lambda: done.append("first"))
+        with pytest.raises(fake_cupy.CaptureError, match="takes no part"), stranger:
+            fake_cupy.Stream.submit(print)
+        with pytest.raises(fake_cupy.CaptureError, match="takes no part"):
+            stranger.record(join)
+        for elsewhere in (before, join):
+            with pytest.raises(fake_cupy.CaptureError, match="in another capture"):
+                second.wait_event(elsewhere)
+        second.wait_event(fork)
+        with second:
+            fake_cupy.Stream.submit(lambda: done.append("second"))
+        second.record(join)
+        first.wait_event(join)
+        fake_cupy.Stream.submit(lambda: done.append("join"))
+        graph = first.end_capture()
+        for order in ("early", "late"):
+            fake_cupy.Stream.order = order
+            graph.launch()
+        fake_cupy.Stream.order = "early"
+        with pytest.raises(fake_cupy.CaptureError, match="in another capture"):
+            second.wait_event(join)
+
+        first.begin_capture()
+        blas.product(a, a, out, False)()
+        first.record(fork)
+        second.wait_event(fork)
+        with second, pytest.raises(fake_cupy.CaptureError, match="the workspace of another stream"):
+            blas.product(a, a, out, False)()
+        with second:
+            fake_cupy.Stream.submit(print)
+        with pytest.raises(fake_cupy.CaptureError, match="cudaErrorStreamCaptureUnjoined"):
+            first.end_capture()
+        with pytest.raises(fake_cupy.CaptureError, match="began none"):
+            first.end_capture()
+    assert done == ["fork", "second", "first", "join", "fork", "first", "second", "join"]
+    with pytest.raises(ValueError, match="keep none"):
+        fake_cupy.elapsed(fork, join)

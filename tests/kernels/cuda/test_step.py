@@ -40,9 +40,9 @@ def made_up(pixels="dynamic"):
     return tv.DataSet("made-up", grey, grey[:7], (6, 6), 255.0, pixels, "bernoulli")
 
 
-def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", activation="relu", **settings):
+def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", activation="relu", hidden=17, **settings):
     """The objective after each step, and the parameters after the last."""
-    model = tv.VAE(36, 17, 5, activation, likelihood, dtype=dtype, device=device)
+    model = tv.VAE(36, hidden, 5, activation, likelihood, dtype=dtype, device=device)
     training = Training(model, made_up(pixels), Settings(batch=20, **settings))
     training.begin_epoch()
     found = []
