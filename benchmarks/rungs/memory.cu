@@ -137,10 +137,11 @@ grey_floats(const float* stored, const whole* index, real* out, unsigned rows, u
 }
 
 // ---- the sampled posterior and its KL ----
-// A block is lanes x data. A lane has N numbers in a turn, and a datum has as many lanes as its numbers need, rounded
-// up to a power of two, and at most 32 / N.
+// A row has as many lanes of a warp as it has pieces of N numbers, but at most 32 / N, and then it takes several turns.
+// A warp has as many rows as fit: by the number of its instructions this kernel computes about as long as memory takes,
+// and where a row has a warp, 12 of 32 lanes do nothing for a latent of 20. Here 2 do nothing.
 //
-// KL has the bits of posterior.cu, where a datum has a warp: there a lane sums every 32nd number, and then the lanes
+// KL has the bits of posterior.cu, where a row has a warp: there a lane sums every 32nd number, and then the lanes
 // are added in halves. Here the same 32 sums are in N registers of 32 / N lanes, so first the lanes are added in
 // halves, and then the registers. Lanes that a small latent does not need would add zeros.
 
@@ -173,14 +174,15 @@ template <int N> __device__ __forceinline__ piece<N> drawn(unsigned i, const Add
 
 template <bool DRAWN, int N, typename Eps> __device__ __forceinline__
 void sampled(const Address& address, const real* raw, Eps* eps, real* z, real* kl, int samples, unsigned batch,
-             unsigned each) {  // a row of z has `each` pieces of N
-  const unsigned b = blockIdx.x * blockDim.y + threadIdx.y;
-  if (b >= batch) return;  // the lanes of a datum leave together, and no shuffle waits for those that left
+             unsigned each, unsigned lanes) {  // a row of z has `each` pieces of N, and `lanes` lanes
+  const unsigned mine = threadIdx.x / lanes, lane = threadIdx.x - mine * lanes, rows = 32 / lanes;
+  const unsigned b = (blockIdx.x * blockDim.y + threadIdx.y) * rows + mine;
+  if (mine == rows || b >= batch) return;  // the lanes of a row leave together, and no shuffle waits for them
   const unsigned step = batch * each;  // a sample begins so many pieces after the one before
   piece<N> sum = {};
-  // The same turns for all lanes: where a warp parts, keeping track of it takes registers, and on some cards memory.
-  for (unsigned begin = 0; begin < each; begin += blockDim.x) {
-    const unsigned j = begin + threadIdx.x, at = b * each + j;
+  // All lanes take the same turns: where a warp parts, keeping track of it takes registers, and on some cards memory.
+  for (unsigned begin = 0; begin < each; begin += lanes) {
+    const unsigned j = begin + lane, at = b * each + j;
     const bool inside = j < each;
     piece<N> mu = {}, logvar = {}, e = {}, sigma;
     if (inside) {
@@ -206,30 +208,35 @@ void sampled(const Address& address, const real* raw, Eps* eps, real* z, real* k
       }
     }
   }
-  for (int d = blockDim.x / 2; d; d /= 2) {
+  #pragma unroll
+  for (int d = 16 / N; d; d /= 2) {
     #pragma unroll
-    for (int l = 0; l < N; l++) sum.v[l] += __shfl_down_sync(ALL, sum.v[l], d, blockDim.x);
+    for (int l = 0; l < N; l++) {
+      const real other = __shfl_down_sync(ALL, sum.v[l], d);
+      if (lane + d < lanes) sum.v[l] += other;
+    }
   }
   #pragma unroll
   for (int d = N / 2; d; d /= 2) {
     #pragma unroll
     for (int l = 0; l < d; l++) sum.v[l] += sum.v[l + d];
   }
-  if (threadIdx.x == 0) kl[b] = real(0.5) * sum.v[0];
+  if (lane == 0) kl[b] = real(0.5) * sum.v[0];
 }
 
 extern "C" __global__ void __launch_bounds__(256)
 sample_kl_pieces(const real* raw, const real* eps, real* z, real* kl, int samples, unsigned batch, unsigned latent,
-                 bool pieces) {
-  if (pieces) sampled<false, LANES>({}, raw, eps, z, kl, samples, batch, latent / LANES);
-  else sampled<false, 1>({}, raw, eps, z, kl, samples, batch, latent);
+                 unsigned lanes, bool pieces) {
+  if (pieces) sampled<false, LANES>({}, raw, eps, z, kl, samples, batch, latent / LANES, lanes);
+  else sampled<false, 1>({}, raw, eps, z, kl, samples, batch, latent, lanes);
 }
 
 // This draws the numbers of `normal` itself, and leaves them in eps for the gradient.
 extern "C" __global__ void __launch_bounds__(256)
 drawn_sample_kl_pieces(const whole* counters, unsigned seed, unsigned stream, unsigned site, const real* raw, real* eps,
-                       real* z, real* kl, int samples, unsigned batch, unsigned latent, bool pieces) {
+                       real* z, real* kl, int samples, unsigned batch, unsigned latent, unsigned lanes,
+                       bool pieces) {
   const Address address = {(unsigned)counters[STEP], seed, stream, site};
-  if (pieces) sampled<true, LANES>(address, raw, eps, z, kl, samples, batch, latent / LANES);
-  else sampled<true, 1>(address, raw, eps, z, kl, samples, batch, latent);
+  if (pieces) sampled<true, LANES>(address, raw, eps, z, kl, samples, batch, latent / LANES, lanes);
+  else sampled<true, 1>(address, raw, eps, z, kl, samples, batch, latent, lanes);
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from tinyvae_kernels.cuda.runtime.arguments import accesses, count, flat, in_pieces, new_like, on_pieces, same_type
-from tinyvae_kernels.cuda.runtime.jobs import THREADS, Array, Job, Plan, spread
+from tinyvae_kernels.cuda.runtime.jobs import Array, Job, Plan, spread
 from tinyvae_kernels.launching import chosen
 
 from benchmarks.rungs import Launcher, Rung, beside
 
 FILE = beside(__file__)
+WARPS = 2  # a block of the posterior has so few that a small step has blocks on several multiprocessors
 _BINARISE, _GREY = ({"uint8": f"{name}_bytes", "float32": f"{name}_floats"} for name in ("binarise", "grey"))
 
 
@@ -49,10 +50,10 @@ def gaussian_sample_kl(raw: Array, eps: Array, out: tuple[Array, Array] | None) 
     count(2 * eps.size)
     pieces = in_pieces(latent, raw, eps, z)
     each = 16 // dtype.itemsize if pieces else 1  # a lane has so many numbers in a turn
-    lanes = min(32 // each, 1 << max(0, -(-latent // each) - 1).bit_length())
-    rows = THREADS // lanes
-    arguments = (raw, eps, z, kl, np.int32(samples), count(batch), count(latent), pieces)
-    job = Job(FILE, "sample_kl_pieces", dtype, (-(-batch // rows),), (lanes, rows), arguments)
+    lanes = max(1, min(32, latent) // each)
+    arguments = (raw, eps, z, kl, np.int32(samples), count(batch), count(latent), count(lanes), pieces)
+    grid = (-(-batch // (WARPS * (32 // lanes))),)
+    job = Job(FILE, "sample_kl_pieces", dtype, grid, (32, WARPS), arguments)
     return (z, kl), [job] if batch else []
 
 
@@ -65,6 +66,6 @@ def drawn_sample(draw: Job, sample: Job) -> Job | None:
 
 
 RUNG = Rung("a thread reads and writes 16 bytes or four pixels at a time, where it stored numbers 16 bytes apart and "
-            "read pixels one by one; a datum of the posterior has as many lanes as it needs, where it had a warp",
+            "read pixels one by one; a row of the posterior has as many lanes as it needs, where it had a warp",
             launchers=(normal, binarised_rows, grey_rows, gaussian_sample_kl),
             merges={("normal_fours", "sample_kl_pieces"): drawn_sample})

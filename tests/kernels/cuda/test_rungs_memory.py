@@ -134,8 +134,8 @@ MUTANTS = [
     ("grey_rows", lambda: check_elements("grey_rows", 33, 101, np.uint8, np.float32),
      "place(index, i + k * step, each)", "place(index, i, each)"),  # wrong where a thread has several pieces
     ("noise", lambda: check_sample(True, 1, 37, 21, np.float32), "at & 2 ? word[2] : word[0]", "word[0]"),
-    ("KL", lambda: check_sample(False, 1, 37, 20, np.float32), "for (int d = blockDim.x / 2; d; d /= 2)",
-     "for (int d = 1; d < blockDim.x; d *= 2)"),  # the sum in another order
+    ("KL", lambda: check_sample(False, 1, 37, 20, np.float32), "for (int d = 16 / N; d; d /= 2)",
+     "for (int d = 1; d < 32 / N; d *= 2)"),  # the sum in another order
 ]  # fmt: skip
 
 
