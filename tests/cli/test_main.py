@@ -105,7 +105,7 @@ def test_the_options_reach_the_run(run):
         "--bound", "elbo-a", "--samples", 2, "--beta", 0.5, "--warmup", 1, "--posterior", "gamma",
         "--estimator", "grep", "--baseline", "leave-one-out", "--clip", 9, "--shards", 2,
         "--weight-prior", "--data-mean-bias", "--on-nonfinite", "skip", "--validation", 50, "--patience", 3,
-        "--seed", 4, "--dtype", "float64", "--init", "aevb", "--device", "cpu")  # fmt: skip
+        "--seed", 4, "--dtype", "float64", "--init", "aevb", "--device", "cpu", "--exchange", "mpi")  # fmt: skip
     assert code == 0, err
     config = json.loads(Path("r/config.json").read_text())
     assert config["data"] == "digits-static"
@@ -497,6 +497,8 @@ MISTAKES = {
     "bad init": (["--init", "zeros"], "found init 'zeros'"),
     "bad type": (["--dtype", "float16"], "found --dtype 'float16'; expected float32 or float64"),
     "bad device": (["--device", "tpu"], "found device 'tpu'"),
+    "bad exchange": (["--exchange", "gloo"], "found exchange=gloo; expected mpi or nccl"),
+    "nccl without a GPU": (["--exchange", "nccl"], "found exchange=nccl on the cpu; NCCL expects GPUs: take"),
     "bad rate": (["--lr", -1], "lr=-1", "above 0"),
     "bad batch": (["--batch", 0], "batch=0", "at least 1"),
     "bad seed": (["--seed", -1], "seed=-1", "from 0 to 4294967295"),

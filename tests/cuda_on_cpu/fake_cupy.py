@@ -30,8 +30,12 @@ class LeakError(TypeError):
 
 
 class Pointer:
+    given = None  # the arrays by their addresses, where a test wants to know them
+
     def __init__(self, array):
         self.ptr = array.__array_interface__["data"][0]
+        if Pointer.given is not None:
+            Pointer.given[self.ptr] = array
 
 
 def unwrap(value, what):

@@ -156,6 +156,7 @@ def test_an_interrupt_leaves_one_checkpoint(start, run, tmp_path):
     ((*TRAIN, "--shards", "3"), "tinyvae: found shards=3 and 2 processes of mpiexec; "),
     ((*TRAIN, "--shards", "1"), "tinyvae: mpiexec started 2 processes, and shards=1 gives each of them the same work"),
     ((*TRAIN, "--lr", "0"), "tinyvae: found lr=0.0; "),
+    ((*TRAIN, "--exchange", "nccl"), "tinyvae: found exchange=nccl on the cpu; NCCL expects GPUs"),
     (("-m", "tinyvae", "doctor"), "tinyvae: mpiexec started 2 processes, and only tinyvae train shares its work out")])
 def test_a_mistake_is_one_sentence(run, tmp_path, arguments, sentence):
     code, out, err = run(2, *arguments)

@@ -17,11 +17,13 @@ from tinyvae.distributions import LIKELIHOODS, posteriors
 from tinyvae.models import MODELS, config_for, options_of, taken_by
 from tinyvae.nn.layers import ACTIVATIONS, INITIALS
 from tinyvae.training.settings import Settings, either, may_change, words
+from tinyvae.training.shards.nccl import EXCHANGES
 
 # Defaults that depend on the data and the model; the settings' own are others.
 BY_THE_DATA = {"epochs": "By default: as many as show it 600,000 data, and at least 10.",
                "lr": "By default: 1e-3, and 3e-4 for the gaussian likelihood."}
-ALWAYS = ("data_dir", "device", "tf32", "as_json", "pictures", "use")  # what goes with --resume and --init-from, too
+# what goes with --resume and --init-from, too
+ALWAYS = ("data_dir", "device", "exchange", "tf32", "as_json", "pictures", "use")
 
 
 def options_of_models() -> dict[str, inspect.Parameter]:
@@ -96,6 +98,8 @@ def train(
     dtype: Annotated[str, opt("The type of all numbers: float32 or float64.")] = "float32",
     data_dir: DataDir = None,
     device: Device = "cpu",
+    exchange: Annotated[str, opt(f"How the processes of `mpiexec` exchange gradients: {either(EXCHANGES)}, "
+                                 "which goes from GPU to GPU and has not run on a card yet.")] = "mpi",
     tf32: Annotated[bool, opt("Let a GPU round the factors of products to 11 bits.", "--tf32")] = False,
     as_json: Json = False,
     pictures: Annotated[bool | None, opt("Draw the figures at the end. By default: yes, and with --resume as the run "
@@ -124,7 +128,7 @@ def train(
         changes = {name: value for name, value in settings.items() if name in asked}
         moved = data if "data" in asked else None  # the run's data under another name, which `prepare` compares
         with run.locked():
-            carry_on("resuming", run, changes, data_dir, device, tf32, as_json, pictures, moved)
+            carry_on("resuming", run, changes, data_dir, device, exchange, tf32, as_json, pictures, moved)
         return
     sizes = widths(latent, "latent")
     of_model = {"hidden": widths(hidden), "latent": sizes if len(sizes) > 1 else sizes[0], "activation": activation,
@@ -144,7 +148,7 @@ def train(
     run = runs.RunFolder(name)
     try:
         with run.begun(config):
-            carry_on("run folder", run, {}, data_dir, device, tf32, as_json, pictures)
+            carry_on("run folder", run, {}, data_dir, device, exchange, tf32, as_json, pictures)
     finally:
         if out is None and name.is_dir() and not any(name.iterdir()):
             name.rmdir()
@@ -160,8 +164,8 @@ def carry_on(word: str, run: Any, *arguments: Any) -> None:
         raise runs.Interrupted(str(stop) or f"interrupted; {runs.way_on(run)}") from None
 
 
-def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, tf32: bool, as_json: bool,
-          pictures: bool | None, data: str | None = None) -> None:
+def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, device: str, exchange: str, tf32: bool,
+          as_json: bool, pictures: bool | None, data: str | None = None) -> None:
     """Train the rest of a run, with a view of it, and draw its pictures; the first line printed begins with `word`.
 
     `pictures`: None draws them if the run began with them.
@@ -174,7 +178,7 @@ def go_on(word: str, run: Any, changes: dict[str, Any], data_dir: str | None, de
     from tinyvae.tasks import supervised
     from tinyvae.tasks.generation import aggregate
 
-    run, training = runs.prepare(run, data, data_dir=data_dir, device=device, **changes)
+    run, training = runs.prepare(run, data, data_dir=data_dir, device=device, exchange=exchange, **changes)
     runs.lead(run, training, data_dir, device, tf32)
     say = (lambda text: None) if as_json else (lambda text: display.console().print(text, markup=False))
     say(f"{word} {run.path}, {training.epoch} of "

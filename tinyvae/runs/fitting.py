@@ -28,12 +28,13 @@ from tinyvae.training.batches import STEP
 from tinyvae.training.epochs import Training
 from tinyvae.training.fingerprint import fingerprint
 from tinyvae.training.settings import Settings, described, may_change
+from tinyvae.training.shards.nccl import check_exchange
 from tinyvae.training.shards.ranks import ranks
 
 
 def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep | None = None,
         on_epoch: OnEpoch | None = None, quiet: bool = False, init_from: str | Path | None = None,
-        **settings: Any) -> list[dict[str, Any]]:
+        exchange: str = "mpi", **settings: Any) -> list[dict[str, Any]]:
     """Train a model on a data set, with a progress bar in a terminal or a notebook.
 
     Parameters
@@ -51,6 +52,8 @@ def fit(model: Model, data: Any, out: str | Path | None = None, on_step: OnStep 
         Whether to hide the progress bar.
     init_from
         A run folder or a checkpoint of a model of the same configuration: the training begins with its parameters.
+    exchange
+        How several processes of mpiexec exchange gradients: "mpi", or "nccl" from GPU to GPU. The bits are the same.
     **settings
 SETTINGS
 
@@ -75,7 +78,7 @@ SETTINGS
     data = data_sets.load(data) if isinstance(data, (str, Path)) else data
     with model.parameters.trained():
         origin = {} if init_from is None else {"init_from": initial(model, chosen, init_from)}
-        training = Training(model, data, chosen)
+        training = Training(model, data, chosen, exchange)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
             if out is not None and not training.ranks.rank:
                 run = RunFolder(out)
@@ -107,7 +110,7 @@ def initial(model: Model, settings: Settings, path: str | Path) -> dict[str, Any
 
 
 def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_step: OnStep | None = None,
-           on_epoch: OnEpoch | None = None, device: str = "cpu", quiet: bool = False,
+           on_epoch: OnEpoch | None = None, device: str = "cpu", quiet: bool = False, exchange: str = "mpi",
            **changes: Any) -> list[dict[str, Any]]:
     """Continue a run; returns the records of all its epochs. The bits are those of an uninterrupted run.
 
@@ -124,7 +127,7 @@ def resume(path: str | Path, data: Any = None, epochs: int | None = None, on_ste
     run = RunFolder(path)
     run.check_path()
     with run.locked():
-        _, training = prepare(run, data, device=device, epochs=epochs, **changes)
+        _, training = prepare(run, data, device=device, exchange=exchange, epochs=epochs, **changes)
         lead(run, training, None, device)
         with _with_bar(training, on_step, on_epoch, quiet) as (step, epoch):
             train(run, training, step, epoch)
@@ -138,11 +141,11 @@ resume.__doc__ = (resume.__doc__ or "").replace("CHANGES", ", ".join(may_change(
 
 
 def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None = None, device: str = "cpu",
-            **changes: Any) -> tuple[RunFolder, Training]:
+            exchange: str = "mpi", **changes: Any) -> tuple[RunFolder, Training]:
     """A run folder and its training, restored to the last checkpoint, or begun where there is none yet.
 
     `changes` replace settings; None stands for no change. Checkpoints do not depend on the device, so a training can
-    continue on another one.
+    continue on another one, and with another exchange.
     """
     run = path if isinstance(path, RunFolder) else RunFolder(path)
     wanted = {name: value for name, value in changes.items() if value is not None}
@@ -151,13 +154,13 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
             raise ValueError(f"found {name}, which cannot change within a run (only {', '.join(may_change())} can); "
                              f"leave it out, or start a new run from these parameters with init_from={run.path}")
     run.check_path()
-    namespace(device)  # raises an error before anything is read
+    check_exchange(exchange, namespace(device))  # raises an error before anything is read
     with run.locked():  # the lock comes before every change of the configuration and the logs
         config = run.config()
         check_uses(config, run.path)
         schema.check_options(config["model"], run.config_file, schema.UNDO)
         if run.is_new():
-            return run, _begin(run, config, data, data_dir, device, wanted)
+            return run, _begin(run, config, data, data_dir, device, exchange, wanted)
         if other := environment.differing(config.get("environment", {}), config["settings"].get("shards", 1) > 1):
             what = "other variables" if other.startswith("NUMBA") else "another BLAS"
             warnings.warn(f"the run began under {what} ({other}): it goes on, but its bits may differ from those "
@@ -177,7 +180,7 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
         check_data(meta, loaded, run.path, anew(run) if isinstance(data, DataSet) else "")
         model = built(meta["model"], device, run.last, schema.ANOTHER)
         try:
-            training = Training(model, loaded, settings)
+            training = Training(model, loaded, settings, exchange)
         except ValueError as fault:
             if wanted:
                 raise ValueError(f"{fault}; leave {' and '.join(wanted)} out, or start a new run from these parameters:"
@@ -197,7 +200,7 @@ def prepare(path: str | Path | RunFolder, data: Any = None, data_dir: str | None
 
 
 def _begin(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | None, device: str,
-           changes: dict[str, Any]) -> Training:
+           exchange: str, changes: dict[str, Any]) -> Training:
     """The training of a folder that holds only its configuration, with the checkpoint of step 0."""
     settings = Settings.from_dict(config["settings"] | changes)
     model = built(config["model"], device, run.config_file, schema.UNDO)
@@ -208,7 +211,7 @@ def _begin(run: RunFolder, config: dict[str, Any], data: Any, data_dir: str | No
                               f"{config['initial']} cannot be made again (found {own}): remove the folder, in which "
                               "nothing was trained, and start again")
     loaded, place = data_of(run, config, data, data_dir)
-    training = Training(model, loaded, settings)
+    training = Training(model, loaded, settings, exchange)
     if changes or place:
         files.write_json(run.config_file, config | place | {"settings": asdict(settings)})
     files.sweep(run.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -33,6 +34,7 @@ from tinyvae.training.mcem import McemStep
 from tinyvae.training.objective import DATA_COUNT, FIRST_TERM, NORMS, OBJECTIVE, OF_ELBO, SKIPPED, SOUND
 from tinyvae.training.selection import check_classes, check_labels, select
 from tinyvae.training.settings import SCHEDULES, Settings, check_read
+from tinyvae.training.shards.nccl import check_exchange
 from tinyvae.training.shards.ranks import ALONE, check_shards, ranks
 from tinyvae.training.shards.step import ShardedStep
 from tinyvae.training.step import Step
@@ -57,9 +59,12 @@ def check_all_begin(phases: Sequence[Phase], epochs: int) -> None:
 
 
 class Training:
-    """A training of a model on data: its state, its steps and its epochs. Steps change only the arrays of `state()`."""
+    """A training of a model on data: its state, its steps and its epochs. Steps change only the arrays of `state()`.
 
-    def __init__(self, model: Model, data: DataSet, settings: Settings) -> None:
+    `exchange` names how several processes exchange gradients (`EXCHANGES` of shards/nccl.py); no bit depends on it.
+    """
+
+    def __init__(self, model: Model, data: DataSet, settings: Settings, exchange: str = "mpi") -> None:
         if not isinstance(data, DataSet):
             raise TypeError(f"found data of type {type(data).__name__}; expected a DataSet: tv.data.load(name) or "
                             "tv.DataSet(name, train, test, shape, scale)")
@@ -76,6 +81,8 @@ class Training:
             raise ValueError("early stopping (patience) needs validation data: hold some out with validation=COUNT; "
                              "choosing by the test data would make its bound too good")
         check_shards(settings.shards)
+        check_exchange(exchange, model.xp)
+        self.exchange = exchange
         self.xp, self.ranks = model.xp, ranks() if settings.shards > 1 else ALONE
         self.counters = self.xp.zeros(3, np.int64)
         self.epoch = 0  # the number of completed epochs
@@ -85,7 +92,8 @@ class Training:
         check_phases(model.kind, phases := model.phases())
         self.phases: list[Phase] = list(phases)
         check_all_begin(self.phases, settings.epochs)
-        self.steps_of = [(ShardedStep if settings.shards > 1 else McemStep if phase.chains else Step)(
+        sharded = partial(ShardedStep, exchange=exchange)
+        self.steps_of = [(sharded if settings.shards > 1 else McemStep if phase.chains else Step)(
             model, phase, self.batches, settings, self.counters) for phase in self.phases]
         terms = dict.fromkeys(name for step in self.steps_of for name in (*step.term_names, *step.reported_names))
         check_weights(model.kind, model.weights, terms, Model.weights)

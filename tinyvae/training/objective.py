@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.engine.devices import read
+from tinyvae.engine.devices import read, to_host
 from tinyvae.engine.rules import ANY, DATA, of_shapes, rule
 from tinyvae.engine.tensor import Tensor, apply
 from tinyvae.inference.bounds import Terms
@@ -116,7 +116,8 @@ def _sum_terms(xp: Any, loss: Any, sums: Any, *terms: Any, counts: tuple[float, 
 
 
 def _accumulate_sums(xp: Any, sums: Any, totals: Any, status: Any, rows: int) -> None:
-    _add(xp, totals, status, rows, map(read, sums[1:]), sums[0])
+    loss, *terms = to_host(sums)
+    _add(xp, totals, status, rows, terms, loss)
 
 
 rule("sum_terms", _sum_terms, domain=DATA, writes=(1,))

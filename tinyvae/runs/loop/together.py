@@ -35,7 +35,7 @@ def lead(run: RunFolder, training: Training, data_dir: str | None, device: str, 
         "data_sha256": run.constant["data_sha256"], "settings": asdict(training.settings), "uses": extensions.PATHS,
         "state": {name: to_host(array) for name, array in training.state().items()},
         "place": {name: getattr(training, name) for name in ("epoch", "best", "best_epoch")},
-        "first_losses": training.first_losses(), "device": device, "tf32": with_tf32})
+        "first_losses": training.first_losses(), "device": device, "exchange": training.exchange, "tf32": with_tf32})
 
 
 def follow(team: Ranks, data: Any = None) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def follow(team: Ranks, data: Any = None) -> list[dict[str, Any]]:
     if data.fingerprint != plan["data_sha256"]:
         raise ValueError(f"rank {team.rank} found {data.name} with other contents than rank 0 has; expected the same "
                          "files on every machine")
-    training = Training(model, data, Settings.from_dict(plan["settings"]))
+    training = Training(model, data, Settings.from_dict(plan["settings"]), plan["exchange"])
     for name, array in training.state().items():
         array[...] = training.xp.asarray(plan["state"][name])
     for name, value in plan["place"].items():

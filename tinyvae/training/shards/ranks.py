@@ -6,7 +6,7 @@ shards. Then each rank gets one part of every rank's sums, adds them in the tree
     Alltoall  ->  tree  ->  Allgather
 
 Those are as many bytes as an all-reduce moves, and the bits depend on M alone. For this M / R must be a power of two:
-then the shards of a rank are a whole branch of the tree of all shards.
+then the shards of a rank are a whole branch of the tree of all shards. Between GPUs NCCL can move the bytes (nccl.py).
 
 A process that ends while the others wait for it would leave them waiting, so every error ends all.
 """
@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import threadpoolctl
 
-from tinyvae.engine.devices import Array, namespace_of, take_gpu, to_host
+from tinyvae.engine.devices import CPU, Array, namespace_of, take_gpu, to_host
 from tinyvae.training.shards.tree import total
 
 # the variables in which launchers say how many processes there are, and which one this is: MPICH's and Intel's, Open
@@ -61,6 +60,7 @@ class Ranks:
     wish: bool = False  # whether this process was asked to stop
     stopping: bool = False  # whether one of them was, as all of them know it after the same step
     led: bool = False  # whether rank 0 has told the others what to train
+    nccl: Any = None  # what moves numbers between their GPUs, once a training has asked for it (nccl.py)
     _buffers: dict[Any, tuple[Array, Array, Array]] = field(default_factory=dict)
 
     def share(self, shards: int) -> range:
@@ -73,27 +73,31 @@ class Ranks:
                              "number of processes")
         return range(self.rank * each, (self.rank + 1) * each)
 
-    def add(self, vector: Array) -> None:
-        """Replace the vector of every rank by the sum over all ranks, with the same bits on each."""
+    def add(self, vector: Array, nccl: Any = None) -> None:
+        """Replace the vector of every rank, (n,), by the sum over all ranks, with the same bits on each. MPI moves the
+        numbers, through the host, or `nccl` (nccl.py) does, from GPU to GPU."""
         if self.size == 1:
             return
-        key = (vector.size, vector.dtype.str)
+        own = namespace_of(vector)
+        xp = own if nccl else CPU
+        key = (vector.size, vector.dtype.str, xp.device)
         if key not in self._buffers:
             each = -(-vector.size // self.size)  # the numbers that one rank adds, with zeros at the end
-            self._buffers[key] = (np.zeros((self.size, each), vector.dtype), np.empty((self.size, each), vector.dtype),
-                                  np.empty(each, vector.dtype))
+            self._buffers[key] = (xp.zeros((self.size, each), vector.dtype), xp.empty((self.size, each), vector.dtype),
+                                  xp.empty(each, vector.dtype))
         sent, received, part = self._buffers[key]
-        # a vector of the host that can be cut into as many parts is sent from where it lies
-        direct = isinstance(vector, np.ndarray) and vector.size == sent.size and vector.flags.c_contiguous
+        # a vector that lies there and can be cut into as many parts is sent from where it lies
+        direct = own is xp and vector.size == sent.size and vector.flags.c_contiguous
         if direct:
             sent = vector.reshape(sent.shape)
         else:
-            sent.reshape(-1)[: vector.size] = to_host(vector)
-        self.comm.Alltoall(sent, received)
-        total(received, part)
-        self.comm.Allgather(part, sent)
+            sent.reshape(-1)[: vector.size] = vector if own is xp else to_host(vector)
+        moved_by = nccl or self.comm
+        moved_by.Alltoall(sent, received)
+        total([received[rank] for rank in range(self.size)], part)
+        moved_by.Allgather(part, sent)
         if not direct:
-            vector[...] = namespace_of(vector).asarray(sent.reshape(-1)[: vector.size])
+            vector[...] = own.asarray(sent.reshape(-1)[: vector.size])
 
     def computes(self, number: int) -> bool:
         """Whether this process computes the batch of this number of an evaluation, in which they take turns."""

@@ -27,6 +27,7 @@ from tinyvae.models import Model, Phase
 from tinyvae.training.batches import Batches, Shard
 from tinyvae.training.objective import accumulate_sums, objective, sum_terms
 from tinyvae.training.settings import Settings
+from tinyvae.training.shards.nccl import mover
 from tinyvae.training.shards.ranks import launched, ranks
 from tinyvae.training.shards.tree import Tree
 from tinyvae.training.step import Step
@@ -72,7 +73,8 @@ def check_labelled(batches: Batches, shards: int) -> None:
 class ShardedStep(Step):
     """The step of one phase, whose batch is cut into `settings.shards` shards."""
 
-    def __init__(self, model: Model, phase: Phase, batches: Batches, settings: Settings, counters: Any) -> None:
+    def __init__(self, model: Model, phase: Phase, batches: Batches, settings: Settings, counters: Any,
+                 exchange: str = "mpi") -> None:
         check(model, phase, settings)
         check_labelled(batches, settings.shards)
         super().__init__(model, phase, batches, settings, counters)
@@ -81,6 +83,7 @@ class ShardedStep(Step):
         self.batch_loss = Tensor(model.xp.zeros((), model.dtype))
         self.gradients, self.terms = Tree(self.gradient), Tree(self.sums)
         self.ranks = ranks()
+        self.nccl = mover(exchange, self.ranks)
         self.share = self.ranks.share(settings.shards)
         self.program_of_shard = Program(self.build_shard)  # one recording for each shard of each batch size
 
@@ -139,7 +142,8 @@ class ShardedStep(Step):
         """Add the sums of all processes, and learn whether one of them was asked to stop."""
         if self.ranks.size == 1:
             return
-        self.ranks.add(self.gradient)
+        self.ranks.add(self.gradient, self.nccl)
+        # the few sums go by MPI, together with the wish, which a host has
         message = np.append(to_host(self.sums), float(self.ranks.wish))
         self.ranks.add(message)
         self.sums[...] = self.model.xp.asarray(message[:-1])
