@@ -93,7 +93,10 @@ def install_line(driver: int | None) -> str:
     return f'pip install "cupy-cuda{12 if driver is not None and driver < 13000 else 13}x[ctk]"'
 
 
-_place = 0  # of this process among those of its machine
+# the variables in which launchers of MPI say the place of a process among those of its machine: MPICH's and Intel's,
+# Open MPI's
+PLACES = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
+_place: int | None = None  # the same as MPI says it
 
 
 def take_gpu(place: int) -> None:
@@ -101,6 +104,15 @@ def take_gpu(place: int) -> None:
     than GPUs, several share one."""
     global _place
     _place = place
+
+
+def own_place() -> int:
+    """The place of this process among those of its machine. A program may make a model before a training asks MPI for
+    it; then the launcher's variable says it."""
+    if _place is not None:
+        return _place
+    by_slurm = ("SLURM_LOCALID",) if "PMIX_RANK" in os.environ else ()  # srun leaves it to a variable of its own
+    return next((int(value) for name in (*PLACES, *by_slurm) if (value := os.environ.get(name, "")).isdigit()), 0)
 
 
 def require_cuda() -> Any:
@@ -122,8 +134,8 @@ def require_cuda() -> Any:
     if not count:
         raise DeviceError(f"{found} the NVIDIA driver reports no usable GPU ({reason}): look at nvidia-smi and "
                           "CUDA_VISIBLE_DEVICES, or compute with device='cpu'")
-    if _place % count:
-        cupy.cuda.Device(_place % count).use()
+    if number := own_place() % count:
+        cupy.cuda.Device(number).use()
     capability = int(cupy.cuda.Device().compute_capability)
     if capability < OLDEST:
         raise DeviceError(f"{found} the GPU has compute capability {capability / 10}, and the kernels need "

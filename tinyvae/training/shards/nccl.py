@@ -116,5 +116,5 @@ class Nccl:
             yield
         except self.library.NcclError as fault:
             raise DeviceError(f"NCCL failed on rank {self.team.rank} ({fault}): what was saved last is intact; go on "
-                              "with tinyvae train --resume RUN, without --exchange nccl if it fails again, or look for "
-                              "the cause with the variable NCCL_DEBUG=INFO") from None
+                              "with tinyvae train --resume RUN, without --exchange nccl if it fails "
+                              "again") from None
