@@ -195,7 +195,8 @@ def test_a_training_has_the_bits_of_one_process(monkeypatch, nccl, size, shards)
 
 def test_rank_0_tells_the_others_the_exchange(monkeypatch, nccl, tmp_path):
     """Of a run that began on one CPU, and records nothing of all this."""
-    tv.fit(tv.VAE(6, 5, 2), data_set(), shards=2, batch=10, epochs=1, out=tmp_path / "run")
+    with tv.fused(False):
+        tv.fit(tv.VAE(6, 5, 2), data_set(), shards=2, batch=10, epochs=1, out=tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_text()
     monkeypatch.setattr(step_file, "ranks", lambda: fake_nccl.HERE.team)
     monkeypatch.setattr(epochs, "ranks", lambda: fake_nccl.HERE.team)
