@@ -32,8 +32,8 @@ on_the_host = pytest.mark.skipif(card.ON_A_CARD, reason="optional: on the host o
 
 # ---- products ------------------------------------------------------------------------
 
-# How a factor lies in memory: as it is, turned, every second row of a larger one, or that turned.
-KINDS = ("rows", "columns", "part", "turned part")
+# How a factor lies in memory: as it is, turned, beside other columns, that turned, or off the pieces of 16 bytes.
+KINDS = ("rows", "columns", "part", "turned part", "off pieces")
 
 
 def laid_out(values, kind):
@@ -43,6 +43,8 @@ def laid_out(values, kind):
         return xp.asarray(values)
     if kind == "columns":
         return xp.asarray(np.ascontiguousarray(values.T)).transpose((1, 0))
+    if kind == "off pieces":
+        return xp.asarray(np.append(values[:1, 0], values))[1:].reshape(values.shape)
     wide = np.full((rows, columns + 3) if kind == "part" else (columns, rows + 3), np.nan, values.dtype)
     if kind == "part":
         wide[:, :columns] = values

@@ -51,10 +51,14 @@ def rows_of(array: Array) -> tuple[int, int]:
     return (array.size // width if width else 0), width
 
 
+def address(array: Array) -> int:
+    """Where an array begins."""
+    return array.data.ptr if hasattr(array.data, "ptr") else array.__array_interface__["data"][0]
+
+
 def on_pieces(*arrays: Array) -> np.bool_:
     """Do these arrays begin where pieces of 16 bytes may?"""
-    begin = [a.data.ptr if hasattr(a.data, "ptr") else a.__array_interface__["data"][0] for a in arrays]
-    return np.bool_(all(place % 16 == 0 for place in begin))
+    return np.bool_(all(address(array) % 16 == 0 for array in arrays))
 
 
 def in_pieces(width: int, *arrays: Array) -> np.bool_:
