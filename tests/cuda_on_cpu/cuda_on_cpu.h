@@ -3,7 +3,8 @@
 // Compile a .cu file as host C++ with  `g++ -x c++ -include cuda_on_cpu.h` ; the file itself stays plain CUDA C.
 // Semantics kept: __syncthreads (all non-exited threads), *_sync warp collectives with their masks, static and
 // dynamic shared memory (poisoned with 0xFF before every block), exited threads, atomics.  Thread order inside a
-// block is selectable (forward / reverse / shuffled) so that a missing barrier shows up as a changed result.
+// block is selectable (forward / reverse / shuffled) so that a missing barrier shows up as a changed result; where that
+// number is odd, the last block runs first, so that a kernel which counts on the order of blocks shows up, too.
 // A barrier that can never be satisfied is reported, never hung; a shuffle from an absent lane reads a NaN.
 #pragma once
 #include <algorithm>
@@ -151,8 +152,10 @@ static int run_grid(dim3 g, dim3 b, size_t shmem, int schedule, void (*f)(void*)
   if (shmem > DYN_MAX) { fail("%zu bytes of dynamic shared memory", shmem); return 1; }
   gridDim = g; blockDim = b; body = f; body_arg = a;
   order.resize(n); uint64_t rng = 0x9e3779b97f4a7c15ull + schedule;
-  for (blockIdx.z = 0; blockIdx.z < g.z; blockIdx.z++) for (blockIdx.y = 0; blockIdx.y < g.y; blockIdx.y++)
-  for (blockIdx.x = 0; blockIdx.x < g.x; blockIdx.x++) {
+  const size_t blocks = size_t(g.x) * g.y * g.z;
+  for (size_t number = 0; number < blocks; number++) {
+    const size_t at = schedule % 2 ? blocks - 1 - number : number;
+    blockIdx = dim3(at % g.x, at / g.x % g.y, at / g.x / g.y);
     if (__start_coc_shared) memset(__start_coc_shared, 0xFF, __stop_coc_shared - __start_coc_shared);
     memset(dyn, 0xFF, shmem + DYN_GUARD);
     T.assign(n, Thread());
@@ -239,6 +242,7 @@ static inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 
 static inline int __all_sync(unsigned m, int p) { return __ballot_sync(m, !p) == 0; }
 template <class V> V coc_add(V* a, V v) { V o = *a; *a = o + v; return o; }
 template <class V> V atomicAdd(V* a, std::common_type_t<V> v) { return coc_add(a, v); }
+static inline unsigned atomicInc(unsigned* a, unsigned most) { unsigned o = *a; *a = o >= most ? 0 : o + 1; return o; }
 template <class V> V atomicMax(V* a, std::common_type_t<V> v) { V o = *a; if (v > o) *a = v; return o; }
 template <class V> V atomicMin(V* a, std::common_type_t<V> v) { V o = *a; if (v < o) *a = v; return o; }
 template <class V> V atomicExch(V* a, std::common_type_t<V> v) { V o = *a; *a = v; return o; }

@@ -61,6 +61,11 @@ def on_pieces(*arrays: Array) -> np.bool_:
     return np.bool_(all(address(array) % 16 == 0 for array in arrays))
 
 
+def same(a: Array, b: Array) -> bool:
+    """Are these the same memory, as an array and its view in another shape are?"""
+    return (address(a), a.nbytes) == (address(b), b.nbytes)
+
+
 def in_pieces(width: int, *arrays: Array) -> np.bool_:
     """Do all rows of `width` numbers consist of pieces of 16 bytes? With new memory that depends on shapes only."""
     return np.bool_(width * arrays[0].dtype.itemsize % 16 == 0 and on_pieces(*arrays))

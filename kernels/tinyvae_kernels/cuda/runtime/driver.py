@@ -69,9 +69,13 @@ current: Any = CuPy()
 
 
 def source(file: str) -> str:
-    """The text that is compiled for a file of `FILES`, with the files of this folder that it includes."""
+    """The text that is compiled for a file of `FILES`, with the files of this folder that it includes, each once."""
+    there: set[Path] = set()
 
     def text(path: Path) -> str:
+        if path in there:
+            return ""
+        there.add(path)
         included = INCLUDE.sub(lambda found: text(FOLDER / found[1]), path.read_text())
         return f'#line 1 "{path.name}"\n{included}'
 

@@ -124,16 +124,20 @@ def neighbours(first: str, second: str) -> Callable[[Merge], Merge]:
     return register
 
 
+def merged(first: Job | Product, second: Job | Product) -> Job | None:
+    """One job that does the work of two neighbours; None if `MERGES` has none."""
+    if not (isinstance(first, Job) and isinstance(second, Job)):
+        return None
+    merge = MERGES.get((first.kernel, second.kernel))
+    return merge(first, second) if merge else None
+
+
 def together(jobs: Sequence[Job | Product]) -> list[Job | Product]:
-    """The same work in fewer jobs, where `MERGES` has a kernel for two neighbours."""
+    """The same work in fewer jobs. A job made of two may go together with the one before it, too."""
     done: list[Job | Product] = []
     for job in jobs:
-        before = done[-1] if done else None
-        if isinstance(job, Job) and isinstance(before, Job):
-            merge = MERGES.get((before.kernel, job.kernel))
-            merged = merge(before, job) if merge else None
-            if merged is not None:
-                done[-1] = merged
-                continue
+        while done and (one := merged(done[-1], job)):
+            job = one
+            done.pop()
         done.append(job)
     return done
