@@ -108,29 +108,28 @@ biased_sample_kl(const real* pre, const real* bias, const whole* counters, unsig
   forward<true>({(unsigned)counters[STEP], seed, stream, site}, raw, eps, z, kl, samples, batch, latent);
 }
 
-// A thread adds the bias to the very numbers of a row that it reads afterwards.
-template <typename Law, int N> __device__ __forceinline__
+// `each`: pieces of N in a row of the output.
+template <int N> __device__ __forceinline__
 void add_bias(const real* pre, const real* bias, real* output, whole row, int each) {
-  #pragma unroll
-  for (int k = 0; k < Law::EACH; k++)
-    for (int j = threadIdx.x; j < each; j += blockDim.x) {
-      const whole at = (row * Law::EACH + k) * each + j;
-      piece<N> p = load<N>(pre, at);
-      const piece<N> b = load<N>(bias, k * each + j);
-      #pragma unroll
-      for (int l = 0; l < N; l++) p.v[l] += b.v[l];
-      store(output, at, p);
-    }
+  for (int j = threadIdx.x; j < each; j += blockDim.x) {
+    piece<N> p = load<N>(pre, row * each + j);
+    const piece<N> b = load<N>(bias, j);
+    #pragma unroll
+    for (int l = 0; l < N; l++) p.v[l] += b.v[l];
+    store(output, row * each + j, p);
+  }
 }
 
+// A block adds the bias to the rows that it reads afterwards.
 template <typename Law> __device__ __forceinline__
 void biased(const real* pre, const real* bias, real* output, const real* x, real* sums, real* residual, unsigned rows,
             int width, unsigned count, bool pieces) {
   const unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
   if (row < rows) {
-    if (pieces) add_bias<Law, LANES>(pre, bias, output, row, width / LANES);
-    else add_bias<Law, 1>(pre, bias, output, row, width);
+    if (pieces) add_bias<LANES>(pre, bias, output, row, Law::EACH * width / LANES);
+    else add_bias<1>(pre, bias, output, row, Law::EACH * width);
   }
+  __syncthreads();
   log_prob<Law>(output, x, sums, residual, rows, width, count, pieces);
 }
 
