@@ -146,7 +146,25 @@ biased_gaussian(const real* pre, const real* bias, real* raw, const real* x, rea
 }
 
 // The gradient of the objective needs no sum, so all blocks share it; the last block makes the objective of the sums of
-// all rows, each of which has a block.
+// all rows, each of which has a block. The bias may have been added before, with the product.
+extern "C" __global__ void __launch_bounds__(256)
+bernoulli_objective(const real* logits, const real* x, real* sums, real* residual, unsigned rows, int width,
+                    unsigned count, bool pieces, const real* kl, const real* rates, real* loss, const real* g,
+                    real* by_reconstruction, real* by_kl, unsigned* ticket) {
+  gradient(g, rates, by_reconstruction, by_kl, rows);
+  log_prob<Bernoulli>(logits, x, sums, residual, rows, width, count, pieces);
+  if (arrives_last(ticket)) value(sums, kl, rates, loss, rows);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+gaussian_objective(const real* raw, const real* x, real* sums, real* residual, unsigned rows, int width,
+                   unsigned count, bool pieces, const real* kl, const real* rates, real* loss, const real* g,
+                   real* by_reconstruction, real* by_kl, unsigned* ticket) {
+  gradient(g, rates, by_reconstruction, by_kl, rows);
+  log_prob<Gaussian>(raw, x, sums, residual, rows, width, count, pieces);
+  if (arrives_last(ticket)) value(sums, kl, rates, loss, rows);
+}
+
 extern "C" __global__ void __launch_bounds__(256)
 biased_bernoulli_objective(const real* pre, const real* bias, real* logits, const real* x, real* sums, real* residual,
                            unsigned rows, int width, unsigned count, bool pieces, const real* kl, const real* rates,

@@ -85,12 +85,14 @@ def biased_likelihood(layer: Job, likelihood: Job) -> Job | None:
 
 
 @neighbours((FILE, "biased_bernoulli", "biased_gaussian"), ("steps", "objective_and_grad"))
+@neighbours(("likelihoods", "bernoulli", "gaussian"), ("steps", "objective_and_grad"))
 def likelihood_and_objective(likelihood: Job, objective: Job) -> Job | None:
     """The likelihood of few rows, each of which has a block, and the objective and its gradient."""
     reconstruction, kl, rates, loss, _, *gradient = objective.arguments
-    if not same(reconstruction, likelihood.arguments[4]) or likelihood.block != (THREADS,):
+    sums = likelihood.arguments[-6]
+    if not same(reconstruction, sums) or likelihood.block != (THREADS,):
         return None
-    return likelihood._replace(kernel=f"{likelihood.kernel}_objective",
+    return likelihood._replace(file=FILE, kernel=f"{likelihood.kernel}_objective",
                                arguments=(*likelihood.arguments, kl, rates, loss, *gradient, ticket(loss)))
 
 

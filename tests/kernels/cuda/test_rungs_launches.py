@@ -32,7 +32,8 @@ LONG = 300  # rows, of which several blocks make the sums of the columns
 
 
 @pytest.mark.parametrize(("pixels", "climbed", "before", "after"), [
-    ("dynamic", ("launches",), 31, 22), ("static", ("launches",), 31, 22), ("dynamic", ("update", "launches"), 31, 22)])
+    ("dynamic", ("launches",), 31, 22), ("static", ("launches",), 31, 22), ("dynamic", ("update", "launches"), 31, 22),
+    ("dynamic", ("update", "launches", "small_products"), 31, 20)])  # fmt: skip
 def test_a_step_has_fewer_launches(driver, pixels, climbed, before, after):
     def launched(*names):
         ready = Training(tv.VAE(36, 17, 5, device="cuda"), made_up(pixels), Settings(batch=25))
@@ -107,7 +108,7 @@ def likelihood(name, samples, width=36):
     return make
 
 
-def objective(name, width=35):
+def objective(name, width=35, bias=True):
     def make(arrays, size):
         programs, results = likelihood(name, 1, width)(arrays, size)
         kl, rates, g, loss, by_reconstruction, by_kl = (arrays.drawn(size), arrays.drawn(2), arrays.drawn(),
@@ -115,6 +116,8 @@ def objective(name, width=35):
         reconstruction = results[1].reshape((size,))
         programs += [CUDA.objective.bind(reconstruction, kl, rates, loss),
                      CUDA.objective_grad.bind(g, kl, rates, (by_reconstruction, by_kl))]
+        if not bias:
+            programs.pop(0)()
         return programs, [*results, loss, by_reconstruction, by_kl]
 
     return make
@@ -176,6 +179,7 @@ MERGED = {
     "next_binarise_floats": batch("binarise", np.float32, False),
     "biased_sample_kl": sample,
     "biased_bernoulli": likelihood("bernoulli", 3), "biased_gaussian": likelihood("gaussian", 1),
+    "bernoulli_objective": objective("bernoulli", bias=False), "gaussian_objective": objective("gaussian", bias=False),
     "biased_bernoulli_objective": objective("bernoulli"), "biased_gaussian_objective": objective("gaussian"),
     "scale_rows_and_sums": scaled(260), "sample_kl_grad_and_sums": sample_grad,
     "squares_and_verdict": guarded, "squares_verdict_and_scales": guarded_and_scaled,
@@ -238,6 +242,7 @@ FAULTS = [
     ("biased_bernoulli", "(pre, bias, logits, x", "(pre, pre, logits, x"),
     ("biased_bernoulli_objective", "arrives_last(ticket)", "blockIdx.x == gridDim.x - 1"),
     ("biased_gaussian_objective", "by_kl, rows);", "by_kl, rows - 1);"),
+    ("bernoulli_objective", "value(sums, kl,", "value(kl, sums,"),
     ("scale_rows_and_sums", "LANES>{g, a, width / LANES}", "LANES>{g, a, width}"),
     ("sample_kl_grad_and_sums", "{dz, dkl, raw, eps, samples", "{dz, dkl, raw, dz, samples"),
     ("squares_and_verdict", "status, most, ticket);", "status, most + 1, ticket);"),
