@@ -54,15 +54,15 @@ def test_a_kernel_of_a_rung(driver, name, operation, number, dtype):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("pixels", "options"), STEPS)
-@pytest.mark.parametrize("name", EVERY)
-def test_a_step_with_a_rung(driver, name, pixels, options, dtype):
-    """Recorded, compared and replayed, with a shorter last batch."""
+@pytest.mark.parametrize("names", [*((name,) for name in EVERY), tuple(EVERY)], ids="+".join)
+def test_a_step_with_rungs(driver, names, pixels, options, dtype):
+    """Recorded, compared and replayed, with a shorter last batch; with each rung, and with all of them."""
     present, parameters = losses("cuda", dtype, 6, pixels, **options)
-    with rungs.climbed(name):
+    with rungs.climbed(*names):
         ours, learnt = losses("cuda", dtype, 6, pixels, **options)
-    if EVERY[name].same_bits:
-        assert_same_bits(ours, present, name)
-        assert_same_bits(learnt, parameters, name)
+    if all(EVERY[name].same_bits for name in names):
+        assert_same_bits(ours, present, names)
+        assert_same_bits(learnt, parameters, names)
     relative = 1e-5 if dtype == np.float32 else 1e-12
     assert np.abs(ours / present - 1).max() <= relative
     assert np.abs(learnt - parameters).max() <= 10 * relative
