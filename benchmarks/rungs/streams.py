@@ -20,6 +20,7 @@ from tinyvae_kernels.cuda.runtime.cublas import WORKSPACE, Cublas
 from tinyvae_kernels.cuda.runtime.jobs import Array, Job, Product
 
 from benchmarks.rungs import Rung
+from benchmarks.rungs.small_products import FILE as SMALL_PRODUCTS
 
 Span = tuple[int, int]  # the address of the first byte, and that behind the last
 
@@ -58,6 +59,11 @@ def access(job: Job | Product) -> Access:
     pairs = list(zip(job.arguments, constant(job.file, job.kernel), strict=True))
     reads, writes = (tuple(span(array) for array, kind in pairs if kind is wanted) for wanted in (True, False))
     return Access(reads, writes)
+
+
+def multiplies(job: Job | Product) -> bool:
+    """Is this job a product alone: cuBLAS's, or one of the rung of small products?"""
+    return isinstance(job, Product) or (job.file == SMALL_PRODUCTS and job.kernel.startswith("product_"))
 
 
 def conflict(one: Access, other: Access) -> bool:
@@ -99,7 +105,7 @@ def schedule(work: Sequence[Job | Product]) -> tuple[set[int], dict[int, int]]:
     """What goes to the second stream, and who waits for whom, by places: 0 is the beginning of the program, then come
     its jobs, and behind them its end. All that goes before the program, and after it, is on the first stream."""
     memory = [EVERYTHING, *map(access, work), EVERYTHING]
-    second = apart(memory, {place for place, job in enumerate(work, 1) if isinstance(job, Product)})
+    second = apart(memory, {place for place, job in enumerate(work, 1) if multiplies(job)})
     return second, waits(memory, second)
 
 
@@ -113,13 +119,14 @@ def beside(current: Any) -> tuple[Any, Cublas]:
 
 def on_two_streams(work: Sequence[Job | Product]) -> Callable[[], Any]:
     """The launches of jobs as one call, on the current stream and the second one."""
-    if not any(isinstance(job, Product) for job in work[:-1]):
+    if not any(map(multiplies, work[:-1])):
         return jobs.in_order(work)  # nothing runs beside the last job
     second, after = schedule(work)
     if not second:
         return jobs.in_order(work)
     cuda, (stream, blas) = importlib.import_module("cupy").cuda, beside(driver.current)
-    calls = [blas.product(*job) if place in second else job.bind() for place, job in enumerate(work, 1)]
+    calls = [blas.product(*job) if place in second and isinstance(job, Product) else job.bind()
+             for place, job in enumerate(work, 1)]
     events = {place: cuda.Event(disable_timing=True) for place in after.values()}
 
     def run() -> None:

@@ -99,6 +99,22 @@ def test_every_weight_gradient_but_the_last_is_on_the_second_stream(graphs, hidd
     assert longest(before) == len(before.nodes) == len(ours.nodes) == longest(ours) + len(shapes)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_small_products_go_there_too(graphs, monkeypatch, order):
+    """The weight gradients of the other rung, which are jobs; those that have a layer's bias with them stay."""
+    monkeypatch.setattr(fake_cupy.Stream, "order", order)
+    with rungs.climbed("small_products"):
+        present, parameters = losses("cuda", np.float32, 6)
+        assert not forked(graphs)
+        with rungs.climbed("streams"):
+            ours, learnt = losses("cuda", np.float32, 6)
+            second, _ = streams.schedule(step().jobs)
+    assert forked(graphs)
+    assert len(second) == 3
+    assert_same_bits(ours, present, order)
+    assert_same_bits(learnt, parameters, order)
+
+
 def test_a_program_keeps_the_form_that_it_was_made_with(graphs):
     """Also where the block ends before its second run, which captures it, or begins before."""
     xp = namespace("cuda")
