@@ -255,10 +255,12 @@ static inline float __frcp_rn(float a) { return 1.0f / a; }
 static inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.f) : 0.f; }
 static inline void coc_sincospif(float x, float* s, float* c) { *s = float(sin(M_PI * double(x))); *c = float(cos(M_PI * double(x))); }
 static inline void coc_sincospi(double x, double* s, double* c) { *s = double(sinl(M_PIl * x)); *c = double(cosl(M_PIl * x)); }
+static inline double coc_cospi(double x) { return double(cosl(M_PIl * x)); }
 static inline float coc_rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline double coc_rsqrt(double x) { return 1.0 / sqrt(x); }
 #define sincospif coc_sincospif           // as some C libraries do of these
 #define sincospi coc_sincospi
+#define cospi coc_cospi
 #define rsqrtf coc_rsqrtf
 #define rsqrt coc_rsqrt
 static inline float fdividef(float a, float b) { return a / b; }
@@ -269,3 +271,4 @@ static inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
 using std::max; using std::min;
+using std::expm1; using std::fabs; using std::fma;   // of either type, as CUDA's are

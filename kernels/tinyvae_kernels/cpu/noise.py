@@ -168,7 +168,7 @@ def _log_gamma(shape: Vector, out: Vector, words: Pointer[np.uint32], counters: 
         out[i] = dtype(found + boost)
 
 
-@Launcher.alone("on a GPU the readable form draws by rejection, one attempt for all elements at a time")
+@Launcher
 def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int, rows: Any = None) -> Plan:
     """log G, G ~ Gamma(shape, 1), of the address (seed, stream, counters[STEP], site) into `out` (samples, *shape)."""
     jobs = []

@@ -13,7 +13,7 @@ from tinyvae_kernels.cpu.runtime.helpers import helper
 from tinyvae_kernels.cpu.runtime.jobs import Array, Job, Launcher, Plan, scratch
 from tinyvae_kernels.cpu.runtime.memory import Matrix, Pointer, Vector, matrix, total, vector
 from tinyvae_kernels.cpu.runtime.shares import share
-from tinyvae_kernels.cpu.special import BLOCK, LIBRARY, blocks, derivative_job, log_gamma_job, log_quotients, repeated
+from tinyvae_kernels.cpu.special import BLOCK, blocks, derivative_job, log_gamma_job, log_quotients, repeated
 
 # ---- Gaussian --------------------------------------------------------------------------------------------------------
 
@@ -338,7 +338,7 @@ def _remainders(a: Array, a0: Array) -> tuple[list[Array], list[Job]]:
                               derivative_job(a, slope, 0, remainder=True)]  # fmt: skip
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def gamma_kl(a: Array, b: Array, a0: Array, b0: Array, out: Array | None) -> Plan:
     """The KL divergence of Gamma(a, b) from Gamma(a0, b0), which have the last axes of a and b."""
     out = np.empty_like(a) if out is None else out
@@ -348,7 +348,7 @@ def gamma_kl(a: Array, b: Array, a0: Array, b0: Array, out: Array | None) -> Pla
     return out, [*first, *second, *jobs, Job(_gamma_kl, *arguments, work=100 * a.size)]
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def dirichlet_kl(a: Array, a0: Array, out: Array | None) -> Plan:
     """The KL divergence of Dirichlet vectors, (..., 1); a0 has the last axes of a."""
     out, width = np.empty((*a.shape[:-1], 1), a.dtype) if out is None else out, a.shape[-1]

@@ -29,7 +29,6 @@ BLOCK = 64  # numbers at a time
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # B_2, B_4, ...
 SMALL = 1e-30  # below it the kept logarithm of a number has the digits, as in distributions/stirling.py
 TINY = 1e-300  # below it the logarithm of the kernels may have no digits
-LIBRARY = "a GPU's array library has special functions of its own"
 DEEPEST = -1e6  # negative numbers are lifted above 0 step by step, from here on
 
 
@@ -130,7 +129,7 @@ def log_gamma_job(a: Array, out: Array, remainder: bool) -> Job:
     return Job(_lgamma, a, out, _around_two(), STIRLING, blocks(6), a.size, int(remainder), work=60 * a.size)
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def lgamma(a: Array, out: Array | None) -> Plan:
     """log |Gamma(a)|, of any shape."""
     out = np.empty_like(a) if out is None else out
@@ -215,7 +214,7 @@ def derivative_job(a: Array, out: Array, order: int, remainder: bool) -> Job:
                float(steps) if remainder else math.inf, work=a.size * (4 * steps + 20))
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def polygamma(a: Array, out: Array | None, order: int) -> Plan:
     """The derivative of digamma of that order, 0 for digamma itself, of any shape; at 0 the limit from above, NaN at
     negative whole numbers and below -1e6."""
@@ -223,7 +222,7 @@ def polygamma(a: Array, out: Array | None, order: int) -> Plan:
     return out, [derivative_job(a, out, order, remainder=False)]
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def stirling(a: Array, out: Array | None, order: int) -> Plan:
     """Stirling's remainder mu(a), or its derivative of that order, of any shape; at 0 the limit, NaN below."""
     out = np.empty_like(a) if out is None else out
@@ -300,14 +299,14 @@ def _deviance(a: Pointer, y: Pointer, w: Pointer, out: Pointer, memory: Pointer[
             out[start + b] = dtype(rows[0, b] * exp_remainder(rows[2, b]))
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def log_ratio(x: Array, y: Array, w: Array, out: Array | None) -> Plan:
     """log(x / y), where w = log x has the digits of a tiny x; y has the last axes of x."""
     out = np.empty_like(x) if out is None else out
     return out, [Job(_log_ratio, x, y, w, out, blocks(3), x.size, y.size, work=20 * x.size)]
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def deviance(a: Array, y: Array, w: Array, out: Array | None) -> Plan:
     """y - a - a log(y / a), where w = log y has the digits of a tiny y; a has the last axes of y."""
     out = np.empty_like(y) if out is None else out
@@ -374,7 +373,7 @@ def _gamma_log_sample_grad(w: Pointer, a: Pointer, out: Pointer, nodes: Matrix[n
             out[start + b] = dtype(value if shape > 0.0 else math.nan)
 
 
-@Launcher.alone(LIBRARY)
+@Launcher
 def gamma_log_sample_grad(w: Array, a: Array, out: Array | None) -> Plan:
     """dw/da of w = log z, z ~ Gamma(a, 1), at a fixed quantile; w and a of one shape."""
     out, (nodes, reach) = np.empty_like(w) if out is None else out, chosen(RULES, w.dtype.name)

@@ -1,4 +1,4 @@
-"""Counter-based noise: normal numbers, and pixels drawn at each use."""
+"""Counter-based noise: normal and Gamma numbers, and pixels drawn at each use."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def normal(counters: Array, out: Array, seed: int, stream: int, site: int) -> Pl
 def draws(*_: Array, rows: Any = None, **__: Any) -> bool:
     """Whether the kernels draw these numbers: not those of some rows of a batch, whose readable form runs."""
     return rows is None
+
+
+@Launcher
+def log_gamma(shape: Array, counters: Array, out: Array, seed: int, stream: int, site: int) -> Plan:
+    """log G, G ~ Gamma(shape, 1), of the address (seed, stream, counters[STEP], site) into `out` (samples, *shape)."""
+    dtype, size = same_type(shape, out), count(out.size)
+    arguments = (shape, *flat(counters), out, size, count(shape.size), np.uint32(seed), np.uint32(stream),
+                 np.uint32(site))
+    return out, spread("noise", "log_gamma", dtype, int(size), *arguments)
 
 
 # Pixels are stored as bytes or as float32, whatever the kernel's own type is.

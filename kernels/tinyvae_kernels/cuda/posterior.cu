@@ -1,16 +1,9 @@
-// The sampled posterior and its KL in one pass, and the gradient of both in one pass back; the gate of a flow. A warp
-// has a datum.
+// The sampled posterior and its KL in one pass, and the gradient of both in one pass back; the gate of a flow; the KL of
+// Gammas and of Dirichlet vectors. A warp has a datum.
 
 #include "runtime/common.cu"
 #include "runtime/philox.cu"
-
-// exp(x) - 1 - x, by its series x^2/2 (1 + x/3 (1 + x/4 (1 + ...))) where the difference would cancel
-__device__ __forceinline__ real exp_remainder(real x) {
-  real series = 1;
-  #pragma unroll
-  for (int k = SINGLE ? 11 : 18; k > 2; k--) series = FMA(series, x * (real(1) / k), real(1));
-  return FABS(x) < 1 ? real(0.5) * x * x * series : EXPM1(x) - (x < 1000 ? x : real(0));  // not infinity - infinity
-}
+#include "runtime/stirling.cu"
 
 // Where a launch draws its own noise.
 struct Address { unsigned step, seed, stream, site; };
@@ -167,4 +160,48 @@ gate_grad(const real* dmoved, const real* dsum, const real* raw, const real* z, 
     by_raw[at] = d * rest;
     by_raw[at + width] = FMA(d * FMA(c, z[i], -raw[at]), g, dsum[row]) * rest;
   }
+}
+
+// ---- Gamma and Dirichlet --------------------------------------------------------------------------------------------
+// With f(t) = e^t - 1 - t they are (distributions/gamma.py and dirichlet.py derive them)
+//     Gamma      a0 f(l) + f(log(a0 / a)) / 2,                                  l = log(a / a0) - log(b / b0)
+//     Dirichlet  sum of a0 f(l) + (1 - m) f(log(a0 / a)) / 2 + m f(-l) / 2,     l = log(a / a0) - log(s / s0), m = a / s
+// and the gaps of Stirling's remainder. p is repeated along the leading axes of q.
+
+extern "C" __global__ void __launch_bounds__(256)
+gamma_kl(const real* a, const real* b, const real* a0, const real* b0, real* out, unsigned count, unsigned period) {
+  for (unsigned i = thread_number(); i < count; i += thread_count()) {
+    const double shape = a[i], shape0 = a0[i % period], ratio = log_quotient(shape, shape0);
+    const double means = ratio - log_quotient(b[i], b0[i % period]), gap = remainder_gap(shape0, shape);
+    const double large = shape0 * exp_remainder(means) + 0.5 * exp_remainder(-ratio);
+    out[i] = real(large + (gap < 0 ? 0.0 : gap));
+  }
+}
+
+// A warp has a vector.
+extern "C" __global__ void __launch_bounds__(256)
+dirichlet_kl(const real* a, const real* a0, real* out, unsigned rows, int width, unsigned period) {
+  const unsigned row = blockIdx.x * 8 + threadIdx.x / 32;
+  if (row >= rows) return;  // a warp leaves together
+  const real *q = a + (whole)row * width, *p = a0 + (whole)(row % period) * width;
+  const int lane = threadIdx.x % 32;
+  double s = 0, s0 = 0, others = 0, sum = 0, gaps = 0;
+  for (int j = lane; j < width; j += 32) s += q[j], s0 += p[j];
+  s = __shfl_sync(ALL, warp_sum(s), 0);
+  s0 = __shfl_sync(ALL, warp_sum(s0), 0);
+  // 1 - m is that of the others, which s - a has no digits of where a is nearly all of s
+  for (int j = lane; j < width; j += 32) others += 2.0 * q[j] <= s ? q[j] : real(0);
+  others = __shfl_sync(ALL, warp_sum(others), 0);
+  const double log_sums = log_quotient(s, s0);
+  for (int begin = 0; begin <= width; begin += 32) {  // the same turns for all lanes, as above
+    const int j = begin + lane;  // number `width` is that of the sums, of which the gap counts alone
+    const double shape = j < width ? q[j] : s, shape0 = j < width ? p[j] : s0, gap = remainder_gap(shape0, shape);
+    const double ratio = log_quotient(shape, shape0), means = ratio - log_sums;
+    const double rest = (2 * shape <= s ? s - shape : others) * exp_remainder(-ratio) + shape * exp_remainder(-means);
+    sum += j < width ? shape0 * exp_remainder(means) + 0.5 / s * rest : 0.0;
+    gaps += j < width ? gap : j == width ? -gap : 0.0;
+  }
+  sum = warp_sum(sum);
+  gaps = warp_sum(gaps);
+  if (lane == 0) out[row] = real(sum + (gaps < 0 ? 0.0 : gaps));
 }

@@ -1,5 +1,5 @@
-"""The sampled Gaussian posterior and its KL divergence from N(0, 1) or another Gaussian, in one pass each way; and what
-a flow does behind its network."""
+"""The sampled Gaussian posterior and its KL divergence from N(0, 1) or another Gaussian, in one pass each way; what a
+flow does behind its network; and the KL divergence of Gammas and of Dirichlet vectors."""
 
 from __future__ import annotations
 
@@ -73,6 +73,25 @@ def gate_grad(dout: Array, dsum: Array, raw: Array, z: Array, out: tuple[Array, 
     count(2 * z.size)
     arguments = (dout, dsum, raw, z, by_raw, by_z, np.float64(opening), count(rows), count(width))
     return (by_raw, by_z), spread("posterior", "gate_grad", dtype, rows * width, *arguments)
+
+
+@Launcher
+def gamma_kl(a: Array, b: Array, a0: Array, b0: Array, out: Array | None) -> Plan:
+    """The KL divergence of Gamma(a, b) from Gamma(a0, b0), which have the last axes of a and b."""
+    out = new_like(a) if out is None else out
+    arguments = (a, b, a0, b0, out)
+    return out, spread("posterior", "gamma_kl", same_type(*arguments), a.size, *arguments, count(a.size),
+                       count(a0.size))
+
+
+@Launcher
+def dirichlet_kl(a: Array, a0: Array, out: Array | None) -> Plan:
+    """The KL divergence of Dirichlet vectors, (..., 1); a0 has the last axes of a."""
+    (rows, width), (rows0, _) = rows_of(a), rows_of(a0)
+    out = new_like(a, (*a.shape[:-1], 1)) if out is None else out
+    count(a.size)
+    arguments = (a, a0, out, count(rows), np.int32(width), count(rows0))
+    return out, [Job("posterior", "dirichlet_kl", same_type(a, a0, out), (-(-rows // 8),), (THREADS,), arguments)]
 
 
 @neighbours("normal", "sample_kl")
