@@ -45,15 +45,16 @@ class Launcher:
     device: ClassVar[str]
     program: ClassVar[Any]
 
-    def __init__(self, plan: Callable[..., tuple[Any, list]], reason: str = "") -> None:
+    def __init__(self, plan: Callable[..., tuple[Any, list]], reason: str = "",
+                 takes: Callable[..., bool] | None = None) -> None:
         update_wrapper(self, plan)
-        self._plan, self.reason = plan, reason
+        self._plan, self.reason, self.takes = plan, reason, takes
         register(self.device, self)
 
     @classmethod
-    def alone(cls, reason: str) -> Callable[[Callable], Self]:
-        """A launcher that only this device has."""
-        return partial(cls, reason=reason)
+    def alone(cls, reason: str, takes: Callable[..., bool] | None = None) -> Callable[[Callable], Self]:
+        """A launcher that only this device has; `takes` says of arguments whether the launcher can serve them."""
+        return partial(cls, reason=reason, takes=takes)
 
     @classmethod
     def question(cls, function: Callable) -> Callable:

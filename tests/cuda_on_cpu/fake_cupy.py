@@ -340,6 +340,8 @@ def install(monkeypatch, driver):
     """In the place of CuPy, with one device, until the test ends."""
     cupy, special = FakeModule("cupy", np), FakeModule("cupyx.scipy.special", scipy.special)
     cupy.ndarray, cupy.__version__ = ndarray, "14.2.0"
+    as_strided = on_device(np.lib.stride_tricks.as_strided, "as_strided", "x shape strides")
+    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
     polygamma = special.polygamma
 
     def of_arrays(n, x):

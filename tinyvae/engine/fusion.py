@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from tinyvae.engine.devices import Array, Namespace, namespace_of
 from tinyvae.engine.rules import Rule
+from tinyvae.engine.tape import recording
 
 
 class Switch:
@@ -96,10 +97,10 @@ class Kernel:
 
 def kernel_of(row: Rule, xp: Namespace) -> Any:
     """The kernel of a row on a device, or None: a device need not have all. It is looked up once."""
-    if row.kernel is None:
+    if row.kernel is None and not (row.recorded and xp.device == "cuda"):
         return None
     if xp.device not in row.kernels:
-        launcher = getattr(load(xp.device), row.kernel, None)
+        launcher = getattr(load(xp.device), row.kernel or row.name, None)
         row.kernels[xp.device] = None if launcher is None else Kernel(launcher, row.prepare)
     return row.kernels[xp.device]
 
@@ -110,6 +111,8 @@ def serves(row: Rule, xp: Namespace, arrays: Sequence[Array], attributes: Mappin
     A kernel trusts what it is given. So what broadcasts in another way goes to the twin, and what is wrong gets the
     twin's error instead of foreign memory.
     """
+    if row.kernel is None:  # outside of a recording the array library is as fast
+        return recording() is not None and row.kernels[xp.device].launcher.takes(*arrays, **attributes)
     return ((row.strided or all(array.flags.c_contiguous for array in arrays))
             and (row.accepts is None or row.accepts(*arrays))
             and (row.asks is None or getattr(load(xp.device), row.asks)(*arrays, **attributes)))

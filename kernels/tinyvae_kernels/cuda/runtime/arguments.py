@@ -30,6 +30,16 @@ def new_like(array: Array, shape: Any = None, dtype: Any = None) -> Array:
     return library.empty(array.shape if shape is None else shape, array.dtype if dtype is None else dtype)
 
 
+def span(array: Array) -> Array:
+    """The memory of a view from its first number to its last, which may have gaps."""
+    if array.flags.c_contiguous:
+        return array
+    array = array[tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)]
+    last = sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)) // array.itemsize
+    library = sys.modules[type(array).__module__.partition(".")[0]]
+    return library.lib.stride_tricks.as_strided(array, (last + 1,), (array.itemsize,))
+
+
 def flat(*arrays: Array) -> tuple[Array, ...]:
     for array in arrays:
         if not array.flags.c_contiguous:
