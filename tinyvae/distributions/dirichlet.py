@@ -163,7 +163,9 @@ class Dirichlet(Distribution):
     def _location(self) -> Tensor:
         # psi(a_i) - psi(a_n), with psi = log a - peak'(a)
         a, down = self.concentration, slope(self.concentration)
-        return log_ratio(a[..., :-1], a[..., -1:]) - (down[..., :-1] - down[..., -1:])
+        first = a[..., :-1].contiguous()
+        last = a[..., -1:].broadcast_to(first.shape).contiguous()
+        return log_ratio(first, last) - (down[..., :-1] - down[..., -1:])
 
     def _root(self) -> _Root:
         sd = self.concentration.polygamma(1).sqrt()

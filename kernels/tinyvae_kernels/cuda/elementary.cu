@@ -143,16 +143,25 @@ reduce(const real* a, real* out, unsigned count, int n, unsigned inner, int kind
   }
 }
 
-// The softmax of each line, or its logarithm. Where all are -infinity there is no distribution, and the logarithm is NaN.
+// Where all are -infinity there is no distribution, and the logarithm is NaN.
 extern "C" __global__ void __launch_bounds__(256)
-share_out(const real* a, real* out, unsigned count, int n, unsigned inner, bool logarithm) {
+log_softmax(const real* a, real* out, unsigned count, int n, unsigned inner) {
   for (unsigned i = thread_number(); i < count; i += thread_count()) {
     const Line numbers = line(a, i, n, inner);
-    const real top = largest(numbers), total = exponentials(numbers, top);
-    const real shift = logarithm ? LOG(total) + (top < 0 && top * 0 != 0 ? top - top : real(0)) : real(0);
-    for (int k = 0; k < n; k++) {
-      const real rest = below(numbers(k), top);
-      out[numbers.a - a + k * inner] = logarithm ? rest - shift : EXP(rest) / total;
-    }
+    const real top = largest(numbers), none = top < 0 && top == 2 * top ? top - top : real(0);
+    const real shift = LOG(exponentials(numbers, top)) + none;
+    for (int k = 0; k < n; k++) out[numbers.a - a + k * inner] = below(numbers(k), top) - shift;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+softmax(const real* a, real* out, unsigned count, int n, unsigned inner) {
+  for (unsigned i = thread_number(); i < count; i += thread_count()) {
+    const Line numbers = line(a, i, n, inner);
+    real* shares = out + (numbers.a - a);
+    const real top = largest(numbers);
+    double total = 0;
+    for (int k = 0; k < n; k++) total += shares[k * inner] = EXP(below(numbers(k), top));
+    for (int k = 0; k < n; k++) shares[k * inner] /= real(total);
   }
 }

@@ -179,7 +179,8 @@ _register("unslice", _unslice, lambda g, key, shape, **_: _is_view(key) and g.dt
 def _parts(out: Array, arrays: Sequence[Array], axis: int) -> list[Array]:
     """The part of `out` for each of the arrays along an axis."""
     ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
-    return [out[(slice(None),) * axis + (slice(end - a.shape[axis], end),)] for a, end in zip(arrays, ends, strict=True)]
+    return [out[(slice(None),) * axis + (slice(end - a.shape[axis], end),)]
+            for a, end in zip(arrays, ends, strict=True)]
 
 
 def _concatenate(*arrays: Array, out: Array | None, axis: int) -> Plan:
@@ -215,11 +216,12 @@ def _are_lines(a: Array, axis: tuple[int, ...], **_: Any) -> bool:
     return a.dtype in FLOATS and 0 < a.size < MOST and lines is not None and lines[0] <= LONG
 
 
-def _along(kernel: str, a: Array, out: Array, axis: tuple[int, ...], last: Any) -> list[Job]:
+def _along(kernel: str, a: Array, out: Array, axis: tuple[int, ...], *last: Any) -> list[Job]:
     lines = _lines(a, axis)
     assert lines is not None
     size = count(a.size // lines[0])
-    return spread("elementary", kernel, a.dtype, int(size), a, out, size, np.int32(lines[0]), count(lines[1]), last)
+    return spread("elementary", kernel, a.dtype, int(size), a, out, size, np.int32(lines[0]), count(lines[1]),
+                  *last)
 
 
 def _reduce(kind: int, name: str) -> None:
@@ -234,7 +236,7 @@ def _reduce(kind: int, name: str) -> None:
 def _share(name: str) -> None:
     def plan(a: Array, out: Array | None, axis: tuple[int, ...]) -> Plan:
         out = new_like(a, a.shape) if out is None else out
-        return out, _along("share_out", a, out, axis, np.bool_(name == "log_softmax"))
+        return out, _along(name, a, out, axis)
 
     _register(name, plan, _are_lines)
 
