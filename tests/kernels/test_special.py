@@ -60,8 +60,13 @@ EXACT = [
 
 # ---- log Gamma and its derivatives ---------------------------------------------------
 
-PRIMITIVES = {"lgamma": lambda x: cpu.lgamma(x, None),
-              **{f"polygamma {n}": lambda x, n=n: cpu.polygamma(x, None, order=n) for n in range(4)}}  # fmt: skip
+def primitives(kernels):
+    """log Gamma and its derivatives, by name."""
+    return {"lgamma": lambda x: kernels.lgamma(x, None),
+            **{f"polygamma {n}": lambda x, n=n: kernels.polygamma(x, None, order=n) for n in range(4)}}
+
+
+PRIMITIVES = primitives(cpu)
 EXACT_UNITS = {np.float32: 1, np.float64: 6}
 
 
@@ -83,31 +88,40 @@ def scipy_polygamma(order, x):
     return scipy.special.polygamma(order, x) if order else scipy.special.digamma(x)
 
 
+def check_any_order(kernels, dtype, exponents, order):
+    x = (10.0 ** np.array(exponents)).astype(dtype)
+    wide = x.astype(np.float64)
+    assert_close(kernels.lgamma(x, None), scipy.special.gammaln(wide), 24, "lgamma")
+    expected = scipy_polygamma(order, wide)
+    fits, least = np.abs(expected) <= np.finfo(dtype).max, 1 if order == 0 else np.finfo(dtype).tiny
+    with np.errstate(all="ignore"):
+        found = kernels.polygamma(x, None, order=order)
+    assert_close(found[fits], expected[fits], 24, f"order {order}", np.maximum(least, np.abs(expected))[fits])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(exponents=st.lists(st.floats(-4, 8), min_size=1, max_size=150), order=st.integers(0, 7))
 def test_any_order_as_scipy_has_it(dtype, exponents, order):
     """Over all magnitudes, in blocks that are full and blocks that are not."""
-    x = (10.0 ** np.array(exponents)).astype(dtype)
-    wide = x.astype(np.float64)
-    assert_close(cpu.lgamma(x, None), scipy.special.gammaln(wide), 24, "lgamma")
-    expected = scipy_polygamma(order, wide)
-    fits, least = np.abs(expected) <= np.finfo(dtype).max, 1 if order == 0 else np.finfo(dtype).tiny
-    with np.errstate(all="ignore"):
-        found = cpu.polygamma(x, None, order=order)
-    assert_close(found[fits], expected[fits], 24, f"order {order}", np.maximum(least, np.abs(expected))[fits])
+    check_any_order(cpu, dtype, exponents, order)
+
+
+def check_numbers_that_are_not_positive(kernels, dtype):
+    x = np.array([0.0, -0.5, -1.25, -30.75, math.inf, math.nan, 2.0], dtype)
+    assert_close(kernels.lgamma(x, None), scipy.special.gammaln(x.astype(np.float64)), 8, "lgamma")
+    for order in range(4):
+        expected = scipy_polygamma(order, x.astype(np.float64))
+        assert_close(kernels.polygamma(x, None, order=order), expected, 64, str(order))
+    assert np.isnan(kernels.polygamma(np.array([-math.inf, -1e30], dtype), None, order=1)).all()
+    tiny = np.array([1e-310, 5e-324])  # denormal
+    for lgamma in (lambda a: kernels.lgamma(a, None), lambda a: TABLE["lgamma"].value(CPU, a, None)):
+        assert_close(lgamma(tiny), -np.log(tiny), 2, "lgamma")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numbers_that_are_not_positive(dtype):
     """As SciPy has them: infinite at 0, by steps below it; infinity and NaN go through."""
-    x = np.array([0.0, -0.5, -1.25, -30.75, math.inf, math.nan, 2.0], dtype)
-    assert_close(cpu.lgamma(x, None), scipy.special.gammaln(x.astype(np.float64)), 8, "lgamma")
-    for order in range(4):
-        assert_close(cpu.polygamma(x, None, order=order), scipy_polygamma(order, x.astype(np.float64)), 64, str(order))
-    assert np.isnan(cpu.polygamma(np.array([-math.inf, -1e30], dtype), None, order=1)).all()
-    tiny = np.array([1e-310, 5e-324])  # denormal
-    for lgamma in (PRIMITIVES["lgamma"], lambda a: TABLE["lgamma"].value(CPU, a, None)):
-        assert_close(lgamma(tiny), -np.log(tiny), 2, "lgamma")
+    check_numbers_that_are_not_positive(cpu, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
