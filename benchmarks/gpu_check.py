@@ -18,7 +18,7 @@ from benchmarks import outcomes, results
 from benchmarks.parts import Content, Sheet, Table
 from tinyvae.engine.devices import require_cuda
 
-TESTS = ("tests/kernels/cuda/test_kernels.py", "tests/kernels/cuda/test_jobs.py", "tests/kernels/cuda/test_step.py")
+TESTS = tuple(f"tests/kernels/cuda/test_{name}.py" for name in ("kernels", "special", "elementary", "jobs", "step"))
 GOOD = "passed", "skipped"
 FINISHED = 0, 1  # the exit codes of pytest after a whole run: all passed, some failed
 NONE_LEFT = 5  # the exit code of pytest if no test was chosen

@@ -276,6 +276,31 @@ def test_replays_and_new_runs_add_in_the_same_order(driver, monkeypatch):
 
 
 @on_the_host
+@pytest.mark.parametrize("estimator", ["implicit", "grep"])
+@pytest.mark.parametrize("posterior", ["gamma", "beta", "dirichlet"])
+def test_a_step_of_the_gamma_family_is_one_graph(driver, posterior, estimator):
+    """Draws by rejection, their derivatives, densities and all between them: no launch of the array library is left."""
+    model = tv.VAE(36, 17, 5, device="cuda", posterior=posterior)
+    ready = Training(model, made_up(), Settings(batch=25, epochs=9, **({"estimator": "grep"} if estimator == "grep" else {})))
+    ready.begin_epoch()
+    for _ in range(4):
+        ready.counters[1] = ready.counters[2] = 0
+        ready.step()
+    tape = ready.step_now().program.tape(25)
+    (program,) = tape.calls
+    assert program.captured
+    print(f"{len(program.jobs)} launches in a step")
+    drawn = sum(launch.rule.name == "log_gamma" for launch in tape.launches)
+    assert driver.launches.count("log_gamma") >= drawn == (2 if posterior == "beta" else 1)
+    with tv.fused(False):
+        library = Training(tv.VAE(36, 17, 5, device="cuda", posterior=posterior), made_up(), Settings(batch=25, epochs=9))
+        library.begin_epoch()
+        for _ in range(2):
+            library.step()
+    assert len(library.step_now().program.tape(25).calls) > 50
+
+
+@on_the_host
 def test_a_step_with_other_operations_is_several_graphs(driver):
     """What is not a kernel (here free bits, a sampled KL) is CuPy's, between the captured parts."""
     there, _ = losses("cuda", np.float64, 6, free_bits=0.1)

@@ -304,15 +304,15 @@ MUTANTS = [
     ("activations", activations, "p[k].v[l] + b.v[l]", "p[k].v[l] + b.v[0]"),
     ("activations", activations, "slope<KIND>(value[k].v[l])", "slope<KIND>(value[k].v[0])"),
     ("activations", activations, "tile[k][threadIdx.x].v[l]", "tile[k][threadIdx.x].v[0]"),
-    ("posterior", posterior, "x < 1000 ? x :", "x < 1000 ? -x :"),
-    ("posterior", posterior, "k > 2", "k > 3"),
+    ("stirling", posterior, "x < 1000 ? x :", "x < 1000 ? -x :"),
+    ("stirling", posterior, "k > 2", "k > 3"),
     ("posterior", gates, "rest = a < 0 ? r : e * r", "rest = e * r"),
     ("posterior", gates, "(a < 0 ? a : real(0))", "real(0)"),
     ("posterior", gates, "- LOG1P(e) + log_c", "- LOG1P(e)"),
     ("posterior", gates, "j += 32) {\n    const real a", "j += 64) {\n    const real a"),
     ("posterior", gates, "FMA(c, z[i], -raw[at]), g,", "FMA(c, z[i], -raw[at]), rest,"),
     ("posterior", gates, "dsum[row]) * rest", "dsum[0]) * rest"),
-    ("posterior", lambda: check_limits(cuda, np.float32), "FABS(x) < 1", "FABS(x) < 0"),
+    ("stirling", lambda: check_limits(cuda, np.float32), "fabs(x) < 1 ? T", "fabs(x) < 0 ? T"),
     ("likelihoods", lambda: check_limits(cuda, np.float32), "d == 0 ? d : d", "d"),
     ("likelihoods", lambda: check_limits(cuda, np.float32), "by_mean == 0 ? by_mean : by_mean", "by_mean"),
     ("posterior", posterior, "FMA(m, m, exp", "FMA(m, real(1), exp"),
@@ -388,6 +388,8 @@ def test_a_wrong_kernel_is_noticed(place, monkeypatch):
 @on_the_host
 def test_every_kernel_is_launched():
     """No kernel without a launcher, and every launcher's name is one of the CPU's."""
+    from tests.kernels.cuda import test_elementary, test_special  # which import this file
+
     kernels = {name for file in drivers.FILES for name in host.KERNEL.findall(drivers.source(file))}
     test_the_small_work_of_a_step()
     likelihoods()
@@ -404,9 +406,15 @@ def test_every_kernel_is_launched():
     test_weight_prior(np.float32)
     for name in METHODS:
         test_optimizers(name, np.float32)
+    test_special.check_draws(np.float32, 5, 1)
+    test_special.check_remainders()
+    test_special.check_numbers(*test_special.NAMES, dtypes=[np.float32])
+    test_elementary.check_views()
+    test_elementary.check_lines()
+    test_elementary.check("cast", [np.ones(3, bool)], {"dtype": np.dtype(np.float32)})
     merged = {"begin_step", "drawn_sample_kl", "end_step", "objective_and_grad"}  # in test_jobs.py
     assert kernels == set(DRIVER.launches) | merged
-    assert {file.stem for file in drivers.FOLDER.rglob("*.cu")} == {"common", "philox", *drivers.FILES}
+    assert {file.stem for file in drivers.FOLDER.rglob("*.cu")} == {"common", "philox", "stirling", *drivers.FILES}
 
 
 def test_sources_need_no_headers_and_no_float_atomics():

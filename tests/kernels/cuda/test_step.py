@@ -40,9 +40,10 @@ def made_up(pixels="dynamic"):
     return tv.DataSet("made-up", grey, grey[:7], (6, 6), 255.0, pixels, "bernoulli")
 
 
-def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", activation="relu", hidden=17, **settings):
+def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", activation="relu", hidden=17,
+           posterior="normal", **settings):
     """The objective after each step, and the parameters after the last."""
-    model = tv.VAE(36, hidden, 5, activation, likelihood, dtype=dtype, device=device)
+    model = tv.VAE(36, hidden, 5, activation, likelihood, dtype=dtype, device=device, posterior=posterior)
     training = Training(model, made_up(pixels), Settings(batch=20, **settings))
     training.begin_epoch()
     found = []
@@ -59,7 +60,9 @@ def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", act
     ("dynamic", {}), ("static", {"activation": "tanh", "optimizer": "adagrad", "lr": 0.05, "samples": 2}),
     ("gray", {"likelihood": "gaussian", "activation": "softplus", "optimizer": "sgd", "lr": 1e-4, "clip": 1.0}),
     ("dynamic", {"bound": "elbo-a", "weight_prior": True}),
-    ("dynamic", {"free_bits": 0.1, "warmup": 1.0})])  # fmt: skip
+    ("dynamic", {"free_bits": 0.1, "warmup": 1.0}),
+    ("dynamic", {"posterior": "gamma", "estimator": "grep"}), ("static", {"posterior": "gamma", "samples": 2}),
+    ("dynamic", {"posterior": "beta"}), ("gray", {"likelihood": "gaussian", "posterior": "dirichlet", "lr": 1e-4})])  # fmt: skip
 def test_training_on_a_device_is_the_cpus_to_rounding(driver, dtype, pixels, options):
     """Recorded, compared and replayed, with a shorter last batch: the losses of each step, the parameters after all."""
     there, parameters = losses("cuda", dtype, 6, pixels, **options)
