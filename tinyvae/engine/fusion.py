@@ -111,7 +111,7 @@ def serves(row: Rule, xp: Namespace, arrays: Sequence[Array], attributes: Mappin
     A kernel trusts what it is given. So what broadcasts in another way goes to the twin, and what is wrong gets the
     twin's error instead of foreign memory.
     """
-    if row.kernel is None:  # outside of a recording the array library is as fast
+    if row.recorded:  # outside of a recording the array library is as fast
         return recording() is not None and row.kernels[xp.device].launcher.takes(*arrays, **attributes)
     return ((row.strided or all(array.flags.c_contiguous for array in arrays))
             and (row.accepts is None or row.accepts(*arrays))

@@ -1,4 +1,4 @@
-"""What NumPy has as one pass, as kernels of a recorded step on a GPU: each against its row's value, executed on the host.
+"""What NumPy has as one pass, as kernels of a recorded step on a GPU: each against its row's value, run on the host.
 
 The shapes are those of test_rules.py, and views of every kind; threads run in any order.
 """
@@ -183,7 +183,8 @@ def test_limits(dtype):
 def test_kernels_run_where_a_tape_records(driver):
     """Outside of a recording, with kernels off, and for what kernels do not take, the array library runs."""
     xp = namespace("cuda")
-    a, b, c = (tv.Tensor(xp.asarray(x)) for x in (np.arange(6.0).reshape(2, 3), np.ones(3), np.ones((2, 1, 2, 1, 2, 1))))
+    a, b = (tv.Tensor(xp.asarray(x)) for x in (np.arange(6.0).reshape(2, 3), np.ones(3)))
+    c = tv.Tensor(xp.asarray(np.ones((2, 1, 2, 1, 2, 1))))
 
     def ran(x, y, on=True):
         with tv.fused(on), tv.Tape() as tape:
@@ -231,7 +232,8 @@ MUTANTS = [
     (check_lines, "i / inner * n * inner", "i / inner * n"), (check_lines, "i % inner, n", "i, n"),
     (check_lines, "kind == MEAN ? sum / n", "kind == MEAN ? sum"), (check_lines, "double sum = 0;\n      for",
                                                                    "real sum = 0;\n      for"),
-    (check_lines, "int k = 1; k < a.n", "int k = 1; k < a.n - 1"), (check_lines, "shares[k * inner] /=", "shares[k] /="),
+    (check_lines, "int k = 1; k < a.n", "int k = 1; k < a.n - 1"),
+    (check_lines, "shares[k * inner] /=", "shares[k] /="),
 ]  # fmt: skip
 
 

@@ -281,7 +281,8 @@ def test_replays_and_new_runs_add_in_the_same_order(driver, monkeypatch):
 def test_a_step_of_the_gamma_family_is_one_graph(driver, posterior, estimator):
     """Draws by rejection, their derivatives, densities and all between them: no launch of the array library is left."""
     model = tv.VAE(36, 17, 5, device="cuda", posterior=posterior)
-    ready = Training(model, made_up(), Settings(batch=25, epochs=9, **({"estimator": "grep"} if estimator == "grep" else {})))
+    chosen = {} if estimator == "implicit" else {"estimator": estimator}
+    ready = Training(model, made_up(), Settings(batch=25, epochs=9, **chosen))
     ready.begin_epoch()
     for _ in range(4):
         ready.counters[1] = ready.counters[2] = 0
@@ -293,7 +294,8 @@ def test_a_step_of_the_gamma_family_is_one_graph(driver, posterior, estimator):
     drawn = sum(launch.rule.name == "log_gamma" for launch in tape.launches)
     assert driver.launches.count("log_gamma") >= drawn == (2 if posterior == "beta" else 1)
     with tv.fused(False):
-        library = Training(tv.VAE(36, 17, 5, device="cuda", posterior=posterior), made_up(), Settings(batch=25, epochs=9))
+        model = tv.VAE(36, 17, 5, device="cuda", posterior=posterior)
+        library = Training(model, made_up(), Settings(batch=25, epochs=9, **chosen))
         library.begin_epoch()
         for _ in range(2):
             library.step()
@@ -302,7 +304,7 @@ def test_a_step_of_the_gamma_family_is_one_graph(driver, posterior, estimator):
 
 @on_the_host
 def test_a_step_with_other_operations_is_several_graphs(driver):
-    """What is not a kernel (here free bits, a sampled KL) is CuPy's, between the captured parts."""
+    """What is not a kernel (here a row of free bits) is CuPy's, between the captured parts."""
     there, _ = losses("cuda", np.float64, 6, free_bits=0.1)
     here, _ = losses("cpu", np.float64, 6, free_bits=0.1)
     assert np.abs(there / here - 1).max() <= 1e-12

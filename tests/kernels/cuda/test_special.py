@@ -1,4 +1,4 @@
-"""The kernels of the Gamma family on a GPU, executed on the host: by the checks of the CPU's kernels, and against these.
+"""The kernels of the Gamma family on a GPU, run on the host: by the checks of the CPU's kernels, and against these.
 
 What a draw of log Gamma is, and how it moves with its shape: distributions/test_rejection.py and test_special.py.
 """
@@ -37,8 +37,8 @@ NAMES = ["deviance", "dirichlet_kl", "gamma_kl", "gamma_log_sample_grad", "lgamm
 
 
 def check_draws(dtype, count=3000, samples=2, seed=7):
-    """The CPU's draws but for the last bits of logarithm and cosine, which grow where 1 + c x is near 0: another attempt
-    would be another number altogether."""
+    """The CPU's draws but for the last bits of logarithm and cosine, which grow where 1 + c x is near 0: another
+    attempt would be another number altogether."""
     a, counters = shapes(count, dtype, seed), np.array([11, 0, 0])
     address = NOISE | {"seed": seed}
     found, expected = (kernels.log_gamma(a, counters, np.full((samples, count), np.nan, dtype), **address)

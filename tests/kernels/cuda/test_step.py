@@ -62,7 +62,8 @@ def losses(device, dtype, steps=5, pixels="dynamic", likelihood="bernoulli", act
     ("dynamic", {"bound": "elbo-a", "weight_prior": True}),
     ("dynamic", {"free_bits": 0.1, "warmup": 1.0}),
     ("dynamic", {"posterior": "gamma", "estimator": "grep"}), ("static", {"posterior": "gamma", "samples": 2}),
-    ("dynamic", {"posterior": "beta"}), ("gray", {"likelihood": "gaussian", "posterior": "dirichlet", "lr": 1e-4})])  # fmt: skip
+    ("dynamic", {"posterior": "beta"}),
+    ("gray", {"likelihood": "gaussian", "posterior": "dirichlet", "lr": 1e-4})])  # fmt: skip
 def test_training_on_a_device_is_the_cpus_to_rounding(driver, dtype, pixels, options):
     """Recorded, compared and replayed, with a shorter last batch: the losses of each step, the parameters after all."""
     there, parameters = losses("cuda", dtype, 6, pixels, **options)
