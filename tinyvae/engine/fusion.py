@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from tinyvae.engine.devices import Array, Namespace, namespace_of
-from tinyvae.engine.rules import Rule
+from tinyvae.engine.rules import TABLE, Rule
 from tinyvae.engine.tape import recording
 
 
@@ -116,3 +116,14 @@ def serves(row: Rule, xp: Namespace, arrays: Sequence[Array], attributes: Mappin
     return ((row.strided or all(array.flags.c_contiguous for array in arrays))
             and (row.accepts is None or row.accepts(*arrays))
             and (row.asks is None or getattr(load(xp.device), row.asks)(*arrays, **attributes)))
+
+
+# NumPy has these rows as one pass, and on the CPU nothing takes their place. On a GPU a recorded step becomes a CUDA
+# graph, of which launches of the array library cannot be parts; so there they have kernels. A row that replaces one of
+# them has none.
+for _name in ("neg", "abs", "sqrt", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "relu",
+              "add", "sub", "mul", "div", "maximum", "minimum",
+              "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "where", "cast",
+              "copy", "store", "unslice", "concatenate",
+              "sum", "mean", "max", "logsumexp", "softmax", "log_softmax"):  # fmt: skip
+    TABLE[_name].recorded = True

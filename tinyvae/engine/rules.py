@@ -57,7 +57,7 @@ class Rule:
     # ---- a twin in place of `value`, and a kernel
     twin: Callable | None = None  # the same operation composed of other rows: its specification
     kernel: str | None = None  # the name of its function in the kernels of a device; fusion.py looks it up
-    recorded: bool = False  # on a GPU a recorded step runs it by a kernel of its own name
+    recorded: bool = False  # on a GPU a recorded step runs it by a kernel of its own name (fusion.py)
     prepare: Callable[..., dict[str, Any]] | None = None  # the kernel's attributes, of the arrays and the row's
     accepts: Callable[..., bool] | None = None  # can the kernel take these arrays?
     asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
@@ -375,8 +375,7 @@ def _lgamma(xp: Any, a: Any, out: Any) -> Any:
     return into(out, xp.where(tiny, -xp.log(xp.where(tiny, xp.abs(a), xp.ones_like(a))), value))
 
 
-rule("lgamma", _lgamma, (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,),
-     kernel="lgamma")
+rule("lgamma", _lgamma, (lambda g, y, a: g * a.polygamma(0),), (POSITIVE,), kernel="lgamma")
 
 
 def _polygamma(xp: Any, a: Any, out: Any, order: int) -> Any:
@@ -393,14 +392,3 @@ rule("polygamma", _polygamma, (lambda g, y, a, order: g * a.polygamma(order + 1)
      kernel="polygamma")
 rule("erf", lambda xp, a, out: xp.special.erf(a, out=out),
      (lambda g, y, a: g * 1.1283791670955126 * (-a * a).exp(),))  # 2 / sqrt(pi)
-
-# ---- on a GPU --------------------------------------------------------------------------------------------------------
-# NumPy has these as one pass, and on the CPU nothing takes their place. On a GPU a recorded step becomes a CUDA graph,
-# of which launches of the array library cannot be parts; so there these rows have kernels.
-
-for _name in ("neg", "abs", "sqrt", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "relu",
-              "add", "sub", "mul", "div", "maximum", "minimum",
-              "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "where", "cast",
-              "copy", "store", "unslice", "concatenate",
-              "sum", "mean", "max", "logsumexp", "softmax", "log_softmax"):  # fmt: skip
-    TABLE[_name].recorded = True

@@ -1,5 +1,5 @@
-// The sampled posterior and its KL in one pass, and the gradient of both in one pass back; the gate of a flow; the KL of
-// Gammas and of Dirichlet vectors. A warp has a datum.
+// The sampled posterior and its KL in one pass, and the gradient of both in one pass back; the gate of a flow; the KL
+// of Gammas and of Dirichlet vectors. A warp has a datum.
 
 #include "runtime/common.cu"
 #include "runtime/philox.cu"
@@ -165,8 +165,8 @@ gate_grad(const real* dmoved, const real* dsum, const real* raw, const real* z, 
 // ---- Gamma and Dirichlet --------------------------------------------------------------------------------------------
 // With f(t) = e^t - 1 - t they are (distributions/gamma.py and dirichlet.py derive them)
 //     Gamma      a0 f(l) + f(log(a0 / a)) / 2,                                  l = log(a / a0) - log(b / b0)
-//     Dirichlet  sum of a0 f(l) + (1 - m) f(log(a0 / a)) / 2 + m f(-l) / 2,     l = log(a / a0) - log(s / s0), m = a / s
-// and the gaps of Stirling's remainder. p is repeated along the leading axes of q.
+//     Dirichlet  sum of a0 f(l) + (1 - m) f(log(a0 / a)) / 2 + m f(-l) / 2,     l = log(a / a0) - log(s / s0)
+// with m = a / s, and the gaps of Stirling's remainder. p is repeated along the leading axes of q.
 
 extern "C" __global__ void __launch_bounds__(256)
 gamma_kl(const real* a, const real* b, const real* a0, const real* b0, real* out, unsigned count, unsigned period) {

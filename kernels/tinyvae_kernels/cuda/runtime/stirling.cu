@@ -1,6 +1,6 @@
-// What log Gamma leaves when its large terms are gone, and what stands beside it in the densities and divergences of the
-// Gamma family: distributions/stirling.py derives the formulas. All of it is computed in float64, whatever the type: the
-// terms cancel, and float32 results are then right to their last digit.
+// What log Gamma leaves when its large terms are gone, and what stands beside it in the densities and divergences of
+// the Gamma family: distributions/stirling.py derives the formulas. All of it is computed in float64, whatever the
+// type: the terms cancel, and float32 results are then right to their last digit.
 
 constexpr double HALF_LOG_2PI = 0.91893853320467274178;
 constexpr double SMALL = 1e-30;   // below it the kept logarithm of a number has the digits
@@ -78,8 +78,8 @@ __device__ __forceinline__ double derivative(double a, int n, bool of_remainder)
   return factorial * (total + (rest - other));
 }
 
-// mu(a0) - mu(a) - (a0 - a) mu'(a), what the remainder adds to a divergence. As mu is convex, it is not negative but for
-// rounding.
+// mu(a0) - mu(a) - (a0 - a) mu'(a), what the remainder adds to a divergence. As mu is convex, it is not negative but
+// for rounding.
 __device__ __forceinline__ double remainder_gap(double a0, double a) {
   return stirling_remainder(a0) - stirling_remainder(a) - (a0 - a) * derivative(a, 0, true);
 }
