@@ -29,13 +29,12 @@ step take. A merged activation saves another launch of 1 to 1.5 us.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from tinyvae_kernels.cuda import products
-from tinyvae_kernels.cuda.runtime.arguments import address, in_pieces, same_type
+from tinyvae_kernels.cuda.runtime.arguments import address, in_pieces, same, same_type, span
 from tinyvae_kernels.cuda.runtime.cublas import layout
 from tinyvae_kernels.cuda.runtime.jobs import Array, Job, Merge, Plan
 
@@ -81,13 +80,6 @@ def shared_out(m: int, n: int, k: int, dtype: np.dtype) -> tuple[Tile, int]:
     return tile, max(1, min(tile.warps, slices, WARPS // neighbours))
 
 
-def memory(a: Array) -> Array:
-    """The memory from the first number of a matrix to its last, as a vector: kernels take unbroken arrays."""
-    extent = 1 + sum((size - 1) * stride // a.itemsize for size, stride in zip(a.shape, a.strides, strict=True))
-    library = sys.modules[type(a).__module__.partition(".")[0]]
-    return library.lib.stride_tricks.as_strided(a, (extent,), (a.itemsize,))
-
-
 @Launcher
 def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Plan:
     """a (m, k) @ b (k, n) as (m, n); by cuBLAS if the product is large or `tf32` is asked for."""
@@ -96,7 +88,7 @@ def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Plan:
     if tf32 or 2 * m * n * k > MOST:
         return result, jobs
     (a_turned, a_step), (b_turned, b_step) = layout(a), layout(b)
-    a, b = memory(a), memory(b)
+    a, b = span(a), span(b)
     dtype = same_type(a, b, result)
     tile, warps = shared_out(m, n, k, dtype)
     pieces = [in_pieces(a_step, a) & in_pieces(m if a_turned else k, a),
@@ -118,8 +110,8 @@ def layer(tile: Tile, product: Job, activation: Job) -> Job | None:
     """
     a, b, out, _, n, *_ = product.arguments
     pre, bias, y, _, width, _ = activation.arguments
-    same = (address(pre), pre.nbytes, width, activation.dtype) == (address(out), out.nbytes, n, product.dtype)
-    if not same or any(overlap(written, read) for written in (out, y) for read in (a, b, bias)):
+    alike = same(pre, out) and (width, activation.dtype) == (n, product.dtype)
+    if not alike or any(overlap(written, read) for written in (out, y) for read in (a, b, bias)):
         return None
     *rest, pieces = product.arguments
     kind = np.int32(KINDS.index(activation.kernel))

@@ -352,11 +352,6 @@ def install(monkeypatch, driver):
 
     special.polygamma = of_arrays
 
-    def as_strided(x, shape=None, strides=None):
-        return ndarray(np.lib.stride_tricks.as_strided(x.hidden, shape, strides))
-
-    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))
-
     class RawModule:
         def __init__(self, code, *, options=()):
             self._module = driver.module(code, options)

@@ -98,7 +98,8 @@ clear(real* out, unsigned count) {
 }
 
 // ---- along axes -----------------------------------------------------------------------------------------------------
-// A thread has a line of n numbers, `inner` apart from one to the next. Sums are in float64.
+// A line has n numbers, `inner` apart from one to the next. A thread has a line; of a long line without gaps a warp takes
+// every 32nd number each. Sums are in float64.
 
 struct Line {
   const real* a;
@@ -111,9 +112,11 @@ __device__ __forceinline__ Line line(const real* a, unsigned i, int n, unsigned 
   return {a + i / inner * n * inner + i % inner, n, inner};
 }
 
+__device__ __forceinline__ real larger(real a, real b) { return a >= b || a != a ? a : b; }  // a NaN stays
+
 __device__ __forceinline__ real largest(const Line& a) {
   real top = a(0);
-  for (int k = 1; k < a.n; k++) top = a(k) > top || a(k) != a(k) ? a(k) : top;  // a NaN stays
+  for (int k = 1; k < a.n; k++) top = larger(top, a(k));
   return top;
 }
 
@@ -140,6 +143,31 @@ reduce(const real* a, real* out, unsigned count, int n, unsigned inner, int kind
       for (int k = 0; k < n; k++) sum += numbers(k);
       out[i] = real(kind == MEAN ? sum / n : sum);
     }
+  }
+}
+
+// The lines are long and have no gaps.
+extern "C" __global__ void __launch_bounds__(256)
+reduce_long(const real* a, real* out, unsigned count, int n, int kind) {
+  const unsigned i = blockIdx.x * 8 + threadIdx.x / 32;
+  if (i >= count) return;  // a warp leaves together
+  const int lane = threadIdx.x % 32;
+  a += (whole)i * n;
+  double sum = 0;
+  if (kind == MAX || kind == LOGSUMEXP) {
+    real top = a[lane];
+    for (int k = lane + 32; k < n; k += 32) top = larger(top, a[k]);
+    #pragma unroll
+    for (int d = 16; d; d >>= 1) top = larger(top, __shfl_xor_sync(ALL, top, d));
+    if (kind == LOGSUMEXP)
+      for (int k = lane; k < n; k += 32) sum += EXP(below(a[k], top));
+    sum = warp_sum(sum);
+    if (lane == 0) out[i] = kind == MAX ? top : LOG(real(sum)) + top;
+  } else {
+    #pragma unroll 4
+    for (int k = lane; k < n; k += 32) sum += a[k];
+    sum = warp_sum(sum);
+    if (lane == 0) out[i] = real(kind == MEAN ? sum / n : sum);
   }
 }
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from tinyvae_kernels.cuda.runtime.arguments import count, new_like, span
 from tinyvae_kernels.cuda.runtime.driver import FLOATS
-from tinyvae_kernels.cuda.runtime.jobs import Array, Job, Launcher, Plan, spread
+from tinyvae_kernels.cuda.runtime.jobs import THREADS, Array, Job, Launcher, Plan, spread
 
 REASON = "NumPy has it as one pass; on a GPU a launch of the array library would break a step's graph into pieces"
 AXES = 3  # of a layout
-LONG = 4096  # numbers that a thread adds up; longer lines are the array library's
+LONG = 32  # from so many numbers on, a line without gaps has a warp, and else a thread
+LONGEST = 4096  # longer lines are the array library's
 MOST = 2**31
 
 UNARY = ("neg", "abs", "sqrt", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "relu")
@@ -213,7 +214,7 @@ def _lines(a: Array, axis: tuple[int, ...]) -> tuple[int, int] | None:
 
 def _are_lines(a: Array, axis: tuple[int, ...], **_: Any) -> bool:
     lines = _lines(a, axis)
-    return a.dtype in FLOATS and 0 < a.size < MOST and lines is not None and lines[0] <= LONG
+    return a.dtype in FLOATS and 0 < a.size < MOST and lines is not None and lines[0] <= LONGEST
 
 
 def _along(kernel: str, a: Array, out: Array, axis: tuple[int, ...], *last: Any) -> list[Job]:
@@ -228,7 +229,11 @@ def _reduce(kind: int, name: str) -> None:
     def plan(a: Array, out: Array | None, axis: tuple[int, ...], keepdims: bool) -> Plan:
         kept = [1 if i in axis else n for i, n in enumerate(a.shape) if keepdims or i not in axis]
         out = new_like(a, tuple(kept)) if out is None else out
-        return out, _along("reduce", a, out, axis, np.int32(kind))
+        n, inner = _lines(a, axis) or (0, 0)
+        if n < LONG or inner > 1:
+            return out, _along("reduce", a, out, axis, np.int32(kind))
+        arguments = (a, out, count(a.size // n), np.int32(n), np.int32(kind))
+        return out, [Job("elementary", "reduce_long", a.dtype, (-(-a.size // n // 8),), (THREADS,), arguments)]
 
     _register(name, plan, _are_lines)
 

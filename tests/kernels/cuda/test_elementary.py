@@ -131,7 +131,7 @@ def test_axes_are_joined_where_they_can_be():
         assert not takes("add", wrong, {})
     assert not takes("sum", [many], {"axis": (0, 2), "keepdims": False})
     assert takes("sum", [many], {"axis": (1, 2), "keepdims": False})
-    assert not takes("sum", [np.zeros(elementary.LONG + 1)], {"axis": (0,), "keepdims": False})
+    assert not takes("sum", [np.zeros(elementary.LONGEST + 1)], {"axis": (0,), "keepdims": False})
     assert not takes("unslice", [np.zeros(2)], {"key": [0, 1], "shape": (5,)})
 
 
@@ -145,9 +145,11 @@ def check_lines(dtype=np.float32):
             if len(axis) == 1:
                 for name in elementary.SHARES:
                     check(name, [a], {"axis": axis})
-    many = np.random.default_rng(0).uniform(0.5, 1, elementary.LONG).astype(dtype)
-    exact = math.fsum(many.astype(np.float64))
-    assert_close(cuda.sum(many, out=None, axis=(0,), keepdims=False), exact, 32 if dtype == np.float64 else 0.5, "sum")
+    for shape in ((elementary.LONGEST,), (elementary.LONGEST, 2)):  # a warp adds up, and a thread each
+        many = np.random.default_rng(0).uniform(0.5, 1, shape).astype(dtype)
+        exact = math.fsum(many.reshape(elementary.LONGEST, -1)[:, 0].astype(np.float64))
+        found = cuda.sum(many, out=None, axis=(0,), keepdims=False).reshape(-1)[0]
+        assert_close(found, exact, 32 if dtype == np.float64 else 0.5, "sum")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -163,6 +165,8 @@ def check_limits(dtype=np.float64):
     calls += [(name, pairs, {}) for name in (*elementary.BINARY, *elementary.COMPARE)]
     calls += [(name, [np.stack(pairs)], {"axis": (0,), "keepdims": False}) for name in elementary.REDUCE]
     calls += [(name, [np.stack(pairs)], {"axis": (0,)}) for name in elementary.SHARES]
+    lines = np.repeat(np.stack(pairs, axis=-1), elementary.LONG, axis=-1)  # a warp has each
+    calls += [(name, [lines], {"axis": (2,), "keepdims": False}) for name in ("max", "logsumexp")]
     calls.append(("where", [pairs[0] > pairs[1], *pairs], {}))
     for name, arrays, attributes in calls:
         with np.errstate(all="ignore"):
@@ -224,15 +228,19 @@ MUTANTS = [
     (check_views, "i / n2 / n1", "i / n2"), (check_views, "? a[place(layout, 1, i)]", "? a[place(layout, 0, i)]"),
     (check_views, "b[place(layout, 1, i)]);\n}\n\nenum", "b[i]);\n}\n\nenum"),
     (check_views, "out[place(layout, 1, i)] =", "out[i] ="), (check_views, "out[i] = 0;", ""),
-    (check_limits, "a > b || a != a", "a > b"), (check_limits, "a < b || a != a", "a < b"),
+    (check_limits, "a > b || a != a ?", "a > b ?"), (check_limits, "a < b || a != a", "a < b"),
     (check_limits, "a < 0 ? real(0) : a;", "a > 0 ? a : real(0);"),
-    (check_limits, "-FABS(a)", "-a"), (check_limits, "|| a(k) != a(k)", ""),
+    (check_limits, "-FABS(a)", "-a"), (check_limits, "a >= b || a != a ?", "a >= b ?"),
     (check_limits, "a == top ? real(0) :", ""), (check_limits, "below(numbers(k), top) - shift", "numbers(k) - shift"),
     (check_limits, "top == 2 * top ?", "false ?"),
     (check_lines, "i / inner * n * inner", "i / inner * n"), (check_lines, "i % inner, n", "i, n"),
     (check_lines, "kind == MEAN ? sum / n", "kind == MEAN ? sum"), (check_lines, "double sum = 0;\n      for",
                                                                    "real sum = 0;\n      for"),
-    (check_lines, "int k = 1; k < a.n", "int k = 1; k < a.n - 1"),
+    (check_lines, "double sum = 0;\n  if (kind", "real sum = 0;\n  if (kind"),
+    (check_lines, "int k = 1; k < a.n", "int k = 1; k < a.n - 1"), (check_lines, "a += (whole)i * n;", "a += i;"),
+    (check_lines, "int k = lane; k < n; k += 32) sum += EXP", "int k = lane; k < n - 1; k += 32) sum += EXP"),
+    (check_lines, "top = larger(top, __shfl_xor_sync(ALL, top, d))", "top = __shfl_xor_sync(ALL, top, d)"),
+    (check_lines, "int k = lane; k < n; k += 32) sum += a[k]", "int k = lane; k < n - 1; k += 32) sum += a[k]"),
     (check_lines, "shares[k * inner] /=", "shares[k] /="),
 ]  # fmt: skip
 
