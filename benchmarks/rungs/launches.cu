@@ -20,7 +20,7 @@ __device__ __forceinline__ bool arrives_last(unsigned* ticket) {
 
 // ---- the batch: its indices, its rows, its rates ---------------------------------------------------------------------
 // Each thread finds its rows in the order of the epoch itself, because no block may read what another writes; block 0
-// writes the indices, which have other readers, and `rates` rates, if there are any.
+// writes the indices and the rates, which have other readers.
 
 struct Next {
   const whole* order;

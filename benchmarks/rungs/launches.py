@@ -41,26 +41,17 @@ def ticket(near: Array) -> Array:
 GATHERS = ("grey_bytes", "grey_floats", "binarise_bytes", "binarise_floats")
 
 
-@neighbours(("steps", "next_indices"), ("noise", *GATHERS))
-def next_rows(indices: Job, gather: Job) -> Job | None:
-    """The indices of a batch, and its rows; no rates yet."""
-    order, counters, index, count, batch = indices.arguments
+@neighbours(("steps", "begin_step"), ("noise", *GATHERS))
+def next_rows(begin: Job, gather: Job) -> Job | None:
+    """The indices of a batch, its rates, and its rows."""
+    order, counters, index, count, batch, *of_rates = begin.arguments
     stored, taken, *rest = gather.arguments
     clock = rest.pop(0) if gather.kernel.startswith("binarise") else counters
-    out, rows = rest[:2]
-    if not (same(index, taken) and same(counters, clock) and rows == batch and count < 2**31):
+    fit = begin.dtype == gather.dtype and rest[1] == batch and count < 2**31  # (rest: the rows, how many, ...)
+    if not (fit and same(index, taken) and same(counters, clock)):
         return None
-    no_rates = (out, out, np.int32(1), np.int32(0))
     return gather._replace(file=FILE, kernel=f"next_{gather.kernel}",
-                           arguments=(order, counters, index, count, stored, *rest, *no_rates))
-
-
-@neighbours((FILE, *(f"next_{gather}" for gather in GATHERS)), ("steps", "next_rates"))
-def next_rows_and_rates(rows: Job, rates: Job) -> Job | None:
-    plan, counters, *rest = rates.arguments
-    if rows.dtype != rates.dtype or not same(rows.arguments[1], counters):
-        return None
-    return rows._replace(arguments=(*rows.arguments[:-4], plan, *rest))
+                           arguments=(order, counters, index, count, stored, *rest, *of_rates))
 
 
 # ---- the bias of a last layer, and what reads its rows ---------------------------------------------------------------

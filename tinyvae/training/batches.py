@@ -254,7 +254,8 @@ class Batches:
         """The batch at the cursor or a shard of it, and its rates."""
         window, of_labelled = shard or (None, None)
         labelled = self.labelled.at(self.labelled_size, of_labelled) if self.labelled else None
-        return self.stream.at(size, window, labelled), self.rates()
+        rates = self.rates()
+        return self.stream.at(size, window, labelled), rates
 
     def rates(self) -> Tensor:
         """The rates of the batch at the cursor."""

@@ -60,8 +60,8 @@ def tick(counters: Array, batch: int) -> Plan:
 # ---- neighbours in one launch ----------------------------------------------------------------------------------------
 
 
-@neighbours("next_indices", "next_rates")
-def _begin_step(indices: Job, rates: Job) -> Job | None:
+@neighbours("next_rates", "next_indices")
+def _begin_step(rates: Job, indices: Job) -> Job | None:
     plan, counters, *rest = rates.arguments
     if indices.arguments[1] is not counters:
         return None

@@ -81,9 +81,9 @@ def test_a_rung_ends_with_its_block(driver):
 
 
 @pytest.mark.skipif(test_compile.nvrtc() is None, reason="NVRTC is missing: pip install '.[nvrtc]'")
-@pytest.mark.parametrize("chip", test_compile.CARDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("file", rungs.SOURCES, ids=lambda file: file.rpartition("/")[2])
-def test_nvrtc_takes_every_rung(file, dtype, chip):
+def test_nvrtc_takes_every_rung(file, dtype):
+    """For one generation of cards; a rung that wins is compiled for the others with the form that is used."""
     registers = REGISTERS.get(file.rpartition("/")[2], test_compile.REGISTERS)
-    test_compile.check(drivers.source(file), chip, *drivers.options(dtype), registers=registers)
+    test_compile.check(drivers.source(file), "sm_90", *drivers.options(dtype), registers=registers)
