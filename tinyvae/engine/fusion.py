@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from tinyvae.engine.devices import Array, Namespace, namespace_of
-from tinyvae.engine.rules import TABLE, Rule
+from tinyvae.engine.rules import Rule
 from tinyvae.engine.tape import recording
 
 
@@ -96,12 +96,18 @@ class Kernel:
 
 
 def kernel_of(row: Rule, xp: Namespace) -> Any:
-    """The kernel of a row on a device, or None: a device need not have all. It is looked up once."""
-    if row.kernel is None and not (row.recorded and xp.device == "cuda"):
+    """The kernel of a row on a device, or None: a device need not have all. It is looked up once.
+
+    NumPy has many rows as one pass, and on the CPU nothing takes their place. On a GPU a recorded step becomes a CUDA
+    graph, of which launches of the array library cannot be parts; so there such rows have kernels of their own names,
+    which say what they take. A row that replaces one of them has none.
+    """
+    if row.kernel is None and (row.replaced or xp.device == "cpu"):
         return None
     if xp.device not in row.kernels:
         launcher = getattr(load(xp.device), row.kernel or row.name, None)
-        row.kernels[xp.device] = None if launcher is None else Kernel(launcher, row.prepare)
+        there = launcher is not None and (row.kernel or getattr(launcher, "takes", None))
+        row.kernels[xp.device] = Kernel(launcher, row.prepare) if there else None
     return row.kernels[xp.device]
 
 
@@ -111,19 +117,9 @@ def serves(row: Rule, xp: Namespace, arrays: Sequence[Array], attributes: Mappin
     A kernel trusts what it is given. So what broadcasts in another way goes to the twin, and what is wrong gets the
     twin's error instead of foreign memory.
     """
-    if row.recorded:  # outside of a recording the array library is as fast
+    if row.kernel is None:  # outside of a recording the array library is as fast
         return recording() is not None and row.kernels[xp.device].launcher.takes(*arrays, **attributes)
     return ((row.strided or all(array.flags.c_contiguous for array in arrays))
             and (row.accepts is None or row.accepts(*arrays))
             and (row.asks is None or getattr(load(xp.device), row.asks)(*arrays, **attributes)))
 
-
-# NumPy has these rows as one pass, and on the CPU nothing takes their place. On a GPU a recorded step becomes a CUDA
-# graph, of which launches of the array library cannot be parts; so there they have kernels. A row that replaces one of
-# them has none.
-for _name in ("neg", "abs", "sqrt", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "relu",
-              "add", "sub", "mul", "div", "maximum", "minimum",
-              "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "where", "cast",
-              "copy", "store", "unslice", "concatenate",
-              "sum", "mean", "max", "logsumexp", "softmax", "log_softmax"):  # fmt: skip
-    TABLE[_name].recorded = True

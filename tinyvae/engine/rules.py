@@ -57,7 +57,7 @@ class Rule:
     # ---- a twin in place of `value`, and a kernel
     twin: Callable | None = None  # the same operation composed of other rows: its specification
     kernel: str | None = None  # the name of its function in the kernels of a device; fusion.py looks it up
-    recorded: bool = False  # on a GPU a recorded step runs it by a kernel of its own name (fusion.py)
+    replaced: bool = False  # does it stand in the place of another row of its name?
     prepare: Callable[..., dict[str, Any]] | None = None  # the kernel's attributes, of the arrays and the row's
     accepts: Callable[..., bool] | None = None  # can the kernel take these arrays?
     asks: str | None = None  # a function beside the kernel that is asked the same, of the attributes too
@@ -100,7 +100,7 @@ def rule(name: str, value: Callable | None = None, grads: Any = None, domain: An
         raise TypeError(f"found rule({name!r:.60}, {value!r:.60}); expected a name and a function (xp, *arrays, out)")
     if name in TABLE and not replace:
         raise ValueError(f"the operation {name!r} exists already; choose another name, or pass replace=True")
-    TABLE[name] = Rule(name, value, grads, domain, **options)
+    TABLE[name] = Rule(name, value, grads, domain, replaced=name in TABLE, **options)
     return TABLE[name]
 
 
