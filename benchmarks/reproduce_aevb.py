@@ -210,7 +210,7 @@ COLOURS = dict(zip((*LEARNERS, "mcem"), (TEST, TRAIN, "#117733"), strict=True))
 
 def plot(content: Content, path: Path, quantity: str) -> Path:
     """The curves as PNG beside the file: a panel for each network, a row of them for each data set."""
-    curves = list(content["curves"].values())
+    curves = sorted(content["curves"].values(), key=lambda curve: (curve["latent"], curve["learner"] != LEARNERS[0]))
     panels = list(dict.fromkeys((curve["data"], curve["panel"]) for curve in curves))
     names = list(dict.fromkeys(name for name, _ in panels))
     columns = max(sum(data == name for data, _ in panels) for name in names)
@@ -229,5 +229,5 @@ def plot(content: Content, path: Path, quantity: str) -> Path:
         everything = [point[1:3] for curve in curves if curve["data"] == name for point in curve["points"]]
         axes.set_ylim(np.quantile(everything, 0.1), np.max(everything) + 0.05 * np.ptp(everything))
     figure.tight_layout(rect=(0, below / figure.get_figheight(), 1, 1))
-    figure.legend(shown.values(), shown.keys(), fontsize=6, frameon=False, loc="lower center", ncols=3)
+    figure.legend(shown.values(), shown.keys(), fontsize=6, frameon=False, loc="lower center", ncols=len(shown) // 2)
     return save_png(figure, path.with_suffix(".png"))

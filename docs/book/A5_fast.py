@@ -344,7 +344,7 @@ print(f"{np.sum(parts > 1)} of {len(parts)} jobs are shared on this machine, "
 # $$n \text{ launches by the host} \;\to\; 1 \text{ graph of } n \text{ kernels}$$
 #
 # ```{line} kernels/tinyvae_kernels/cuda/runtime/jobs.py
-# self._run = driver.current.graph(self._one_by_one)
+# self._run = driver.current.graph(self._launches)
 # ```
 #
 # These are steps of 784-500-20 on one card, from `benchmarks/results/gpu-h100.json`. "Arithmetic" is the time that

@@ -102,7 +102,7 @@ def kernel_of(row: Rule, xp: Namespace) -> Any:
     graph, of which launches of the array library cannot be parts; so there such rows have kernels of their own names,
     which say what they take. A row that replaces one of them has none.
     """
-    if row.kernel is None and (row.replaced or xp.device == "cpu"):
+    if row.kernel is None and (row.replaced or xp.device != "cuda"):
         return None
     if xp.device not in row.kernels:
         launcher = getattr(load(xp.device), row.kernel or row.name, None)
@@ -117,7 +117,7 @@ def serves(row: Rule, xp: Namespace, arrays: Sequence[Array], attributes: Mappin
     A kernel trusts what it is given. So what broadcasts in another way goes to the twin, and what is wrong gets the
     twin's error instead of foreign memory.
     """
-    if row.kernel is None:  # outside of a recording the array library is as fast
+    if row.kernel is None and xp.device == "cuda":  # outside of a recording the array library is as fast
         return recording() is not None and row.kernels[xp.device].launcher.takes(*arrays, **attributes)
     return ((row.strided or all(array.flags.c_contiguous for array in arrays))
             and (row.accepts is None or row.accepts(*arrays))
