@@ -210,9 +210,10 @@ COLOURS = dict(zip((*LEARNERS, "mcem"), (TEST, TRAIN, "#117733"), strict=True))
 
 def plot(content: Content, path: Path, quantity: str) -> Path:
     """The curves as PNG beside the file: a panel for each network, a row of them for each data set."""
-    curves = sorted(content["curves"].values(), key=lambda curve: (curve["latent"], curve["learner"] != LEARNERS[0]))
+    curves = sorted(content["curves"].values(), key=lambda curve: (
+        curve["latent"], curve["points"][0][0], list(COLOURS).index(curve["learner"])))
     panels = list(dict.fromkeys((curve["data"], curve["panel"]) for curve in curves))
-    names = list(dict.fromkeys(name for name, _ in panels))
+    names = list(dict.fromkeys(curve["data"] for curve in content["curves"].values()))
     columns = max(sum(data == name for data, _ in panels) for name in names)
     figure, shown, below = new_figure(2.3 * columns, 2.5 * len(names) + 0.4), {}, 0.4  # inches, for the legend
     for name, panel in panels:
