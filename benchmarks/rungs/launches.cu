@@ -269,19 +269,12 @@ bool judge(const real* g, double* sums, whole count, bool aligned, const real* l
   const whole begin = (whole)blockIdx.x * CHUNK, rest = count - begin;
   Squares s = {g + begin, 0};
   everywhere(s, rest < CHUNK ? rest : CHUNK, aligned, threadIdx.x, 256);
-  double sum = block_sum(s.sum);
+  const double sum = block_sum(s.sum);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
   if (!arrives_last(ticket)) return false;
-  sum = 0;
-  for (whole i = threadIdx.x; i < gridDim.x; i += 256) sum += sums[i];
-  sum = block_sum(sum);
+  const double all = total(sums, gridDim.x);
   if (threadIdx.x != 0) return false;
-  const double norm = sqrt(sum), value = (double)loss[0];
-  const bool sound = norm - norm == 0 && value - value == 0;
-  status[NORM] = norm;
-  status[FINITE] = sound ? 1.0 : 0.0;
-  status[CLIP] = norm <= most ? 1.0 : most / norm;
-  if (sound) status[UPDATES] += 1.0;
+  decide(all, loss, status, most);
   return true;
 }
 

@@ -33,20 +33,27 @@ squares(const real* g, double* sums, whole count, bool aligned) {
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// One block: the norm, whether it and the loss are finite, the clip factor; counts sound steps.
-extern "C" __global__ void __launch_bounds__(256)
-verdict(const real* loss, const double* sums, double* status, whole count, double most) {
+// Of a sum of squares: the norm, whether it and the loss are finite, the clip factor; counts sound steps. One thread.
+__device__ __forceinline__ void decide(double sum, const real* loss, double* status, double most) {
+  const double norm = sqrt(sum), value = (double)loss[0];
+  const bool sound = norm - norm == 0 && value - value == 0;
+  status[NORM] = norm;
+  status[FINITE] = sound ? 1.0 : 0.0;
+  status[CLIP] = norm <= most ? 1.0 : most / norm;
+  if (sound) status[UPDATES] += 1.0;
+}
+
+// The sum of numbers, in thread 0 of a block.
+__device__ __forceinline__ double total(const double* sums, whole count) {
   double sum = 0;
   for (whole i = threadIdx.x; i < count; i += 256) sum += sums[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) {
-    const double norm = sqrt(sum), value = (double)loss[0];
-    const bool sound = norm - norm == 0 && value - value == 0;
-    status[NORM] = norm;
-    status[FINITE] = sound ? 1.0 : 0.0;
-    status[CLIP] = norm <= most ? 1.0 : most / norm;
-    if (sound) status[UPDATES] += 1.0;
-  }
+  return block_sum(sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+verdict(const real* loss, const double* sums, double* status, whole count, double most) {
+  const double sum = total(sums, count);
+  if (threadIdx.x == 0) decide(sum, loss, status, most);
 }
 
 struct AddScaled {
