@@ -1,8 +1,8 @@
 """Every rung of the GPU beside the form that is used: its kernels alone, and the whole step with it.
 
-Each is checked before it is timed: kernels against their twin in float64, and the bits of the present form where the
-rung promises them; steps by the losses and the first gradient of the present step. What is faster should become the
-form that is used, and the summary says so.
+Each is checked before it is timed: kernels against the readable form in float64, and by the bits of the present form
+where the rung promises them; steps by the losses and the first gradient of the present step. What is faster should
+become the form that is used, and the summary says so.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Other forms of what runs on a GPU, which no card has measured yet: each a rung beside the form that is used.
 
-A file of this folder is a rung: launchers under the names of those that they stand in for, with the kernels in a .cu
-file beside it, and what they do with their neighbours. It says so in one line:
+A file of this folder is a rung. It gives launchers that replace those of the same names, merges of neighbouring jobs,
+or a setting; its kernels stand in a .cu file of the same name. One line says so:
 
     RUNG = Rung("what is different, and why it may be faster", launchers=(normal, grey_rows), merges={...})
 
-`with rungs.climbed("noise"):` lets the steps that are recorded within the block use a rung. `python -m benchmarks card`
-checks and times every rung beside the present form. A rung that wins on a card moves into tinyvae_kernels; one that
-loses stays here, with what it taught.
+`with rungs.climbed("memory"):` lets the steps that are recorded within the block use a rung. `python -m benchmarks
+card` checks and times every rung beside the present form. A rung that is faster there moves into tinyvae_kernels; a
+slower one stays here, with its measurement noted.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ biased_sample_kl(const real* pre, const real* bias, const whole* counters, unsig
   forward<true>({(unsigned)counters[STEP], seed, stream, site}, raw, eps, z, kl, samples, batch, latent);
 }
 
-// `each`: pieces of N in a row of the output.
+// A row of the output has `each` pieces of N numbers.
 template <int N> __device__ __forceinline__
 void add_bias(const real* pre, const real* bias, real* output, whole row, int each) {
   for (int j = threadIdx.x; j < each; j += blockDim.x) {
@@ -234,7 +234,7 @@ scale_rows_and_sums(const real* g, const real* a, real* out, real* sums, whole r
   else rows_and_sums<1>(ScaledRows<1>{g, a, width}, out, sums, rows, width, chunk);
 }
 
-// The derivative by column j of raw, which is mu or logvar.
+// This is the derivative by number j of a row of raw, whose first `latent` are mu and the others logvar.
 struct BySample {
   const real *dz, *dkl, *raw, *eps;
   int samples;
@@ -262,7 +262,7 @@ sample_kl_grad_and_sums(const real* dz, const real* dkl, const real* raw, const 
 
 // ---- the guard and the update ----------------------------------------------------------------------------------------
 
-// The sum of the squares of a chunk; in the last block then the verdict of optimizers.cu. True in its thread 0 alone.
+// Each block sums the squares of its chunk, and the last one decides, as in optimizers.cu. Only its thread 0 gets true.
 __device__ __forceinline__
 bool judge(const real* g, double* sums, whole count, bool aligned, const real* loss, double* status, double most,
            unsigned* ticket) {
@@ -284,7 +284,7 @@ squares_and_verdict(const real* g, double* sums, whole count, bool aligned, cons
   judge(g, sums, count, aligned, loss, status, most, ticket);
 }
 
-// With the scales of update.cu.
+// This also computes the scales that the Adam of update.cu reads.
 extern "C" __global__ void __launch_bounds__(256)
 squares_verdict_and_scales(const real* g, double* sums, whole count, bool aligned, const real* loss, double* status,
                            double most, unsigned* ticket, const real* rates, real* scales, double beta1,
@@ -319,7 +319,7 @@ adam_and_end(real* theta, const real* g, real* m, real* v, const real* rates, co
                real(epsilon)}, count, aligned);
 }
 
-// With the scales of update.cu.
+// This reads the scales of update.cu.
 extern "C" __global__ void __launch_bounds__(256)
 adam_scaled_and_end(real* theta, const real* g, real* m, real* v, const real* scales, const double* status,
                     unsigned count, real beta1, real rest1, real beta2, real rest2, real epsilon, bool aligned,

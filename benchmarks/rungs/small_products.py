@@ -1,7 +1,7 @@
 """Small matrix products by kernels of our own, with a layer's bias and activation in the same launch.
 
-At batch 100 of 784-500-20 in float32 eleven products take 70 us of a step's 120 us on an H100 by cuBLAS, 4 to 10 us
-each. The table estimates what these kernels take there. It is an estimate, which no card has confirmed.
+At batch 100 of 784-500-20 in float32 eleven products take 70 us of a step's 120 us on an H100 by cuBLAS, 3 to 10 us
+each if timed one by one. The table estimates what these kernels take there, which no card has confirmed.
 
            factors                MFLOP   tile  blocks  warps       FMA   issue  shared    us
     x W    (100, 784) @ (784, 500)    78  16x32     112      8    3,136   5,908   4,704   5.1
@@ -121,5 +121,5 @@ def layer(tile: Tile, product: Job, activation: Job) -> Job | None:
 
 MERGES: dict[tuple[str, str], Merge] = {(f"product_{tile.name}", kind): partial(layer, tile)
                                         for tile in TILES[np.dtype(np.float32)] for kind in KINDS}
-RUNG = Rung("small products have tiles small enough for every multiprocessor to get one, and a layer's bias and "
+RUNG = Rung("small products have smaller tiles, so that more multiprocessors have work, and a layer's bias and "
             "activation come with its product", same_bits=False, launchers=(matmul,), merges=MERGES)

@@ -1,8 +1,8 @@
 """Products that nothing waits for soon, on a second stream.
 
-On the way down, a layer's weight gradient is a product that only the guard reads, at the end of the step; the present
-form multiplies it between two jobs that could follow each other at once. Here such products are captured on a stream of
-their own, with cuBLAS's handle and workspace of their own, and events say what has to wait for what.
+In the backward pass, a layer's weight gradient is a product that only the guard reads, at the end of the step; the
+present form multiplies it between two jobs that could follow each other at once. Here such products are captured on a
+stream of their own, with cuBLAS's handle and workspace of their own, and events say what has to wait for what.
 """
 
 from __future__ import annotations
@@ -154,5 +154,5 @@ def two_streams() -> Iterator[None]:
         jobs.arrange = before
 
 
-RUNG = Rung("products whose results are needed late, such as weight gradients, run on a second stream, beside the way "
-            "down; the present form has one stream", setting=two_streams)
+RUNG = Rung("products whose results are needed late, such as weight gradients, run on a second stream, beside the "
+            "backward pass; the present form has one stream", setting=two_streams)

@@ -1,4 +1,4 @@
-// Adam without numbers of float64: its rate and its correction are computed once, in the verdict's single block.
+// Adam without arithmetic in float64: one thread computes its rate and its correction for all others.
 
 #include "optimizers.cu"
 

@@ -1,4 +1,4 @@
-"""Adam without numbers of float64 in every thread."""
+"""Adam without arithmetic in float64 in every thread."""
 
 from __future__ import annotations
 

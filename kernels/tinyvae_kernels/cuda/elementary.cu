@@ -1,4 +1,4 @@
-// The rows of the table that NumPy has, as kernels: arithmetic, comparisons, choices, copies, sums along axes. A launch
+// Operations of the table that NumPy does in one pass, as kernels: arithmetic, comparisons, choices, copies, sums along axes. A launch
 // of an array library would stand between the pieces of a step's graph; these are parts of it.
 //
 // Operands may be repeated or have gaps. `layout` holds n1 and n2, the lengths of the two inner axes of three, and for
@@ -98,8 +98,8 @@ clear(real* out, unsigned count) {
 }
 
 // ---- along axes -----------------------------------------------------------------------------------------------------
-// A line has n numbers, `inner` apart from one to the next. A thread has a line; of a long line without gaps a warp takes
-// every 32nd number each. Sums are in float64.
+// A line has n numbers, `inner` apart from one to the next. A thread computes one line. A long line without gaps has a
+// warp, each of whose lanes takes every 32nd number. Sums are in float64.
 
 struct Line {
   const real* a;
@@ -120,7 +120,7 @@ __device__ __forceinline__ real largest(const Line& a) {
   return top;
 }
 
-// a - top, 0 where a is top, also an infinite one
+// This is a - top, and 0 where a equals top, even if both are infinite.
 __device__ __forceinline__ real below(real a, real top) { return a == top ? real(0) : a - top; }
 
 __device__ __forceinline__ real exponentials(const Line& a, real top) {

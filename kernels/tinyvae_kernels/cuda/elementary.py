@@ -1,4 +1,4 @@
-"""The rows of the table that NumPy has, as kernels, so that a step which is made of them is one graph."""
+"""Operations that NumPy does in one pass, as kernels, so that a step which is made of them is one graph."""
 
 from __future__ import annotations
 

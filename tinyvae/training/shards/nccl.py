@@ -4,8 +4,9 @@ NCCL moves bytes here and never adds, so `Ranks.add` (ranks.py) adds in the same
 
     a group of sends and receives  ->  tree  ->  allGather
 
-All of it runs on CuPy's current stream: after the launches that make the vector, before those that read it, and the
-host waits for none of it. A step calls it between its recorded programs, so no CUDA graph contains it.
+All of it runs on CuPy's current stream: after the launches that make the vector, before those that read it. The calls
+return without waiting; the host waits afterwards, when step.py fetches the few sums that MPI moves. A step makes them
+between its recorded programs, so no CUDA graph contains them.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def check_exchange(name: str, xp: Namespace) -> None:
 
 
 def mover(name: str, team: Ranks) -> Nccl | None:
-    """What moves the numbers of `Ranks.add` in an exchange of this name: the one `Nccl` of this process, or None, where
-    MPI does or nobody is there."""
+    """What moves the numbers of `Ranks.add` in an exchange of this name: the one `Nccl` of this process, or None
+    if MPI moves them or there is only one process."""
     if name == "mpi" or team.size == 1:
         return None
     team.nccl = team.nccl or Nccl(team)
@@ -51,7 +52,7 @@ def require_nccl() -> Any:
     reason = "NCCL's library was not found"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # CuPy warns of what the sentence below says
+            warnings.simplefilter("ignore")  # the error below replaces CuPy's warning
             library = importlib.import_module("cupy.cuda.nccl")
     except ImportError as fault:
         library, reason = None, str(fault)
@@ -79,7 +80,8 @@ class Nccl:
     def Alltoall(self, sent: Array, received: Array) -> None:
         """Row r of `sent` goes to rank r, and row r of `received` comes from it; both are (ranks, numbers).
 
-        A rank that only sent would wait until the other receives, which would send, too; a group waits for all at once.
+        Outside of a group a rank that sends waits until the other receives; if both sent first, both would wait for
+        ever. Inside a group NCCL runs all of them at once.
         """
         with self._sentences():
             comm, kind, stream = self._connected(), self.types[sent.dtype], self.cuda.get_current_stream().ptr
@@ -105,7 +107,7 @@ class Nccl:
                                       "as it has GPUs, or leave exchange out")
             name = self.team.from_first(self.library.get_unique_id() if self.team.rank == 0 else None)
             self.comm = self.library.NcclCommunicator(self.team.size, name, self.team.rank)
-            # NCCL wants this of all ranks, and while CUDA is still there
+            # every rank must destroy its communicator before CUDA shuts down
             atexit.register(self.comm.destroy)
         return self.comm
 
