@@ -111,7 +111,8 @@ def own_place() -> int:
     it; then the launcher's variable says it."""
     if _place is not None:
         return _place
-    by_slurm = ("SLURM_LOCALID",) if "PMIX_RANK" in os.environ else ()  # srun leaves it to a variable of its own
+    # srun, by PMIx or PMI-2, leaves it to a variable of its own
+    by_slurm = ("SLURM_LOCALID",) if {"PMIX_RANK", "PMI_RANK"} & os.environ.keys() else ()
     return next((int(value) for name in (*PLACES, *by_slurm) if (value := os.environ.get(name, "")).isdigit()), 0)
 
 

@@ -63,15 +63,30 @@ def _there(layout: tuple[int, ...], library: str) -> Array:
     return sys.modules[library].asarray(np.array(layout, np.int32))
 
 
-def _shape(*arrays: Array) -> tuple[int, ...]:
-    return np.broadcast_shapes(*(a.shape for a in arrays))
+def _shape(*arrays: Array) -> tuple[int, ...] | None:
+    """The shape to which arrays broadcast together, or None."""
+    try:
+        return np.broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError:
+        return None
 
 
-def _fit(shape: tuple[int, ...], *arrays: Array) -> bool:
+def _broadcasts(a: Array, shape: tuple[int, ...]) -> bool:
+    rest = len(shape) - a.ndim
+    return rest >= 0 and all(n in (1, m) for n, m in zip(a.shape, shape[rest:], strict=True))
+
+
+def _within_reach(a: Array) -> bool:
+    """Are the places of all numbers of an array below MOST, as the kernels count them?"""
+    return sum(abs(step) * (n - 1) for n, step in zip(a.shape, a.strides, strict=True)) < MOST * a.itemsize
+
+
+def _fit(shape: tuple[int, ...] | None, *arrays: Array) -> bool:
     """Do arrays of one floating type, or truth values, broadcast to a shape along three axes?"""
     types = {a.dtype for a in arrays if a.dtype != bool}
-    fits = len(types) <= 1 and types <= set(FLOATS) and max(math.prod(shape), *(a.size for a in arrays)) < MOST
-    return fits and _layout(shape, *arrays) is not None
+    if shape is None or len(types) > 1 or not types <= set(FLOATS) or math.prod(shape) >= MOST:
+        return False
+    return all(_broadcasts(a, shape) and _within_reach(a) for a in arrays) and _layout(shape, *arrays) is not None
 
 
 def _each(kernel: str, dtype: Any, shape: tuple[int, ...], operands: Sequence[Array], out: Sequence[Array],
@@ -104,7 +119,7 @@ def _unary(kind: int, name: str) -> None:
 
 def _binary(kind: int, name: str, kernel: str) -> None:
     def plan(a: Array, b: Array, out: Array | None) -> Plan:
-        shape = _shape(a, b)
+        shape = np.broadcast_shapes(a.shape, b.shape)
         out = new_like(a, shape, bool if kernel == "compare" else a.dtype) if out is None else out
         return out, _each(kernel, a.dtype, shape, (a, b), (out,), np.int32(kind))
 
@@ -120,7 +135,7 @@ for _kind, _name in enumerate(COMPARE):
 
 
 def _where(flag: Array, a: Array, b: Array, out: Array | None) -> Plan:
-    shape = _shape(flag, a, b)
+    shape = np.broadcast_shapes(flag.shape, a.shape, b.shape)
     out = new_like(a, shape) if out is None else out
     return out, _each("choose", a.dtype, shape, (flag, a, b), (out,))
 
@@ -170,7 +185,8 @@ def _unslice(g: Array, out: Array | None, key: Any, shape: tuple[int, ...]) -> P
 
 
 def _is_view(key: Any) -> bool:
-    return all(isinstance(k, (int, slice)) or k in (None, ...) for k in (key if isinstance(key, tuple) else (key,)))
+    return all(isinstance(k, (int, np.integer, slice)) or k is None or k is ...
+               for k in (key if isinstance(key, tuple) else (key,)))
 
 
 _register("unslice", _unslice, lambda g, key, shape, **_: _is_view(key) and g.dtype != bool and _fit_places(
@@ -194,7 +210,7 @@ def _concatenate(*arrays: Array, out: Array | None, axis: int) -> Plan:
 def _can_concatenate(*arrays: Array, axis: int, **_: Any) -> bool:
     rest = {(a.dtype, a.ndim, *(n for i, n in enumerate(a.shape) if i != axis)) for a in arrays}
     return (axis >= 0 and len(rest) == 1 and arrays[0].dtype in FLOATS and sum(a.size for a in arrays) < MOST
-            and all(_layout(a.shape, a) is not None for a in arrays) and arrays[0].ndim <= AXES)
+            and all(_layout(a.shape, a) is not None and _within_reach(a) for a in arrays) and arrays[0].ndim <= AXES)
 
 
 _register("concatenate", _concatenate, _can_concatenate)

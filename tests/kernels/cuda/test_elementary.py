@@ -134,6 +134,21 @@ def test_axes_are_joined_where_they_can_be():
     assert takes("sum", [many], {"axis": (1, 2), "keepdims": False})
     assert not takes("sum", [np.zeros(elementary.LONGEST + 1)], {"axis": (0,), "keepdims": False})
     assert not takes("unslice", [np.zeros(2)], {"key": [0, 1], "shape": (5,)})
+    assert takes("unslice", [np.zeros(3)], {"key": np.int64(0), "shape": (5, 3)})
+
+
+def test_what_does_not_broadcast_is_the_array_librarys():
+    """It says what is wrong, where a kernel would read beyond an array; nor may a place have more than 31 bits."""
+    for a, home in (((3,), (4,)), ((5,), (4,)), ((2, 4), (4,))):
+        assert not takes("store", [np.zeros(a), np.zeros(home)], {})
+    assert takes("store", [np.zeros((1, 4)), np.zeros((3, 4))], {})
+    assert not takes("unslice", [np.zeros((2, 3))], {"key": (slice(None), slice(0, 2)), "shape": (2, 5)})
+    assert not takes("add", [np.zeros(3), np.zeros(4)], {})
+    assert not takes("where", [np.zeros(3) > 0, np.zeros(4), np.zeros(4)], {})
+    far = np.lib.stride_tricks.as_strided(np.zeros(2), (2, 3), (8 * 2**31, 8))
+    assert not takes("neg", [far], {})
+    assert not takes("neg", [far[::-1]], {})
+    assert not takes("concatenate", [far, far], {"axis": 0})
 
 
 def check_lines(dtype=np.float32):
