@@ -86,7 +86,8 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch, place, count, 
 
 @pytest.mark.parametrize(("variables", "place"), [
     ({}, 0), ({"MPI_LOCALRANKID": "3"}, 3), ({"OMPI_COMM_WORLD_LOCAL_RANK": "2"}, 2), ({"SLURM_LOCALID": "1"}, 0),
-    ({"SLURM_LOCALID": "1", "PMIX_RANK": "5"}, 1), ({"SLURM_LOCALID": "1", "PMI_RANK": "5"}, 1), ({"MPI_LOCALRANKID": "none"}, 0)])  # fmt: skip
+    ({"SLURM_LOCALID": "1", "PMIX_RANK": "5"}, 1), ({"SLURM_LOCALID": "1", "PMI_RANK": "5"}, 1),
+    ({"MPI_LOCALRANKID": "none"}, 0)])  # fmt: skip
 def test_before_mpi_is_asked_the_launcher_says_the_place(monkeypatch, variables, place):
     """So a model that a program makes before its training lies on the GPU of its process."""
     monkeypatch.setattr(devices, "_place", None)
