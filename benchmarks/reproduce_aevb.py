@@ -231,4 +231,4 @@ def plot(content: Content, path: Path, quantity: str) -> Path:
         axes.set_ylim(np.quantile(everything, 0.1), np.max(everything) + 0.05 * np.ptp(everything))
     figure.tight_layout(rect=(0, below / figure.get_figheight(), 1, 1))
     figure.legend(shown.values(), shown.keys(), fontsize=6, frameon=False, loc="lower center", ncols=len(shown) // 2)
-    return save_png(figure, path.with_suffix(".png"))
+    return save_png(figure, path.with_suffix(".png"), colours=64)
