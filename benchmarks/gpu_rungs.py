@@ -7,7 +7,6 @@ become the form that is used, and the summary says so.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -59,11 +58,8 @@ def steps(net: Net, rounds: int) -> list[Row]:
     forms: dict[str, tuple[str, ...]] = {PRESENT: (), **{name: (name,) for name in rungs.every()}}
     begun, faults = {}, []
     for name, climbed in (forms | {ALL: tuple(rungs.every())}).items():
-        with ExitStack() as stack:
-            stack.enter_context(rungs.climbed(*climbed))
+        with rungs.climbed(*climbed):
             found = gpu_steps.begin(net, "cuda")
-            found.tape.replay()  # its second replay captures the graph, within the block
-            found.tape.replay()
         if begun:
             try:
                 gpu_steps.compare(net, "float32", found, begun[PRESENT])

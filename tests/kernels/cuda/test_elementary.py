@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
 from tinyvae_kernels import kernels_for
 from tinyvae_kernels.cuda import elementary
-from tinyvae_kernels.cuda.runtime import driver as drivers
 from tinyvae_kernels.cuda.runtime import jobs
 
 import tinyvae as tv
@@ -22,8 +21,8 @@ from tests.engine.test_rules import case_of, inputs_for
 from tests.kernels import worst
 from tests.kernels.cuda.test_kernels import (  # noqa: F401 - the fixture that puts the host in the place of a card
     DRIVER,
-    Mutated,
     _on_the_host,
+    check_notices,
     cuda,
     on_the_host,
 )
@@ -264,8 +263,4 @@ MUTANTS = [
 @on_the_host
 @pytest.mark.parametrize("place", range(len(MUTANTS)))
 def test_a_wrong_kernel_is_noticed(place, monkeypatch):
-    check, old, new = MUTANTS[place]
-    assert old in (drivers.FOLDER / "elementary.cu").read_text(), "there is no such place any more: change the mutant"
-    monkeypatch.setattr(drivers, "current", Mutated(old, new))
-    with pytest.raises((AssertionError, host.KernelError)):
-        check()
+    check_notices(monkeypatch, "elementary", *MUTANTS[place])

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import DTYPES, assert_close, assert_same_bits
 from tinyvae_kernels import kernels_for
-from tinyvae_kernels.cuda.runtime import driver as drivers
 from tinyvae_kernels.cuda.runtime import jobs
 
 from tests.distributions import test_special as of_draws
@@ -20,8 +19,8 @@ from tests.kernels import test_special as of_numbers
 from tests.kernels.cuda.test_kernels import (  # noqa: F401 - the fixture that puts the host in the place of a card
     DRIVER,
     NOISE,
-    Mutated,
     _on_the_host,
+    check_notices,
     cuda,
     on_the_host,
 )
@@ -199,9 +198,4 @@ MUTANTS = [
 @on_the_host
 @pytest.mark.parametrize("place", range(len(MUTANTS)))
 def test_a_wrong_kernel_is_noticed(place, monkeypatch):
-    file, check, old, new = MUTANTS[place]
-    text = "".join(path.read_text() for path in drivers.FOLDER.rglob(f"{file}.cu"))
-    assert old in text, "there is no such place any more: change the mutant"
-    monkeypatch.setattr(drivers, "current", Mutated(old, new))
-    with pytest.raises((AssertionError, host.KernelError)), np.errstate(all="ignore"):
-        check()
+    check_notices(monkeypatch, *MUTANTS[place])
